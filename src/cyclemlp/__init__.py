@@ -1,0 +1,47 @@
+"""CycleMLP: vision backbones made only of MLPs, for masks, boxes and labels at any image size.
+
+Importing this package registers every model with timm, so `timm.create_model("cyclemlp_b1")` works afterwards.
+"""
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cyclemlp.errors import CheckpointError, ConfigError, DataError, UserError
+
+if TYPE_CHECKING:
+    from cyclemlp import models as models
+    from cyclemlp import ops as ops
+    from cyclemlp.inference.predictor import Predictor as Predictor
+    from cyclemlp.models.checkpoints import load_checkpoint as load_checkpoint
+    from cyclemlp.ops.cycle_fc import CycleFC as CycleFC
+
+if "_cyclemlp_launcher" not in sys.modules:  # the command line imports the models where a command needs them
+    from cyclemlp import models as models
+    from cyclemlp import ops as ops
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "CycleFC",
+    "DataError",
+    "Predictor",
+    "UserError",
+    "load_checkpoint",
+    "models",
+    "ops",
+]
+
+_LAZY = {
+    "CycleFC": "cyclemlp.ops.cycle_fc",
+    "Predictor": "cyclemlp.inference.predictor",
+    "load_checkpoint": "cyclemlp.models.checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    if name in ("models", "ops"):
+        return import_module(f"cyclemlp.{name}")
+    raise AttributeError(f"module 'cyclemlp' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""`python -m cyclemlp` is the command `cyclemlp`."""
+
+from cyclemlp.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Data sets: one module per format, safe decoding, augmentation, the embedded sample."""

@@ -1,0 +1,36 @@
+"""Errors a user can cause. The command line turns each into one line and exit status 2, never a traceback.
+
+A message tells three things: what was given, what is allowed, what to do.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The input is wrong; `str(error)` is one line for the user."""
+
+
+class DataError(UserError):
+    """An image, a label file or a data folder is not usable."""
+
+
+class CheckpointError(UserError):
+    """A weight file does not fit the model; nothing was loaded."""
+
+
+class ConfigError(UserError):
+    """An option or a recipe entry is not allowed."""
+
+
+class MissingExtraError(UserError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs {package}, which is not installed: pip install 'cyclemlp[{extra}]'")
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest allowed name, or an empty string where none is near."""
+    near = difflib.get_close_matches(given, list(allowed), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

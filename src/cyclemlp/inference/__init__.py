@@ -1,0 +1,1 @@
+"""From images to drawn, machine-readable results."""

@@ -1,0 +1,1 @@
+"""What each task is: loss, metrics, and what a saved model says of itself."""

@@ -1,0 +1,1 @@
+"""Training: configuration, resumable loader, callbacks, report."""
