@@ -1,0 +1,160 @@
+"""Reading picture files safely: bounded in bytes and pixels, every pixel format, one line when it fails.
+
+Pillow decodes. The checks around it are ours because Pillow alone warns about a decompression bomb instead of
+refusing it, clips 16-bit greys instead of scaling them, drops transparency, and raises many exceptions
+on damaged files.
+"""
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cyclemlp.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MAX_PIXELS = 2**27
+MAX_FILE_BYTES = 2**29
+
+_ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap height and width
+# What Pillow raises on damaged files, found by mutating files of every format (tests/data/test_images.py).
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ZeroDivisionError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The picture files directly in `folder` by suffix (any case), sorted by name, without hidden files."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """The picture as RGB, uint8, shape (height, width, 3), turned as its EXIF orientation says.
+
+    Grey, palette, CMYK and 16-bit pictures are converted (16-bit values scaled, not clipped), transparent
+    pixels laid on white. Raises DataError when the file is missing, empty, damaged, no picture, or over the
+    limits.
+    """
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16"):
+            grey = _sixteen_to_eight_bits(np.asarray(upright))
+            return np.repeat(grey[..., None], 3, axis=2)
+        if upright.mode in ("I", "F"):
+            raise DataError(f"{path} has 32-bit pixels; save it with 8 or 16 bits per channel")
+        return np.array(_rgb_on_white(upright))
+
+
+def read_mask(path: Path) -> npt.NDArray[np.uint8]:
+    """The class of each pixel, uint8, shape (height, width), turned as its EXIF orientation says.
+
+    Raises DataError as `read_image` does, when the file holds colours instead of class numbers, and for
+    numbers over 255.
+    """
+    with _opened(path) as image:
+        _check_holds_numbers(path, image.mode)
+        numbers = np.array(ImageOps.exif_transpose(image))
+    if numbers.dtype != np.uint8 and numbers.size and numbers.max() > 255:
+        raise DataError(
+            f"{path} holds the value {numbers.max()}; masks hold class numbers 0-254 and 255 for ignore"
+        )
+    return numbers.astype(np.uint8)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) after EXIF orientation, from the header. Raises DataError as `read_image` does."""
+    with _opened(path) as image:
+        width, height = image.size
+        # getexif() of a PNG without EXIF decodes all pixels in search of it, too much for a look at a header.
+        turned = "exif" in image.info or image.format != "PNG"
+        if turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+            return width, height
+        return height, width
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The opened but not yet decoded picture, found to be within the limits; failures become DataError."""
+    try:
+        _check_bytes(path)
+        with warnings.catch_warnings():
+            # Pillow warns of sizes we allow, and of odd metadata that does not touch the pixels.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(path, formats=FORMATS) as image:
+                _check_pixels(path, image.width * image.height)
+                yield image
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(path) from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path} is not a picture; allowed are {', '.join(FORMATS)}: convert or remove it"
+        ) from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is damaged or incomplete ({reason}); replace or remove it") from error
+
+
+def _check_bytes(path: Path) -> None:
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path} is empty (0 bytes); replace or remove it")
+    if size > MAX_FILE_BYTES:
+        limit = MAX_FILE_BYTES // 2**20
+        raise DataError(f"{path} has {size / 2**20:.0f} MB, over the limit of {limit} MB; cut it into tiles")
+
+
+def _check_pixels(path: Path, pixels: int) -> None:
+    if pixels > MAX_PIXELS:
+        raise _too_many_pixels(path)
+
+
+def _too_many_pixels(path: Path) -> DataError:
+    limit = MAX_PIXELS // 10**6
+    return DataError(
+        f"{path} unpacks to over {limit} million pixels, the limit; cut it into tiles or remove it"
+    )
+
+
+def _check_holds_numbers(path: Path, mode: str) -> None:
+    if mode in ("1", "L", "P") or mode.startswith("I;16"):
+        return
+    raise DataError(
+        f"{path} is a {mode} picture; a mask has one channel (grey or palette), the class number: "
+        "convert its colours to numbers"
+    )
+
+
+def _sixteen_to_eight_bits(grey: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+
+
+def _rgb_on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
