@@ -17,7 +17,7 @@ CLASS_WEIGHT_MODES = ("none", "sqrt-inverse", "inverse")
 class SegmentationMetrics(TypedDict):
     """Scores in [0, 1]; None where nothing was counted."""
 
-    mIoU: float | None  # noqa: N815  (the field's name)
+    mIoU: float | None
     IoU: dict[str, float | None]
     pixel_accuracy: float | None
 

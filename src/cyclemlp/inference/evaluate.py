@@ -1,0 +1,38 @@
+"""Scores of a predictor on a labelled split, counted exactly over whole images."""
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from cyclemlp.data.images import read_mask
+from cyclemlp.data.masks import MaskSplit
+from cyclemlp.errors import DataError
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.segmentation import ConfusionMatrix, SegmentationMetrics
+
+
+def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> SegmentationMetrics:
+    """IoU per class, mIoU and pixel accuracy over all pixels of `split`, with a progress bar.
+
+    Raises DataError, naming the file, for an unreadable image or mask, a mask of another size than its image,
+    and a mask value that is no class. No image is ever skipped.
+    """
+    classes = predictor.card.classes
+    confusion = ConfusionMatrix(len(classes))
+    pairs = list(zip(split.images, split.masks, strict=True))
+    for image, mask in tqdm(pairs, unit="img", desc="evaluate", disable=None, leave=False):
+        _count(confusion, predictor, image, mask)
+    return confusion.metrics(classes)
+
+
+def _count(confusion: ConfusionMatrix, predictor: Predictor, image: Path, mask: Path) -> None:
+    target = read_mask(mask)
+    prediction = predictor.predict(image, progress=True).mask
+    if target.shape != prediction.shape:
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (target.shape, prediction.shape)]
+        raise DataError(f"{mask} is {sizes[0]} pixels, its image {image.name} {sizes[1]}: make them equal")
+    try:
+        confusion.update(torch.from_numpy(prediction), torch.from_numpy(target))
+    except DataError as error:
+        raise DataError(f"{mask}: {error}") from error

@@ -1,0 +1,223 @@
+"""The model card: everything but the weights that prediction needs, kept beside them as `model.json`.
+
+A run folder, or any folder, with `model.safetensors` and `model.json` is a model: no training code, no recipe
+and no pickle is needed to use it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
+from cyclemlp.files import whole_file, write_json
+from cyclemlp.heads.segmentation import build_segmentation_model
+
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "model.json"
+FORMAT = 1
+TASKS = ("segmentation",)
+MAX_CLASSES = 255  # 255 itself is the value of ignored pixels in a mask
+MIN_WINDOW = 32  # the stride of a backbone's last stage
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a trained network is and how images are to be given to it."""
+
+    task: str
+    """What the network does: segmentation."""
+    model: str
+    """Name of the backbone, as timm knows it."""
+    head: str
+    """Name of the head on the backbone."""
+    classes: tuple[str, ...]
+    """Name of each class, in the order of the network's outputs."""
+    in_chans: int = 3
+    """Channels of an image."""
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    """Subtracted from each channel, in units of the full range (0 to 1)."""
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    """Each channel is divided by it after the subtraction."""
+    input_scale: float = 1.0
+    """Factor by which an image is enlarged before the network; its outputs are resized back."""
+    window: int | None = None
+    """Edge of the sliding window in pixels of the enlarged image; None gives images whole."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Scores on the validation split."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of cyclemlp, torch and timm that wrote the weights."""
+    licence: str = ""
+    """Licence of the weights, where one is known."""
+    source: str = ""
+    """Where the weights come from: data, run, or a publication."""
+
+    def __post_init__(self) -> None:
+        _require(self.task in TASKS, f"task {self.task!r}: allowed are {', '.join(TASKS)}")
+        count = len(self.classes)
+        _require(0 < count <= MAX_CLASSES, f"{count} classes: allowed are 1 to {MAX_CLASSES}")
+        _require(len(set(self.classes)) == count, "classes: two have the same name")
+        lengths = (len(self.mean), len(self.std))
+        _require(
+            lengths == (self.in_chans, self.in_chans),
+            f"mean and std must have in_chans={self.in_chans} numbers",
+        )
+        _require(min(self.std) > 0, f"std {self.std}: must be above 0")
+        _require(
+            0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16"
+        )
+        fits = self.window is None or self.window >= MIN_WINDOW
+        _require(fits, f"window {self.window}: allowed are {MIN_WINDOW} and more, or none for whole images")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as JSON values, with the version of the format."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return {"format": FORMAT, **values, **lists}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
+        """The card written by `to_dict`.
+
+        Raises CheckpointError for another format version, an unknown or missing key, or a wrong value.
+        """
+        given = dict(values)
+        form = given.pop("format", None)
+        _require(
+            form == FORMAT, f"format {form!r}: this version of cyclemlp reads format {FORMAT}; update it"
+        )
+        names = [item.name for item in dataclasses.fields(cls)]
+        for key in given:
+            _require(key in names, f"unknown key {key!r}.{did_you_mean(key, names)}")
+        missing = [name for name in ("task", "model", "head", "classes") if name not in given]
+        _require(not missing, f"missing {', '.join(missing)}")
+        for key, value in given.items():
+            _require(_is_kind(key, value), f"{key} has the wrong type: {value!r}")
+        tuples = {key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std")}
+        return cls(**{**given, **tuples})
+
+
+def _is_kind(key: str, value: object) -> bool:
+    """Whether a value read from JSON has the type its key needs."""
+    if key in ("classes", "mean", "std"):
+        kinds = (str,) if key == "classes" else (int, float)
+        return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
+    if key in ("in_chans", "window"):
+        return (isinstance(value, int) and not isinstance(value, bool)) or (key == "window" and value is None)
+    if key == "input_scale":
+        return isinstance(value, int | float)
+    return isinstance(value, dict if key in ("metrics", "versions") else str)
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise CheckpointError(f"model card: {complaint}")
+
+
+def build_model(card: ModelCard) -> nn.Module:
+    """The network the card describes, with random weights.
+
+    Raises ConfigError where this installation knows no such backbone or head.
+    """
+    return build_segmentation_model(card.model, card.head, len(card.classes), in_chans=card.in_chans)
+
+
+def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write the weights as safetensors and the card as JSON into `folder`, each whole or not at all.
+
+    The versions of cyclemlp, torch and timm are recorded in the written card.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    with whole_file(folder / WEIGHTS_NAME) as part:
+        safetensors.torch.save_file(state, part, metadata={"format": "pt"})
+    versions = {package: version(package) for package in ("cyclemlp", "torch", "timm")}
+    write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions).to_dict())
+
+
+def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
+    """The network and card from a run folder or a `model.safetensors` file with `model.json` beside it.
+
+    The network comes on the CPU in evaluation mode. Raises CheckpointError where `path` is no such thing, or
+    where weights and card do not fit: keys and shapes are named, and nothing is loaded.
+    """
+    weights, card_path = _find(path)
+    card = read_card(card_path)
+    try:
+        model = build_model(card)
+    except ConfigError as error:
+        raise CheckpointError(f"{card_path}: {error}") from error
+    _load_strictly(model, _read_weights(weights), weights)
+    return model.eval(), card
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card in a run folder or in a `model.json`. Raises CheckpointError, naming the file."""
+    if path.is_dir():
+        path = _find(path)[1]
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable model card: {error}; train or copy it again"
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is not a model card: it must hold one JSON object")
+    try:
+        return ModelCard.from_dict(values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _find(path: Path) -> tuple[Path, Path]:
+    """The files of weights and card of a model."""
+    advice = f"give a folder written by `cyclemlp train`, or its {WEIGHTS_NAME}"
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: {advice}")
+    if not path.is_dir() and path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is not a model: {advice}")
+    weights = path / WEIGHTS_NAME if path.is_dir() else path
+    card = weights.with_name(CARD_NAME)
+    missing = " and no ".join(file.name for file in (weights, card) if not file.is_file())
+    if missing:
+        raise CheckpointError(f"{weights.parent} is not a run folder: it has no {missing}; {advice}")
+    return weights, card
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}; copy it again") from error
+
+
+def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load all of `state` or nothing; the library's own check loads what fits before it complains."""
+    own = model.state_dict()
+    complaints = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "other shape": [
+            f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+            for key in own.keys() & state.keys()
+            if state[key].shape != own[key].shape
+        ],
+    }
+    found = "; ".join(f"{what}: {_shortened(keys)}" for what, keys in complaints.items() if keys)
+    if found:
+        raise CheckpointError(f"{path} does not fit its {CARD_NAME}: {found}; nothing was loaded")
+    with torch.no_grad():
+        model.load_state_dict(state, strict=True)
+
+
+def _shortened(keys: list[str], shown: int = 5) -> str:
+    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + rest
