@@ -110,9 +110,7 @@ def _write(folder: Path, picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.ui
         for top in range(0, HEIGHT, height):
             tile = np.s_[top : top + height, left : left + BAND]
             name = f"x{left:04d}_y{top:04d}"
-            _save(
-                picture[tile], folder / "images" / split / f"{name}.bmp"
-            )  # lossless; PNG decodes 8 times slower
+            _save(picture[tile], folder / "images" / split / f"{name}.bmp")  # lossless; PNG decodes 8 times slower
             _save(mask[tile], folder / "masks" / split / f"{name}.png")
     (folder / "SOURCE.txt").write_text(_SOURCE, encoding="utf-8")
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")

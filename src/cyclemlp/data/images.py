@@ -42,6 +42,15 @@ _DAMAGED = (
 )
 
 
+class ImageError(DataError):
+    """A picture or mask file is not usable. The message is `PATH WHAT; FIX`; `what` and `fix` stand alone too."""
+
+    def __init__(self, message: str, *, what: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.what = what
+        self.fix = fix
+
+
 def list_images(folder: Path) -> list[Path]:
     """The picture files directly in `folder` by suffix (any case), sorted by name, without hidden files."""
     return sorted(
@@ -64,7 +73,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
             grey = _sixteen_to_eight_bits(np.asarray(upright))
             return np.repeat(grey[..., None], 3, axis=2)
         if upright.mode in ("I", "F"):
-            raise DataError(f"{path} has 32-bit pixels; save it with 8 or 16 bits per channel")
+            raise _error(path, "has 32-bit pixels", "save it with 8 or 16 bits per channel")
         return np.array(_rgb_on_white(upright))
 
 
@@ -77,10 +86,9 @@ def read_mask(path: Path) -> npt.NDArray[np.uint8]:
     with _opened(path) as image:
         _check_holds_numbers(path, image.mode)
         numbers = np.array(ImageOps.exif_transpose(image))
-    if numbers.dtype != np.uint8 and numbers.size and numbers.max() > 255:
-        raise DataError(
-            f"{path} holds the value {numbers.max()}; masks hold class numbers 0-254 and 255 for ignore"
-        )
+    if numbers.dtype != np.uint8 and numbers.max() > 255:
+        what = f"holds the value {numbers.max()}, but masks hold class numbers 0-254 and 255 for ignore"
+        raise _error(path, what, "renumber its classes")
     return numbers.astype(np.uint8)
 
 
@@ -109,23 +117,25 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(path) from error
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{path} is not a picture; allowed are {', '.join(FORMATS)}: convert or remove it"
-        ) from error
+        raise _error(path, "is no picture of a known format", f"convert it to {'/'.join(FORMATS)}") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        raise _error(path, f"cannot be read: {error.strerror}", "check the path and its permissions") from error
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged or incomplete ({reason}); replace or remove it") from error
+        raise _error(path, f"is damaged or incomplete ({reason})", "replace or remove it") from error
+
+
+def _error(path: Path, what: str, fix: str) -> ImageError:
+    return ImageError(f"{path} {what}; {fix}", what=what, fix=fix)
 
 
 def _check_bytes(path: Path) -> None:
     size = path.stat().st_size
     if size == 0:
-        raise DataError(f"{path} is empty (0 bytes); replace or remove it")
+        raise _error(path, "is empty (0 bytes)", "replace or remove it")
     if size > MAX_FILE_BYTES:
-        limit = MAX_FILE_BYTES // 2**20
-        raise DataError(f"{path} has {size / 2**20:.0f} MB, over the limit of {limit} MB; cut it into tiles")
+        what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
+        raise _error(path, what, "cut it into tiles")
 
 
 def _check_pixels(path: Path, pixels: int) -> None:
@@ -133,20 +143,15 @@ def _check_pixels(path: Path, pixels: int) -> None:
         raise _too_many_pixels(path)
 
 
-def _too_many_pixels(path: Path) -> DataError:
-    limit = MAX_PIXELS // 10**6
-    return DataError(
-        f"{path} unpacks to over {limit} million pixels, the limit; cut it into tiles or remove it"
-    )
+def _too_many_pixels(path: Path) -> ImageError:
+    what = f"unpacks to more than {MAX_PIXELS // 10**6} million pixels, the limit"
+    return _error(path, what, "cut it into tiles or remove it")
 
 
 def _check_holds_numbers(path: Path, mode: str) -> None:
-    if mode in ("1", "L", "P") or mode.startswith("I;16"):
-        return
-    raise DataError(
-        f"{path} is a {mode} picture; a mask has one channel (grey or palette), the class number: "
-        "convert its colours to numbers"
-    )
+    if mode not in ("1", "L", "P") and not mode.startswith("I;16"):
+        what = f"is a {mode} picture, but a mask has one channel (grey or palette) that holds class numbers"
+        raise _error(path, what, "convert its colours to class numbers")
 
 
 def _sixteen_to_eight_bits(grey: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
