@@ -15,11 +15,11 @@ class DataError(UserError):
     """An image, a label file or a data folder is not usable."""
 
 
-class CheckpointError(UserError):
+class CheckpointError(UserError, RuntimeError):
     """A weight file does not fit the model; nothing was loaded."""
 
 
-class ConfigError(UserError):
+class ConfigError(UserError, ValueError):
     """An option or a recipe entry is not allowed."""
 
 

@@ -1,0 +1,1 @@
+"""The dense heads of the papers, on any backbone with a feature pyramid."""

@@ -1,0 +1,63 @@
+"""Any timm pyramid as the backbone of a dense head, ours and its rivals alike."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from torch import nn
+
+from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.models import cyclemlp  # noqa: F401  registers the models
+
+PYRAMID_REDUCTIONS = [4, 8, 16, 32]
+
+
+def check_model_name(name: str) -> None:
+    """Raise ConfigError, with the nearest name, unless timm knows `name`."""
+    if not timm.is_model(name.split(".")[0]):
+        raise ConfigError(
+            f"model {name!r} is not known.{did_you_mean(name, timm.list_models())} `cyclemlp models` lists the names"
+        )
+
+
+def create_backbone(
+    name: str, *, in_chans: int = 3, drop_path_rate: float = 0.0, out_indices: Sequence[int] = (0, 1, 2, 3)
+) -> nn.Module:
+    """A timm model that gives a list of NCHW maps at strides 4, 8, 16, 32 (those of `out_indices`).
+
+    Args:
+        name: a name in timm's registry, ours or a rival's, such as 'cyclemlp_b2' or 'swin_tiny_patch4_window7_224'.
+        in_chans: channels of the images.
+        drop_path_rate: stochastic depth of the last block.
+        out_indices: which of the four strides to give.
+
+    Raises:
+        ConfigError: an unknown name, or a model without feature maps at these strides (MLP-Mixer, for one).
+    """
+    check_model_name(name)
+    arguments = {"in_chans": in_chans, "features_only": True, "drop_path_rate": drop_path_rate}
+    wanted = [PYRAMID_REDUCTIONS[index] for index in out_indices]
+    try:
+        model: Any = timm.create_model(name, **_pyramid_arguments(name), **arguments)
+        reductions = model.feature_info.reduction()
+        if [r for r in reductions if r in wanted] != wanted:
+            raise _no_pyramid(name, f"its maps have strides {reductions}")
+        if reductions != wanted:  # some networks give a map at stride 2 first, and the caller may want fewer
+            indices = tuple(reductions.index(r) for r in wanted)
+            model = timm.create_model(name, **_pyramid_arguments(name), **arguments, out_indices=indices)
+    except (RuntimeError, AssertionError, TypeError, AttributeError) as error:
+        raise _no_pyramid(name, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    pyramid: nn.Module = model
+    return pyramid
+
+
+def _pyramid_arguments(name: str) -> dict[str, object]:
+    # Swin's windows are padded to any size only when it is told not to insist on its own.
+    return {"strict_img_size": False} if name.startswith("swin") else {}
+
+
+def _no_pyramid(name: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"model {name!r} gives no feature pyramid at strides 4, 8, 16, 32 ({reason}): "
+        "dense tasks need one; cyclemlp_*, asmlp_*, swin_*, convnext_*, resnet* and pvt_v2_* have it"
+    )

@@ -1,0 +1,225 @@
+"""CycleMLP B1-B5, and the small `cyclemlp_nano` of this package.
+
+Paper: Chen, Xie, Ge, Chen, Liang, Luo, "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR 2022,
+arXiv 2107.10224. Their code: github.com/ShoufaChen/CycleMLP (MIT). Written anew from the paper's formulas; values equal
+those of the authors' code. What differs: activations stay channels-last, CycleFC moves channels instead of deforming a
+convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width` here).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from timm.layers import DropPath, Mlp, calculate_drop_path_rates
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from cyclemlp.models.checkpoints import adapt_pretrained
+from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, PyramidFeatures, Stage, init_linear
+from cyclemlp.ops import CycleFC
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class CycleMLPSizes:
+    """The sizes of one model (paper, Table 1)."""
+
+    widths: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
+    stepsize: int = 3
+    """Length of the staircase along each axis, in positions; odd."""
+
+
+SIZES = {
+    "cyclemlp_nano": CycleMLPSizes((32, 64, 160, 256), (2, 2, 4, 2)),
+    "cyclemlp_b1": CycleMLPSizes((64, 128, 320, 512), (2, 2, 4, 2)),
+    "cyclemlp_b2": CycleMLPSizes((64, 128, 320, 512), (2, 3, 10, 3)),
+    "cyclemlp_b3": CycleMLPSizes((64, 128, 320, 512), (3, 4, 18, 3), (8, 8, 4, 4)),
+    "cyclemlp_b4": CycleMLPSizes((64, 128, 320, 512), (3, 8, 27, 3), (8, 8, 4, 4)),
+    "cyclemlp_b5": CycleMLPSizes((96, 192, 384, 768), (3, 4, 24, 3)),
+}
+
+
+class CycleMixer(nn.Module):
+    """Token mixing: staircases along both axes and a plain channel FC, weighted per image and channel, projected.
+
+    The weights come from the mean over all positions through a small MLP and a softmax over the three branches.
+    The published text leaves that and the projection out; the authors' code and parameter counts have both.
+    """
+
+    def __init__(self, width: int, stepsize: int = 3) -> None:
+        super().__init__()
+        self.along_width = CycleFC(width, width, stepsize=(1, stepsize))
+        self.along_height = CycleFC(width, width, stepsize=(stepsize, 1))
+        self.along_channels = nn.Linear(width, width, bias=False)
+        self.reweight = Mlp(width, width // 4, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def branch_weights(self, mean_nc: Tensor) -> Tensor:
+        """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""
+        logits: Tensor = self.reweight(mean_nc)
+        per_channel = logits.reshape(logits.shape[0], 1, 1, -1, 3)
+        return per_channel.softmax(-1, dtype=_at_least_float32(logits)).to(logits.dtype)
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same."""
+        along_width = self.along_width(x_nhwc)
+        along_height = self.along_height(x_nhwc)
+        along_channels = self.along_channels(x_nhwc)
+        # Statistics in float32 at least: a half-precision sum over many positions loses digits.
+        total = along_width + along_height + along_channels
+        mean_nc = total.mean((1, 2), dtype=_at_least_float32(total))
+        weights = self.branch_weights(mean_nc.to(total.dtype))
+        mixed = along_width * weights[..., 0] + along_height * weights[..., 1] + along_channels * weights[..., 2]
+        out: Tensor = self.proj(mixed)
+        return out
+
+
+class CycleBlock(nn.Module):
+    """Token mixer and channel MLP, each behind a LayerNorm and inside a residual connection (paper, Figure 3)."""
+
+    def __init__(self, width: int, mlp_ratio: int, drop_path: float, stepsize: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.token_mixer = CycleMixer(width, stepsize)
+        self.norm2 = nn.LayerNorm(width)
+        self.channel_mlp = Mlp(width, mlp_ratio * width)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same."""
+        x_nhwc = x_nhwc + self.drop_path(self.token_mixer(self.norm1(x_nhwc)))
+        out: Tensor = x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
+        return out
+
+
+class ConvStem(nn.Conv2d):
+    """Overlapping 7x7 patches at stride 4, without a norm; images in, channels-last out."""
+
+    def __init__(self, in_chans: int, width: int) -> None:
+        super().__init__(in_chans, width, 7, stride=4, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_chans, height, width) -> (batch, height', width', channels), height' = (height + 1) // 4."""
+        return super().forward(x).permute(0, 2, 3, 1).contiguous()
+
+
+class CycleMLP(MlpPyramid):
+    """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s.
+
+    Args:
+        sizes: widths, depths, ratios and step size.
+        num_classes, in_chans, global_pool, drop_rate: as timm's.
+        drop_path_rate: of the last block; earlier ones grow linearly from 0.
+    """
+
+    def __init__(
+        self,
+        sizes: CycleMLPSizes,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        widths, depths = sizes.widths, sizes.depths
+        rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+        stages = []
+        for s, width in enumerate(widths):
+            conv = nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1) if s else None
+            blocks = [CycleBlock(width, sizes.mlp_ratios[s], rate, sizes.stepsize) for rate in rates[s]]
+            stages.append(Stage(ChannelsLast(conv) if conv else nn.Identity(), blocks))
+        stem, norm = ConvStem(in_chans, widths[0]), nn.LayerNorm(widths[-1])
+        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
+        self.apply(init_linear)
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _cfg(url: str = "", crop_pct: float = 0.9) -> dict[str, Any]:
+    return {
+        "url": url,
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": crop_pct,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "first_conv": "stem",
+        "classifier": "head.fc",
+        "license": "mit",
+        "paper_ids": "arXiv:2107.10224",
+        "origin_url": "https://github.com/ShoufaChen/CycleMLP",
+    }
+
+
+_RELEASE = "https://github.com/ShoufaChen/CycleMLP/releases/download/v0.1/CycleMLP_{}.pth"
+
+default_cfgs = generate_default_cfgs(
+    {
+        "cyclemlp_nano.untrained": _cfg(),
+        "cyclemlp_b1.in1k": _cfg(_RELEASE.format("B1")),
+        "cyclemlp_b2.in1k": _cfg(_RELEASE.format("B2")),
+        "cyclemlp_b3.in1k": _cfg(_RELEASE.format("B3")),
+        "cyclemlp_b4.in1k": _cfg(_RELEASE.format("B4"), crop_pct=0.875),
+        "cyclemlp_b5.in1k": _cfg(_RELEASE.format("B5"), crop_pct=0.875),
+    }
+)
+
+
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    sizes = SIZES[name]
+    if "stepsize" in kwargs:
+        sizes = replace(sizes, stepsize=kwargs.pop("stepsize"))
+    model: nn.Module = build_model_with_cfg(
+        CycleMLP,
+        name,
+        pretrained,
+        sizes=sizes,
+        pretrained_filter_fn=adapt_pretrained,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures},
+        **kwargs,
+    )
+    return model
+
+
+@register_model
+def cyclemlp_nano(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CycleMLP of about 4 M parameters, this package's own: for small data, small machines and tests."""
+    return _create("cyclemlp_nano", pretrained, kwargs)
+
+
+@register_model
+def cyclemlp_b1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CycleMLP-B1 (paper, Table 1): 15.2 M parameters, 2.1 G FLOPs."""
+    return _create("cyclemlp_b1", pretrained, kwargs)
+
+
+@register_model
+def cyclemlp_b2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CycleMLP-B2 (paper, Table 1): 26.8 M parameters, 3.9 G FLOPs."""
+    return _create("cyclemlp_b2", pretrained, kwargs)
+
+
+@register_model
+def cyclemlp_b3(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CycleMLP-B3 (paper, Table 1): 38.4 M parameters, 6.9 G FLOPs."""
+    return _create("cyclemlp_b3", pretrained, kwargs)
+
+
+@register_model
+def cyclemlp_b4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CycleMLP-B4 (paper, Table 1): 51.8 M parameters, 10.1 G FLOPs."""
+    return _create("cyclemlp_b4", pretrained, kwargs)
+
+
+@register_model
+def cyclemlp_b5(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CycleMLP-B5 (paper, Table 1): 75.7 M parameters, 12.3 G FLOPs."""
+    return _create("cyclemlp_b5", pretrained, kwargs)

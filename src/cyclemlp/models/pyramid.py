@@ -1,0 +1,220 @@
+"""What every backbone of this package shares: four stages on channels-last activations, and timm's whole contract.
+
+A subclass builds `stem`, `stages` and `norm`; the rest is here: the classifier head, feature maps, layer groups, and
+loading checkpoints of other layouts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from timm.layers import ClassifierHead
+from timm.models import checkpoint_seq
+from timm.models._features import (
+    FeatureGetterNet,
+    feature_take_indices,
+)  # private, hence timm is pinned below 1.1
+from torch import Tensor, nn
+
+from cyclemlp.models.checkpoints import adapt_state_dict
+
+REDUCTIONS = (4, 8, 16, 32)
+
+
+class Stage(nn.Module):
+    """`downsample`, then `blocks`; channels-last in and out."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.Sequential(*blocks)
+        self.grad_checkpointing = False
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) of the stage before -> the same of this stage."""
+        x_nhwc = self.downsample(x_nhwc)
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            x_nhwc = checkpoint_seq(self.blocks, x_nhwc)
+            return x_nhwc
+        out: Tensor = self.blocks(x_nhwc)
+        return out
+
+
+class ChannelsLast(nn.Module):
+    """A convolution between channels-last activations; the permutations are views, no copy."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, in) -> (batch, height', width', out)."""
+        out: Tensor = self.conv(x_nhwc.permute(0, 3, 1, 2))
+        return out.permute(0, 2, 3, 1).contiguous()
+
+
+class MlpPyramid(nn.Module):
+    """A classifier over a pyramid of four stages, with the interface timm gives its own models.
+
+    Args:
+        stem: images (batch, in_chans, height, width) -> channels-last activations at stride 4.
+        stages: four `Stage`s; each later one halves the size.
+        widths: channels of the four stages.
+        norm: the last normalisation, before the head.
+        num_classes: 0 removes the classifier.
+        in_chans: channels of the images.
+        global_pool: timm's pooling name; '' keeps the map.
+        drop_rate: dropout before the classifier.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[Stage],
+        widths: Sequence[int],
+        norm: nn.Module,
+        num_classes: int,
+        in_chans: int,
+        global_pool: str,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.num_features = self.head_hidden_size = widths[-1]
+        self.feature_info = [
+            {"num_chs": width, "reduction": reduction, "module": f"stages.{s}"}
+            for s, (width, reduction) in enumerate(zip(widths, REDUCTIONS, strict=True))
+        ]
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.norm: nn.Module = norm
+        self.head: Any = ClassifierHead(
+            widths[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
+        )
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (batch, in_chans, height, width) -> normalised channels-last map at stride 32."""
+        x_nhwc = self.stem(x)
+        for stage in self.stages:
+            x_nhwc = stage(x_nhwc)
+        out: Tensor = self.norm(x_nhwc)
+        return out
+
+    def forward_head(self, x_nhwc: Tensor, pre_logits: bool = False) -> Tensor:
+        """Channels-last map -> logits (batch, num_classes), or pooled features with `pre_logits`."""
+        out: Tensor = self.head(x_nhwc, pre_logits=pre_logits)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (batch, in_chans, height, width), any size from 32 -> logits (batch, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | tuple[int, ...] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps after the chosen stages, and the final map unless `intermediates_only`.
+
+        Args:
+            x: images (batch, in_chans, height, width).
+            indices: stages to give; an int means the last so many, None all.
+            norm: apply the last normalisation to the last stage's map, if it is among them.
+            stop_early: leave out the stages behind the last one asked for.
+            output_fmt: 'NCHW' or 'NHWC', the layout of the maps given.
+            intermediates_only: give the list alone.
+
+        Raises:
+            ValueError: another `output_fmt`.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"output_fmt is {output_fmt!r}; allowed are 'NCHW' and 'NHWC'")
+        take, last = feature_take_indices(len(self.stages), indices)
+        count = last + 1 if stop_early else len(self.stages)
+        maps = []
+        x_nhwc = self.stem(x)
+        for s, stage in enumerate(self.stages[:count]):
+            x_nhwc = stage(x_nhwc)
+            if s in take:
+                given = self.norm(x_nhwc) if norm and s == len(REDUCTIONS) - 1 else x_nhwc
+                maps.append(given.permute(0, 3, 1, 2) if output_fmt == "NCHW" else given)
+        if intermediates_only:
+            return maps
+        return (self.norm(x_nhwc) if count == len(REDUCTIONS) else x_nhwc), maps
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] | tuple[int, ...] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop what the chosen maps do not need; gives the indices as absolute ones."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        self.stages = self.stages[: last + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0, "")
+        return list(take)
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer, or an identity where there is none."""
+        fc: nn.Module = self.head.fc
+        return fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier for `num_classes` (0 for none), with another pooling if given."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks' activations in the backward pass instead of keeping them."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            stage.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that give each parameter its layer, for layer-wise learning rates."""
+        if coarse:
+            return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
+        blocks = [
+            (r"^stages\.(\d+)\.downsample", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^norm", (99999,)),
+        ]
+        return {"stem": r"^stem", "blocks": blocks}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters without weight decay beyond the biases and scales timm already spares: none."""
+        return set()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, and also takes the authors' layout, which is checked and renamed first.
+
+        Raises:
+            CheckpointError: keys or shapes do not fit (with `strict`); nothing is loaded then.
+        """
+        return super().load_state_dict(adapt_state_dict(state_dict, self, strict=strict), strict, assign)
+
+
+class PyramidFeatures(FeatureGetterNet):  # type: ignore[misc]
+    """timm's feature wrapper, which also takes checkpoints of the whole classifier (`checkpoint_path=`)."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """The wrapper's own layout (`model.` before each key), or a classifier's: its head is left out, no more."""
+        if all(key.startswith("model.") for key in state_dict):
+            return super().load_state_dict(state_dict, strict, assign)
+        return self.model.load_state_dict(state_dict, strict, assign)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Truncated normal weights of deviation .02 and zero biases for linear layers, as the authors' code does."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

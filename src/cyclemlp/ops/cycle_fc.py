@@ -1,0 +1,219 @@
+r"""CycleFC: a 1x1 layer that sees beyond 1x1 because its input channels are read along a staircase.
+
+A channel FC (a 1x1 convolution) reads all channels of one position. CycleFC reads channel c of the position that
+lies dj(c) to the side, and dj cycles through the step size. For step size (1, 3), seen along the width:
+
+    channel       0    1    2    3    4    5   ...
+    offset dj     0   +1   -1    0   +1   -1   ...
+
+    position j+1       [1]            [4]
+    position j   [0]            [3]            ...     sum over c of W[o, c] * x[j + dj(c), c]
+    position j-1            [2]            [5]
+
+Same parameters and products as the 1x1 layer, any image size, linear cost, a receptive field of 3 a layer:
+
+    out[b, i, j, o] = sum_c W[o, c] * x[b, i + di(c), j + dj(c), c] + bias[o],      x is zero outside the image
+    step size (1, S):  di = 0,                              dj(c) = (c + S//2) mod S - S//2    (authors' code)
+    step size (S, 1):  di(c) = (c + S//2) mod S - S//2,     dj = 0
+    step size (SH, SW), both > 1:  di(c) = c mod SH - SH//2,  dj(c) = (c // SH) mod SW - SW//2  (the paper's formula)
+
+Source: Chen et al., "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR 2022, arXiv 2107.10224, section 3.2;
+the order of the offsets is that of github.com/ShoufaChen/CycleMLP (cycle_mlp.py), where it is a deformable convolution.
+Here it is what it means: move groups of channels, then one matrix product.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+StepSize = tuple[int, int]
+
+
+class Move(NamedTuple):
+    """Channels `channels` are read `down` rows below and `right` columns beside the output position."""
+
+    channels: slice
+    down: int
+    right: int
+
+
+def cycle_offsets(channel: int, stepsize: StepSize) -> tuple[int, int]:
+    """(di, dj) of one input channel, in positions."""
+    sh, sw = stepsize
+    if sh == 1 or sw == 1:  # the authors' code starts the cycle in the middle, the paper's formula at the edge
+        return (channel + sh // 2) % sh - sh // 2, (channel + sw // 2) % sw - sw // 2
+    return channel % sh - sh // 2, channel // sh % sw - sw // 2
+
+
+def cycle_fc_reference(
+    x_nhwc: Tensor,
+    weight_oc: Tensor,
+    bias_o: Tensor | None = None,
+    stepsize: StepSize = (1, 3),
+    dilation: int = 1,
+) -> Tensor:
+    """The formula above, position by position and channel by channel: slow, for checking."""
+    batch, height, width, channels = x_nhwc.shape
+    out = x_nhwc.new_zeros(batch, height, width, weight_oc.shape[0])
+    for i in range(height):
+        for j in range(width):
+            for c in range(channels):
+                di, dj = (dilation * offset for offset in cycle_offsets(c, stepsize))
+                if 0 <= i + di < height and 0 <= j + dj < width:
+                    out[:, i, j] += x_nhwc[:, i + di, j + dj, c, None] * weight_oc[:, c]
+    return out if bias_o is None else out + bias_o
+
+
+def cycle_fc(
+    x_nhwc: Tensor,
+    weight_oc: Tensor,
+    bias_o: Tensor | None = None,
+    stepsize: StepSize = (1, 3),
+    dilation: int = 1,
+) -> Tensor:
+    """Fully connected layer over channels read along the staircase.
+
+    Args:
+        x_nhwc: (batch, height, width, in channels), any strides, any size including an empty batch.
+        weight_oc: (out channels, in channels).
+        bias_o: (out channels) or None.
+        stepsize: (SH, SW), odd: the cycle's length along height and width, in positions.
+        dilation: distance between neighbouring steps, in positions.
+
+    Returns:
+        (batch, height, width, out channels). Under autocast in autocast's type.
+
+    Raises:
+        ValueError: an even or non-positive step size or dilation, or shapes that do not fit.
+
+    Source: paper section 3.2. For training only `x_nhwc` itself is kept, so branches that share an input share memory.
+    """
+    check_stepsize(stepsize, dilation)
+    if x_nhwc.ndim != 4 or weight_oc.ndim != 2 or x_nhwc.shape[-1] != weight_oc.shape[1]:
+        raise ValueError(
+            f"cycle_fc got input {tuple(x_nhwc.shape)} and weight {tuple(weight_oc.shape)}; "
+            "it needs (batch, height, width, in) and (out, in)"
+        )
+    if torch.is_autocast_enabled(
+        x_nhwc.device.type
+    ):  # cast here, so that the tensor kept for backward is the small one
+        dtype = torch.get_autocast_dtype(x_nhwc.device.type)
+        x_nhwc, weight_oc = x_nhwc.to(dtype), weight_oc.to(dtype)
+        bias_o = None if bias_o is None else bias_o.to(dtype)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # the compiler recomputes the shift by itself
+        return F.linear(cycle_shift(x_nhwc, stepsize, dilation), weight_oc, bias_o)
+    out: Tensor = _LeanCycleFC.apply(x_nhwc, weight_oc, bias_o, stepsize, dilation)
+    return out
+
+
+def cycle_shift(x_nhwc: Tensor, stepsize: StepSize, dilation: int = 1, *, adjoint: bool = False) -> Tensor:
+    """The staircase alone: a copy of `x_nhwc` with channel c moved by its offset; `adjoint` moves the other way."""
+    period = stepsize[0] * stepsize[1]
+    sign = -dilation if adjoint else dilation
+    offsets = [cycle_offsets(c, stepsize) for c in range(period)]
+    moves = [Move(slice(c, None, period), sign * di, sign * dj) for c, (di, dj) in enumerate(offsets)]
+    return shift_groups(x_nhwc, moves)
+
+
+def shift_groups(x_nhwc: Tensor, moves: Sequence[Move]) -> Tensor:
+    """A copy of `x_nhwc` (batch, height, width, channels) in which groups of channels have moved; zeros come in.
+
+    One contiguous copy, then only the channels that move are written again: faster on a CPU than pad and select,
+    and slices clip by themselves, so that images smaller than the step need no case of their own.
+    """
+    out = x_nhwc.clone(memory_format=torch.contiguous_format)
+    for channels, down, right in moves:
+        if down == 0 and right == 0:
+            continue
+        to_i, from_i, border_i = _slices(down)
+        to_j, from_j, border_j = _slices(right)
+        group = out[..., channels]
+        group[:, to_i, to_j] = x_nhwc[:, from_i, from_j, channels]
+        group[:, border_i] = 0
+        group[:, :, border_j] = 0
+    return out
+
+
+def check_stepsize(stepsize: StepSize, dilation: int) -> None:
+    """Raise ValueError unless both step sizes are odd and positive and the dilation is positive."""
+    if len(stepsize) != 2 or any(step < 1 or step % 2 == 0 for step in stepsize):
+        raise ValueError(f"stepsize is {stepsize}; both numbers must be odd and positive, such as (1, 3) or (3, 3)")
+    if dilation < 1:
+        raise ValueError(f"dilation is {dilation}; it must be 1 or more")
+
+
+def _slices(offset: int) -> tuple[slice, slice, slice]:
+    """(where to write, where to read, what to fill with zeros) along an axis read `offset` further on."""
+    if offset > 0:
+        return slice(None, -offset), slice(offset, None), slice(-offset, None)
+    if offset < 0:
+        return slice(-offset, None), slice(None, offset), slice(None, -offset)
+    return slice(None), slice(None), slice(0, 0)
+
+
+class _LeanCycleFC(torch.autograd.Function):
+    """Keeps the unshifted input and shifts again in the backward pass: one stored tensor for a block's branches."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stepsize: StepSize, dilation: int) -> Tensor:
+        return F.linear(cycle_shift(x, stepsize, dilation), weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, weight, bias, ctx.stepsize, ctx.dilation = inputs
+        ctx.has_bias = bias is not None
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = cycle_shift(grad @ weight, ctx.stepsize, ctx.dilation, adjoint=True)
+        if ctx.needs_input_grad[1]:
+            shifted = cycle_shift(x, ctx.stepsize, ctx.dilation)
+            grad_weight = grad.flatten(0, 2).t() @ shifted.flatten(0, 2)
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 1, 2))
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+class CycleFC(nn.Linear):
+    """`torch.nn.Linear` whose input channels are read along a staircase: see `cycle_fc`.
+
+    Args:
+        in_channels, out_channels: widths; the weight is (out_channels, in_channels).
+        bias: whether to add one.
+        stepsize: (SH, SW), odd, in positions.
+        dilation: distance between neighbouring steps, in positions.
+
+    Shape: (batch, height, width, in_channels) -> (batch, height, width, out_channels).
+
+    Raises:
+        ValueError: an even or non-positive step size or dilation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        stepsize: StepSize = (1, 3),
+        dilation: int = 1,
+    ) -> None:
+        check_stepsize(stepsize, dilation)
+        super().__init__(in_channels, out_channels, bias)
+        self.stepsize, self.dilation = stepsize, dilation
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, in) -> (batch, height, width, out)."""
+        return cycle_fc(x_nhwc, self.weight, self.bias, self.stepsize, self.dilation)
+
+    def extra_repr(self) -> str:
+        """The layer's sizes, for `print(model)`."""
+        return f"{super().extra_repr()}, stepsize={self.stepsize}, dilation={self.dilation}"
