@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 
-IGNORE_INDEX = 255
 CLASS_WEIGHT_MODES = ("none", "sqrt-inverse", "inverse")
 
 
