@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CLASSES_NAME = "classes.txt"
 
 
-def evaluate(run: Path, *, data: Path | None = None, split: str = "val", json: bool = False) -> None:
+def evaluate(run: Path, /, *, data: Path | None = None, split: str = "val", json: bool = False) -> None:
     """Evaluate a trained model: IoU of each class, their mean, and pixel accuracy, exact over whole images.
 
     Parameters
@@ -39,8 +39,7 @@ def evaluate(run: Path, *, data: Path | None = None, split: str = "val", json: b
     dataset = find_mask_dataset(data)
     if split not in dataset.splits:
         raise DataError(
-            f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}."
-            + did_you_mean(split, dataset.splits)
+            f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}." + did_you_mean(split, dataset.splits)
         )
     _check_classes(dataset, predictor.card.classes)
     pairs = dataset.splits[split]
@@ -92,7 +91,8 @@ def _table(report: dict[str, Any], metrics: "SegmentationMetrics") -> str:
     """The scores as aligned columns under a line that says what was measured."""
     rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"])]
     width = max(len("pixel accuracy"), *(len(name) for name, _ in rows))
-    lines = [f"{report['model']} on {report['images']} images of {report['data']}, split {report['split']}"]
+    images = f"{report['images']} image" + "s" * (report["images"] != 1)
+    lines = [f"{report['model']} on {images} of {report['data']}, split {report['split']}"]
     lines += [f"{'class':{width}}     IoU"]
     lines += [f"{name:{width}}  {_score(value)}" for name, value in rows]
     lines += [f"{'pixel accuracy':{width}}  {_score(metrics['pixel_accuracy'])}"]

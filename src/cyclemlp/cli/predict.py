@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
 
 
-def predict(run: Path, inputs: list[Path], *, out: Path, json: bool = False) -> None:
+def predict(run: Path, inputs: list[Path], /, *, out: Path, json: bool = False) -> None:
     """Predict the class of every pixel: writes NAME_mask.png (class ids) and NAME_overlay.png per image.
 
     Parameters
@@ -28,11 +28,12 @@ def predict(run: Path, inputs: list[Path], *, out: Path, json: bool = False) -> 
     json
         Print one JSON object instead of a line per image.
     """
+    jobs = plan(find_images(inputs), out)  # first, since it is quick to say no
+
     from tqdm import tqdm
 
     from cyclemlp.inference.predictor import Predictor
 
-    jobs = plan(find_images(inputs), out)
     predictor = Predictor.load(run)
     written: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
@@ -41,7 +42,7 @@ def predict(run: Path, inputs: list[Path], *, out: Path, json: bool = False) -> 
             written.append(_predict_one(predictor, job))
         except DataError as error:
             failed.append({"image": str(job.image), "error": str(error)})
-    if json:
+    if json and written:
         report = {"task": predictor.card.task, "run": str(run), "images": written, "failed": failed}
         sys.stdout.write(dumps(report) + "\n")
     else:
@@ -154,4 +155,6 @@ def _report_failures(failed: list[dict[str, str]], total: int, shown: int = 3) -
     if total == 1:
         raise DataError(errors)
     more = f"; and {len(failed) - shown} more" if len(failed) > shown else ""
+    if len(failed) == total:
+        raise DataError(f"all {total} images failed: {errors}{more}")
     raise DataError(f"{len(failed)} of {total} images failed, the others are written: {errors}{more}")

@@ -72,9 +72,7 @@ class ModelCard:
             f"mean and std must have in_chans={self.in_chans} numbers",
         )
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
-        _require(
-            0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16"
-        )
+        _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         fits = self.window is None or self.window >= MIN_WINDOW
         _require(fits, f"window {self.window}: allowed are {MIN_WINDOW} and more, or none for whole images")
 
@@ -92,9 +90,7 @@ class ModelCard:
         """
         given = dict(values)
         form = given.pop("format", None)
-        _require(
-            form == FORMAT, f"format {form!r}: this version of cyclemlp reads format {FORMAT}; update it"
-        )
+        _require(form == FORMAT, f"format {form!r}: this version of cyclemlp reads format {FORMAT}; update it")
         names = [item.name for item in dataclasses.fields(cls)]
         for key in given:
             _require(key in names, f"unknown key {key!r}.{did_you_mean(key, names)}")
@@ -166,9 +162,7 @@ def read_card(path: Path) -> ModelCard:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable model card: {error}; train or copy it again"
-        ) from error
+        raise CheckpointError(f"{path} is not a readable model card: {error}; train or copy it again") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is not a model card: it must hold one JSON object")
     try:

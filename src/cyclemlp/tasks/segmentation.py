@@ -131,9 +131,7 @@ def _dice(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     wanted = torch.zeros_like(probabilities).scatter_(1, torch.where(counted, target.unsqueeze(1), 0), 1.0)
     wanted = wanted * counted
     sizes = wanted.sum((0, 2, 3))
-    overlap = (
-        2 * (probabilities * wanted).sum((0, 2, 3)) / (probabilities.sum((0, 2, 3)) + sizes).clamp_min(1)
-    )
+    overlap = 2 * (probabilities * wanted).sum((0, 2, 3)) / (probabilities.sum((0, 2, 3)) + sizes).clamp_min(1)
     present = (sizes > 0).float()
     return ((1 - overlap) * present).sum() / present.sum().clamp_min(1)
 
@@ -146,9 +144,7 @@ def class_weights_from_counts(counts: Sequence[int], mode: str = "sqrt-inverse")
     """
     if mode not in CLASS_WEIGHT_MODES:
         allowed = ", ".join(CLASS_WEIGHT_MODES)
-        raise ConfigError(
-            f"class weights {mode!r}: allowed are {allowed}.{did_you_mean(mode, CLASS_WEIGHT_MODES)}"
-        )
+        raise ConfigError(f"class weights {mode!r}: allowed are {allowed}.{did_you_mean(mode, CLASS_WEIGHT_MODES)}")
     weights = torch.ones(len(counts), dtype=torch.float64)
     pixels = torch.tensor(list(counts), dtype=torch.float64)
     present = pixels > 0

@@ -1,0 +1,143 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclemlp.cli import main
+from cyclemlp.data.masks import find_mask_dataset
+from cyclemlp.inference.evaluate import evaluate_segmentation
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.card import ModelCard, build_model, save_model
+
+CLASSES = ("ocean", "land", "lake")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    card = ModelCard(task="segmentation", model="cyclemlp_nano", head="semantic-fpn", classes=CLASSES)
+    save_model(folder, build_model(card), card)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    generator = np.random.default_rng(0)
+    for split, count in {"train": 1, "val": 2}.items():
+        for kind, shape in {"images": (40, 50, 3), "masks": (40, 50)}.items():
+            (root / kind / split).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 256 if kind == "images" else 3, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(root / kind / split / f"{i}.png")
+    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return root
+
+
+@pytest.fixture
+def run(model_folder: Path, data: Path, tmp_path: Path) -> Path:
+    """A run folder whose config.yaml names the data."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for file in model_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "config.yaml").write_text(json.dumps({"data": str(data), "epochs": 3}))
+    return folder
+
+
+def command(*arguments: str | Path) -> int:
+    """Exit status of the command line."""
+    try:
+        main(["eval", *map(str, arguments)])
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line with which the command refuses its input."""
+    assert command(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_json_is_one_object_with_exact_scores(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    expected = evaluate_segmentation(Predictor.load(run), find_mask_dataset(data).splits["val"])
+    assert report == {
+        "task": "segmentation",
+        "data": str(data),
+        "split": "val",
+        "images": 2,
+        "metrics": expected,
+        "model": "cyclemlp_nano",
+        "run": str(run),
+    }
+    assert report["metrics"]["IoU"].keys() == set(CLASSES)
+
+
+def test_table_lines_up(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run, "--split", "train") == 0
+    title, *rows = capsys.readouterr().out.splitlines()
+    assert title == f"cyclemlp_nano on 1 image of {data}, split train"
+    assert [row.split("  ")[0].strip() for row in rows] == ["class", *CLASSES, "mean", "pixel accuracy"]
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_other_data_for_a_weight_file(model_folder: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(model_folder / "model.safetensors", "--data", data, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 2
+
+
+def test_run_without_config_needs_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "config.yaml").unlink()
+    assert "config.yaml does not exist, so the data is unknown: name a folder with --data" in refused(capsys, run)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "data: 3", ""])
+def test_config_without_data(run: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "config.yaml").write_text(content)
+    assert "config.yaml names no data: name a folder with --data" in refused(capsys, run)
+
+
+def test_broken_config(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "config.yaml").write_text("data: [")
+    assert "config.yaml is not YAML" in refused(capsys, run)
+
+
+def test_other_classes(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "classes.txt").write_text("sky\nground\nsea\n")
+    message = refused(capsys, run)
+    assert f"{data} has 3 classes (sky, ground, sea), but the model was trained on 3 classes (ocean," in message
+
+
+def test_data_without_names_is_compared_by_number(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "classes.txt").unlink()
+    assert command(run, "--json") == 0
+    capsys.readouterr()
+    Image.fromarray(np.full((40, 50), 7, dtype=np.uint8)).save(data / "masks" / "val" / "0.png")
+    assert "has 8 classes (class0, class1" in refused(capsys, run)
+
+
+def test_unknown_split(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, run, "--split", "vall")
+    assert "has no split 'vall'; it has train, val. Did you mean 'val'?" in message
+
+
+def test_missing_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere" in refused(capsys, run, "--data", tmp_path / "nowhere")
+
+
+def test_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not a run folder" in refused(capsys, tmp_path)
+
+
+def test_misspelt_option(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--split" in refused(capsys, run, "--spilt", "val")

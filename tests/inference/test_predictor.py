@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import cyclemlp
+from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.inference import predictor as predictor_module
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.card import ModelCard, build_model, save_model
+
+CARD = ModelCard(task="segmentation", model="cyclemlp_nano", head="semantic-fpn", classes=("red", "green", "blue"))
+
+
+class BrightestChannel(nn.Module):
+    """Says the channel that is brightest, from normalised values; undoes the normalisation first."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (CARD.mean, CARD.std))
+        values = images * std + mean
+        assert values.min() > -1e-4
+        assert values.max() < 1 + 1e-4
+        return values
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(BrightestChannel(), CARD, device="cpu")
+
+
+def stripes(height: int = 40, width: int = 60) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """Red above green, blue on the right third."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    image[: height // 2, :, 0] = image[height // 2 :, :, 1] = 255
+    image[:, width * 2 // 3 :] = (0, 0, 255)
+    return image
+
+
+def test_array_picture_and_file_give_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    image = stripes()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    for given in (image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png")):
+        result = predictor.predict(given)
+        assert np.array_equal(result.mask, image.argmax(2))
+        assert np.array_equal(result.image, image)
+    assert result.classes == CARD.classes
+
+
+def test_several_images_give_a_list_in_order(predictor: Predictor) -> None:
+    results = predictor.predict([stripes(40, 60), stripes(33, 90)])
+    assert [result.mask.shape for result in results] == [(40, 60), (33, 90)]
+
+
+def test_results_are_in_the_orientation_shown(predictor: Predictor, tmp_path: Path) -> None:
+    shown = stripes()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: to be shown, the stored picture is turned clockwise
+    Image.fromarray(np.rot90(shown)).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as picture:
+        results = predictor.predict([tmp_path / "turned.png", picture])
+    for result in results:
+        assert np.array_equal(result.mask, shown.argmax(2))
+        assert result.draw(legend=False).size == (60, 40)
+
+
+def test_grey_and_transparent_pictures(predictor: Predictor) -> None:
+    grey = np.full((40, 50), 7, dtype=np.uint8)
+    assert predictor.predict(grey).image.shape == (40, 50, 3)
+    assert predictor.predict(Image.fromarray(grey)).image.shape == (40, 50, 3)
+    clear = Image.new("RGBA", (50, 40), (0, 0, 255, 0))
+    assert (predictor.predict(clear).image == 255).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 31), (17, 2), (31, 31), (3, 500), (700, 2)])
+def test_any_size_through_the_real_network(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    real = Predictor(build_model(CARD), CARD, device="cpu")
+    result = real.predict(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    assert result.mask.shape == size
+    assert sum(result.shares.values()) == pytest.approx(1)
+
+
+def test_large_image_goes_through_windows(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor_module, "MAX_WHOLE_PIXELS", 40 * 60)
+    monkeypatch.setattr(predictor_module, "LARGE_IMAGE_WINDOW", 32)
+    assert predictor._tiling(40, 60).window is None
+    assert predictor._tiling(41, 60).window == 32
+    assert np.array_equal(predictor.predict(stripes(90, 60)).mask, stripes(90, 60).argmax(2))
+
+
+def test_saved_model_predicts_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(CARD)
+    save_model(tmp_path, model, CARD)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    before = Predictor(model, CARD, device="cpu").predict(image)
+    after = cyclemlp.Predictor.load(tmp_path, device="cpu").predict(image)
+    assert np.array_equal(before.mask, after.mask)
+
+
+def test_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not a run folder"):
+        Predictor.load(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
+def test_unusable_device_is_named(device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device '{device}' is not usable here: allowed are auto, .*cpu"):
+        Predictor(BrightestChannel(), CARD, device=device)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3), dtype=np.float32), r"shape \(4, 4, 3\) and type float32: give an array"),
+        (np.zeros((4,), dtype=np.uint8), r"shape \(4,\) and type uint8"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), r"shape \(0, 4, 3\)"),
+        (np.zeros((4, 4, 5), dtype=np.uint8), "5 channels, but the model was trained on 3"),
+    ],
+)
+def test_unusable_arrays_are_refused(
+    predictor: Predictor, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        predictor.predict(image)
+
+
+def test_unreadable_file_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(DataError, match=r"empty.jpg is empty"):
+        predictor.predict(tmp_path / "empty.jpg")
