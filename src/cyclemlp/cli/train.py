@@ -1,0 +1,152 @@
+"""`cyclemlp train`: from a folder of images and masks to a network of your own."""
+
+import logging
+import sys
+from collections.abc import Callable
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.training.config import SegmentationConfig
+from cyclemlp.training.recipes import read_recipe
+from cyclemlp.training.run_folder import read_run_config
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from cyclemlp.data.masks import MaskSplit
+    from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.tasks.segmentation import SegmentationMetrics
+
+_logger = logging.getLogger(__name__)
+
+REPORT_PICTURES = 4
+
+
+def _fill_in(_app: App, _commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
+    """Give options left out on the command line the values of the recipe, or of the run to be resumed."""
+    given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
+    names = {argument.name.removeprefix("--") for argument in arguments} - {"config", "json"}
+    if "--resume" in given:
+        if "--config" in given:
+            raise ConfigError("--config and --resume were both given: a run keeps its own options, leave --config out")
+        options = read_run_config(Path(given.get("--out", SegmentationConfig.out)))
+        source = "the run to resume"
+    elif "--config" in given:
+        options, source = read_recipe(given["--config"], names), given["--config"]
+    else:
+        return
+    values = {name: value for name, value in options.items() if value is not None and f"--{name}" not in given}
+    cyclopts.config.Dict(values, source=source, use_commands_as_keys=False)(_app, _commands, arguments)
+
+
+app = App(
+    name="train",
+    help="Train a network on your own data.",
+    help_format="plaintext",
+    config=_fill_in,
+    default_parameter=Parameter(negative=()),
+)
+
+
+@app.command
+def segmentation(
+    *,
+    run: Annotated[SegmentationConfig, Parameter(name="*")],
+    config: str | None = None,  # noqa: ARG001  (read by _fill_in)
+    json: bool = False,
+) -> None:
+    """Train a network that gives every pixel a class.
+
+    The run folder gets the network (model.safetensors, model.json), checkpoints, metrics.csv, TensorBoard events
+    and report.html. Only --data is needed; options on the command line go before those of a recipe.
+
+    Parameters
+    ----------
+    run
+        What is trained, and how.
+    config
+        Recipe: a YAML file of options, or the name of one that comes with cyclemlp.
+    json
+        Print one JSON object with the run folder and its metrics on standard output.
+    """
+    from cyclemlp.training.stopping import TrainingStopped
+
+    try:
+        metrics = train_and_report(run)
+    except TrainingStopped as stopped:
+        _logger.info("stopped at step %d; to continue:", stopped.step)
+        _logger.info("cyclemlp train segmentation --resume --out %s", stopped.run_dir)
+        sys.exit(128 + stopped.signum)
+    _logger.info("%s", _summary(metrics))
+    _logger.info("the model and report.html are in %s", run.out)
+    if json:
+        result = {"task": "segmentation", "run": str(run.out), "data": str(run.data), "metrics": metrics}
+        sys.stdout.write(dumps(result) + "\n")
+
+
+def _summary(metrics: "SegmentationMetrics") -> str:
+    scores = {**metrics["IoU"], "mIoU": metrics["mIoU"], "pixel accuracy": metrics["pixel_accuracy"]}
+    return ", ".join(f"{name} {'absent' if v is None else f'{v:.4f}'}" for name, v in scores.items())
+
+
+def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
+    """Train, evaluate on all validation images and write report.html; returns the metrics.
+
+    Raises as `train_segmentation` does.
+    """
+    from cyclemlp.data.masks import find_mask_dataset
+    from cyclemlp.inference.evaluate import evaluate_segmentation
+    from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.training.report import write_report
+    from cyclemlp.training.trainer import train_segmentation
+
+    def evaluate(run_dir: Path) -> "SegmentationMetrics":
+        return evaluate_segmentation(Predictor.load(run_dir, run.machine.device), split)
+
+    split = find_mask_dataset(run.data).splits["val"]
+    run_dir = train_segmentation(run, predict=_windowed(run), evaluate=evaluate)
+    predictor = Predictor.load(run_dir, run.machine.device)
+    write_report(run_dir, _pictures(predictor, split))
+    return cast("SegmentationMetrics", predictor.card.metrics)
+
+
+def _windowed(run: SegmentationConfig) -> Callable[["nn.Module", "Tensor"], "Tensor"]:
+    """Logits as the predictor makes them: in windows where the run asks for them or the image is large."""
+    from cyclemlp.inference.predictor import LARGE_IMAGE_WINDOW, MAX_WHOLE_PIXELS
+    from cyclemlp.inference.tiling import predict_logits
+
+    def logits(model: "nn.Module", image: "Tensor") -> "Tensor":
+        window = run.window
+        if window is None and image.shape[-2] * image.shape[-1] * run.input_scale**2 > MAX_WHOLE_PIXELS:
+            window = LARGE_IMAGE_WINDOW
+        return predict_logits(model, image, window, input_scale=run.input_scale)
+
+    return logits
+
+
+def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Image.Image"]]:
+    """A few validation images, spread over the split: prediction on the left, labels on the right."""
+    import numpy as np
+    from PIL import Image
+
+    from cyclemlp.data.images import read_mask
+    from cyclemlp.data.masks import IGNORE_INDEX
+    from cyclemlp.inference.results import SegmentationResult
+
+    pictures = []
+    count = min(len(split.images), REPORT_PICTURES)
+    for index in (i * len(split.images) // count for i in range(count)):
+        found = predictor.predict(split.images[index])
+        wanted = read_mask(split.masks[index])
+        counted = wanted != IGNORE_INDEX
+        labels = SegmentationResult(np.where(counted, wanted, 0), found.classes, found.image)
+        right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), found.image)
+        both = np.concatenate([np.asarray(found.draw(legend=False)), right], axis=1)
+        pictures.append((split.images[index].name, Image.fromarray(both)))
+    return pictures

@@ -1,0 +1,48 @@
+"""Starting from weights that exist: a backbone's, or a whole network of an earlier run."""
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from cyclemlp.errors import CheckpointError
+from cyclemlp.models.checkpoints import load_checkpoint
+from cyclemlp.tasks.card import CARD_NAME, ModelCard, load_model
+
+_logger = logging.getLogger(__name__)
+
+
+def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
+    """Load `path` into `model`, which `card` describes, and log what was taken and what was not.
+
+    `path` is a run folder, its model.safetensors, or a weight file of the backbone alone. Between different classes
+    only the last layer stays as it is. Raises CheckpointError, with nothing loaded, where the weights do not fit.
+    """
+    if path.is_dir() or path.with_name(CARD_NAME).is_file():
+        _load_network(model, card, path)
+    else:
+        backbone = getattr(model, "backbone", model)
+        trunk = getattr(backbone, "trunk", backbone)
+        load_checkpoint(getattr(trunk, "model", trunk), path)  # timm wraps a network whose features it collects
+        _logger.info("backbone starts from %s; the head starts from random weights", path)
+
+
+def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
+    source, theirs = load_model(path)
+    for what, given, wanted in (("model", theirs.model, card.model), ("head", theirs.head, card.head)):
+        if given != wanted:
+            raise CheckpointError(
+                f"--init {path} has {what} {given}, the new run {wanted}: train with --{what} {given}"
+            )
+    state, own = source.state_dict(), model.state_dict()
+    other = sorted(key for key in state if state[key].shape != own[key].shape)
+    if other and len(theirs.classes) == len(card.classes):
+        raise CheckpointError(f"--init {path} does not fit: other shapes in {', '.join(other)}")
+    model.load_state_dict({key: value for key, value in state.items() if key not in other}, strict=False)
+    if other:
+        counts = f"{len(theirs.classes)} classes there, {len(card.classes)} here"
+        _logger.info("starts from %s, but %s from random weights: %s", path, ", ".join(other), counts)
+        return
+    _logger.info("starts from %s", path)
+    if theirs.classes != card.classes:
+        _logger.warning("classes were %s and are %s", ", ".join(theirs.classes), ", ".join(card.classes))

@@ -1,0 +1,171 @@
+"""Batches that can be continued anywhere, to the bit.
+
+The training images form one endless stream: pass after pass over the data set, each in an order that follows from
+(seed, pass) alone, cut into batches wherever they fall. A batch is a function of its number, so a run continues by
+naming the next number; there is no pass whose end could be mistaken, no short last batch, and a data set smaller than
+a batch works. Every sample is augmented under a seed of its own, so the number of workers does not matter either.
+"""
+
+import signal
+from collections.abc import Iterator, Mapping, Sized
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from cyclemlp.errors import ConfigError, UserError
+
+Sample = tuple[Tensor, Tensor]
+# Lightning wants a length; a run ends by its own limit long before this one.
+ENDLESS = 2**40
+
+
+class Samples(Sized, Protocol):
+    """What the loader draws from: indexable, with a length; randomness from torch's global generator."""
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def derive_seed(*parts: int) -> int:
+    """A 63-bit seed that differs, in every bit, for different `parts` (non-negative integers)."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class SampleStream:
+    """The endless order of samples: number -> (index in the data set, seed of its augmentation)."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        if length < 1:
+            raise ValueError("there are no samples to draw from")
+        self.length = length
+        self.seed = seed
+        self._order = lru_cache(maxsize=4)(self._shuffled)
+
+    def __getitem__(self, number: int) -> tuple[int, int]:
+        epoch, place = divmod(number, self.length)
+        return self._order(epoch)[place], derive_seed(self.seed, 1, epoch, place)
+
+    def _shuffled(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, 0, epoch))
+        order: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        return order
+
+
+class ResumableLoader:
+    """Batches of a `SampleStream` from any number on, read by `workers` processes.
+
+    Iterating yields (images (B, C, H, W), targets (B, H, W)) without end. With `world` processes training together,
+    number `rank` gets its own `batch_size` samples of every step. Errors of the user's (an unreadable image, say) are
+    raised here as they were, not wrapped in a worker's traceback.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self._samples = samples
+        self._stream = SampleStream(len(samples), seed)
+        self._batch_size = batch_size
+        self._workers = workers
+        self._rank = rank
+        self._world = world
+        self._pin_memory = pin_memory
+        self._delivered = 0
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        loader = DataLoader(
+            _Seeded(self._samples),
+            batch_sampler=_Batches(self._stream, self._delivered, self._batch_size, self._rank, self._world),
+            num_workers=self._workers,
+            collate_fn=_collate,
+            worker_init_fn=_ignore_ctrl_c,
+            pin_memory=self._pin_memory,
+            # Without one of its own a DataLoader draws from the global generator.
+            generator=torch.Generator().manual_seed(0),
+        )
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            self._delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the stream stands, and what it is made of."""
+        return {"delivered": self._delivered, **self._makeup()}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue at the batch after the last one delivered. ConfigError where the batches would not be the same."""
+        for name, now in self._makeup().items():
+            if state[name] != now:
+                raise ConfigError(
+                    f"the run was made with {name} {state[name]}, now it is {now}: an exact continuation needs"
+                    " the same; restore it, or start a new run with --init from this one"
+                )
+        self._delivered = state["delivered"]
+
+    def _makeup(self) -> dict[str, int]:
+        return {
+            "training images": self._stream.length,
+            "seed": self._stream.seed,
+            "batch size": self._batch_size,
+            "devices": self._world,
+        }
+
+
+class _Batches:
+    """Endless lists of (index, seed), one a batch, from batch `start` on."""
+
+    def __init__(self, stream: SampleStream, start: int, batch_size: int, rank: int, world: int) -> None:
+        self._stream = stream
+        self._start = start
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world = world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch = self._start
+        while True:
+            first = (batch * self._world + self._rank) * self._batch_size
+            yield [self._stream[number] for number in range(first, first + self._batch_size)]
+            batch += 1
+
+
+class _Seeded(Dataset[Any]):
+    """Samples under the seed that came with their index; the caller's random state is left as it was."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample | UserError:
+        index, seed = item
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                return self._samples[index]
+            except UserError as error:
+                return error
+
+
+def _collate(items: list[Sample | UserError]) -> Any:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    return default_collate(items)
+
+
+def _ignore_ctrl_c(_worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the main one alone decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

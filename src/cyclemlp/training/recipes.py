@@ -1,0 +1,46 @@
+"""Recipes: options in a YAML file, under their names on the command line."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cyclemlp.errors import ConfigError, did_you_mean
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+
+
+def read_recipe(name: str, allowed: Iterable[str]) -> dict[str, Any]:
+    """Options of a recipe file, or of a recipe that comes with the package, by their names on the command line.
+
+    `crop-size` and `crop_size` are the same. Raises ConfigError: no such recipe, not YAML, or an unknown option.
+    """
+    path = _find(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"recipe {path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"recipe {path} must hold lines such as `lr: 0.001`")
+    options = {str(key).replace("_", "-"): value for key, value in content.items()}
+    names = sorted(allowed)
+    for key in options:
+        if key not in names:
+            raise ConfigError(f"recipe {path}: unknown option {key!r}.{did_you_mean(key, names)} See --help")
+    return options
+
+
+def packaged() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _find(name: str) -> Path:
+    for path in (Path(name), FOLDER / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"--config {name}: no such file.{did_you_mean(name, packaged())} Give a YAML file, or one of the recipes"
+        f" {', '.join(packaged())}"
+    )

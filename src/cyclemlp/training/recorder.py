@@ -1,0 +1,67 @@
+"""The numbers of a run: metrics.csv for people and spreadsheets, TensorBoard events for curves while it goes."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from cyclemlp.files import write_text
+
+LOSS_COLUMNS = ("step", "epoch", "seconds", "lr", "images_per_second", "loss")
+
+
+class Recorder:
+    """Appends rows to `run_dir/metrics.csv`, and the same to TensorBoard.
+
+    A continued run drops the rows after the step it continues from, so that a step never appears twice.
+    """
+
+    def __init__(self, run_dir: Path, columns: Sequence[str], after_step: int = 0) -> None:
+        self._path = run_dir / "metrics.csv"
+        self._columns = list(columns)
+        kept = [row for row in read_metrics(run_dir) if int(row["step"]) <= after_step]
+        _write_rows(self._path, self._columns, kept)
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
+
+    def add(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Write one row; a value that is None stays empty."""
+        cells = {"step": str(step)} | {name: f"{value:.6g}" for name, value in values.items() if value is not None}
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(cells)
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish the event file."""
+        self._writer.close()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv, none where there is no file; a last line cut off by a crash is left out."""
+    path = run_dir / "metrics.csv"
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def record_last(run_dir: Path, step: int, metrics: Mapping[str, float | None]) -> None:
+    """Add the final evaluation, at the last step, in place of the one a run continued after its end made before."""
+    rows = read_metrics(run_dir)
+    columns = list(rows[0]) if rows else [*LOSS_COLUMNS, *metrics]
+    kept = [row for row in rows if not (int(row["step"]) == step and row.get("mIoU"))]
+    _write_rows(run_dir / "metrics.csv", columns, kept)
+    recorder = Recorder(run_dir, columns, step)
+    recorder.add(step, metrics)
+    recorder.close()
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())

@@ -1,0 +1,48 @@
+"""Stopping on Ctrl-C and SIGTERM at the end of a step, where a checkpoint can be exact."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+
+class TrainingStopped(Exception):  # noqa: N818  (an outcome, not an error)
+    """A run was stopped by a signal; its checkpoint is written."""
+
+    def __init__(self, signum: int, step: int, run_dir: Path) -> None:
+        super().__init__(f"stopped at step {step}: continue with --resume --out {run_dir}")
+        self.signum = signum
+        self.step = step
+        self.run_dir = run_dir
+
+
+class StopRequest:
+    """Remembers the first SIGINT or SIGTERM; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def install(self) -> None:
+        """Take the two signals over; outside the main thread, where none arrive, nothing is changed."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._handle)
+            signal.signal(signal.SIGTERM, self._handle)
+
+    @contextmanager
+    def watching(self) -> Iterator["StopRequest"]:
+        """Take the two signals over for the time of the block."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.install()
+        try:
+            yield self
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
