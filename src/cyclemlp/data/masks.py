@@ -51,6 +51,15 @@ class Problem:
         return f"{self.path} {self.what}; {self.fix}"
 
 
+class ClassesError(DataError):
+    """`classes.txt` is not usable."""
+
+    def __init__(self, path: Path, what: str, fix: str) -> None:
+        super().__init__(f"{path} {what}; {fix}")
+        self.what = what
+        self.fix = fix
+
+
 class SegmentationSamples:
     """The pairs of a split as a map-style torch data set.
 
@@ -150,17 +159,16 @@ def read_classes(root: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        names = path.read_text(encoding="utf-8-sig").strip().splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8, one class per line") from error
-    classes = tuple(name.strip() for name in names)
-    repeated = [name for name, count in Counter(classes).items() if count > 1]
-    if repeated:  # an empty line in the middle counts as a name, since it would shift the numbers after it
-        raise DataError(f"{path} has {repeated[0]!r} more than once; give each class one line of its own")
-    if "" in classes:
-        raise DataError(f"{path} has an empty line between classes; remove it or name the class")
+        raise ClassesError(path, "is not UTF-8 text", "save it as UTF-8, one class per line") from error
+    classes = tuple(name.strip() for name in text.strip().splitlines())
+    if "" in classes:  # dropping it could shift the numbers of the classes after it
+        raise ClassesError(path, "has an empty line between classes", "remove it or name the class")
+    if repeated := [name for name, count in Counter(classes).items() if count > 1]:
+        raise ClassesError(path, f"has {repeated[0]!r} more than once", "give each class one line of its own")
     if not 2 <= len(classes) <= IGNORE_INDEX:
-        raise DataError(f"{path} names {len(classes)} classes; allowed are 2 to 255, one per line")
+        raise ClassesError(path, f"names {len(classes)} classes", "write 2 to 255 names, one per line")
     return classes
 
 

@@ -1,0 +1,172 @@
+"""What is in a data set, and everything that is wrong with it: every file is decoded."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from cyclemlp.data import masks
+from cyclemlp.data.images import ImageError, list_images, read_image, read_mask
+from cyclemlp.data.masks import IGNORE_INDEX, Problem
+from cyclemlp.errors import DataError
+
+Result = TypeVar("Result")
+Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """Counts of one split; `pixels` are those of the readable images, `class_pixels` those of the readable masks."""
+
+    images: int
+    pixels: int
+    class_pixels: dict[str, int]
+    ignored_pixels: int
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """Content and problems of a data set."""
+
+    root: Path
+    format: str
+    classes: tuple[str, ...]
+    splits: dict[str, SplitReport]
+    problems: tuple[Problem, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "data": str(self.root),
+            "format": self.format,
+            "classes": list(self.classes),
+            "splits": {name: dict(vars(split)) for name, split in self.splits.items()},
+            "problems": [{**vars(problem), "path": str(problem.path)} for problem in self.problems],
+        }
+
+
+def inspect_dataset(root: Path) -> DatasetReport:
+    """Read every file in `root`. Raises DataError only where no known layout is recognised."""
+    if not root.is_dir():
+        raise DataError(f"{root} is {'no folder' if root.exists() else 'missing'}; give a folder with {_layouts()}")
+    if not any(root.iterdir()):
+        raise DataError(f"{root} is empty; fill it with {_layouts()}")
+    for known in _FORMATS:
+        if known.recognises(root):
+            return known.inspect(root)
+    raise DataError(f"{root} is in no known layout; accepted: {_layouts()}")
+
+
+@dataclass(frozen=True)
+class _Format:
+    layout: str
+    recognises: Callable[[Path], bool]
+    inspect: Callable[[Path], DatasetReport]
+
+
+def _inspect_masks(root: Path) -> DatasetReport:
+    problems: list[Problem] = []
+    names = _class_names(root, problems)
+    found = {split: _read_split(root, split) for split in masks.split_names(root)}
+    totals: Counts = np.sum([files.totals for files in found.values()], axis=0)
+    highest = int(np.flatnonzero(totals[:IGNORE_INDEX]).max(initial=0))
+    classes = names or tuple(f"class{index}" for index in range(highest + 1))
+    for split, files in found.items():
+        problems += files.problems
+        for path, present in files.values_in.items():
+            if wrong := masks.outside_classes(path, split, present, len(classes)):
+                problems.append(wrong)
+    if totals.any() and highest == 0:
+        problems.append(masks.no_second_class(root))
+    splits = {split: _summary(files, classes) for split, files in found.items()}
+    return DatasetReport(root, "masks", classes, splits, tuple(dict.fromkeys(problems)))
+
+
+_FORMATS = (_Format(masks.LAYOUT, masks.is_mask_dataset, _inspect_masks),)
+
+
+def _layouts() -> str:
+    return " or ".join(known.layout for known in _FORMATS)
+
+
+def _class_names(root: Path, problems: list[Problem]) -> tuple[str, ...] | None:
+    try:
+        return masks.read_classes(root)
+    except masks.ClassesError as error:
+        problems.append(Problem(root / "classes.txt", "", error.what, error.fix))
+        return None
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What was read of one split: `totals` are pixels of each value, `values_in` the values of each mask."""
+
+    images: int
+    pixels: int
+    totals: Counts
+    values_in: dict[Path, Counts]
+    problems: list[Problem]
+
+
+def _read_split(root: Path, split: str) -> _Files:
+    _, problems = masks.pair_files(root, split)
+    images, drawn = (_files_in(root / kind / split) for kind in ("images", "masks"))
+    pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
+    for path, size in _read_all(_count_pixels, images, f"{split} images"):
+        if isinstance(size, ImageError):
+            problems.append(Problem(path, split, size.what, size.fix))
+        else:
+            pixels += size
+    numbered = [path for path in drawn if path.suffix.lower() == ".png"]
+    for path, counts in _read_all(_count_values, numbered, f"{split} masks"):
+        if isinstance(counts, ImageError):
+            problems.append(Problem(path, split, counts.what, counts.fix))
+        else:
+            totals += counts
+            values_in[path] = np.flatnonzero(counts)
+    return _Files(len(images), pixels, totals, values_in, problems)
+
+
+def _summary(files: _Files, classes: tuple[str, ...]) -> SplitReport:
+    class_pixels = {name: int(files.totals[index]) for index, name in enumerate(classes)}
+    return SplitReport(files.images, files.pixels, class_pixels, int(files.totals[IGNORE_INDEX]))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return list_images(folder) if folder.is_dir() else []
+
+
+def _count_pixels(path: Path) -> int:
+    return read_image(path)[..., 0].size
+
+
+def _count_values(path: Path) -> Counts:
+    return np.bincount(read_mask(path).ravel(), minlength=256).astype(np.int64)
+
+
+def _read_all(
+    read: Callable[[Path], Result], paths: Sequence[Path], label: str
+) -> Iterator[tuple[Path, Result | ImageError]]:
+    """`read` of every path on all cores (Pillow decodes without the interpreter's lock), with a progress bar."""
+
+    def attempt(path: Path) -> Result | ImageError:
+        try:
+            return read(path)
+        except ImageError as error:
+            return error
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Threads that set and restore filters at the same time could lose the one that read_image sets.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            results = pool.map(attempt, paths)
+            yield from zip(paths, tqdm(results, label, len(paths), unit="file", disable=None, leave=False), strict=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # else Ctrl-C would wait for every file
