@@ -17,7 +17,8 @@ from tqdm import tqdm
 Network = Callable[[Tensor], Tensor]
 
 MIN_EDGE = 32  # the stride of a backbone's last stage: smaller inputs are padded
-PIXELS_PER_PASS = 2**20  # windows are given to the network together up to this many pixels
+OVERLAP = 64
+PIXELS_PER_PASS = 2**19  # windows are given to the network together up to this many pixels
 
 
 @dataclass(frozen=True)
@@ -26,24 +27,26 @@ class Tiling:
 
     window: int | None = None
     """Edge of the window in pixels of the enlarged image; None gives the image whole."""
-    overlap: float = 0.25
-    """Least share of a window's edge that its neighbour covers too."""
+    overlap: int = OVERLAP
+    """Least pixels of the enlarged image that neighbouring windows share, at most half a window. What a window
+    lacks at its border is a matter of pixels, not of its size, so large windows waste less."""
     input_scale: float = 1.0
     """Factor by which windows are enlarged before the network; logits are resized back."""
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < MIN_EDGE:
             raise ValueError(f"window {self.window}: allowed are {MIN_EDGE} and more, or None")
-        if not 0 <= self.overlap < 1:
-            raise ValueError(f"overlap {self.overlap}: allowed are 0 to below 1")
+        if self.overlap < 0:
+            raise ValueError(f"overlap {self.overlap}: must not be below 0")
         if not self.input_scale > 0:
             raise ValueError(f"input_scale {self.input_scale}: must be above 0")
 
-    def edge(self, length: int) -> int:
-        """Edge of a window, in pixels of the image, along an axis of `length` pixels."""
+    def cuts(self, length: int) -> list["_Cut"]:
+        """Where the window stands along an axis of `length` pixels of the image."""
         if self.window is None:
-            return length
-        return min(length, max(1, int(self.window / self.input_scale)))
+            return _cuts(length, length, 0)
+        edge = max(1, int(self.window / self.input_scale))
+        return _cuts(length, edge, min(round(self.overlap / self.input_scale), edge // 2))
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def predict_logits(
     network: Network,
     images: Tensor,
     window: int | None = None,
-    overlap: float = 0.25,
+    overlap: int = OVERLAP,
     *,
     input_scale: float = 1.0,
     progress: bool = False,
@@ -79,15 +82,17 @@ def predict_classes(network: Network, images: Tensor, tiling: Tiling, *, progres
     Logits of one row of windows are held at a time, so many classes on a large image fit in memory.
     """
     strips = logit_strips(network, images, tiling, progress=progress)
-    return torch.cat([strip.argmax(1).to(torch.uint8) for strip in strips], dim=1)
+    return torch.cat(list(map(_most_likely, strips)), dim=1)  # map keeps no strip alive
 
 
-@torch.no_grad()
+def _most_likely(logits: Tensor) -> Tensor:
+    return logits.argmax(1).to(torch.uint8)
+
+
 def logit_strips(network: Network, images: Tensor, tiling: Tiling, *, progress: bool = False) -> Iterator[Tensor]:
     """The logits of `images` from top to bottom, as strips (N, K, rows, W) float32 on the CPU."""
     height, width = images.shape[-2:]
-    rows = _cuts(height, tiling.edge(height), tiling.overlap)
-    columns = _cuts(width, tiling.edge(width), tiling.overlap)
+    rows, columns = tiling.cuts(height), tiling.cuts(width)
     total = len(rows) * len(columns)
     unfinished: Tensor | None = None
     # The delay keeps short work silent; disable=None keeps everything silent where nobody watches.
@@ -97,16 +102,17 @@ def logit_strips(network: Network, images: Tensor, tiling: Tiling, *, progress: 
             if unfinished is not None:
                 band[:, :, : unfinished.shape[2]] += unfinished
             finished = (after.start if after else row.stop) - row.start
-            yield band[:, :, :finished]
-            unfinished = band[:, :, finished:]
+            strip, unfinished = band[:, :, :finished], band[:, :, finished:].clone()
+            del band
+            yield strip
+            del strip  # so that the last band is gone before the next one is made
 
 
-def _cuts(length: int, edge: int, overlap: float) -> list[_Cut]:
+def _cuts(length: int, edge: int, overlap: int) -> list[_Cut]:
     """Positions of a window of constant size, evenly spread, the last one ending where the axis ends."""
     if edge >= length:
         return [_Cut(0, length, torch.ones(length))]
-    stride = max(1, int(edge * (1 - overlap)))
-    steps = math.ceil((length - edge) / stride)
+    steps = math.ceil((length - edge) / (edge - overlap))
     starts = [round(i * (length - edge) / steps) for i in range(steps + 1)]
     ramp = torch.sin((torch.arange(edge, dtype=torch.float64) + 0.5) * (math.pi / edge)) ** 2
     total = torch.zeros(length, dtype=torch.float64)
@@ -135,12 +141,13 @@ def _band(
         if band is None:
             band = torch.zeros(images.shape[0], logits.shape[1], edges[0], images.shape[-1])
         for cut, part in zip(group, logits.chunk(len(group)), strict=True):
-            band[..., cut.start : cut.stop] += part * (row.weights[:, None] * cut.weights)
+            band[..., cut.start : cut.stop].addcmul_(part, row.weights[:, None] * cut.weights)
         advance(len(group))
     assert band is not None  # there is always a column
     return band
 
 
+@torch.no_grad()
 def _window_logits(network: Network, windows: Tensor, input_scale: float) -> Tensor:
     """Logits at the size of `windows`, on the CPU, from a network that sees them enlarged and padded."""
     height, width = windows.shape[-2:]
