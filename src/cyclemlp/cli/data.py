@@ -36,7 +36,7 @@ def _as_text(report: "DatasetReport") -> str:
     lines = [f"{report.root}: format {report.format}, {len(report.classes)} classes"]
     for name, split in report.splits.items():
         lines += ["", f"{name}: {split.images:,} images, {split.pixels:,} pixels", *_class_lines(split)]
-    lines += ["", f"{len(report.problems)} problems" if report.problems else "no problems found"]
+    lines += ["", "problems:" if report.problems else "no problems found"]
     lines += [f"  {problem}" for problem in report.problems]
     return "\n".join(lines)
 

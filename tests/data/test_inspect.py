@@ -1,0 +1,140 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.errors import DataError
+
+WriteDataset = Callable[..., Path]
+
+
+def test_counts_of_a_sound_data_set(write_dataset: WriteDataset) -> None:
+    report = inspect_dataset(write_dataset())
+    assert report.problems == ()
+    assert report.classes == ("ground", "water")
+    train = report.splits["train"]
+    assert (train.images, train.pixels) == (2, 2 * 32 * 48)
+    assert train.class_pixels == {"ground": 2 * 22 * 48, "water": 2 * 8 * 48}
+    assert train.ignored_pixels == 2 * 2 * 48
+    assert list(report.splits) == ["train", "val"]
+
+
+def test_classes_without_names_are_numbered(write_dataset: WriteDataset) -> None:
+    assert inspect_dataset(write_dataset(classes=None)).classes == ("class0", "class1")
+
+
+def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    images, masks = root / "images/train", root / "masks/train"
+    for name in "defghij":
+        Image.new("RGB", (48, 32)).save(images / f"{name}.png")
+        Image.new("L", (48, 32)).save(masks / f"{name}.png")
+    (masks / "a.png").unlink()
+    (images / "b.png").unlink()
+    (images / "d.png").write_bytes(b"")
+    (images / "e.png").write_bytes((images / "e.png").read_bytes()[:-20])  # sound header, cut pixels
+    (images / "f.png").write_text("no picture")
+    Image.new("L", (40, 32)).save(masks / "g.png")
+    Image.new("L", (48, 32), 9).save(masks / "h.png")
+    Image.new("RGB", (48, 32)).save(masks / "i.png")
+    (masks / "j.png").write_bytes((masks / "j.png").read_bytes()[:45])
+    report = inspect_dataset(root)
+    found = {str(problem.path.relative_to(root)): problem.what for problem in report.problems}
+    assert {path: what.split(" (")[0] for path, what in found.items()} == {
+        "images/train/a.png": "has no mask",
+        "masks/train/b.png": "has no image",
+        "images/train/d.png": "is empty",
+        "images/train/e.png": "is damaged or incomplete",
+        "images/train/f.png": "is no picture of a known format",
+        "masks/train/g.png": "is 40x32",
+        "masks/train/h.png": "holds the value 9, outside the 2 classes",
+        "masks/train/i.png": "is a RGB picture, but a mask has one channel",
+        "masks/train/j.png": "is damaged or incomplete",
+    }
+    assert len(report.problems) == 9  # none twice, though header and pixels are looked at separately
+    assert report.splits["train"].images == 8
+    assert all(problem.split == "train" and problem.fix for problem in report.problems)
+
+
+def test_pictures_that_are_only_unusual_are_no_problem(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "images/train/a.png").unlink()
+    Image.new("CMYK", (48, 32)).save(root / "images/train/a.jpg")
+    Image.fromarray(np.zeros((32, 48), np.uint16)).save(root / "images/train/b.png")
+    Image.new("LA", (48, 32)).save(root / "images/val/c.png")
+    assert inspect_dataset(root).problems == ()
+
+
+def test_unusable_class_names_are_one_problem_among_others(write_dataset: WriteDataset) -> None:
+    root = write_dataset(classes=("water", "water"))
+    (root / "masks/val/c.png").unlink()
+    assert [problem.what for problem in inspect_dataset(root).problems] == [
+        "has 'water' more than once",
+        "has no mask",
+    ]
+
+
+def test_missing_split_is_a_problem_and_the_rest_is_counted(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "images/val/c.png").unlink()
+    (root / "images/val").rmdir()
+    report = inspect_dataset(root)
+    assert [problem.what for problem in report.problems] == ["is missing"]
+    assert report.splits["train"].images == 2
+
+
+def test_black_and_white_masks_are_explained(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    for path in root.glob("masks/*/*.png"):
+        Image.fromarray(np.where(np.eye(32, 48), 255, 0).astype(np.uint8)).save(path)
+    assert "write the object class as 1" in str(inspect_dataset(root).problems[0])
+
+
+def test_report_is_plain_json(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "images/val/c.png").write_bytes(b"")
+    report = json.loads(json.dumps(inspect_dataset(root).to_dict()))
+    assert report == {
+        "data": str(root),
+        "format": "masks",
+        "classes": ["ground", "water"],
+        "splits": {
+            "train": {
+                "images": 2,
+                "pixels": 3072,
+                "class_pixels": {"ground": 2112, "water": 768},
+                "ignored_pixels": 192,
+            },
+            "val": {
+                "images": 1,
+                "pixels": 0,
+                "class_pixels": {"ground": 1056, "water": 384},
+                "ignored_pixels": 96,
+            },
+        },
+        "problems": [
+            {
+                "path": str(root / "images/val/c.png"),
+                "split": "val",
+                "what": "is empty (0 bytes)",
+                "fix": "replace or remove it",
+            }
+        ],
+    }
+
+
+def test_unrecognised_folders_name_the_layouts(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none is missing; give a folder with images/\{train,val\} with masks"):
+        inspect_dataset(tmp_path / "none")
+    with pytest.raises(DataError, match=r"is empty; fill it with images/\{train,val\} with masks"):
+        inspect_dataset(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError, match=r"is in no known layout; accepted: images/\{train,val\} with masks"):
+        inspect_dataset(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file is no folder; give a folder with images"):
+        inspect_dataset(tmp_path / "file")
