@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -133,6 +134,17 @@ def test_missing_image(run: Path, photos: Path, tmp_path: Path, capsys: pytest.C
     message = refused(capsys, run, photos / "a.png", photos / "z.png", "--out", tmp_path / "out")
     assert "z.png does not exist: give an image, a folder of images, or a pattern" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_is_one_line_and_leaves_nothing_half_written(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left on device" in refused(capsys, run, photos, "--out", tmp_path / "out")
+    assert names(tmp_path / "out") == set()
 
 
 def test_folder_that_is_no_run(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

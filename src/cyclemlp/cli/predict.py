@@ -1,6 +1,7 @@
 """`cyclemlp predict`: masks and pictures for images that have no labels."""
 
 import glob
+import io
 import sys
 from dataclasses import dataclass
 from json import dumps
@@ -11,6 +12,8 @@ from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import whole_file
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from cyclemlp.inference.predictor import Predictor
 
 
@@ -132,13 +135,19 @@ def _free_name(stem: str, taken: set[str], stems: set[str]) -> str:
 
 def _predict_one(predictor: "Predictor", job: Job) -> dict[str, Any]:
     result = predictor.predict(job.image, progress=True)
-    with whole_file(job.mask) as part:
-        result.class_image().save(part)
-    with whole_file(job.overlay) as part:
-        result.draw().save(part)
+    _write_png(job.mask, result.class_image())
+    _write_png(job.overlay, result.draw())
     summary = result.to_dict()
     paths = {"image": str(job.image), "mask": str(job.mask), "overlay": str(job.overlay)}
     return {**paths, "size": summary["size"], "shares": summary["shares"]}
+
+
+def _write_png(path: Path, picture: "Image") -> None:
+    """Encoded in memory first: Pillow's own errors when a disk is full do not say so."""
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    with whole_file(path) as part:
+        part.write_bytes(encoded.getbuffer())
 
 
 def _line(entry: dict[str, Any]) -> str:
