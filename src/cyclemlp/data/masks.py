@@ -4,6 +4,7 @@ A mask is a PNG whose value is the class; 255 is ignored. `classes.txt` names th
 numpy and Pillow are imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from cyclemlp.errors import DataError
 IGNORE_INDEX = 255
 LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
 REQUIRED_SPLITS = ("train", "val")
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ def no_second_class(root: Path) -> Problem:
 
 
 def _classes_in_masks(root: Path, splits: Iterable[MaskSplit]) -> tuple[str, ...]:
+    _LOG.info("%s has no classes.txt: counting the classes in all masks", root)
     highest = 0
     for split in splits:
         for path in split.masks:
