@@ -132,7 +132,8 @@ def _coasts(mask: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.bool_]":
     coast = np.zeros(mask.shape, dtype=np.bool_)
     coast[:, :-1] |= is_ocean[:, 1:] != is_ocean[:, :-1]
     coast[:-1] |= is_ocean[1:] != is_ocean[:-1]
-    return coast & (mask != 2)
+    shown: npt.NDArray[np.bool_] = coast & (mask != 2)
+    return shown
 
 
 def _mark_held_out(pen: "ImageDraw.ImageDraw", size: tuple[int, int]) -> None:

@@ -14,28 +14,21 @@ from cyclemlp.heads.pyramid import PyramidBackbone
 
 
 class SemanticFPN(nn.Module):
-    """Feature pyramid of `fpn_width`; each level convolved up to stride 4 at `branch_width`, summed, classified.
+    """Feature pyramid of `width`; each level convolved up to stride 4 at half of it, summed, classified.
 
     Args:
         in_channels: of the maps at strides 4, 8, 16, 32.
         num_classes: logits a position.
-        fpn_width, branch_width: 256 and 128 in the papers.
+        width: of the pyramid, 256 in the papers; the branches have half of it.
         dropout: on whole channels before the classifier (mmsegmentation's 0.1).
     """
 
-    def __init__(
-        self,
-        in_channels: list[int],
-        num_classes: int,
-        fpn_width: int = 256,
-        branch_width: int = 128,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, in_channels: list[int], num_classes: int, width: int = 256, dropout: float = 0.1) -> None:
         super().__init__()
-        self.fpn = FeaturePyramidNetwork(in_channels, fpn_width)
-        self.branches = nn.ModuleList(_branch(fpn_width, branch_width, level) for level in range(len(in_channels)))
+        self.fpn = FeaturePyramidNetwork(in_channels, width)
+        self.branches = nn.ModuleList(_branch(width, width // 2, level) for level in range(len(in_channels)))
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(branch_width, num_classes, 1)
+        self.classifier = nn.Conv2d(width // 2, num_classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """NCHW maps, fine to coarse -> logits (batch, classes, height / 4, width / 4)."""
@@ -89,9 +82,22 @@ class SegmentationModel(nn.Module):
 
 
 def build_segmentation_model(
-    backbone: str, head: str, num_classes: int, *, in_chans: int = 3, drop_path_rate: float = 0.0
+    backbone: str,
+    head: str,
+    num_classes: int,
+    *,
+    head_width: int | None = None,
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
 ) -> SegmentationModel:
     """A segmentation network by the names of its parts.
+
+    Args:
+        backbone: timm's name of a network with a pyramid.
+        head: a name in `HEADS`.
+        num_classes: logits a position.
+        head_width: channels of the head, None for the paper's.
+        in_chans, drop_path_rate: of the backbone.
 
     Raises:
         ConfigError: an unknown backbone or head, or a backbone without a pyramid.
@@ -99,4 +105,5 @@ def build_segmentation_model(
     if head not in HEADS:
         raise ConfigError(f"head {head!r} is not known; allowed: {', '.join(HEADS)}.{did_you_mean(head, HEADS)}")
     trunk = PyramidBackbone(backbone, in_chans=in_chans, drop_path_rate=drop_path_rate)
-    return SegmentationModel(trunk, HEADS[head](trunk.channels, num_classes))
+    width = {} if head_width is None else {"width": head_width}
+    return SegmentationModel(trunk, HEADS[head](trunk.channels, num_classes, **width))
