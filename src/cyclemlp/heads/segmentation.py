@@ -97,7 +97,8 @@ def build_segmentation_model(
         head: a name in `HEADS`.
         num_classes: logits a position.
         head_width: channels of the head, None for the paper's.
-        in_chans, drop_path_rate: of the backbone.
+        in_chans: channels of the images.
+        drop_path_rate: stochastic depth of the backbone.
 
     Raises:
         ConfigError: an unknown backbone or head, or a backbone without a pyramid.
