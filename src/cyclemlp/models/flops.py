@@ -1,0 +1,61 @@
+"""FLOPs as the CycleMLP paper counts them.
+
+The paper's Table 1 (2.1, 3.9, 6.9, 10.1, 12.3 G for B1-B5 at 224x224) is what fvcore's counter gives: one per
+multiply-add of convolutions and linear layers (and of the matrix products in attention, which its rivals have), and
+five per element a LayerNorm normalises. Multiply-adds alone would print 6.8, 10.0 and 12.2 G for B3, B4 and B5.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+LAYER_NORM_FLOPS = 5
+"""Per normalised element, as fvcore has it."""
+
+
+def count_flops(model: nn.Module, height: int, width: int) -> int:
+    """FLOPs of one image by the paper's rule; nothing is computed, so it costs no time and no memory.
+
+    Args:
+        model: takes images (1, channels, height, width); the channels are those of its first convolution.
+        height: of the image, in pixels.
+        width: likewise.
+
+    Returns:
+        Multiply-adds of convolutions, linear layers and matrix products, plus 5 per LayerNorm element.
+    """
+    image = torch.empty(1, _in_channels(model), height, width, device="meta")
+    state: dict[str, Tensor] = {name: each.to("meta") for name, each in model.named_parameters()}
+    state |= {name: each.to("meta") for name, each in model.named_buffers()}
+    # torch counts an operation for each multiplication and each addition, hence the twos
+    rules: dict[Any, Any] = {torch.ops.aten.native_layer_norm: _twice_layer_norm_flops}
+    with _evaluating(model), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
+        functional_call(model, state, (image,))
+    return int(counter.get_total_flops()) // 2
+
+
+def _twice_layer_norm_flops(shape: torch.Size, *_: object, **__: object) -> int:
+    return 2 * LAYER_NORM_FLOPS * prod(shape)
+
+
+def _in_channels(model: nn.Module) -> int:
+    convolutions = (module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
+    return next(convolutions, 3)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards each module is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

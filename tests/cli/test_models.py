@@ -1,0 +1,71 @@
+import json
+
+import pytest
+import timm
+
+from cyclemlp.cli import main
+
+
+def command(*arguments: str) -> int:
+    """Exit status of `cyclemlp models`."""
+    try:
+        main(["models", *arguments])
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+def test_lists_this_packages_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--json") == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)["models"]}
+    assert {f"cyclemlp_b{n}" for n in range(1, 6)} | {"cyclemlp_nano"} <= set(listed)
+    assert all(timm.model_entrypoint(name).__module__.startswith("cyclemlp.") for name in listed)
+    b1 = listed["cyclemlp_b1"]
+    assert round(b1["params"] / 1e6, 3) == 15.155
+    assert b1["input_size"] == [3, 224, 224]
+    assert b1["license"] == "mit"
+    assert listed["cyclemlp_nano"]["license"] is None
+
+
+def test_prints_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--filter", "cyclemlp_b?") == 0
+    printed = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert printed == [
+        ["cyclemlp_b1", "15.2", "2.1"],
+        ["cyclemlp_b2", "26.8", "3.9"],
+        ["cyclemlp_b3", "38.4", "6.9"],
+        ["cyclemlp_b4", "51.8", "10.1"],
+        ["cyclemlp_b5", "75.7", "12.3"],
+    ]
+
+
+def test_counts_the_whole_network_with_a_head(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--filter", "cyclemlp_b*", "--head", "semantic-fpn", "--classes", "150", "--json") == 0
+    params = [each["params"] / 1e6 for each in json.loads(capsys.readouterr().out)["models"]]
+    assert params == pytest.approx([18.9, 30.6, 42.1, 55.6, 79.4], rel=0.01)  # the paper's Table 6
+
+
+def test_lists_rivals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--filter", "swin_t*_window7_224", "--json") == 0
+    (swin,) = json.loads(capsys.readouterr().out)["models"]
+    assert swin["name"] == "swin_tiny_patch4_window7_224"
+    assert round(swin["params"] / 1e6, 1) == 28.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--filter", "cyclemlp_b9"], "no model matches --filter 'cyclemlp_b9'; a shell pattern such as 'swin_*'"),
+        (["--filter", "cyclemlp_b9"], "Did you mean 'cyclemlp_b"),
+        (["--head", "semantic-fnp"], "Did you mean 'semantic-fpn'?"),
+        (["--filter", "mixer_b16_224", "--head", "semantic-fpn"], "gives no feature pyramid at strides 4, 8, 16, 32"),
+        (["--classes", "0"], "--classes is 0; it must be 1 or more"),
+        (["--heads", "semantic-fpn"], "Did you mean"),
+    ],
+)
+def test_refusals_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
