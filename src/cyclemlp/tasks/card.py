@@ -27,6 +27,7 @@ CARD_NAME = "model.json"
 FORMAT = 1
 TASKS = ("segmentation",)
 MAX_CLASSES = 255  # 255 itself is the value of ignored pixels in a mask
+MIN_HEAD_WIDTH = 8
 MIN_WINDOW = 32  # the stride of a backbone's last stage
 
 
@@ -42,6 +43,8 @@ class ModelCard:
     """Name of the head on the backbone."""
     classes: tuple[str, ...]
     """Name of each class, in the order of the network's outputs."""
+    head_width: int | None = None
+    """Channels of the head; None for the paper's."""
     in_chans: int = 3
     """Channels of an image."""
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -73,6 +76,8 @@ class ModelCard:
         )
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
+        wide = self.head_width is None or self.head_width >= MIN_HEAD_WIDTH
+        _require(wide, f"head_width {self.head_width}: allowed are {MIN_HEAD_WIDTH} and more, or none for the paper's")
         fits = self.window is None or self.window >= MIN_WINDOW
         _require(fits, f"window {self.window}: allowed are {MIN_WINDOW} and more, or none for whole images")
 
@@ -107,8 +112,8 @@ def _is_kind(key: str, value: object) -> bool:
     if key in ("classes", "mean", "std"):
         kinds = (str,) if key == "classes" else (int, float)
         return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
-    if key in ("in_chans", "window"):
-        return (isinstance(value, int) and not isinstance(value, bool)) or (key == "window" and value is None)
+    if key in ("in_chans", "window", "head_width"):
+        return (isinstance(value, int) and not isinstance(value, bool)) or (key != "in_chans" and value is None)
     if key == "input_scale":
         return isinstance(value, int | float)
     return isinstance(value, dict if key in ("metrics", "versions") else str)
@@ -124,7 +129,9 @@ def build_model(card: ModelCard) -> nn.Module:
 
     Raises ConfigError where this installation knows no such backbone or head.
     """
-    return build_segmentation_model(card.model, card.head, len(card.classes), in_chans=card.in_chans)
+    return build_segmentation_model(
+        card.model, card.head, len(card.classes), head_width=card.head_width, in_chans=card.in_chans
+    )
 
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
