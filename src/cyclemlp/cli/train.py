@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 REPORT_PICTURES = 4
 
 
-def _fill_in(_app: App, _commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
+def _fill_in(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
     """Give options left out on the command line the values of the recipe, or of the run to be resumed."""
     given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
     names = {argument.name.removeprefix("--") for argument in arguments} - {"config", "json"}
@@ -42,7 +42,10 @@ def _fill_in(_app: App, _commands: tuple[str, ...], arguments: cyclopts.Argument
     else:
         return
     values = {name: value for name, value in options.items() if value is not None and f"--{name}" not in given}
-    cyclopts.config.Dict(values, source=source, use_commands_as_keys=False)(_app, _commands, arguments)
+    # Under the commands' names, since otherwise an option called as a verb, like `data`, is taken for the verb's.
+    for command in reversed(commands):
+        values = {command: values}
+    cyclopts.config.Dict(values, source=source)(app, commands, arguments)
 
 
 app = App(

@@ -1,0 +1,68 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from cyclemlp.training import trainer as trainer_module
+from cyclemlp.training.config import Length, Machine, Optimisation, Recording, SegmentationConfig
+
+COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=np.uint8)
+
+
+def write_mask_folder(root: Path, train: int = 6, val: int = 2, edge: int = 40) -> Path:
+    """Coloured checkers whose colour is the class, with noise."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:edge, :edge]
+    for split, count in (("train", train), ("val", val)):
+        for i in range(count):
+            mask = ((rows // (5 + i) + columns // 9) % 3).astype(np.uint8)
+            image = (0.7 * COLOURS[mask] + random.integers(0, 70, (edge, edge, 3))).astype(np.uint8)
+            for kind, pixels in (("images", image), ("masks", mask)):
+                folder = root / kind / split
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    (root / "classes.txt").write_text("red\ngreen\nblue\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def mask_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mask_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_network(_backbone: str, _head: str, num_classes: int, *, drop_path_rate: float = 0.0) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "build_segmentation_model", small_network)
+
+
+@pytest.fixture
+def configured(mask_folder: Path, tmp_path: Path) -> Callable[..., SegmentationConfig]:
+    """A config of a run of a few steps on one process."""
+
+    def configure(steps: int | None = 6, max_time: str | None = None, **options: object) -> SegmentationConfig:
+        parts: dict[str, object] = {
+            "length": Length(steps=steps, max_time=max_time),
+            "optimisation": Optimisation(batch_size=2, lr=0.01),
+            "recording": Recording(evaluations=3, log_every=1),
+            "machine": Machine(device="cpu", workers=0),
+            "out": tmp_path / "run",
+        }
+        return SegmentationConfig(data=mask_folder, **{**parts, **options})  # type: ignore[arg-type]
+
+    return configure

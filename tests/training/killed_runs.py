@@ -1,0 +1,114 @@
+"""Runs several trainings one after the other, each in a process of its own, some of which kill themselves.
+
+Forked from one process that has imported everything, a run takes a second and not ten. Standard input: a JSON list of
+runs. Standard output: the JSON list of their exit statuses, negative for a signal. Every run uses a network with
+dropout, stochastic depth and BatchNorm, augmentation, and a moving average.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from cyclemlp.training import trainer as trainer_module
+from cyclemlp.training.config import Augmentation, Length, Loss, Machine, Optimisation, Recording, SegmentationConfig
+from cyclemlp.training.module import SegmentationModule
+from cyclemlp.training.stopping import TrainingStopped
+
+STOPPED = 3
+
+
+class RandomNetwork(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.2))
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1))
+        self.drop_path = DropPath(0.3)
+        self.classifier = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        x = x + self.drop_path(self.block(x))
+        logits: Tensor = self.classifier(x)
+        return logits
+
+
+def configure(run: dict[str, Any]) -> SegmentationConfig:
+    return SegmentationConfig(
+        data=Path(run["data"]),
+        out=Path(run["out"]),
+        resume=run.get("resume", False),
+        length=Length(steps=run["steps"]),
+        optimisation=Optimisation(batch_size=2, lr=0.01),
+        augmentation=Augmentation(crop_size=32, rare_class_crops=0.5, vertical_flip=0.5, hue=0.1),
+        loss=Loss(class_weights="sqrt-inverse", dice=0.5),
+        recording=Recording(evaluations=3, checkpoint_every=run.get("every", 1), log_every=1),
+        machine=Machine(device="cpu", workers=run["workers"], seed=3),
+    )
+
+
+def kill_in_step(step: int, signum: int) -> None:
+    """Half of the step is done then: the loss is computed, the weights are not yet moved."""
+    usual = SegmentationModule.training_step
+
+    def training_step(self: SegmentationModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = usual(self, batch, batch_idx)
+        if self.global_step == step:
+            os.kill(os.getpid(), signum)
+        return loss
+
+    SegmentationModule.training_step = training_step  # type: ignore[method-assign]
+
+
+def kill_while_writing(step: int) -> None:
+    """Half of the checkpoint of a step is on the disk then."""
+    usual = torch.save
+
+    def save(content: dict[str, Any], path: Path) -> None:
+        usual(content, path)
+        if content["global_step"] == step:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = save  # type: ignore[assignment]
+
+
+def main(run: dict[str, Any]) -> int:
+    torch.set_num_threads(1)
+    if "kill_in_step" in run:
+        kill_in_step(run["kill_in_step"], getattr(signal, run.get("signal", "SIGKILL")))
+    if "kill_while_writing" in run:
+        kill_while_writing(run["kill_while_writing"])
+    trainer_module.build_segmentation_model = lambda _b, _h, classes, **_: RandomNetwork(classes)  # type: ignore[assignment, misc]
+    try:
+        trainer_module.train_segmentation(configure(run))
+    except TrainingStopped:
+        return STOPPED
+    return 0
+
+
+def in_own_process(run: dict[str, Any]) -> int:
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        status = main(run)
+    except BaseException:  # noqa: BLE001  a forked child must not go on as its parent
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    Image.init()  # imports Pillow's formats once for all
+    print(json.dumps([in_own_process(run) for run in json.load(sys.stdin)]))  # noqa: T201

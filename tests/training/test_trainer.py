@@ -1,0 +1,263 @@
+import csv
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+
+from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.tasks.card import read_card
+from cyclemlp.training import module as module_module
+from cyclemlp.training.callbacks import LossError
+from cyclemlp.training.config import Length, Loss, Machine, Optimisation, SegmentationConfig
+from cyclemlp.training.module import SegmentationModule
+from cyclemlp.training.schedule import Clock
+from cyclemlp.training.trainer import train_segmentation
+
+Configured = Callable[..., SegmentationConfig]
+pytestmark = pytest.mark.usefixtures("small_networks")
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_folder_has_all_its_parts(configured: Configured) -> None:
+    run_dir = train_segmentation(configured(steps=6))
+    for name in ("config.yaml", "metrics.csv", "model.safetensors", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        assert (run_dir / name).is_file(), name
+    assert list((run_dir / "tensorboard").iterdir())
+    card = read_card(run_dir)
+    assert card.classes == ("red", "green", "blue")
+    assert 0 < card.metrics["mIoU"] <= 1
+    found = rows(run_dir)
+    assert [int(row["step"]) for row in found if row["loss"]] == [1, 2, 3, 4, 5, 6]
+    assert [int(row["step"]) for row in found if row["mIoU"]] == [2, 4, 6]
+    assert float(found[-1]["mIoU"]) == pytest.approx(card.metrics["mIoU"], rel=1e-5)
+    options = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    assert options["steps"] == 6
+    assert Path(options["data"]).is_absolute()
+    assert "resume" not in options
+
+
+def test_it_learns(configured: Configured) -> None:
+    run_dir = train_segmentation(configured(steps=60, optimisation=Optimisation(batch_size=4, lr=0.03)))
+    assert read_card(run_dir).metrics["mIoU"] > 0.9
+
+
+def test_the_final_evaluation_can_be_the_caller_s(configured: Configured) -> None:
+    seen: list[Path] = []
+
+    def evaluate(run_dir: Path) -> dict[str, object]:
+        assert (run_dir / "model.safetensors").is_file()
+        seen.append(run_dir)
+        return {"mIoU": 0.25, "IoU": {"red": 0.5, "green": 0.0, "blue": None}, "pixel_accuracy": 0.75}
+
+    run_dir = train_segmentation(configured(steps=1), evaluate=evaluate)
+    assert seen == [run_dir]
+    assert read_card(run_dir).metrics["IoU"] == {"red": 0.5, "green": 0.0, "blue": None}
+    assert rows(run_dir)[-1]["IoU/blue"] == ""
+
+
+def test_resuming_a_finished_run_changes_nothing(configured: Configured) -> None:
+    config = configured(steps=3)
+    run_dir = train_segmentation(config)
+    before, weights = rows(run_dir), (run_dir / "model.safetensors").read_bytes()
+    train_segmentation(replace(config, resume=True))
+    assert rows(run_dir) == before
+    assert (run_dir / "model.safetensors").read_bytes() == weights
+
+
+def test_a_finished_run_can_be_made_longer(configured: Configured) -> None:
+    config = configured(steps=2)
+    run_dir = train_segmentation(config)
+    train_segmentation(replace(config, resume=True, length=Length(steps=4)))
+    assert [int(row["step"]) for row in rows(run_dir) if row["loss"]] == [1, 2, 3, 4]
+
+
+class TickingClock(Clock):
+    """A twentieth of a second passes at every look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def elapsed(self) -> float:
+        self.looks += 1
+        return 0.05 * self.looks
+
+
+def test_time_ends_a_run_with_the_learning_rate_at_its_end(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_module, "Clock", TickingClock)
+    run_dir = train_segmentation(configured(steps=None, max_time="3s"))
+    found = [row for row in rows(run_dir) if row["loss"]]
+    assert 10 < len(found) < 60
+    assert max(float(row["lr"]) for row in found) > 0.009
+    assert float(found[-1]["lr"]) < 0.0015
+    assert float(found[-1]["seconds"]) >= 3.0
+
+
+def test_the_average_follows_the_weights_and_short_runs_forget_faster(configured: Configured) -> None:
+    torch.manual_seed(0)
+    module = SegmentationModule(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), configured(), total_steps=9)
+    assert module.averaged is not None
+    weight, bn = module.model[0].weight, module.model[1]  # type: ignore[index]
+    averaged = module.averaged.module
+    for value in (1.0, 2.0):
+        weight.data.fill_(value)
+        bn.running_mean.fill_(value)
+        bn.num_batches_tracked.fill_(int(value))
+        module.averaged.update_parameters(module.model)
+    # The first update copies; the second has decay (1 + 1) / (10 + 1).
+    expected = 1.0 + (1 - 2 / 11)
+    assert averaged[0].weight.item() == pytest.approx(expected)
+    assert averaged[1].running_mean.item() == pytest.approx(expected)
+    assert averaged[1].num_batches_tracked.item() == 2
+    assert not any(p.requires_grad for p in averaged.parameters())
+
+
+def test_norms_and_biases_are_not_decayed(configured: Configured) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    module = SegmentationModule(model, configured(), total_steps=9)
+    groups = module.configure_optimizers().param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(model[0].weight)}
+    assert sum(len(group["params"]) for group in groups) == 4
+
+
+def test_without_an_average_the_weights_themselves_are_kept(configured: Configured) -> None:
+    config = configured(steps=2, optimisation=Optimisation(batch_size=2, lr=0.01, ema=0.0))
+    run_dir = train_segmentation(config)
+    state = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(key.startswith("model.") for key in state)
+
+
+def test_class_weights_come_from_the_masks(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor | None] = []
+    usual = SegmentationModule.training_step
+
+    def training_step(self: SegmentationModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        seen.append(self.class_weights)
+        return usual(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+    train_segmentation(configured(steps=1, loss=Loss(class_weights="inverse")))
+    assert seen[0] is not None
+    assert seen[0].shape == (3,)
+    assert seen[0].mean().item() == pytest.approx(1.0)
+
+
+def make_loss_infinite_in(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = SegmentationModule.training_step
+
+    def training_step(self: SegmentationModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = usual(self, batch, batch_idx)
+        bad = loss * float("inf") if self.global_step + 1 == step else loss
+        self.losses["loss"] = bad.detach()
+        return bad
+
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_loss_infinite_in(4, monkeypatch)
+    config = configured(steps=6)
+    config = replace(config, recording=replace(config.recording, checkpoint_every=1))
+    with pytest.raises(LossError) as stopped:
+        train_segmentation(config)
+    last = config.out / "checkpoints" / "last.ckpt"
+    assert str(stopped.value) == (
+        "training stopped: the loss of step 4 is not finite; try a lower --lr (now 0.01) or a longer --warmup"
+        f" (now 0.05). The last good checkpoint is {last}"
+    )
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    assert not (config.out / "model.safetensors").exists()
+
+
+def test_weights_that_are_not_finite_are_never_saved(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = SegmentationModule.optimizer_step
+
+    def optimizer_step(self: SegmentationModule, *args: object, **kwargs: object) -> None:
+        usual(self, *args, **kwargs)
+        if self.global_step == 2:
+            next(self.model.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(SegmentationModule, "optimizer_step", optimizer_step)
+    config = configured(steps=6)
+    config = replace(config, recording=replace(config.recording, checkpoint_every=1, evaluations=1))
+    with pytest.raises(LossError, match="the weights after step 3 are not finite"):
+        train_segmentation(config)
+    assert torch.load(config.out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_nothing_is_left_of_a_run_that_failed_before_its_first_checkpoint(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_loss_infinite_in(1, monkeypatch)
+    config = configured(steps=6)
+    with pytest.raises(LossError, match="There was no checkpoint yet"):
+        train_segmentation(config)
+    assert not config.out.exists()
+
+
+def test_a_damaged_image_is_named(configured: Configured, mask_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(mask_folder, data)
+    mask = data / "masks" / "train" / "0.png"
+    Image.new("L", (40, 40), 9).save(mask)
+    config = replace(configured(steps=6), data=data, machine=Machine(device="cpu", workers=1))
+    with pytest.raises(DataError) as refused:
+        train_segmentation(config)
+    assert str(mask) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_existing_folder_is_not_touched(configured: Configured) -> None:
+    config = configured()
+    config.out.mkdir()
+    (config.out / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ConfigError, match="exists and is not empty: continue it with --resume, or choose another"):
+        train_segmentation(config)
+    assert [path.name for path in config.out.iterdir()] == ["thesis.txt"]
+
+
+def test_resume_refusals(configured: Configured) -> None:
+    config = configured(steps=1)
+    with pytest.raises(ConfigError, match="is no run folder"):
+        train_segmentation(replace(config, resume=True))
+    train_segmentation(config)
+    other = replace(config, resume=True, optimisation=Optimisation(batch_size=2, lr=0.5))
+    with pytest.raises(ConfigError, match=r"--lr 0.5 cannot be changed within a run \(.* has 0.01\)"):
+        train_segmentation(other)
+    last = config.out / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
+        train_segmentation(replace(config, resume=True))
+
+
+def test_no_gpu_here(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="--device cuda: torch finds no CUDA GPU here"):
+        train_segmentation(configured(machine=Machine(device="cuda")))
+
+
+def test_lightning_keeps_quiet(
+    configured: Configured, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO):
+        train_segmentation(configured(steps=1))
+    assert [record.message for record in caplog.records if "lightning" in record.name] == []
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "lightning" not in captured.err.lower()
