@@ -30,6 +30,12 @@ def arguments(
     return x, weight, bias
 
 
+def leaves(shape: tuple[int, int, int, int], out_channels: int = 4, dtype: torch.dtype = torch.float64) -> Arguments:
+    """The same, to be differentiated."""
+    x, weight, bias = arguments(shape, out_channels, dtype)
+    return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
+
+
 def authors_offsets(channels: int, stepsize: StepSize) -> Tensor:
     """Transcribed from `CycleFC.gen_offset` of cycle_mlp.py: (1, 2 * channels, 1, 1), (down, right) per channel."""
     offset = torch.zeros(1, 2 * channels, 1, 1)
@@ -89,11 +95,11 @@ def test_equals_the_naive_loop(
     x, weight, bias = arguments(shape, out_channels, dtype, seed)
     given_bias = bias if with_bias else None
     out = cycle_fc(x, weight, given_bias, stepsize, dilation)
-    wide = [None if each is None else each.double() for each in (x, weight, given_bias)]
-    expected = cycle_fc_reference(*wide, stepsize, dilation)  # type: ignore[arg-type]
     # A sum of n rounded terms is off by at most about n * eps * sum of |terms|, whatever its order.
-    magnitude = cycle_fc_reference(*(None if t is None else t.abs() for t in wide), stepsize, dilation)  # type: ignore[arg-type]
-    bound = (shape[-1] + 2) * torch.finfo(dtype).eps * magnitude
+    wide_bias = None if given_bias is None else bias.double()
+    expected = cycle_fc_reference(x.double(), weight.double(), wide_bias, stepsize, dilation)
+    terms = cycle_fc_reference(x.double().abs(), weight.double().abs(), bias.double().abs(), stepsize, dilation)
+    bound = (shape[-1] + 2) * torch.finfo(dtype).eps * terms
     assert out.dtype == dtype
     assert out.shape == (*shape[:3], out_channels)
     assert bool(((out.double() - expected).abs() <= bound).all())
@@ -112,7 +118,7 @@ def test_equals_the_authors_deformable_convolution(
 
 @pytest.mark.parametrize("stepsize", AXIAL)
 def test_gradients_equal_those_of_the_deformable_convolution(stepsize: StepSize) -> None:
-    tensors = [each.requires_grad_() for each in arguments((2, 4, 5, 7))]
+    tensors = leaves((2, 4, 5, 7))
     grad_out = torch.randn(2, 4, 5, 4, dtype=torch.float64)
     ours = torch.autograd.grad(cycle_fc(*tensors, stepsize), tensors, grad_out)
     theirs = torch.autograd.grad(authors_cycle_fc(*tensors, stepsize, 1), tensors, grad_out)
@@ -123,10 +129,10 @@ def test_gradients_equal_those_of_the_deformable_convolution(stepsize: StepSize)
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stepsize", STEPSIZES)
 def test_gradcheck(stepsize: StepSize, dilation: int) -> None:
-    tensors = [each.requires_grad_() for each in arguments((2, 3, 2, 4), 2)]
+    tensors = leaves((2, 3, 2, 4), 2)
 
-    def function(*given: Tensor) -> Tensor:
-        return cycle_fc(*given, stepsize, dilation)
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return cycle_fc(x, weight, bias, stepsize, dilation)
 
     assert torch.autograd.gradcheck(function, tensors)
     assert torch.autograd.gradgradcheck(function, tensors)
@@ -140,8 +146,8 @@ def test_gradcheck_without_bias_and_with_frozen_parts() -> None:
 
 
 def test_empty_batch_has_zero_gradients() -> None:
-    tensors = [each.requires_grad_() for each in arguments((0, 4, 4, 6))]
-    cycle_fc(*tensors).sum().backward()
+    tensors = leaves((0, 4, 4, 6))
+    torch.autograd.backward(cycle_fc(*tensors).sum())
     assert all(each.grad is not None and not each.grad.any() for each in tensors)
 
 
@@ -162,8 +168,7 @@ def test_any_strides(strided: Callable[[Tensor], Tensor], stepsize: StepSize) ->
     leaf, copy = view.detach().requires_grad_(), view.contiguous().detach().requires_grad_()
     out, expected = cycle_fc(leaf, weight, bias, stepsize), cycle_fc(copy, weight, bias, stepsize)
     torch.testing.assert_close(out, expected, rtol=1e-13, atol=1e-13)
-    out.square().sum().backward()
-    expected.square().sum().backward()
+    torch.autograd.backward([out.square().sum(), expected.square().sum()])
     torch.testing.assert_close(leaf.grad, copy.grad, rtol=1e-13, atol=1e-13)
 
 
@@ -197,7 +202,7 @@ def test_autocast_gives_bfloat16_and_float32_gradients(grad: bool) -> None:
     # One rounding of input, weight, bias and sum each, 2^-9 relative; values here are below 4.
     torch.testing.assert_close(out.float(), layer(x), rtol=2**-6, atol=2**-5)
     if grad:
-        out.float().sum().backward()
+        torch.autograd.backward(out.float().sum())
         got = [p.grad for p in (x, layer.weight, layer.bias)]
         exact = torch.autograd.grad(layer(x).sum(), (x, layer.weight, layer.bias))
         for mine, expected in zip(got, exact, strict=True):
@@ -243,7 +248,7 @@ def test_under_autocast_the_small_input_is_kept() -> None:
 @pytest.mark.parametrize("stepsize", [(1, 3), (3, 3)])
 def test_compiled_without_graph_breaks(stepsize: StepSize) -> None:
     torch.compiler.reset()
-    tensors = [each.requires_grad_() for each in arguments((2, 4, 5, 9), dtype=torch.float32)]
+    tensors = leaves((2, 4, 5, 9), dtype=torch.float32)
     compiled: Any = torch.compile(cycle_fc, backend="aot_eager", fullgraph=True)
     out, expected = compiled(*tensors, stepsize), cycle_fc(*tensors, stepsize)
     torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6)

@@ -49,11 +49,7 @@ def cycle_offsets(channel: int, stepsize: StepSize) -> tuple[int, int]:
 
 
 def cycle_fc_reference(
-    x_nhwc: Tensor,
-    weight_oc: Tensor,
-    bias_o: Tensor | None = None,
-    stepsize: StepSize = (1, 3),
-    dilation: int = 1,
+    x_nhwc: Tensor, weight_oc: Tensor, bias_o: Tensor | None = None, stepsize: StepSize = (1, 3), dilation: int = 1
 ) -> Tensor:
     """The formula above, position by position and channel by channel: slow, for checking."""
     batch, height, width, channels = x_nhwc.shape
@@ -68,11 +64,7 @@ def cycle_fc_reference(
 
 
 def cycle_fc(
-    x_nhwc: Tensor,
-    weight_oc: Tensor,
-    bias_o: Tensor | None = None,
-    stepsize: StepSize = (1, 3),
-    dilation: int = 1,
+    x_nhwc: Tensor, weight_oc: Tensor, bias_o: Tensor | None = None, stepsize: StepSize = (1, 3), dilation: int = 1
 ) -> Tensor:
     """Fully connected layer over channels read along the staircase.
 
@@ -97,10 +89,11 @@ def cycle_fc(
             f"cycle_fc got input {tuple(x_nhwc.shape)} and weight {tuple(weight_oc.shape)}; "
             "it needs (batch, height, width, in) and (out, in)"
         )
-    if torch.is_autocast_enabled(
-        x_nhwc.device.type
-    ):  # cast here, so that the tensor kept for backward is the small one
-        dtype = torch.get_autocast_dtype(x_nhwc.device.type)
+    device = x_nhwc.device.type
+    if device != "meta" and torch.is_autocast_enabled(
+        device
+    ):  # cast here: the tensor kept for backward is the small one
+        dtype = torch.get_autocast_dtype(device)
         x_nhwc, weight_oc = x_nhwc.to(dtype), weight_oc.to(dtype)
         bias_o = None if bias_o is None else bias_o.to(dtype)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # the compiler recomputes the shift by itself
@@ -186,25 +179,12 @@ class _LeanCycleFC(torch.autograd.Function):
 class CycleFC(nn.Linear):
     """`torch.nn.Linear` whose input channels are read along a staircase: see `cycle_fc`.
 
-    Args:
-        in_channels, out_channels: widths; the weight is (out_channels, in_channels).
-        bias: whether to add one.
-        stepsize: (SH, SW), odd, in positions.
-        dilation: distance between neighbouring steps, in positions.
-
+    Args and errors are those of `cycle_fc` and `torch.nn.Linear`; the weight is (out_channels, in_channels).
     Shape: (batch, height, width, in_channels) -> (batch, height, width, out_channels).
-
-    Raises:
-        ValueError: an even or non-positive step size or dilation.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        bias: bool = True,
-        stepsize: StepSize = (1, 3),
-        dilation: int = 1,
+        self, in_channels: int, out_channels: int, bias: bool = True, stepsize: StepSize = (1, 3), dilation: int = 1
     ) -> None:
         check_stepsize(stepsize, dilation)
         super().__init__(in_channels, out_channels, bias)
