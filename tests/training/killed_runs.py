@@ -10,15 +10,21 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from PIL import Image
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from cyclemlp.files import whole_file
+from cyclemlp.training import loop
 from cyclemlp.training import trainer as trainer_module
+from cyclemlp.training.callbacks import LAST
 from cyclemlp.training.config import Augmentation, Length, Loss, Machine, Optimisation, Recording, SegmentationConfig
 from cyclemlp.training.module import SegmentationModule
 from cyclemlp.training.stopping import TrainingStopped
@@ -65,20 +71,24 @@ def kill_in_step(step: int, signum: int) -> None:
             os.kill(os.getpid(), signum)
         return loss
 
-    SegmentationModule.training_step = training_step  # type: ignore[method-assign]
+    patch.object(SegmentationModule, "training_step", training_step).start()
 
 
-def kill_while_writing(step: int) -> None:
-    """Half of the checkpoint of a step is on the disk then."""
-    usual = torch.save
+def kill_while_writing(number: int) -> None:
+    """Half of the checkpoint of that number is on the disk then."""
+    usual = whole_file
+    written: list[Path] = []
 
-    def save(content: dict[str, Any], path: Path) -> None:
-        usual(content, path)
-        if content["global_step"] == step:
-            os.truncate(path, path.stat().st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
+    @contextmanager
+    def deadly(path: Path) -> Iterator[Path]:
+        with usual(path) as part:
+            yield part
+            written.append(path)
+            if [each.name for each in written].count(LAST) == number:
+                os.truncate(part, part.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.save = save  # type: ignore[assignment]
+    patch.object(loop, "whole_file", deadly).start()
 
 
 def main(run: dict[str, Any]) -> int:
@@ -87,7 +97,9 @@ def main(run: dict[str, Any]) -> int:
         kill_in_step(run["kill_in_step"], getattr(signal, run.get("signal", "SIGKILL")))
     if "kill_while_writing" in run:
         kill_while_writing(run["kill_while_writing"])
-    trainer_module.build_segmentation_model = lambda _b, _h, classes, **_: RandomNetwork(classes)  # type: ignore[assignment, misc]
+    patch.object(
+        trainer_module, "build_segmentation_model", lambda _b, _h, classes, **_: RandomNetwork(classes)
+    ).start()
     try:
         trainer_module.train_segmentation(configure(run))
     except TrainingStopped:

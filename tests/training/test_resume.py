@@ -38,7 +38,7 @@ SCENARIOS: dict[str, list[dict[str, Any]]] = {
     "epoch-end-0": killed_once("epoch-end-0", 0, 3, {"kill_in_step": 6}),
     "epoch-end-2": killed_once("epoch-end-2", 2, 3, {"kill_in_step": 6}),
     "before-a-checkpoint": killed_once("before-a-checkpoint", 0, 4, {"kill_in_step": 2}),
-    "while-writing": killed_once("while-writing", 0, 2, {"kill_while_writing": 6}),
+    "while-writing": killed_once("while-writing", 0, 2, {"kill_while_writing": 3}),
     "ctrl-c": killed_once("ctrl-c", 2, 100, {"kill_in_step": 4, "signal": "SIGINT"}),
     "sigterm": killed_once("sigterm", 0, 100, {"kill_in_step": 4, "signal": "SIGTERM"}),
 }

@@ -110,19 +110,17 @@ def test_the_average_follows_the_weights_and_short_runs_forget_faster(configured
     torch.manual_seed(0)
     module = SegmentationModule(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), configured(), total_steps=9)
     assert module.averaged is not None
-    weight, bn = module.model[0].weight, module.model[1]  # type: ignore[index]
-    averaged = module.averaged.module
+    live, averaged = dict(module.model.state_dict()), module.averaged.module.state_dict()
     for value in (1.0, 2.0):
-        weight.data.fill_(value)
-        bn.running_mean.fill_(value)
-        bn.num_batches_tracked.fill_(int(value))
+        for tensor in live.values():
+            tensor.fill_(value)
         module.averaged.update_parameters(module.model)
     # The first update copies; the second has decay (1 + 1) / (10 + 1).
     expected = 1.0 + (1 - 2 / 11)
-    assert averaged[0].weight.item() == pytest.approx(expected)
-    assert averaged[1].running_mean.item() == pytest.approx(expected)
-    assert averaged[1].num_batches_tracked.item() == 2
-    assert not any(p.requires_grad for p in averaged.parameters())
+    assert averaged["0.weight"].item() == pytest.approx(expected)
+    assert averaged["1.running_mean"].item() == pytest.approx(expected)
+    assert averaged["1.num_batches_tracked"].item() == 2
+    assert not any(p.requires_grad for p in module.averaged.parameters())
 
 
 def test_norms_and_biases_are_not_decayed(configured: Configured) -> None:

@@ -1,5 +1,6 @@
 """The loop: Lightning's, from the last checkpoint to the end of the run."""
 
+import io
 import logging
 import os
 import pickle
@@ -34,8 +35,11 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
         """Write `checkpoint` to `path`."""
-        with whole_file(Path(path)) as part:
-            torch.save(checkpoint, part)
+        # Through memory: where the disk is full, torch's own file writer hides the reason.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with whole_file(Path(path)) as part, part.open("wb") as file:
+            file.write(buffer.getbuffer())
 
 
 def lightning_trainer(config: SegmentationConfig) -> Trainer:

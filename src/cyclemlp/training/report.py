@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 REPORT_NAME = "report.html"
 PICTURE_WIDTH = 1200
-# (title, columns of metrics.csv, logarithmic)
-_CURVES = (("Loss", ("loss",), True), ("Learning rate", ("lr",), False), ("IoU", ("mIoU",), False))
+MOST_CLASS_CURVES = 8
+"""With more classes only their mean is drawn."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --paper: #fcfcfb; --line: #d9dbd7; --soft: #6a7076; --bar: #0072b2; }
@@ -81,12 +81,17 @@ def _score_row(name: str, value: float | None) -> str:
 
 
 def _curves(rows: Sequence[Mapping[str, str]]) -> str:
+    columns = list(rows[0]) if rows else []
+    classes = [name for name in columns if name.startswith("IoU/")]
+    iou = {"mean": "mIoU", **{name.removeprefix("IoU/"): name for name in classes[:MOST_CLASS_CURVES]}}
+    if len(classes) > MOST_CLASS_CURVES:
+        iou = {"mean": "mIoU"}
     figures = []
-    for title, columns, logarithmic in _CURVES:
-        wanted = [*columns, *(name for name in (rows[0] if rows else ()) if title == "IoU" and name.startswith("IoU/"))]
-        series = {name: _series(rows, name) for name in wanted}
-        if any(series.values()):
-            figures.append(f"<figure>{_plot(title, series, logarithmic)}</figure>")
+    for title, lines in (("Loss", {"loss": "loss"}), ("Learning rate", {"lr": "lr"}), ("IoU", iou)):
+        series = {label: _series(rows, column) for label, column in lines.items()}
+        series = {label: points for label, points in series.items() if points}
+        if series:
+            figures.append(f"<figure>{_plot(title, series, logarithmic=title == 'Loss')}</figure>")
     return f'<h2>Curves</h2>\n<div class="curves">{"".join(figures)}</div>' if figures else ""
 
 
@@ -94,9 +99,10 @@ def _series(rows: Sequence[Mapping[str, str]], name: str) -> list[tuple[int, flo
     return [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
 
 
-def _plot(title: str, series: Mapping[str, Sequence[tuple[int, float]]], logarithmic: bool) -> str:
+def _plot(title: str, series: Mapping[str, Sequence[tuple[int, float]]], *, logarithmic: bool) -> str:
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
         raise MissingExtraError("matplotlib", "train") from error
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # it announces its cache
@@ -106,6 +112,7 @@ def _plot(title: str, series: Mapping[str, Sequence[tuple[int, float]]], logarit
         # One evaluation alone would be an invisible line.
         axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 20 else "", markersize=3, label=name)
     axes.set(title=title, xlabel="step", yscale="log" if logarithmic else "linear")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(series) > 1:
         axes.legend(fontsize="small", frameon=False)

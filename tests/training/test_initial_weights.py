@@ -1,0 +1,76 @@
+import logging
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from cyclemlp.errors import CheckpointError
+from cyclemlp.heads.segmentation import SegmentationModel, build_segmentation_model
+from cyclemlp.tasks.card import ModelCard, build_model, save_model
+from cyclemlp.training.initial_weights import load_initial_weights
+
+NAME = "cyclemlp_nano"
+
+
+def card(*classes: str, model: str = NAME) -> ModelCard:
+    return ModelCard(task="segmentation", model=model, head="semantic-fpn", classes=classes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(1)
+    save_model(folder, build_model(card("a", "b")), card("a", "b"))
+    return folder
+
+
+def fresh(num_classes: int) -> SegmentationModel:
+    torch.manual_seed(2)
+    return build_segmentation_model(NAME, "semantic-fpn", num_classes)
+
+
+@pytest.mark.parametrize("name", ["", "model.safetensors"])
+def test_a_run_with_the_same_classes_is_taken_whole(run: Path, name: str) -> None:
+    model = fresh(2)
+    load_initial_weights(model, card("a", "b"), run / name)
+    torch.manual_seed(1)
+    for key, value in build_model(card("a", "b")).state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_with_other_classes_only_the_last_layer_stays(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, before = fresh(3), fresh(3).state_dict()
+    with caplog.at_level(logging.INFO):
+        load_initial_weights(model, card("a", "b", "c"), run)
+    unchanged = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
+    assert "head.classifier.weight" in unchanged
+    assert "head.fpn.inner_blocks.0.0.weight" not in unchanged
+    assert "head.classifier.bias, head.classifier.weight from random weights: 2 classes there, 3 here" in caplog.text
+
+
+def test_other_names_for_the_classes_are_said(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_initial_weights(fresh(2), card("a", "c"), run)
+    assert "classes were a, b and are a, c" in caplog.text
+
+
+def test_a_backbone_file(tmp_path: Path) -> None:
+    classifier = timm.create_model(NAME, num_classes=5)
+    path = tmp_path / "backbone.pth"
+    torch.save(classifier.state_dict(), path)
+    model = fresh(2)
+    load_initial_weights(model, card("a", "b"), path)
+    loaded = {key.split("backbone.trunk.")[-1]: value for key, value in model.state_dict().items()}
+    shared = [key for key in classifier.state_dict() if f"model.{key}" in loaded]
+    assert len(shared) > 50
+    for key in shared:
+        assert torch.equal(loaded[f"model.{key}"], classifier.state_dict()[key]), key
+
+
+def test_refusals_load_nothing(run: Path, tmp_path: Path) -> None:
+    model, before = fresh(2), fresh(2).state_dict()
+    with pytest.raises(CheckpointError, match=r"has model cyclemlp_nano, the new run cyclemlp_b1: train with --model"):
+        load_initial_weights(model, card("a", "b", model="cyclemlp_b1"), run)
+    with pytest.raises(CheckpointError, match="no such weight file"):
+        load_initial_weights(model, card("a", "b"), tmp_path / "none.pth")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

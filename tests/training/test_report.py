@@ -1,0 +1,97 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from cyclemlp.files import write_text
+from cyclemlp.tasks.card import ModelCard, save_model
+from cyclemlp.training.recorder import Recorder, read_metrics, record_last
+from cyclemlp.training.report import write_report
+
+CLASSES = ("sea", "<land & co>")
+
+
+def run_folder(folder: Path) -> Path:
+    metrics = {"mIoU": 0.5, "IoU": {"sea": 1.0, "<land & co>": None}, "pixel_accuracy": 0.9}
+    card = ModelCard(task="segmentation", model="m", head="h", classes=CLASSES, metrics=metrics, source="a test")
+    save_model(folder, nn.Linear(1, 1), card)
+    write_text(folder / "config.yaml", "data: images & masks\nlr: 0.001\nwindow: null\n")
+    recorder = Recorder(folder, ["step", "lr", "loss", "mIoU", "IoU/sea", "IoU/<land & co>"])
+    recorder.add(1, {"loss": 2.0, "lr": 0.1})
+    recorder.add(2, {"loss": 1.0, "lr": 0.05})
+    recorder.add(2, {"mIoU": 0.5, "IoU/sea": 0.5, "IoU/<land & co>": None})
+    recorder.close()
+    return folder
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.links: list[str | None] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag == "img":
+            self.images.append(found)
+        self.links += [found[name] for name in ("src", "href") if name in found]
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_the_page_stands_alone_and_shows_everything(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.zeros((20, 3000, 3), dtype=np.uint8))
+    text = write_report(run_folder(tmp_path), [("a <b> c", picture)]).read_text(encoding="utf-8")
+    page = Page(text)
+    assert [image["alt"] for image in page.images] == ["Loss", "Learning rate", "IoU", "a <b> c"]
+    assert all((link or "").startswith("data:image/") for link in page.links)
+    assert not re.search(r"https?://", text)
+    for words in (
+        "m with h",
+        "a test",
+        "<land & co>",
+        "absent",
+        "1.0000",
+        "90.00 %",
+        "data: images & masks",
+        "lr: 0.001",
+    ):
+        assert words in page.words, words
+    assert "window" not in page.words
+    assert len(text) < 400_000
+
+
+def test_without_metrics_and_samples(tmp_path: Path) -> None:
+    card = ModelCard(task="segmentation", model="m", head="h", classes=CLASSES)
+    save_model(tmp_path, nn.Linear(1, 1), card)
+    write_text(tmp_path / "config.yaml", "lr: 0.001\n")
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert page.images == []
+    assert "Scores" not in page.words
+
+
+def test_recorder_drops_what_a_killed_run_wrote_after_its_checkpoint(tmp_path: Path) -> None:
+    columns = ["step", "loss", "mIoU"]
+    first = Recorder(tmp_path, columns)
+    for step in (1, 2, 3):
+        first.add(step, {"loss": 1.0 / step})
+    first.close()
+    with (tmp_path / "metrics.csv").open("a", encoding="utf-8") as file:
+        file.write("4,0.")  # cut off by the kill
+    second = Recorder(tmp_path, columns, after_step=2)
+    second.add(3, {"loss": 0.25})
+    second.close()
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [("1", "1"), ("2", "0.5"), ("3", "0.25")]
+
+
+def test_the_last_evaluation_is_there_once(tmp_path: Path) -> None:
+    run_folder(tmp_path)
+    for value in (0.7, 0.8):
+        record_last(tmp_path, 2, {"mIoU": value})
+    assert [row["mIoU"] for row in read_metrics(tmp_path) if row["step"] == "2"] == ["", "0.8"]
