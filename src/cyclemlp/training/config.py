@@ -181,6 +181,8 @@ class SegmentationConfig:
     """Backbone, by its timm name."""
     head: str = "semantic-fpn"
     """Segmentation head."""
+    head_width: int | None = None
+    """Channels of the head; by default the paper's (256 for semantic-fpn)."""
     out: Path = Path("runs/segmentation")
     """Run folder; new or empty, unless --resume is given."""
     resume: bool = False
@@ -200,6 +202,8 @@ class SegmentationConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "input_scale")
+        if self.head_width is not None and self.head_width < 8:
+            raise ConfigError(f"--head-width {self.head_width} is too small: 8 or more")
         if self.window is not None and self.window < 32:
             raise ConfigError(f"--window {self.window} is too small: 32 or more")
 

@@ -54,6 +54,7 @@ def train_segmentation(
         task="segmentation",
         model=config.model,
         head=config.head,
+        head_width=config.head_width,
         classes=dataset.classes,
         input_scale=config.input_scale,
         window=config.window,
@@ -76,7 +77,11 @@ def train_segmentation(
 def _build_module(config: SegmentationConfig, card: ModelCard, dataset: MaskDataset, world: int) -> SegmentationModule:
     torch.manual_seed(config.machine.seed)
     model = build_segmentation_model(
-        config.model, config.head, len(card.classes), drop_path_rate=config.optimisation.drop_path
+        config.model,
+        config.head,
+        len(card.classes),
+        head_width=config.head_width,
+        drop_path_rate=config.optimisation.drop_path,
     )
     begun = config.resume and (config.out / "checkpoints" / LAST).is_file()
     if config.init is not None and not begun:
