@@ -34,10 +34,14 @@ class Stage(nn.Module):
         """(batch, height, width, channels) of the stage before -> the same of this stage."""
         x_nhwc = self.downsample(x_nhwc)
         if self.grad_checkpointing and torch.is_grad_enabled():
-            x_nhwc = checkpoint_seq(self.blocks, x_nhwc)
-            return x_nhwc
-        out: Tensor = self.blocks(x_nhwc)
+            out: Tensor = checkpoint_seq(self.blocks, x_nhwc)
+        else:
+            out = self.blocks(x_nhwc)
         return out
+
+    def features(self, x_nhwc: Tensor) -> Tensor:
+        """The stage's output as a feature map; a fused stage puts its channels back in order."""
+        return x_nhwc
 
 
 class ChannelsLast(nn.Module):
@@ -98,7 +102,7 @@ class MlpPyramid(nn.Module):
         x_nhwc = self.stem(x)
         for stage in self.stages:
             x_nhwc = stage(x_nhwc)
-        out: Tensor = self.norm(x_nhwc)
+        out: Tensor = self.norm(_features(self.stages[-1], x_nhwc))
         return out
 
     def forward_head(self, x_nhwc: Tensor, pre_logits: bool = False) -> Tensor:
@@ -141,11 +145,13 @@ class MlpPyramid(nn.Module):
         for s, stage in enumerate(self.stages[:count]):
             x_nhwc = stage(x_nhwc)
             if s in take:
-                given = self.norm(x_nhwc) if norm and s == len(REDUCTIONS) - 1 else x_nhwc
+                given = _features(stage, x_nhwc)
+                given = self.norm(given) if norm and s == len(REDUCTIONS) - 1 else given
                 maps.append(given.permute(0, 3, 1, 2) if output_fmt == "NCHW" else given)
         if intermediates_only:
             return maps
-        return (self.norm(x_nhwc) if count == len(REDUCTIONS) else x_nhwc), maps
+        last_map = _features(self.stages[count - 1], x_nhwc)
+        return (self.norm(last_map) if count == len(REDUCTIONS) else last_map), maps
 
     def prune_intermediate_layers(
         self,
@@ -156,7 +162,7 @@ class MlpPyramid(nn.Module):
         """Drop what the chosen maps do not need; gives the indices as absolute ones."""
         take, last = feature_take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
-        if prune_norm:
+        if prune_norm or last < len(REDUCTIONS) - 1:  # a norm that is never used would be a parameter without gradient
             self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0, "")
@@ -208,8 +214,13 @@ class PyramidFeatures(FeatureGetterNet):  # type: ignore[misc]
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """The wrapper's own layout (`model.` before each key), or a classifier's: its head is left out, no more."""
         if all(key.startswith("model.") for key in state_dict):
-            return super().load_state_dict(state_dict, strict, assign)
+            state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
         return self.model.load_state_dict(state_dict, strict, assign)
+
+
+def _features(stage: nn.Module, x_nhwc: Tensor) -> Tensor:
+    assert isinstance(stage, Stage)
+    return stage.features(x_nhwc)
 
 
 def init_linear(module: nn.Module) -> None:

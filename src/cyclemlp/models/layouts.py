@@ -1,0 +1,137 @@
+"""The names and shapes the authors gave their weights, translated into ours and back.
+
+CycleMLP (github.com/ShoufaChen/CycleMLP): stages at `network.0/2/4/6`, the convolutions between at `network.1/3/5`, 1x1
+kernels on CycleFC and an `offset` buffer beside each. AS-MLP (github.com/svip-lab/AS-MLP): `layers.0..3` with the
+merging of a stage at its end, where ours stands at the start of the next; every layer a 1x1 convolution.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cyclemlp.errors import CheckpointError
+from cyclemlp.ops.cycle_fc import CycleFC, cycle_offsets
+
+StateDict = Mapping[str, Tensor]
+
+# (theirs, ours), in this order. CycleMLP's `sfc_h` has kernel (1, S) and AS-MLP's `conv2_1` reads along the width.
+_LAYERS = (
+    (".attn.sfc_h.", ".token_mixer.along_width."),
+    (".attn.sfc_w.", ".token_mixer.along_height."),
+    (".attn.mlp_c.", ".token_mixer.along_channels."),
+    (".attn.", ".token_mixer."),
+    (".mlp.", ".channel_mlp."),
+)
+_AXIAL_LAYERS = (
+    (".axial_shift.conv1.", ".token_mixer.proj_in."),
+    (".axial_shift.conv2_1.", ".token_mixer.along_width."),
+    (".axial_shift.conv2_2.", ".token_mixer.along_height."),
+    (".axial_shift.conv3.", ".token_mixer.proj."),
+    (".axial_shift.", ".token_mixer."),
+    (".mlp.", ".channel_mlp."),
+)
+
+
+def is_authors_layout(state_dict: Mapping[str, Any]) -> bool:
+    """Whether the keys are those of the authors' files, of CycleMLP or of AS-MLP."""
+    return any(key.startswith(("network.", "patch_embed.")) for key in state_dict)
+
+
+def from_authors_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
+    """Their keys and shapes -> ours; `offset` buffers are checked against the layers of `model` and dropped.
+
+    What has no place in `model` keeps a name of its own, for the check of keys that follows.
+
+    Raises:
+        CheckpointError: an offset buffer belongs to another step size.
+    """
+    pyramid = any(key.startswith("network.") for key in state_dict)
+    axial = any(".axial_shift." in key for key in state_dict)
+    modules = dict(model.named_modules())
+    out = {}
+    for key, value in state_dict.items():
+        name = _our_name(key, pyramid, axial)
+        if name.endswith(".offset") and _offset_is_right(key, value, modules.get(name.removesuffix(".offset"))):
+            continue
+        pointwise = value.ndim == 4 and value.shape[2:] == (1, 1)
+        out[name] = value.flatten(1) if pointwise and not name.startswith("stem.") else value
+    return out
+
+
+def to_authors_layout(state_dict: StateDict, stepsize: int = 3) -> dict[str, Tensor]:
+    """Our CycleMLP B1-B5 or AS-MLP weights under the authors' keys and shapes, for use with their code.
+
+    Args:
+        state_dict: of a whole classifier.
+        stepsize: of a CycleMLP, for the offset buffers that its authors' files carry.
+
+    Raises:
+        CheckpointError: weights of another kind, which the authors' code has no place for.
+    """
+    axial = any(".token_mixer.proj_in." in key for key in state_dict)
+    if not axial and not any(".token_mixer.reweight." in key for key in state_dict):
+        raise CheckpointError("only CycleMLP B1-B5 and nano and AS-MLP have a layout of their authors to be written in")
+    out = {}
+    for key, value in state_dict.items():
+        name = _axial_name(key) if axial else _pyramid_name(key)
+        if ".attn.sfc_" in name and name.endswith(".weight"):
+            step = (1, stepsize) if ".sfc_h." in name else (stepsize, 1)
+            out[name.removesuffix("weight") + "offset"] = offset_buffer(value.shape[1], step)
+        pointwise = value.ndim == 2 and (".attn.sfc_" in name or (axial and not name.startswith("head.")))
+        out[name] = value[:, :, None, None].contiguous() if pointwise else value
+    return out
+
+
+def offset_buffer(channels: int, stepsize: tuple[int, int]) -> Tensor:
+    """The authors' buffer (1, 2 * channels, 1, 1): (di, dj) of each input channel."""
+    pairs = [cycle_offsets(c, stepsize) for c in range(channels)]
+    return torch.tensor(pairs, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
+def _our_name(key: str, pyramid: bool, axial: bool) -> str:
+    key = re.sub(r"^network\.(\d+)\.", lambda m: _stage_prefix(int(m[1])), key)
+    key = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"stages.{int(m[1]) + 1}.downsample.", key)
+    key = re.sub(r"^layers\.", "stages.", key)
+    key = re.sub(r"^(stages\.\d+\.downsample)\.proj\.", r"\1.conv.", key)
+    key = re.sub(r"^patch_embed\.proj\.", "stem." if pyramid else "stem.conv.", key)
+    key = re.sub(r"^patch_embed\.norm\.", "stem.norm.", key)
+    for theirs, ours in _AXIAL_LAYERS if axial else _LAYERS:
+        key = key.replace(theirs, ours)
+    return re.sub(r"^head\.", "head.fc.", key)
+
+
+def _stage_prefix(place: int) -> str:
+    # Their list alternates stages (0, 2, 4, 6) and the convolutions between them (1, 3, 5), ours keep both together.
+    return f"stages.{place // 2}.blocks." if place % 2 == 0 else f"stages.{place // 2 + 1}.downsample."
+
+
+def _pyramid_name(key: str) -> str:
+    key = re.sub(r"^stages\.(\d+)\.blocks\.", lambda m: f"network.{2 * int(m[1])}.", key)
+    key = re.sub(r"^stages\.(\d+)\.downsample\.conv\.", lambda m: f"network.{2 * int(m[1]) - 1}.proj.", key)
+    for theirs, ours in _LAYERS:
+        key = key.replace(ours, theirs)
+    return re.sub(r"^head\.fc\.", "head.", re.sub(r"^stem\.", "patch_embed.proj.", key))
+
+
+def _axial_name(key: str) -> str:
+    key = re.sub(r"^stages\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", key)
+    key = re.sub(r"^stages\.", "layers.", key)
+    for theirs, ours in _AXIAL_LAYERS:
+        key = key.replace(ours, theirs)
+    key = re.sub(r"^stem\.conv\.", "patch_embed.proj.", re.sub(r"^stem\.norm\.", "patch_embed.norm.", key))
+    return re.sub(r"^head\.fc\.", "head.", key)
+
+
+def _offset_is_right(key: str, offset: Tensor, layer: nn.Module | None) -> bool:
+    """False where the model has no CycleFC at this place; an error where it has one of another step."""
+    if not isinstance(layer, CycleFC):
+        return False
+    if not torch.equal(offset.flatten().float(), offset_buffer(layer.in_features, layer.stepsize).flatten()):
+        raise CheckpointError(
+            f"{key} does not hold the offsets of step size {layer.stepsize}, nothing was loaded: "
+            "another variant of the layer; build the model with the `stepsize` of the file"
+        )
+    return True

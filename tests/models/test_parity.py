@@ -1,0 +1,84 @@
+"""Values of the authors' code, from files in the authors' layout.
+
+Double precision: 1e-9 relative, the digits that survive another order of summation in networks this deep.
+Single precision: 1e-4 relative in the L2 norm.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import cyclemlp  # noqa: F401  registers the models
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PRINTED = ("cyclemlp_b1", "cyclemlp_b2", "asmlp_tiny")  # models with values in expected.json
+
+
+def assert_equals_printed(given: Tensor, printed: dict[str, Any], tolerance: float) -> None:
+    assert given.numel() == printed["numel"]
+    norm = printed["l2"]
+    assert abs(given.norm().item() - norm) <= tolerance * norm
+    # The sum may cancel, so its error is measured against what the norm allows it to be.
+    assert abs(given.sum().item() - printed["sum"]) <= tolerance * norm * given.numel() ** 0.5
+    first = torch.tensor(printed["first8"], dtype=given.dtype)
+    # printed with ten decimals
+    assert (given.flatten()[:8] - first).abs().max().item() <= tolerance * norm / given.numel() ** 0.5 + 1e-10
+
+
+@pytest.fixture(scope="module", params=PRINTED)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def double_model(name: str, authors_file: Callable[[str], Path]) -> nn.Module:
+    model: nn.Module = timm.create_model(name, checkpoint_path=authors_file(name))
+    return model.double().eval()
+
+
+def test_logits_and_parameters(name: str, double_model: nn.Module, parity: Any) -> None:
+    expected = parity.expected[name]
+    assert sum(p.numel() for p in double_model.parameters()) == expected["params"]
+    sizes = [key.removeprefix("logits_") for key in expected if key.startswith("logits_")]
+    assert sizes
+    for size in sizes:
+        height, width = map(int, size.split("x"))
+        image = parity.image(height, width).double()
+        with torch.no_grad():
+            exact = double_model(image)
+        assert_equals_printed(exact, expected[f"logits_{size}"], 1e-9)
+        assert_rounds_little(double_model, image, exact)
+
+
+def assert_rounds_little(double_model: nn.Module, image: Tensor, exact: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            single = double_model.float()(image.float())
+    finally:
+        double_model.double()  # the weights came from single precision: nothing is lost on the way
+    assert (single.double() - exact).norm() <= 1e-4 * exact.norm()
+
+
+def test_features(name: str, authors_file: Callable[[str], Path], parity: Any) -> None:
+    if "features_250x187" not in parity.expected[name]:
+        pytest.skip("no feature maps printed for this model")
+    model: Any = timm.create_model(name, features_only=True, checkpoint_path=authors_file(name))
+    with torch.no_grad():
+        maps = model.double().eval()(parity.image(250, 187).double())
+    assert len(maps) == 4
+    for given, printed in zip(maps, parity.expected[name]["features_250x187"], strict=True):
+        assert list(given.shape) == printed["shape"]
+        assert_equals_printed(given, printed, 1e-9)
+
+
+def test_input_gradient(name: str, double_model: nn.Module, parity: Any) -> None:
+    if "input_grad_64x96" not in parity.expected[name]:
+        pytest.skip("no gradient printed for this model")
+    image = parity.image(64, 96).double().requires_grad_()
+    (gradient,) = torch.autograd.grad(double_model(image).square().sum(), image)
+    assert_equals_printed(gradient, parity.expected[name]["input_grad_64x96"], 1e-9)
