@@ -141,6 +141,8 @@ def test_loss_is_computed_in_float32() -> None:
 def test_class_weights_have_mean_one_and_the_right_ratios() -> None:
     inverse = class_weights_from_counts([400, 100, 100], "inverse")
     torch.testing.assert_close(inverse, torch.tensor([1.0, 4.0, 4.0]) / 3)
+    fourth = class_weights_from_counts([1600, 100, 100], "fourth-root-inverse")  # 1/2 to 1 to 1, over their mean
+    assert fourth.tolist() == pytest.approx([0.6, 1.2, 1.2])
     root = class_weights_from_counts([400, 100, 100], "sqrt-inverse")
     torch.testing.assert_close(root, torch.tensor([1.0, 2.0, 2.0]) * 3 / 5)
     assert class_weights_from_counts([400, 100], "none").tolist() == [1.0, 1.0]

@@ -11,7 +11,8 @@ from torch import Tensor
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 
-CLASS_WEIGHT_MODES = ("none", "sqrt-inverse", "inverse")
+_POWERS = {"none": 0.0, "fourth-root-inverse": -0.25, "sqrt-inverse": -0.5, "inverse": -1.0}
+CLASS_WEIGHT_MODES = tuple(_POWERS)
 
 
 class SegmentationMetrics(TypedDict):
@@ -139,8 +140,8 @@ def _dice(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
 def class_weights_from_counts(counts: Sequence[int], mode: str = "sqrt-inverse") -> Tensor:
     """Loss weight of each class, (K,) float32 with mean 1, from its number of pixels.
 
-    `none` weighs all alike, `inverse` by 1 / count, `sqrt-inverse` by its square root. A class without a
-    single pixel gets 1: it never meets the loss. Raises ConfigError for another mode.
+    `none` weighs all alike, `inverse` by 1 / count, `sqrt-inverse` by its square root,
+    `fourth-root-inverse` by the root of that. A class without a single pixel gets 1: it never meets the loss. Raises ConfigError for another mode.
     """
     if mode not in CLASS_WEIGHT_MODES:
         allowed = ", ".join(CLASS_WEIGHT_MODES)
@@ -148,8 +149,7 @@ def class_weights_from_counts(counts: Sequence[int], mode: str = "sqrt-inverse")
     weights = torch.ones(len(counts), dtype=torch.float64)
     pixels = torch.tensor(list(counts), dtype=torch.float64)
     present = pixels > 0
-    power = {"none": 0.0, "sqrt-inverse": -0.5, "inverse": -1.0}[mode]
     if present.any():
-        raw = pixels[present] ** power
+        raw = pixels[present] ** _POWERS[mode]
         weights[present] = raw / raw.mean()
     return weights.float()

@@ -125,13 +125,13 @@ class Augmentation:
 class Loss:
     """What is minimised: cross entropy, weighted by class, and optionally Dice."""
 
-    class_weights: Literal["none", "sqrt-inverse", "inverse"] = "none"
+    class_weights: Literal["none", "fourth-root-inverse", "sqrt-inverse", "inverse"] = "none"
     """Weight of each class, from the number of its pixels in the training masks."""
     dice: float = 0.0
     """Weight of the Dice term beside cross entropy, which counts every class alike; 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        _choice(self, "class_weights", ("none", "sqrt-inverse", "inverse"))
+        _choice(self, "class_weights", ("none", "fourth-root-inverse", "sqrt-inverse", "inverse"))
         _at_least_zero(self, "dice")
 
 
