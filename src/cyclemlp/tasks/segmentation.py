@@ -140,8 +140,9 @@ def _dice(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
 def class_weights_from_counts(counts: Sequence[int], mode: str = "sqrt-inverse") -> Tensor:
     """Loss weight of each class, (K,) float32 with mean 1, from its number of pixels.
 
-    `none` weighs all alike, `inverse` by 1 / count, `sqrt-inverse` by its square root,
-    `fourth-root-inverse` by the root of that. A class without a single pixel gets 1: it never meets the loss. Raises ConfigError for another mode.
+    `none` weighs all alike, `inverse` by 1 / count, `sqrt-inverse` by its square root, `fourth-root-inverse` by
+    the root of that. A class without a single pixel gets 1: it never meets the loss. Raises ConfigError for
+    another mode.
     """
     if mode not in CLASS_WEIGHT_MODES:
         allowed = ", ".join(CLASS_WEIGHT_MODES)
