@@ -42,7 +42,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def small_network(_backbone: str, _head: str, num_classes: int, *, drop_path_rate: float = 0.0) -> nn.Module:
+def small_network(
+    _backbone: str, _head: str, num_classes: int, *, head_width: int | None = None, drop_path_rate: float = 0.0
+) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
 
 

@@ -69,7 +69,9 @@ def test_a_backbone_file(tmp_path: Path) -> None:
 
 def test_refusals_load_nothing(run: Path, tmp_path: Path) -> None:
     model, before = fresh(2), fresh(2).state_dict()
-    with pytest.raises(CheckpointError, match=r"has model cyclemlp_nano, the new run cyclemlp_b1: train with --model"):
+    with pytest.raises(
+        CheckpointError, match=r"has --model cyclemlp_nano, the new run cyclemlp_b1: train with --model"
+    ):
         load_initial_weights(model, card("a", "b", model="cyclemlp_b1"), run)
     with pytest.raises(CheckpointError, match="no such weight file"):
         load_initial_weights(model, card("a", "b"), tmp_path / "none.pth")

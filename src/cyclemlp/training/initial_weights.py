@@ -29,11 +29,12 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
 
 def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
     source, theirs = load_model(path)
-    for what, given, wanted in (("model", theirs.model, card.model), ("head", theirs.head, card.head)):
+    for what in ("model", "head", "head_width"):
+        given, wanted = getattr(theirs, what), getattr(card, what)
         if given != wanted:
-            raise CheckpointError(
-                f"--init {path} has {what} {given}, the new run {wanted}: train with --{what} {given}"
-            )
+            option = "--" + what.replace("_", "-")
+            fix = f"train with {option} {given}" if given is not None else f"leave {option} out"
+            raise CheckpointError(f"--init {path} has {option} {given}, the new run {wanted}: {fix}")
     state, own = source.state_dict(), model.state_dict()
     other = sorted(key for key in state if state[key].shape != own[key].shape)
     if other and len(theirs.classes) == len(card.classes):
