@@ -15,6 +15,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from cyclemlp.models.checkpoints import adapt_pretrained
+from cyclemlp.models.fused import FusedStem, fuse_stages, fuse_stem
 from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, PyramidFeatures, Stage, init_linear
 from cyclemlp.ops import CycleFC
 
@@ -61,7 +62,7 @@ class CycleMixer(nn.Module):
     def branch_weights(self, mean_nc: Tensor) -> Tensor:
         """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""
         logits: Tensor = self.reweight(mean_nc)
-        per_channel = logits.reshape(logits.shape[0], 1, 1, -1, 3)
+        per_channel = logits.reshape(mean_nc.shape[0], 1, 1, mean_nc.shape[1], 3)
         return per_channel.softmax(-1, dtype=_at_least_float32(logits)).to(logits.dtype)
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
@@ -99,12 +100,25 @@ class CycleBlock(nn.Module):
 class ConvStem(nn.Conv2d):
     """Overlapping 7x7 patches at stride 4, without a norm; images in, channels-last out."""
 
-    def __init__(self, in_chans: int, width: int) -> None:
+    def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
         super().__init__(in_chans, width, 7, stride=4, padding=2)
+        self.stepsize = stepsize
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_chans, height, width) -> (batch, height', width', channels), height' = (height + 1) // 4."""
         return super().forward(x).permute(0, 2, 3, 1).contiguous()
+
+    def fuse(self) -> FusedStem:
+        """Called by timm's `reparameterize_model`, together with that of the stages."""
+        return fuse_stem(self, self.stepsize)
+
+
+class CycleStages(nn.ModuleList):
+    """The four stages; one container, because their exact inference form is made for all of them together."""
+
+    def fuse(self) -> nn.ModuleList:
+        """Called by timm's `reparameterize_model`."""
+        return fuse_stages(self)
 
 
 class CycleMLP(MlpPyramid):
@@ -132,8 +146,9 @@ class CycleMLP(MlpPyramid):
             conv = nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1) if s else None
             blocks = [CycleBlock(width, sizes.mlp_ratios[s], rate, sizes.stepsize) for rate in rates[s]]
             stages.append(Stage(ChannelsLast(conv) if conv else nn.Identity(), blocks))
-        stem, norm = ConvStem(in_chans, widths[0]), nn.LayerNorm(widths[-1])
+        stem, norm = ConvStem(in_chans, widths[0], sizes.stepsize), nn.LayerNorm(widths[-1])
         super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
+        self.stages = CycleStages(self.stages)
         self.apply(init_linear)
 
 

@@ -1,0 +1,149 @@
+"""The exact inference form of CycleMLP: `timm.utils.reparameterize_model(model)` returns it.
+
+Values are those of the plain form; less is computed and activations are passed over less often:
+
+- token mixing is one product (`fused_mixer.py`), the projection inside it where an image has many positions;
+- the residual stream has its channels grouped by offset, so that a shift copies whole slices. The permutation is in the
+  weights: of the stem, the downsampling convolutions, the norms and the MLPs; feature maps are put back in order;
+- without autograd the residual stream is updated in place, products add to it directly, and the channel MLP works
+  through it in pieces that stay in the cache.
+
+LayerNorm keeps its scale and bias: its kernel applies them at no cost (without them torch's is slower, in fact), and
+the zeros that a staircase reads outside the image are zeros after the bias.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.models.fused_mixer import ChannelOrder, fuse_mixer
+from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage
+
+EXPORT_SIZE = 224
+"""Edge of the images, in pixels, for which an exported graph chooses its form."""
+
+# Rows of the channel MLP's input taken at a time: their hidden activations stay in the second-level cache.
+CHUNK_VALUES = 2**18
+
+
+class FusedBlock(nn.Module):
+    """A `CycleBlock` for inference, channels in `order`."""
+
+    def __init__(self, block: Any, order: ChannelOrder, positions: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = _permuted_norm(block.norm1, order), _permuted_norm(block.norm2, order)
+        self.token_mixer = fuse_mixer(block.token_mixer, order, positions)
+        index = list(order.channels)
+        first, second = block.channel_mlp.fc1, block.channel_mlp.fc2
+        self.expand_rows = _parameter(first.weight.t()[index])
+        self.expand_bias = _parameter(first.bias)
+        self.reduce_rows = _parameter(second.weight.t()[:, index])
+        self.reduce_bias = _parameter(second.bias[index])
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same; without autograd `x_nhwc` itself is changed."""
+        in_place = not (
+            torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x_nhwc.device.type)
+        )
+        x_nhwc = self.token_mixer(x_nhwc, self.norm1(x_nhwc), in_place)
+        if not in_place:
+            hidden = F.gelu(self.norm2(x_nhwc) @ self.expand_rows + self.expand_bias)
+            return x_nhwc + self.reduce_bias + hidden @ self.reduce_rows
+        rows = x_nhwc.view(-1, x_nhwc.shape[-1])
+        for piece in torch.split(rows, max(1, CHUNK_VALUES // len(self.expand_bias))):
+            hidden = torch.addmm(self.expand_bias, self.norm2(piece), self.expand_rows)
+            torch.ops.aten.gelu_(hidden)
+            piece.add_(self.reduce_bias).addmm_(hidden, self.reduce_rows)
+        return x_nhwc
+
+
+class FusedStage(Stage):
+    """A `Stage` whose activations have their channels in `order`; `features` gives them in the model's."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], order: ChannelOrder) -> None:
+        super().__init__(downsample, blocks)
+        self.register_buffer("places", torch.tensor(order.places), persistent=False)
+        self.places: Tensor
+
+    def features(self, x_nhwc: Tensor) -> Tensor:
+        """The stage's output with the channels in the model's order."""
+        return x_nhwc.index_select(-1, self.places)
+
+
+class FusedStem(nn.Module):
+    """A convolution from images to channels-last activations in the first stage's order."""
+
+    def __init__(self, conv: nn.Conv2d, order: ChannelOrder) -> None:
+        super().__init__()
+        self.conv = _permuted_conv(conv, range(conv.in_channels), order.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_chans, height, width) -> (batch, height', width', channels)."""
+        out: Tensor = self.conv(x)
+        return out.permute(0, 2, 3, 1).contiguous()
+
+
+def fuse_stem(conv: nn.Conv2d, stepsize: int) -> FusedStem:
+    """The stem for stages fused with this step size; only together do they give the model's values.
+
+    Raises:
+        ConfigError: the model is in training mode.
+    """
+    _check_eval(conv)
+    return FusedStem(conv, ChannelOrder.of(conv.out_channels, stepsize))
+
+
+def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
+    """The stages in their exact inference form.
+
+    Raises:
+        ConfigError: the model is in training mode.
+    """
+    fused: list[nn.Module] = []
+    before: ChannelOrder | None = None
+    for stage, reduction in zip(stages, REDUCTIONS, strict=False):
+        assert isinstance(stage, Stage)
+        _check_eval(stage)
+        first: Any = stage.blocks[0]
+        order = ChannelOrder.of(first.norm1.normalized_shape[0], first.token_mixer.along_width.stepsize[1])
+        blocks = [FusedBlock(block, order, (EXPORT_SIZE // reduction) ** 2) for block in stage.blocks]
+        downsample = stage.downsample if before is None else _permuted_downsample(stage.downsample, before, order)
+        fused.append(FusedStage(downsample, blocks, order))
+        before = order
+    return nn.ModuleList(fused).eval()
+
+
+def _permuted_downsample(downsample: nn.Module, before: ChannelOrder, order: ChannelOrder) -> ChannelsLast:
+    if not isinstance(downsample, ChannelsLast):
+        raise ConfigError(f"{type(downsample).__name__} between stages has no fused form")
+    return ChannelsLast(_permuted_conv(downsample.conv, before.channels, order.channels))
+
+
+def _permuted_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> nn.Conv2d:
+    permuted = nn.Conv2d(conv.in_channels, conv.out_channels, 1, device="meta")  # a plain one, of any subclass
+    permuted.kernel_size, permuted.stride, permuted.padding = conv.kernel_size, conv.stride, conv.padding
+    weight = conv.weight.detach()[list(outputs)][:, list(inputs)]
+    # Activations are channels-last; weights in that format spare a reordering at every call.
+    permuted.weight = _parameter(weight, torch.channels_last)
+    permuted.bias = None if conv.bias is None else _parameter(conv.bias[list(outputs)])
+    return permuted
+
+
+def _permuted_norm(norm: Any, order: ChannelOrder) -> nn.LayerNorm:
+    permuted = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, device="meta")
+    permuted.weight = _parameter(norm.weight[list(order.channels)])
+    permuted.bias = _parameter(norm.bias[list(order.channels)])
+    return permuted
+
+
+def _parameter(value: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(memory_format=memory_format), requires_grad=False)
+
+
+def _check_eval(module: nn.Module) -> None:
+    if module.training:
+        raise ConfigError("a model in training mode has no fused form: call model.eval() before reparameterize_model")
