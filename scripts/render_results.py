@@ -1,0 +1,75 @@
+"""Write the tables of README.md and docs/ from the files in results/, between their markers.
+
+    python scripts/render_results.py            # rewrite
+    python scripts/render_results.py --check    # exit status 1 where a page differs from its results
+
+A page marks a place with `<!-- results:NAME -->` and `<!-- /results:NAME -->`; NAME is a file in results/.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_PLACE = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
+
+
+def demo(result: dict[str, Any]) -> str:
+    """Held-out IoU of `cyclemlp demo`."""
+    metrics, training = result["metrics"], result["training"]
+    names = [*metrics["IoU"], "mean"]
+    values = [*metrics["IoU"].values(), metrics["mIoU"]]
+    table = _table(["held-out IoU", *names], [["cyclemlp_nano, Semantic FPN", *(f"{value:.3f}" for value in values)]])
+    return (
+        f"{table}\n\n{training['steps']} steps in {training['seconds'] / 60:.1f} minutes of training. {source(result)}"
+    )
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"demo": demo}
+
+
+def source(result: dict[str, Any]) -> str:
+    """One line that says where the numbers come from."""
+    made = result["environment"]
+    versions = made["versions"]
+    return (
+        f"*Trained by us: `{made['command']}` at commit {made['commit']}, {made['date'][:10]}, {made['processor']}, "
+        f"{made['threads']} threads, torch {versions['torch']}.*"
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def render(page: str) -> str:
+    """The page with every marked place filled from its result file; places without a file stay as they are."""
+
+    def fill(match: re.Match[str]) -> str:
+        begin, name, _, end = match.groups()
+        path = ROOT / "results" / f"{name}.json"
+        if not path.is_file():
+            return match[0]
+        return f"{begin}\n{TABLES[name](json.loads(path.read_text(encoding='utf-8')))}\n\n{end}"
+
+    return _PLACE.sub(fill, page)
+
+
+def main() -> int:
+    """Rewrite or check; gives the exit status."""
+    stale = [page for page in PAGES if render(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
+    for page in stale:
+        if "--check" in sys.argv:
+            sys.stderr.write(f"{page.relative_to(ROOT)} differs from results/: run scripts/render_results.py\n")
+        else:
+            page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

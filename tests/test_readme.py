@@ -1,0 +1,50 @@
+"""What the README says is true: its code runs, its commands exist, its tables are those of results/."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cyclemlp.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_of_the_first_screen_runs_offline(tmp_path: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    lines = [line for line in code[1].splitlines() if line.strip()]
+    assert len(lines) <= 8
+    blocked = "import socket\ndef refuse(*a, **k): raise OSError('no network here')\nsocket.socket.connect = refuse\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", blocked + code[1]],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(1, 64, 62, 47)" in done.stdout
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^ {4}(cyclemlp .*?)(?:\s+#.*)?$", README, re.MULTILINE))))
+def test_commands_parse(line: str) -> None:
+    app.parse_args(line.split()[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", README))))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+def test_tables_are_those_of_the_results() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "render_results.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
