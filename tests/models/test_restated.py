@@ -87,3 +87,67 @@ def test_cyclemlp_equals_the_restatement(name: str, parity: Any) -> None:
     with torch.no_grad():
         expected = cyclemlp_logits(weights, image)
         assert (model(image) - expected).norm() <= 1e-9 * expected.norm()
+
+
+ASMLP_PARAMETERS = {"asmlp_tiny": 28.283, "asmlp_small": 49.595, "asmlp_base": 87.753}
+
+
+def pointwise(weights: Weights, name: str, x: Tensor) -> Tensor:
+    return F.conv2d(x, weights[name + ".weight"], weights.get(name + ".bias"))
+
+
+def whole_norm(weights: Weights, name: str, x: Tensor) -> Tensor:
+    return F.group_norm(x, 1, weights[name + ".weight"], weights[name + ".bias"])
+
+
+def shifted(x: Tensor, dim: int) -> Tensor:
+    """Five chunks of channels, read from two positions ahead to two behind along `dim` of an NCHW map."""
+    out = torch.zeros_like(x)
+    edge = x.shape[dim]
+    for chunk_out, chunk_in, ahead in zip(out.chunk(5, 1), x.chunk(5, 1), (2, 1, 0, -1, -2), strict=True):
+        kept = max(0, edge - abs(ahead))
+        chunk_out.narrow(dim, max(0, -ahead), kept).copy_(chunk_in.narrow(dim, max(0, ahead), kept))
+    return out
+
+
+def axial_block(weights: Weights, name: str, x: Tensor) -> Tensor:
+    y = whole_norm(weights, name + "norm1", x)
+    y = F.gelu(whole_norm(weights, name + "axial_shift.norm1", pointwise(weights, name + "axial_shift.conv1", y)))
+    across = F.gelu(pointwise(weights, name + "axial_shift.conv2_1", shifted(y, 3)))
+    down = F.gelu(pointwise(weights, name + "axial_shift.conv2_2", shifted(y, 2)))
+    y = whole_norm(weights, name + "axial_shift.norm2", across + down)
+    x = x + pointwise(weights, name + "axial_shift.conv3", y)
+    y = F.gelu(pointwise(weights, name + "mlp.fc1", whole_norm(weights, name + "norm2", x)))
+    return x + pointwise(weights, name + "mlp.fc2", y)
+
+
+def asmlp_logits(weights: Weights, image: Tensor) -> Tensor:
+    x = F.conv2d(image, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=4)
+    x = whole_norm(weights, "patch_embed.norm", x)
+    for stage in range(4):
+        block = 0
+        while f"layers.{stage}.blocks.{block}.norm1.weight" in weights:
+            x = axial_block(weights, f"layers.{stage}.blocks.{block}.", x)
+            block += 1
+        if stage < 3:
+            # pixel_unshuffle puts the channel first and the place in its 2x2 square last: theirs is the other way round
+            y = (
+                F.pixel_unshuffle(x, 2)
+                .reshape(1, -1, 2, 2, x.shape[2] // 2, x.shape[3] // 2)
+                .permute(0, 3, 2, 1, 4, 5)
+                .flatten(1, 3)
+            )
+            y = whole_norm(weights, f"layers.{stage}.downsample.norm", y)
+            x = pointwise(weights, f"layers.{stage}.downsample.reduction", y)
+    return F.linear(whole_norm(weights, "norm", x).mean((2, 3)), weights["head.weight"], weights["head.bias"])
+
+
+@pytest.mark.parametrize("name", ASMLP_PARAMETERS)
+def test_asmlp_equals_the_restatement(name: str, parity: Any) -> None:
+    weights = {key: value.double() for key, value in parity.state_dict(name).items()}
+    image = parity.image(64, 96).double()
+    model = loaded(name, weights)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 3) == ASMLP_PARAMETERS[name]
+    with torch.no_grad():
+        expected = asmlp_logits(weights, image)
+        assert (model(image) - expected).norm() <= 1e-9 * expected.norm()

@@ -7,7 +7,7 @@ import timm
 from torch import nn
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.models import cyclemlp  # noqa: F401  registers the models
+from cyclemlp.models import asmlp, cyclemlp, cyclemlp_swin  # noqa: F401  they register the models
 
 PYRAMID_REDUCTIONS = [4, 8, 16, 32]
 

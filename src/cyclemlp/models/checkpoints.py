@@ -114,6 +114,25 @@ def adapt_state_dict(state_dict: StateDict, model: nn.Module, *, strict: bool = 
     return adapted
 
 
+def load_pretrained(model: nn.Module, path: Path) -> None:
+    """Load a weight file as the start of other work: as `load_checkpoint`, but a classifier of other classes stays new.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, with nothing loaded.
+    """
+    given: StateDict = read_state_dict(path)
+    try:
+        model, given = _without_wrapper(model, given)
+        adapted = adapt_state_dict(given, model, strict=False)
+        own = model.state_dict()
+        for key in _other_classes(adapted, own):
+            _logger.info("%s: %s in the file, the model keeps its own", key, tuple(adapted[key].shape))
+            adapted[key] = own[key]
+        model.load_state_dict(adapted)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
 def adapt_pretrained(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
     """The `pretrained_filter_fn` of timm: our names, all that timm will load checked here, since it is lenient.
 
@@ -122,10 +141,8 @@ def adapt_pretrained(state_dict: StateDict, model: nn.Module) -> dict[str, Tenso
     """
     adapted = _in_our_layout(state_dict, model)
     own = dict(model.state_dict())
-    lenient = {key for key in own if key.startswith("head.")} | {_stem_key(own)}
-    for key in lenient & adapted.keys():
-        if adapted[key].shape != own[key].shape and adapted[key].ndim == own[key].ndim:
-            own[key] = own[key].new_empty(adapted[key].shape, device="meta")
+    for key in _other_classes(adapted, own) + _other_channels(adapted, own):
+        own[key] = own[key].new_empty(adapted[key].shape, device="meta")
     check_fit(adapted, own, getattr(model, "layout_note", ""))
     return adapted
 
@@ -193,6 +210,19 @@ def _adapt_stem(state_dict: dict[str, Tensor], model: nn.Module) -> None:
 
 def _stem_key(state_dict: StateDict) -> str:
     return "stem.weight" if "stem.weight" in state_dict else "stem.conv.weight"
+
+
+def _other_classes(given: StateDict, own: StateDict) -> list[str]:
+    """The classifier's keys where they differ in the number of classes and in nothing else."""
+    keys = [key for key in own if key.startswith("head.") and key in given]
+    return [key for key in keys if given[key].shape != own[key].shape and given[key].shape[1:] == own[key].shape[1:]]
+
+
+def _other_channels(given: StateDict, own: StateDict) -> list[str]:
+    """The first convolution's key where it differs in the channels of the image and in nothing else."""
+    key = _stem_key(own)
+    shapes = [list(weights[key].shape) for weights in (given, own) if key in weights]
+    return [key] if len(shapes) == 2 and shapes[0][:1] + shapes[0][2:] == shapes[1][:1] + shapes[1][2:] else []
 
 
 def _some(names: list[str]) -> str:

@@ -11,16 +11,13 @@ from typing import Any
 
 import torch
 from timm.layers import DropPath, Mlp, calculate_drop_path_rates
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from cyclemlp.models.checkpoints import adapt_pretrained
 from cyclemlp.models.fused import FusedStem, fuse_stages, fuse_stem
-from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, PyramidFeatures, Stage, init_linear
+from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
+from cyclemlp.models.registration import build, default_cfg
 from cyclemlp.ops import CycleFC
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -82,10 +79,12 @@ class CycleMixer(nn.Module):
 class CycleBlock(nn.Module):
     """Token mixer and channel MLP, each behind a LayerNorm and inside a residual connection (paper, Figure 3)."""
 
+    mixer: type[nn.Module] = CycleMixer
+
     def __init__(self, width: int, mlp_ratio: int, drop_path: float, stepsize: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.token_mixer = CycleMixer(width, stepsize)
+        self.token_mixer = self.mixer(width, stepsize)
         self.norm2 = nn.LayerNorm(width)
         self.channel_mlp = Mlp(width, mlp_ratio * width)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
@@ -156,35 +155,8 @@ def _at_least_float32(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _cfg(url: str = "", crop_pct: float = 0.9) -> dict[str, Any]:
-    return {
-        "url": url,
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": crop_pct,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
-        "first_conv": "stem",
-        "classifier": "head.fc",
-        "license": "mit",
-        "paper_ids": "arXiv:2107.10224",
-        "origin_url": "https://github.com/ShoufaChen/CycleMLP",
-    }
-
-
-_RELEASE = "https://github.com/ShoufaChen/CycleMLP/releases/download/v0.1/CycleMLP_{}.pth"
-
 default_cfgs = generate_default_cfgs(
-    {
-        "cyclemlp_nano.untrained": _cfg(),
-        "cyclemlp_b1.in1k": _cfg(_RELEASE.format("B1")),
-        "cyclemlp_b2.in1k": _cfg(_RELEASE.format("B2")),
-        "cyclemlp_b3.in1k": _cfg(_RELEASE.format("B3")),
-        "cyclemlp_b4.in1k": _cfg(_RELEASE.format("B4"), crop_pct=0.875),
-        "cyclemlp_b5.in1k": _cfg(_RELEASE.format("B5"), crop_pct=0.875),
-    }
+    {f"{name}.in1k" if name != "cyclemlp_nano" else name: default_cfg(name, "stem") for name in SIZES}
 )
 
 
@@ -192,16 +164,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     sizes = SIZES[name]
     if "stepsize" in kwargs:
         sizes = replace(sizes, stepsize=kwargs.pop("stepsize"))
-    model: nn.Module = build_model_with_cfg(
-        CycleMLP,
-        name,
-        pretrained,
-        sizes=sizes,
-        pretrained_filter_fn=adapt_pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures},
-        **kwargs,
-    )
-    return model
+    return build(CycleMLP, name, pretrained, {"sizes": sizes, **kwargs})
 
 
 @register_model

@@ -1,0 +1,135 @@
+"""AS-MLP tiny, small and base, in PyTorch alone and at any image size.
+
+Paper: Lian, Yu, Sun, Gao, "AS-MLP: An Axial Shifted MLP Architecture for Vision", ICLR 2022, arXiv 2107.08391. Their
+code: github.com/svip-lab/AS-MLP (MIT), which shifts in a CUDA kernel and asserts one image size. Written anew; values
+equal those of the authors' code. What differs: activations stay channels-last, so that 1x1 convolutions are linear
+layers, and odd maps are filled up with zeros (`patches.py` says how and why).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp, calculate_drop_path_rates
+from timm.models import generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchStem
+from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
+from cyclemlp.models.registration import build, default_cfg
+from cyclemlp.ops import AxialFC
+
+
+@dataclass(frozen=True)
+class ASMLPSizes:
+    """The sizes of one model (paper, Table 1); widths double from stage to stage."""
+
+    width: int
+    depths: tuple[int, int, int, int]
+    mlp_ratio: int = 4
+    shift_size: int = 5
+    """How many groups of channels move apart along each axis; odd."""
+
+
+SIZES = {
+    "asmlp_tiny": ASMLPSizes(96, (2, 2, 6, 2)),
+    "asmlp_small": ASMLPSizes(96, (2, 2, 18, 2)),
+    "asmlp_base": ASMLPSizes(128, (2, 2, 18, 2)),
+}
+
+
+class AxialMixer(nn.Module):
+    """Token mixing: a channel FC, then shifts along both axes with a channel FC each, summed and projected."""
+
+    def __init__(self, width: int, shift_size: int = 5) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(width, width)
+        self.norm1 = GroupNormNHWC(width)
+        self.along_width = AxialFC(width, width, shift_size=shift_size, axis="width")
+        self.along_height = AxialFC(width, width, shift_size=shift_size, axis="height")
+        self.norm2 = GroupNormNHWC(width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same."""
+        x_nhwc = F.gelu(self.norm1(self.proj_in(x_nhwc)))
+        mixed = F.gelu(self.along_width(x_nhwc)) + F.gelu(self.along_height(x_nhwc))
+        out: Tensor = self.proj(self.norm2(mixed))
+        return out
+
+
+class AxialBlock(nn.Module):
+    """Token mixer and channel MLP, each behind a norm and inside a residual connection (paper, Figure 2)."""
+
+    def __init__(self, width: int, mlp_ratio: int, drop_path: float, shift_size: int) -> None:
+        super().__init__()
+        self.norm1 = GroupNormNHWC(width)
+        self.token_mixer = AxialMixer(width, shift_size)
+        self.norm2 = GroupNormNHWC(width)
+        self.channel_mlp = Mlp(width, mlp_ratio * width)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same."""
+        x_nhwc = x_nhwc + self.drop_path(self.token_mixer(self.norm1(x_nhwc)))
+        out: Tensor = x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
+        return out
+
+
+class ASMLP(MlpPyramid):
+    """4x4 patches, then four stages of `AxialBlock`s with 2x2 mergings between them.
+
+    Args:
+        sizes: width, depths, ratio and shift size.
+        num_classes, in_chans, global_pool, drop_rate: as timm's.
+        drop_path_rate: of the last block; earlier ones grow linearly from 0. The authors train with 0.2, 0.3 and 0.5.
+    """
+
+    def __init__(
+        self,
+        sizes: ASMLPSizes,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        widths = [sizes.width * 2**s for s in range(4)]
+        rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
+        stages = []
+        for s, width in enumerate(widths):
+            merging = PatchMerging(widths[s - 1], GroupNormNHWC(4 * widths[s - 1])) if s else nn.Identity()
+            blocks = [AxialBlock(width, sizes.mlp_ratio, rate, sizes.shift_size) for rate in rates[s]]
+            stages.append(Stage(merging, blocks))
+        stem = PatchStem(in_chans, widths[0], GroupNormNHWC(widths[0]))
+        norm = GroupNormNHWC(widths[-1])
+        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
+        self.head.apply(init_linear)  # the other layers, 1x1 convolutions in the authors' code, start as those do
+
+
+default_cfgs = generate_default_cfgs({f"{name}.in1k": default_cfg(name) for name in SIZES})
+
+
+def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    sizes = SIZES[name]
+    if "shift_size" in kwargs:
+        sizes = replace(sizes, shift_size=kwargs.pop("shift_size"))
+    return build(ASMLP, name, pretrained, {"sizes": sizes, **kwargs})
+
+
+@register_model
+def asmlp_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """AS-MLP-T: 28 M parameters, 4.4 G FLOPs."""
+    return _create("asmlp_tiny", pretrained, kwargs)
+
+
+@register_model
+def asmlp_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """AS-MLP-S: 50 M parameters, 8.5 G FLOPs."""
+    return _create("asmlp_small", pretrained, kwargs)
+
+
+@register_model
+def asmlp_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """AS-MLP-B: 88 M parameters, 15.2 G FLOPs."""
+    return _create("asmlp_base", pretrained, kwargs)

@@ -1,0 +1,93 @@
+"""The weights that the authors published: where they are, what they scored, and how they get here.
+
+The only table of them: timm's configurations are made from it. Files are kept in `$CYCLEMLP_CACHE/weights`, or
+`~/.cache/cyclemlp/weights`; a file put there by hand under the right name is taken as it is.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclemlp.errors import CheckpointError, did_you_mean
+from cyclemlp.models.checkpoints import read_state_dict
+from cyclemlp.models.fetch import fetch
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """One file of the authors, trained on ImageNet-1K at 224x224."""
+
+    url: str
+    file: str
+    """Its name in the cache."""
+    top1: float
+    """Accuracy on ImageNet-1K as published by the authors, in percent; not measured by us."""
+    origin: str
+    """The repository whose README names file and accuracy."""
+    paper: str
+    crop_pct: float = 0.875
+    """Share of the resized image's edge that is evaluated."""
+    licence: str = "mit"
+    sha256: str = ""
+    """Where the publisher gives one; else a file counts as whole when all its tensors can be read."""
+
+
+_CYCLEMLP = "https://github.com/ShoufaChen/CycleMLP"
+_ASMLP = "https://github.com/svip-lab/AS-MLP"
+_DRIVE = "https://shanghaitecheducn-my.sharepoint.com/:u:/g/personal/liandz_shanghaitech_edu_cn/"
+
+
+def _cyclemlp(variant: str, top1: float, crop_pct: float = 0.875) -> PublishedWeights:
+    file = f"CycleMLP_{variant}.pth"
+    return PublishedWeights(f"{_CYCLEMLP}/releases/download/v0.1/{file}", file, top1, _CYCLEMLP, "2107.10224", crop_pct)
+
+
+def _asmlp(size: str, top1: float, share: str) -> PublishedWeights:
+    return PublishedWeights(f"{_DRIVE}{share}&download=1", f"asmlp_{size}.pth", top1, _ASMLP, "2107.08391")
+
+
+WEIGHTS = {
+    "cyclemlp_b1": _cyclemlp("B1", 78.9, 0.9),
+    "cyclemlp_b2": _cyclemlp("B2", 81.6, 0.9),
+    "cyclemlp_b3": _cyclemlp("B3", 82.4, 0.9),
+    "cyclemlp_b4": _cyclemlp("B4", 83.0),
+    "cyclemlp_b5": _cyclemlp("B5", 83.2),
+    # These three fit if our reconstruction is theirs; where it is not, the error says how the two differ.
+    "cyclemlp_tiny": _cyclemlp("tiny", 81.3),
+    "cyclemlp_small": _cyclemlp("small", 82.9),
+    "cyclemlp_base": _cyclemlp("base", 83.4),
+    "asmlp_tiny": _asmlp("tiny", 81.3, "Eb2lPJI2BshEjJxf9CmRkCUBnB63Wj25-FVVc6zJvgRg6w?e=dEQd5q"),
+    "asmlp_small": _asmlp("small", 83.1, "EVIbw8xHKk1Aq9MBQL-cRbIBVJA_hJE-HEVNf_GVgkw2iQ?e=QIIp2e"),
+    "asmlp_base": _asmlp("base", 83.3, "EZVBFW_LKctLqgrnnINy88wBRtGFava9wp_65emsvVW2KQ?e=clNjuw"),
+}
+
+
+def cache_folder() -> Path:
+    """Where weight files are kept."""
+    given = os.environ.get("CYCLEMLP_CACHE")
+    return (Path(given) if given else Path.home() / ".cache" / "cyclemlp") / "weights"
+
+
+def fetch_weights(name: str, *, cache: Path | None = None) -> Path:
+    """The authors' file for model `name`, fetched unless it is in the cache.
+
+    Args:
+        name: a model's name, such as 'cyclemlp_b2'.
+        cache: another folder than `cache_folder()`.
+
+    Raises:
+        CheckpointError: there are none for this model, or the file could not be fetched, or it is not a weight file.
+    """
+    published = WEIGHTS.get(name)
+    if published is None:
+        raise CheckpointError(
+            f"no weights are published for model {name!r}.{did_you_mean(name, WEIGHTS)} "
+            f"There are some for {', '.join(WEIGHTS)}; train the others, or load a file of your own"
+        )
+    target = (cache or cache_folder()) / published.file
+    return fetch(published.url, target, check_weights, sha256=published.sha256)
+
+
+def check_weights(path: Path) -> None:
+    """Raise CheckpointError unless `path` is a weight file that can be read to its end."""
+    read_state_dict(path)
