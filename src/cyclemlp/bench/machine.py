@@ -1,0 +1,102 @@
+"""The machine a benchmark runs on: what it is, what is installed, and whether something else is using it."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import cyclemlp
+
+PACKAGES = ("cyclemlp", "torch", "torchvision", "timm", "numpy", "onnxruntime", "openvino")
+BUSY_SHARE = 0.05
+"""Other programs' share of the processors above which a machine counts as busy."""
+
+
+def pin_to_cores(count: int) -> list[int]:
+    """Keep this process, and the threads it starts from now on, on the first `count` cores it may use.
+
+    Returns:
+        The cores, or an empty list where the system cannot pin (macOS, Windows).
+    """
+    os.environ["OMP_NUM_THREADS"] = str(count)  # for runtimes that are imported later
+    if not hasattr(os, "sched_setaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))[:count]
+    os.sched_setaffinity(0, cores)
+    return cores
+
+
+def usable_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy_seconds() -> float | None:
+    """Processor seconds spent so far by every program together, or None where the system does not tell."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def environment(command: str, threads: int, cores: list[int]) -> dict[str, Any]:
+    """What a reader needs to judge or repeat a measurement; no names of machines, users or folders."""
+    return {
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(Path(cyclemlp.__file__).parent),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "system": f"{platform.system()} {platform.release()}",
+        "threads": threads,
+        "pinned_to_cores": cores,
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit(package: Path) -> str | None:
+    """Commit of the checkout the package is imported from, with '+' where files differ; None if it is none."""
+    top = _git(package, "rev-parse", "--show-toplevel")
+    if top is None or Path(top) / "src" / "cyclemlp" != package:
+        return None
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no", ".")
+    return f"{_git(package, 'rev-parse', '--short=12', 'HEAD')}{'+' if changed else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    return ", ".join(sorted(named)) or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
