@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from cyclemlp.errors import DataError
 
 if TYPE_CHECKING:
-    from cyclemlp.data.inspect import DatasetReport, SplitReport
+    from cyclemlp.data.inspect import DatasetReport, FolderReport, SplitReport
 
 
 def data(directory: Path, *, json: bool = False) -> None:
-    """Count the images, classes and pixels of a data set and list what is wrong with it (exit status 2 if anything).
+    """Count the images and classes of a data set and list what is wrong with it (exit status 2 if anything).
 
     Parameters
     ----------
     directory
-        Folder with images/{train,val} and masks/{train,val}.
+        Folder with images/{train,val} and masks/{train,val}, or with train/CLASS and val/CLASS, or of class folders.
     json
         Print one JSON object instead of text.
     """
@@ -41,8 +41,8 @@ def _as_text(report: "DatasetReport") -> str:
     return "\n".join(lines)
 
 
-def _class_lines(split: "SplitReport") -> list[str]:
-    rows = [*split.class_pixels.items(), ("(ignored)", split.ignored_pixels)]
+def _class_lines(split: "SplitReport | FolderReport") -> list[str]:
+    rows = split.counts()
     total = sum(count for _, count in rows) or 1
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     return [f"  {name:<{width}}  {count:>15,}  {count / total:>8.3%}" for name, count in rows]

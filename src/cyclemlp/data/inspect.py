@@ -1,5 +1,6 @@
 """What is in a data set, and everything that is wrong with it: every file is decoded."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data import masks
+from cyclemlp.data import folders, masks
 from cyclemlp.data.images import ImageError, list_images, read_image, read_mask
-from cyclemlp.data.masks import IGNORE_INDEX, Problem
+from cyclemlp.data.masks import IGNORE_INDEX
+from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
 
 Result = TypeVar("Result")
@@ -30,6 +32,23 @@ class SplitReport:
     class_pixels: dict[str, int]
     ignored_pixels: int
 
+    def counts(self) -> list[tuple[str, int]]:
+        """What belongs to each class, and to none."""
+        return [*self.class_pixels.items(), ("(ignored)", self.ignored_pixels)]
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """Counts of one split of class folders; `pixels` are those of the readable images."""
+
+    images: int
+    pixels: int
+    class_images: dict[str, int]
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Images of each class."""
+        return list(self.class_images.items())
+
 
 @dataclass(frozen=True)
 class DatasetReport:
@@ -38,7 +57,7 @@ class DatasetReport:
     root: Path
     format: str
     classes: tuple[str, ...]
-    splits: dict[str, SplitReport]
+    splits: dict[str, SplitReport] | dict[str, FolderReport]
     problems: tuple[Problem, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +108,36 @@ def _inspect_masks(root: Path) -> DatasetReport:
     return DatasetReport(root, "masks", classes, splits, tuple(dict.fromkeys(problems)))
 
 
-_FORMATS = (_Format(masks.LAYOUT, masks.is_mask_dataset, _inspect_masks),)
+def _inspect_folders(root: Path) -> DatasetReport:
+    dataset, problems = folders.survey(root)
+    seen: dict[bytes, tuple[Path, str, int]] = {}
+    splits = {}
+    for name, split in dataset.splits.items():
+        pixels = 0
+        label_of = dict(zip(split.images, split.labels, strict=True))
+        for path, found in _read_all(_size_and_digest, split.images, f"{name} images"):
+            if isinstance(found, ImageError):
+                problems.append(Problem(path, name, found.what, found.fix))
+                continue
+            pixels += found[0]
+            first = seen.setdefault(found[1], (path, name, label_of[path]))
+            if first[1:] != (name, label_of[path]):
+                problems.append(_repeated(path, name, *first[:2]))
+        labels = np.bincount(split.labels, minlength=len(dataset.classes)).tolist() if split.labels else []
+        counts = dict(zip(dataset.classes, labels or [0] * len(dataset.classes), strict=True))
+        splits[name] = FolderReport(len(split.images), pixels, counts)
+    return DatasetReport(root, "folders", dataset.classes, splits, tuple(problems))
+
+
+def _repeated(path: Path, split: str, first: Path, first_split: str) -> Problem:
+    where = "in another class" if first_split == split else f"in {first_split}"
+    return Problem(path, split, f"is the same file as {first}, {where}", "remove one of the two")
+
+
+_FORMATS = (
+    _Format(masks.LAYOUT, masks.is_mask_dataset, _inspect_masks),
+    _Format(folders.LAYOUT, folders.is_folder_dataset, _inspect_folders),
+)
 
 
 def _layouts() -> str:
@@ -145,6 +193,10 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _count_pixels(path: Path) -> int:
     return read_image(path)[..., 0].size
+
+
+def _size_and_digest(path: Path) -> tuple[int, bytes]:
+    return _count_pixels(path), hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
 def _count_values(path: Path) -> Counts:

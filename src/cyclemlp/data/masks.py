@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.images import ImageError, image_size, list_images, read_image, read_mask
+from cyclemlp.data.problems import Problem, first_of
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = 255
@@ -39,19 +40,6 @@ class MaskDataset:
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, MaskSplit]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with a data set: where, what, and what to do about it."""
-
-    path: Path
-    split: str
-    what: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.what}; {self.fix}"
 
 
 class ClassesError(DataError):
@@ -123,8 +111,7 @@ def find_mask_dataset(root: Path) -> MaskDataset:
         splits[name], found = pair_files(root, name)
         problems += found
     if problems:
-        more = f" (and {len(problems) - 1} more: cyclemlp data {root})" if problems[1:] else ""
-        raise DataError(f"{problems[0]}{more}")
+        raise DataError(first_of(problems, root))
     classes = read_classes(root) or _classes_in_masks(root, splits.values())
     return MaskDataset(root, classes, splits)
 
