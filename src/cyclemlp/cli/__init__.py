@@ -31,6 +31,7 @@ for _verb, _target in {
     "eval": "cyclemlp.cli.eval:evaluate",
     "predict": "cyclemlp.cli.predict:predict",
     "bench": "cyclemlp.cli.bench:app",
+    "convert": "cyclemlp.cli.convert:convert",
 }.items():
     app.command(_target, name=_verb)
 

@@ -54,8 +54,10 @@ def from_authors_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Te
     out = {}
     for key, value in state_dict.items():
         name = _our_name(key, pyramid, axial)
-        if name.endswith(".offset") and _offset_is_right(key, value, modules.get(name.removesuffix(".offset"))):
-            continue
+        if name.endswith(".offset"):
+            weight = state_dict.get(key.removesuffix("offset") + "weight")
+            if _offset_is_right(key, value, weight, modules.get(name.removesuffix(".offset"))):
+                continue
         pointwise = value.ndim == 4 and value.shape[2:] == (1, 1)
         out[name] = value.flatten(1) if pointwise and not name.startswith("stem.") else value
     return out
@@ -125,11 +127,13 @@ def _axial_name(key: str) -> str:
     return re.sub(r"^head\.fc\.", "head.", key)
 
 
-def _offset_is_right(key: str, offset: Tensor, layer: nn.Module | None) -> bool:
+def _offset_is_right(key: str, offset: Tensor, weight: Tensor | None, layer: nn.Module | None) -> bool:
     """False where the model has no CycleFC at this place; an error where it has one of another step."""
     if not isinstance(layer, CycleFC):
         return False
-    if not torch.equal(offset.flatten().float(), offset_buffer(layer.in_features, layer.stepsize).flatten()):
+    # As long as the weight beside it: where that has another width than the layer, the check of shapes will name it.
+    channels = weight.shape[1] if weight is not None and weight.ndim > 1 else layer.in_features
+    if not torch.equal(offset.flatten().float(), offset_buffer(channels, layer.stepsize).flatten()):
         raise CheckpointError(
             f"{key} does not hold the offsets of step size {layer.stepsize}, nothing was loaded: "
             "another variant of the layer; build the model with the `stepsize` of the file"

@@ -31,6 +31,8 @@ def default_cfg(name: str, first_conv: str = "stem.conv") -> dict[str, Any]:
         "std": IMAGENET_STD,
         "first_conv": first_conv,
         "classifier": "head.fc",
+        "origin_url": "https://github.com/ShoufaChen/CycleMLP",  # where the idea comes from, for models of our own
+        "paper_ids": "arXiv:2107.10224",
     }
     if published := WEIGHTS.get(name):
         cfg |= {"url": published.url, "crop_pct": published.crop_pct, "license": published.licence}

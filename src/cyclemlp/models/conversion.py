@@ -1,0 +1,83 @@
+"""Weight files from the authors' layout into ours and back; which model a file belongs to is read from its shapes."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.files import whole_file
+from cyclemlp.models.backbones import check_model_name
+from cyclemlp.models.checkpoints import StateDict, adapt_state_dict, read_state_dict
+from cyclemlp.models.layouts import to_authors_layout
+
+Target = Literal["authors", "safetensors"]
+
+
+def convert(
+    source: Path, target: Path, *, to: Target | None = None, model: str | None = None, stepsize: int = 3
+) -> str:
+    """Write the weights of `source` to `target` in another layout, whole or not at all; gives the model's name.
+
+    Args:
+        source: the authors' file, or one of ours, of a whole classifier.
+        target: `.safetensors` for our layout, anything else (`.pth`) for the authors'.
+        to: 'authors' or 'safetensors', where the suffix of `target` should not decide.
+        model: the model's name, where it should not be found out; then an error says how the file differs from it.
+        stepsize: of a CycleMLP, which the authors' files carry in their offset buffers and ours do not.
+
+    Raises:
+        CheckpointError: `source` is not readable or fits no model, or the model has no layout of its authors.
+        ConfigError: an unknown model, or a suffix that contradicts `to`.
+    """
+    to = to or ("safetensors" if target.suffix == ".safetensors" else "authors")
+    if (target.suffix == ".safetensors") != (to == "safetensors"):
+        raise ConfigError(f"--to {to} does not fit {target}: name it .safetensors for safetensors, .pth for authors")
+    given = read_state_dict(source)
+    try:
+        name, weights = _in_our_names(given, model, stepsize)
+        theirs = to_authors_layout(weights, stepsize) if to == "authors" else {}
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    with whole_file(target) as part:
+        if to == "authors":
+            torch.save({"model": theirs}, part)
+        else:
+            contiguous = {key: value.contiguous() for key, value in weights.items()}
+            save_file(contiguous, part, metadata={"format": "pt", "architecture": name})
+    return name
+
+
+def _in_our_names(given: StateDict, model: str | None, stepsize: int) -> tuple[str, dict[str, Tensor]]:
+    if model is not None:
+        check_model_name(model)
+        return model, adapt_state_dict(given, _empty(model, given, stepsize))
+    for name in [name for name in timm.list_models() if _is_ours(name)]:
+        try:
+            return name, adapt_state_dict(given, _empty(name, given, stepsize))
+        except CheckpointError:
+            continue
+    raise CheckpointError(
+        "fits no CycleMLP or AS-MLP classifier of this package; --model NAME says how it differs from one of them"
+    )
+
+
+def _is_ours(name: str) -> bool:
+    return str(timm.model_entrypoint(name).__module__).startswith("cyclemlp.")
+
+
+def _empty(name: str, given: StateDict, stepsize: int) -> nn.Module:
+    """The network with shapes only, for the classes and image channels of the file."""
+    head = given.get("head.weight", given.get("head.fc.weight"))
+    stems = [given[key] for key in ("patch_embed.proj.weight", "stem.weight", "stem.conv.weight") if key in given]
+    options: dict[str, Any] = {"num_classes": 0 if head is None else head.shape[0]}
+    if stems and stems[0].ndim == 4:
+        options["in_chans"] = stems[0].shape[1]
+    if name.startswith("cyclemlp_"):
+        options["stepsize"] = stepsize
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, **options)
+    return model
