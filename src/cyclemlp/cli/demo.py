@@ -28,6 +28,7 @@ TINTS = ((10, 60, 130), (90, 160, 70), (255, 150, 20))
 OPACITIES = (0.45, 0.30, 0.95)
 COAST = (245, 240, 220)
 _MARK = (255, 255, 255)
+_PANEL = (12, 28, 48)
 LEGEND_LEFT = 640
 """Where the legend begins, in pixels: right of the first held-out band."""
 
@@ -174,6 +175,8 @@ def _legend(pen: "ImageDraw.ImageDraw", classes: tuple[str, ...], size: tuple[in
 
     edge, x = 64, LEGEND_LEFT
     font = ImageFont.load_default(edge)
+    width = sum(int(font.getlength(f"predicted {name}")) + 3 * edge + 24 for name in classes)
+    pen.rectangle((x - edge, size[1] - 3 * edge, x + width - edge, size[1] - edge // 2), fill=_PANEL)
     for name, colour in zip(classes, TINTS, strict=True):
         top = size[1] - 2 * edge
         pen.rectangle((x, top, x + edge, top + edge), fill=colour, outline=_MARK, width=3)

@@ -49,7 +49,7 @@ class SegmentationAugmentation:
     hue: float = 0.0
     """Greatest turn of the hue in circles, at most 0.5; costs more time than the others together."""
     rare_class_crops: float = 0.0
-    """Share of crops placed over a pixel of a class drawn evenly from those in the picture."""
+    """Share of crops placed over a pixel of a class drawn from those in the picture, by 1 / sqrt(its pixels)."""
 
     def __post_init__(self) -> None:
         if self.crop_size < 32:
@@ -140,7 +140,7 @@ def _pixel_of_any_class(mask_hw: Tensor) -> tuple[int, int] | None:
     present = counts.nonzero().flatten().tolist()
     if not present:
         return None
-    drawn = present[int(torch.randint(len(present), ()))]
+    drawn = present[int(torch.multinomial(counts[present].double().rsqrt(), 1))]
     nth = int(torch.randint(int(counts[drawn]), ()))
     index = int(np.flatnonzero((flat == drawn).numpy())[nth])
     return divmod(index, mask_hw.shape[1])

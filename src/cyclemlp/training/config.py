@@ -107,7 +107,7 @@ class Augmentation:
     hue: float = 0.0
     """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
     rare_class_crops: float = 0.25
-    """Share of crops centred on a pixel of a class drawn evenly from those in the image."""
+    """Share of crops that hold a pixel of a class drawn from those in the image, rare classes more often."""
 
     def __post_init__(self) -> None:
         if self.crop_size < 32:
