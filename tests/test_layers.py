@@ -11,7 +11,14 @@ import pytest
 import cyclemlp
 
 ROOT = Path(cyclemlp.__file__).parent
-FLOORS = [["ops"], ["models"], ["heads", "data"], ["tasks"], ["app", "bench", "export", "training", "inference"], ["cli"]]
+FLOORS = [
+    ["ops"],
+    ["models"],
+    ["heads", "data"],
+    ["tasks"],
+    ["app", "bench", "export", "training", "inference"],
+    ["cli"],
+]
 ALLOWED_SIDEWAYS = {("app", "inference"), ("export", "inference"), ("bench", "export"), ("bench", "inference")}
 OPTIONAL = ("lightning", "torchmetrics", "faster_coco_eval", "matplotlib", "mpl_toolkits", "gradio", "onnx", "openvino")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.inspect import SplitReport, inspect_dataset
 from cyclemlp.errors import DataError
 
 WriteDataset = Callable[..., Path]
@@ -17,6 +17,7 @@ def test_counts_of_a_sound_data_set(write_dataset: WriteDataset) -> None:
     assert report.problems == ()
     assert report.classes == ("ground", "water")
     train = report.splits["train"]
+    assert isinstance(train, SplitReport)
     assert (train.images, train.pixels) == (2, 2 * 32 * 48)
     assert train.class_pixels == {"ground": 2 * 22 * 48, "water": 2 * 8 * 48}
     assert train.ignored_pixels == 2 * 2 * 48
