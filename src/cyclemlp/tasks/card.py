@@ -141,7 +141,8 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
     """
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with whole_file(folder / WEIGHTS_NAME) as part:
-        safetensors.torch.save_file(state, part, metadata={"format": "pt"})
+        # By way of bytes, so that a full disk is the plain OSError the command line knows.
+        part.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
     versions = {package: version(package) for package in ("cyclemlp", "torch", "timm")}
     write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions).to_dict())
 
