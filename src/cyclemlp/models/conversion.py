@@ -1,11 +1,12 @@
 """Weight files from the authors' layout into ours and back; which model a file belongs to is read from its shapes."""
 
+import io
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError, ConfigError
@@ -43,12 +44,21 @@ def convert(
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     with whole_file(target) as part:
-        if to == "authors":
-            torch.save({"model": theirs}, part)
-        else:
-            contiguous = {key: value.contiguous() for key, value in weights.items()}
-            save_file(contiguous, part, metadata={"format": "pt", "architecture": name})
+        # By way of bytes, so that a full disk is the plain OSError the command line knows.
+        part.write_bytes(_torch_bytes(theirs) if to == "authors" else _safetensors_bytes(weights, name))
     return name
+
+
+def _torch_bytes(weights: StateDict) -> bytes:
+    content = io.BytesIO()
+    torch.save({"model": dict(weights)}, content)
+    return content.getvalue()
+
+
+def _safetensors_bytes(weights: StateDict, name: str) -> bytes:
+    contiguous = {key: value.contiguous() for key, value in weights.items()}
+    content: bytes = save(contiguous, metadata={"format": "pt", "architecture": name})
+    return content
 
 
 def _in_our_names(given: StateDict, model: str | None, stepsize: int) -> tuple[str, dict[str, Tensor]]:
