@@ -1,6 +1,7 @@
 """CycleMLP: vision backbones made only of MLPs, for masks, boxes and labels at any image size.
 
-Importing this package registers every model with timm, so `timm.create_model("cyclemlp_b1")` works afterwards.
+Importing this package registers every model with timm, so `timm.create_model("cyclemlp_b1")` works afterwards. Where
+torch is not installed, nothing is registered, and exported files still predict.
 """
 
 import sys
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
     from cyclemlp.ops.cycle_fc import CycleFC as CycleFC
 
 if "_cyclemlp_launcher" not in sys.modules:  # the command line imports the models where a command needs them
-    from cyclemlp import models as models
-    from cyclemlp import ops as ops
+    try:
+        import torch as _torch  # noqa: F401
+    except ModuleNotFoundError as _error:
+        if _error.name != "torch":  # torch is there and broken
+            raise
+    else:
+        from cyclemlp import models as models
+        from cyclemlp import ops as ops
 
 __all__ = [
     "CheckpointError",

@@ -20,7 +20,7 @@ class BrightestChannel(nn.Module):
 @pytest.fixture
 def predictor() -> Predictor:
     card = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", classes=("red", "green", "blue"))
-    return Predictor(BrightestChannel(), card, device="cpu")
+    return Predictor.of_model(BrightestChannel(), card, device="cpu")
 
 
 def write_pair(folder: Path, name: str, predicted: list[list[int]], labels: list[list[int]]) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import cyclemlp
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
-from cyclemlp.inference import predictor as predictor_module
+from cyclemlp.inference import segmentation
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 
@@ -28,7 +28,7 @@ class BrightestChannel(nn.Module):
 
 @pytest.fixture
 def predictor() -> Predictor:
-    return Predictor(BrightestChannel(), CARD, device="cpu")
+    return Predictor.of_model(BrightestChannel(), CARD, device="cpu")
 
 
 def stripes(height: int = 40, width: int = 60) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
@@ -77,17 +77,17 @@ def test_grey_and_transparent_pictures(predictor: Predictor) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 31), (17, 2), (31, 31), (3, 500), (700, 2)])
 def test_any_size_through_the_real_network(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    real = Predictor(build_model(CARD), CARD, device="cpu")
+    real = Predictor.of_model(build_model(CARD), CARD, device="cpu")
     result = real.predict(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
     assert result.mask.shape == size
     assert sum(result.shares.values()) == pytest.approx(1)
 
 
 def test_large_image_goes_through_windows(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor_module, "MAX_WHOLE_PIXELS", 40 * 60)
-    monkeypatch.setattr(predictor_module, "LARGE_IMAGE_WINDOW", 32)
-    assert predictor._tiling(40, 60).window is None
-    assert predictor._tiling(41, 60).window == 32
+    monkeypatch.setattr(segmentation, "MAX_WHOLE_PIXELS", 40 * 60)
+    monkeypatch.setattr(segmentation, "LARGE_IMAGE_WINDOW", 32)
+    assert segmentation.choose_tiling(CARD, 40, 60).window is None
+    assert segmentation.choose_tiling(CARD, 41, 60).window == 32
     assert np.array_equal(predictor.predict(stripes(90, 60)).mask, stripes(90, 60).argmax(2))
 
 
@@ -96,7 +96,7 @@ def test_saved_model_predicts_the_same(tmp_path: Path) -> None:
     model = build_model(CARD)
     save_model(tmp_path, model, CARD)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    before = Predictor(model, CARD, device="cpu").predict(image)
+    before = Predictor.of_model(model, CARD, device="cpu").predict(image)
     after = cyclemlp.Predictor.load(tmp_path, device="cpu").predict(image)
     assert np.array_equal(before.mask, after.mask)
 
@@ -109,7 +109,7 @@ def test_folder_that_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_unusable_device_is_named(device: str) -> None:
     with pytest.raises(ConfigError, match=rf"device '{device}' is not usable here: allowed are auto, .*cpu"):
-        Predictor(BrightestChannel(), CARD, device=device)
+        Predictor.of_model(BrightestChannel(), CARD, device=device)
 
 
 @pytest.mark.parametrize(

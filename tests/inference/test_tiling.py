@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.inference.tiling import MIN_EDGE, Tiling, logit_strips, predict_classes, predict_logits
 
 SIZES = [(1, 1), (1, 31), (31, 5), (32, 32), (33, 95), (64, 200), (150, 40), (7, 400)]
@@ -9,6 +11,12 @@ SIZES = [(1, 1), (1, 31), (31, 5), (32, 32), (33, 95), (64, 200), (150, 40), (7,
 
 def random_image(height: int, width: int, images: int = 1) -> Tensor:
     return torch.randn(images, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+
+
+def on_arrays(network: nn.Module, windows: FloatArray) -> FloatArray:
+    with torch.no_grad():
+        logits: FloatArray = network(torch.from_numpy(windows)).numpy()
+    return logits
 
 
 class Pointwise(nn.Module):
@@ -74,9 +82,14 @@ def test_padding_of_windows_fades_out() -> None:
 def test_classes_are_the_most_likely_ones(size: tuple[int, int]) -> None:
     images = random_image(*size)
     network = nn.Conv2d(3, 7, 3, padding=1).eval()
-    classes = predict_classes(network, images, Tiling(48))
-    assert classes.dtype == torch.uint8
-    assert torch.equal(classes.long(), predict_logits(network, images, 48).argmax(1))
+    classes = predict_classes(lambda windows: on_arrays(network, windows), images.numpy(), Tiling(48))
+    assert classes.dtype == np.uint8
+    assert np.array_equal(classes, predict_logits(network, images, 48).argmax(1).numpy())
+
+
+def test_of_equally_likely_classes_the_first_wins() -> None:
+    logits = np.array([1, 3, 3, 2], dtype=np.float32).reshape(1, 4, 1, 1)
+    assert predict_classes(lambda windows: logits + 0 * windows[:, :1], np.zeros((1, 1, 40, 40)), Tiling()).max() == 1
 
 
 def test_small_images_reach_the_network_padded() -> None:
@@ -99,7 +112,8 @@ def test_odd_input_scale_keeps_the_size() -> None:
 
 
 def test_strips_cover_the_image_from_top_to_bottom() -> None:
-    strips = list(logit_strips(Pointwise(), random_image(100, 40), Tiling(32)))
+    network = Pointwise()
+    strips = list(logit_strips(lambda w: on_arrays(network, w), random_image(100, 40).numpy(), Tiling(32)))
     assert len(strips) > 1
     assert sum(strip.shape[2] for strip in strips) == 100
     assert max(strip.shape[2] for strip in strips) <= 32

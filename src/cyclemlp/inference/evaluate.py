@@ -1,23 +1,30 @@
 """Scores of a predictor on a labelled split, counted exactly over whole images."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tqdm import tqdm
 
 from cyclemlp.data.images import read_mask
 from cyclemlp.data.masks import MaskSplit
-from cyclemlp.errors import DataError
+from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.segmentation import ConfusionMatrix, SegmentationMetrics
+
+if TYPE_CHECKING:
+    from cyclemlp.tasks.segmentation import ConfusionMatrix, SegmentationMetrics
 
 
-def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> SegmentationMetrics:
+def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> "SegmentationMetrics":
     """IoU per class, mIoU and pixel accuracy over all pixels of `split`, with a progress bar.
 
     Raises DataError, naming the file, for an unreadable image or mask, a mask of another size than its image,
-    and a mask value that is no class. No image is ever skipped.
+    and a mask value that is no class; ConfigError where torch is not installed. No image is ever skipped.
     """
+    try:
+        from cyclemlp.tasks.segmentation import ConfusionMatrix
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"scores are counted by {error.name}, which is not installed: pip install torch") from error
+
     classes = predictor.card.classes
     confusion = ConfusionMatrix(len(classes))
     pairs = list(zip(split.images, split.masks, strict=True))
@@ -26,7 +33,9 @@ def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> Segmentatio
     return confusion.metrics(classes)
 
 
-def _count(confusion: ConfusionMatrix, predictor: Predictor, image: Path, mask: Path) -> None:
+def _count(confusion: "ConfusionMatrix", predictor: Predictor, image: Path, mask: Path) -> None:
+    import torch
+
     target = read_mask(mask)
     prediction = predictor.predict(image, progress=True).mask
     if target.shape != prediction.shape:

@@ -1,31 +1,40 @@
-"""From images to masks: one object that knows its model, its preprocessing and its device."""
+"""From images to results: one object that knows its network, its preprocessing and what the outputs mean."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from types import MappingProxyType
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor, nn
 
 from cyclemlp.data.images import read_image
-from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.inference.networks import Network
 from cyclemlp.inference.results import SegmentationResult
-from cyclemlp.inference.tiling import Tiling, predict_classes
-from cyclemlp.tasks.card import ModelCard, load_model
+from cyclemlp.inference.segmentation import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WINDOW
+from cyclemlp.inference.segmentation import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
+from cyclemlp.inference.segmentation import segment
+from cyclemlp.tasks.card import ModelCard
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ImageInput = Path | str | npt.NDArray[np.uint8] | Image.Image
 
-# Larger images go through windows even where the card asks for whole ones: 8 million network pixels need
-# gigabytes of memory, and the need grows with the image.
-MAX_WHOLE_PIXELS = 2**23
-LARGE_IMAGE_WINDOW = 1024
+Decoder = Callable[[Network, ModelCard, npt.NDArray[np.uint8], bool], SegmentationResult]
+"""From network, card, image (H, W, C) and whether to show progress to the result of a task."""
+
+DECODERS: Mapping[str, Decoder] = MappingProxyType({"segmentation": segment})
+
+CPU_ONLY = (".onnx", ".xml")
+"""Suffixes of exported files that run on the CPU, and without torch."""
+EXPORTED = (*CPU_ONLY, ".pt2")
 
 
 class Predictor:
-    """Predicts masks with a trained network.
+    """Predicts with a trained network: a checkpoint, or a file that `cyclemlp export` has written.
 
         predictor = cyclemlp.Predictor.load("demo/run")
         result = predictor.predict("photo.jpg")
@@ -34,22 +43,27 @@ class Predictor:
     Images may have any size. Results do not depend on which images are given together.
     """
 
-    def __init__(self, model: nn.Module, card: ModelCard, device: str = "auto") -> None:
-        """Use `model`, which the card describes, on `device`: auto, cpu, cuda, cuda:1, mps."""
+    def __init__(self, network: Network, card: ModelCard) -> None:
+        """Use `network`, which the card describes."""
         self.card = card
-        self.device = choose_device(device)
-        self._network = _inference_form(model).to(self.device)
-        self._mean = torch.tensor(card.mean, device=self.device).view(-1, 1, 1) * 255
-        self._std = torch.tensor(card.std, device=self.device).view(-1, 1, 1) * 255
+        self._network = network
+        self._decode = DECODERS[card.task]
+
+    @classmethod
+    def of_model(cls, model: "nn.Module", card: ModelCard, device: str = "auto") -> "Predictor":
+        """The predictor of a torch model on `device`: auto, cpu, cuda, cuda:1, mps. Raises ConfigError."""
+        from cyclemlp.inference.torch_network import network_of
+
+        return cls(network_of(model, device), card)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> "Predictor":
-        """The predictor of a run folder or of a `model.safetensors` with `model.json` beside it.
+        """The predictor of a run folder, a `model.safetensors` with `model.json` beside it, or an exported file.
 
-        Raises CheckpointError where `path` is no such thing, ConfigError for an unusable device.
+        ONNX (`.onnx`) and OpenVINO (`.xml` with its `.bin`) need no torch. Raises CheckpointError where `path`
+        is no such thing or torch is needed but not installed, ConfigError for an unusable device.
         """
-        model, card = load_model(Path(path))
-        return cls(model, card, device)
+        return cls(*_load(Path(path), device))
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is itself a sequence of str
@@ -62,7 +76,7 @@ class Predictor:
     def predict(
         self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False
     ) -> SegmentationResult | list[SegmentationResult]:
-        """The class of every pixel of one image (one result) or of several (a list of results).
+        """The result for one image, or a list of results for several.
 
         An image is a path, an array (H, W, 3) or (H, W) uint8, or a Pillow image; orientation tags are
         applied. `progress` shows a bar for images that take long. Raises DataError for an unusable image.
@@ -72,44 +86,37 @@ class Predictor:
         return [self._predict_one(image, progress) for image in images]
 
     def _predict_one(self, image: ImageInput, progress: bool) -> SegmentationResult:
-        pixels = as_array(image, self.card.in_chans)
-        batch = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
-        classes = predict_classes(self._normalised, batch, self._tiling(*pixels.shape[:2]), progress=progress)
-        return SegmentationResult(classes[0].numpy(), self.card.classes, pixels)
-
-    def _normalised(self, windows: Tensor) -> Tensor:
-        """The network on windows (N, C, H, W) of values 0 to 255."""
-        logits: Tensor = self._network((windows.to(self.device) - self._mean) / self._std)
-        return logits
-
-    def _tiling(self, height: int, width: int) -> Tiling:
-        window, scale = self.card.window, self.card.input_scale
-        if window is None and height * width * scale**2 > MAX_WHOLE_PIXELS:
-            window = LARGE_IMAGE_WINDOW
-        return Tiling(window, input_scale=scale)
+        return self._decode(self._network, self.card, as_array(image, self.card.in_chans), progress)
 
 
-def _inference_form(model: nn.Module) -> nn.Module:
-    """The network as it is run for prediction: the one place where a faster exact form takes its place."""
-    return model.eval()
+def _load(path: Path, device: str) -> tuple[Network, ModelCard]:
+    suffix = path.suffix.lower()
+    if suffix not in EXPORTED or path.is_dir():
+        return _load_with_torch(path, device)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: give a file written by `cyclemlp export`")
+    if suffix == ".pt2":
+        return _load_with_torch(path, device)
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"device {device!r}: {suffix} files run on cpu here; for another device use the checkpoint")
+    if suffix == ".onnx":
+        from cyclemlp.inference.onnx_network import load_onnx
+
+        return load_onnx(path)
+    from cyclemlp.inference.openvino_network import load_openvino
+
+    return load_openvino(path)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a GPU where there is one. Raises ConfigError."""
-    usable = ["cpu"]
-    if torch.cuda.is_available():
-        usable.insert(0, "cuda")
-    elif torch.backends.mps.is_available():
-        usable.insert(0, "mps")
-    if name == "auto":
-        return torch.device(usable[0])
+def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in usable or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ConfigError(f"device {name!r} is not usable here: allowed are auto, {', '.join(usable)}")
-    return device
+        from cyclemlp.inference.torch_network import load_checkpoint, load_pt2
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"{path} needs {error.name}, which is not installed: pip install torch torchvision timm, or use a file"
+            " that `cyclemlp export` wrote with --format onnx or openvino"
+        ) from error
+    return (load_pt2 if path.suffix.lower() == ".pt2" else load_checkpoint)(path, device)
 
 
 def as_array(image: ImageInput, channels: int) -> npt.NDArray[np.uint8]:

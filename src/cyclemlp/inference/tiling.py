@@ -3,18 +3,27 @@
 A window slides over the image row by row. Windows overlap and their logits are blended with weights that
 fall smoothly to nothing at the window's border, where a network knows its surroundings least. Rows are handed
 out as soon as no later window touches them.
+
+Everything here is numpy: a network is anything that maps arrays to arrays, so that exported files are used in the
+same way as torch's networks, and without torch.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-Network = Callable[[Tensor], Tensor]
+from cyclemlp.inference.resampling import FloatArray, resize_bilinear
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DenseNetwork = Callable[[FloatArray], FloatArray]
+"""From images (N, C, H, W) to logits (N, K, H, W)."""
 
 MIN_EDGE = 32  # the stride of a backbone's last stage: smaller inputs are padded
 OVERLAP = 64
@@ -55,46 +64,66 @@ class _Cut:
 
     start: int
     stop: int
-    weights: Tensor
+    weights: FloatArray
 
 
 def predict_logits(
-    network: Network,
-    images: Tensor,
+    network: Callable[["Tensor"], "Tensor"],
+    images: "Tensor",
     window: int | None = None,
     overlap: int = OVERLAP,
     *,
     input_scale: float = 1.0,
     progress: bool = False,
-) -> Tensor:
-    """Logits of whole images, (N, K, H, W) float32 on the CPU, from a network that maps NCHW to N K H W.
+) -> "Tensor":
+    """Logits of whole images, (N, K, H, W) float32 on the CPU, from a torch network that maps NCHW to N K H W.
 
     `images` (N, C, H, W) of any dtype and any size from 1 x 1; the network gets float32 on the same device,
     at least 32 pixels in each direction. Equal to one plain pass where a window covers the image.
     """
+    import torch
+
+    def on_arrays(windows: FloatArray) -> FloatArray:
+        logits: FloatArray = network(torch.from_numpy(windows).to(images.device)).float().cpu().numpy()
+        return logits
+
     tiling = Tiling(window, overlap, input_scale)
-    return torch.cat(list(logit_strips(network, images, tiling, progress=progress)), dim=2)
+    with torch.no_grad():
+        strips = list(logit_strips(on_arrays, images.float().cpu().numpy(), tiling, progress=progress))
+    return torch.from_numpy(np.concatenate(strips, axis=2))
 
 
-def predict_classes(network: Network, images: Tensor, tiling: Tiling, *, progress: bool = False) -> Tensor:
-    """The most likely class of every pixel, (N, H, W) uint8 on the CPU; otherwise as `predict_logits`.
+def predict_classes(
+    network: DenseNetwork, images: npt.NDArray[Any], tiling: Tiling, *, progress: bool = False
+) -> npt.NDArray[np.uint8]:
+    """The most likely class of every pixel, (N, H, W), of images (N, C, H, W) of any type and size.
 
-    Logits of one row of windows are held at a time, so many classes on a large image fit in memory.
+    The network gets float32, at least 32 pixels in each direction. Logits of one row of windows are held at a
+    time, so many classes on a large image fit in memory.
     """
     strips = logit_strips(network, images, tiling, progress=progress)
-    return torch.cat(list(map(_most_likely, strips)), dim=1)  # map keeps no strip alive
+    return np.concatenate(list(map(_most_likely, strips)), axis=1)  # map keeps no strip alive
 
 
-def _most_likely(logits: Tensor) -> Tensor:
-    return logits.argmax(1).to(torch.uint8)
+def _most_likely(logits: FloatArray) -> npt.NDArray[np.uint8]:
+    """Class by class over whole maps: numpy's argmax along the second axis is several times slower."""
+    best = logits[:, 0].copy()
+    classes = np.zeros(best.shape, dtype=np.uint8)
+    for index in range(1, logits.shape[1]):
+        better = logits[:, index] > best
+        np.copyto(best, logits[:, index], where=better)
+        classes[better] = index
+    return classes
 
 
-def logit_strips(network: Network, images: Tensor, tiling: Tiling, *, progress: bool = False) -> Iterator[Tensor]:
-    """The logits of `images` from top to bottom, as strips (N, K, rows, W) float32 on the CPU."""
+def logit_strips(
+    network: DenseNetwork, images: npt.NDArray[Any], tiling: Tiling, *, progress: bool = False
+) -> Iterator[FloatArray]:
+    """The logits of `images` from top to bottom, as strips (N, K, rows, W)."""
     height, width = images.shape[-2:]
     rows, columns = tiling.cuts(height), tiling.cuts(width)
     total = len(rows) * len(columns)
-    unfinished: Tensor | None = None
+    unfinished: FloatArray | None = None
     # The delay keeps short work silent; disable=None keeps everything silent where nobody watches.
     with tqdm(total=total, unit="window", leave=False, delay=2, disable=None if progress else True) as bar:
         for row, after in zip(rows, [*rows[1:], None], strict=True):
@@ -102,7 +131,7 @@ def logit_strips(network: Network, images: Tensor, tiling: Tiling, *, progress: 
             if unfinished is not None:
                 band[:, :, : unfinished.shape[2]] += unfinished
             finished = (after.start if after else row.stop) - row.start
-            strip, unfinished = band[:, :, :finished], band[:, :, finished:].clone()
+            strip, unfinished = band[:, :, :finished], band[:, :, finished:].copy()
             del band
             yield strip
             del strip  # so that the last band is gone before the next one is made
@@ -111,53 +140,50 @@ def logit_strips(network: Network, images: Tensor, tiling: Tiling, *, progress: 
 def _cuts(length: int, edge: int, overlap: int) -> list[_Cut]:
     """Positions of a window of constant size, evenly spread, the last one ending where the axis ends."""
     if edge >= length:
-        return [_Cut(0, length, torch.ones(length))]
+        return [_Cut(0, length, np.ones(length, dtype=np.float32))]
     steps = math.ceil((length - edge) / (edge - overlap))
     starts = [round(i * (length - edge) / steps) for i in range(steps + 1)]
-    ramp = torch.sin((torch.arange(edge, dtype=torch.float64) + 0.5) * (math.pi / edge)) ** 2
-    total = torch.zeros(length, dtype=torch.float64)
+    ramp = np.sin((np.arange(edge) + 0.5) * (math.pi / edge)) ** 2
+    total = np.zeros(length)
     for start in starts:
         total[start : start + edge] += ramp
-    return [_Cut(s, s + edge, (ramp / total[s : s + edge]).float()) for s in starts]
+    return [_Cut(s, s + edge, (ramp / total[s : s + edge]).astype(np.float32)) for s in starts]
 
 
 def _band(
-    network: Network,
-    images: Tensor,
+    network: DenseNetwork,
+    images: npt.NDArray[Any],
     row: _Cut,
     columns: Sequence[_Cut],
     tiling: Tiling,
     advance: Callable[[int], object],
-) -> Tensor:
+) -> FloatArray:
     """Weighted logits of one row of windows, (N, K, rows, W)."""
     edges = (row.stop - row.start, columns[0].stop - columns[0].start)
     pixels = images.shape[0] * edges[0] * edges[1] * tiling.input_scale**2
     together = max(1, int(PIXELS_PER_PASS / pixels))
-    band: Tensor | None = None
+    band: FloatArray | None = None
     for first in range(0, len(columns), together):
         group = columns[first : first + together]
-        windows = torch.cat([images[:, :, row.start : row.stop, c.start : c.stop] for c in group])
-        logits = _window_logits(network, windows.float(), tiling.input_scale)
+        windows = np.concatenate([images[:, :, row.start : row.stop, c.start : c.stop] for c in group])
+        logits = _window_logits(network, windows.astype(np.float32, copy=False), tiling.input_scale)
         if band is None:
-            band = torch.zeros(images.shape[0], logits.shape[1], edges[0], images.shape[-1])
-        for cut, part in zip(group, logits.chunk(len(group)), strict=True):
-            band[..., cut.start : cut.stop].addcmul_(part, row.weights[:, None] * cut.weights)
+            shape = (images.shape[0], logits.shape[1], edges[0], images.shape[-1])
+            band = np.zeros(shape, dtype=np.float32)
+        for cut, part in zip(group, np.split(logits, len(group)), strict=True):
+            band[..., cut.start : cut.stop] += part * (row.weights[:, None] * cut.weights)
         advance(len(group))
     assert band is not None  # there is always a column
     return band
 
 
-@torch.no_grad()
-def _window_logits(network: Network, windows: Tensor, input_scale: float) -> Tensor:
-    """Logits at the size of `windows`, on the CPU, from a network that sees them enlarged and padded."""
+def _window_logits(network: DenseNetwork, windows: FloatArray, input_scale: float) -> FloatArray:
+    """Logits at the size of `windows` from a network that sees them enlarged and padded."""
     height, width = windows.shape[-2:]
     enlarged = (max(1, round(height * input_scale)), max(1, round(width * input_scale)))
-    if enlarged != (height, width):
-        windows = F.interpolate(windows, enlarged, mode="bilinear", align_corners=False)
-    padding = [max(0, MIN_EDGE - edge) for edge in enlarged]
-    if any(padding):
-        windows = F.pad(windows, (0, padding[1], 0, padding[0]), mode="replicate")
-    logits = network(windows)[..., : enlarged[0], : enlarged[1]].float()
-    if enlarged != (height, width):
-        logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-    return logits.cpu()
+    windows = resize_bilinear(windows, *enlarged)
+    down, right = (max(0, MIN_EDGE - edge) for edge in enlarged)
+    if down or right:
+        windows = np.pad(windows, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
+    logits = network(windows)[..., : enlarged[0], : enlarged[1]]
+    return resize_bilinear(logits, height, width)

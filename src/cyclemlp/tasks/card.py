@@ -10,17 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import whole_file, write_json
-from cyclemlp.heads.segmentation import build_segmentation_model
+
+if TYPE_CHECKING:  # cards are read where torch is not installed, too
+    from torch import Tensor, nn
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
@@ -28,6 +24,7 @@ FORMAT = 1
 TASKS = ("segmentation",)
 MAX_CLASSES = 255  # 255 itself is the value of ignored pixels in a mask
 MIN_HEAD_WIDTH = 8
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIN_WINDOW = 32  # the stride of a backbone's last stage
 
 
@@ -47,9 +44,9 @@ class ModelCard:
     """Channels of the head; None for the paper's."""
     in_chans: int = 3
     """Channels of an image."""
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    mean: tuple[float, ...] = IMAGENET_MEAN
     """Subtracted from each channel, in units of the full range (0 to 1)."""
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    std: tuple[float, ...] = IMAGENET_STD
     """Each channel is divided by it after the subtraction."""
     input_scale: float = 1.0
     """Factor by which an image is enlarged before the network; its outputs are resized back."""
@@ -124,21 +121,25 @@ def _require(condition: bool, complaint: str) -> None:
         raise CheckpointError(f"model card: {complaint}")
 
 
-def build_model(card: ModelCard) -> nn.Module:
+def build_model(card: ModelCard) -> "nn.Module":
     """The network the card describes, with random weights.
 
     Raises ConfigError where this installation knows no such backbone or head.
     """
+    from cyclemlp.heads.segmentation import build_segmentation_model
+
     return build_segmentation_model(
         card.model, card.head, len(card.classes), head_width=card.head_width, in_chans=card.in_chans
     )
 
 
-def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
+def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
     """Write the weights as safetensors and the card as JSON into `folder`, each whole or not at all.
 
     The versions of cyclemlp, torch and timm are recorded in the written card.
     """
+    import safetensors.torch
+
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with whole_file(folder / WEIGHTS_NAME) as part:
         # By way of bytes, so that a full disk is the plain OSError the command line knows.
@@ -147,7 +148,7 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
     write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions).to_dict())
 
 
-def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
+def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
     """The network and card from a run folder or a `model.safetensors` file with `model.json` beside it.
 
     The network comes on the CPU in evaluation mode. Raises CheckpointError where `path` is no such thing, or
@@ -194,14 +195,17 @@ def _find(path: Path) -> tuple[Path, Path]:
     return weights, card
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> "dict[str, Tensor]":
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     try:
         return dict(safetensors.torch.load_file(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}; copy it again") from error
 
 
-def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def _load_strictly(model: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
     """Load all of `state` or nothing; the library's own check loads what fits before it complains."""
     own = model.state_dict()
     complaints = {
@@ -216,6 +220,8 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], path: Path) ->
     found = "; ".join(f"{what}: {_shortened(keys)}" for what, keys in complaints.items() if keys)
     if found:
         raise CheckpointError(f"{path} does not fit its {CARD_NAME}: {found}; nothing was loaded")
+    import torch
+
     with torch.no_grad():
         model.load_state_dict(state, strict=True)
 
