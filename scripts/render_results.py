@@ -29,7 +29,20 @@ def demo(result: dict[str, Any]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"demo": demo}
+def bench_op(result: dict[str, Any]) -> str:
+    """CycleFC against the authors' deformable convolution and a plain linear layer, forward."""
+    rows = []
+    for case in result["cases"]:
+        if case["pass"] != "forward":
+            continue
+        medians = [f"{1e3 * operator['median_s']:.2f}" for operator in case["operators"].values()]
+        ratios = [case["times_faster_than_deform_conv2d"], case["time_over_linear"]]
+        rows.append(["x".join(map(str, case["shape_nhwc"])), *medians, *(f"{r:.1f}" if r else "-" for r in ratios)])
+    head = ["input (NHWC)", "CycleFC, ms", "deform_conv2d, ms", "linear, ms", "deform / ours", "ours / linear"]
+    return f"{_table(head, rows)}\n\n{source(result)}"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"demo": demo, "bench-op": bench_op}
 
 
 def source(result: dict[str, Any]) -> str:
@@ -37,7 +50,7 @@ def source(result: dict[str, Any]) -> str:
     made = result["environment"]
     versions = made["versions"]
     return (
-        f"*Trained by us: `{made['command']}` at commit {made['commit']}, {made['date'][:10]}, {made['processor']}, "
+        f"*Measured by us: `{made['command']}` at commit {made['commit']}, {made['date'][:10]}, {made['processor']}, "
         f"{made['threads']} threads, torch {versions['torch']}.*"
     )
 
