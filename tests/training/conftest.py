@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cyclemlp.training import trainer as trainer_module
+from cyclemlp.training import segmentation as segmentation_module
 from cyclemlp.training.config import Length, Machine, Optimisation, Recording, SegmentationConfig
 
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=np.uint8)
@@ -50,7 +50,7 @@ def small_network(
 
 @pytest.fixture
 def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "build_segmentation_model", small_network)
+    monkeypatch.setattr(segmentation_module, "build_segmentation_model", small_network)
 
 
 @pytest.fixture

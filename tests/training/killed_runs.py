@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from cyclemlp.files import whole_file
 from cyclemlp.training import loop
-from cyclemlp.training import trainer as trainer_module
+from cyclemlp.training import segmentation as segmentation_module
 from cyclemlp.training.callbacks import LAST
 from cyclemlp.training.config import Augmentation, Length, Loss, Machine, Optimisation, Recording, SegmentationConfig
-from cyclemlp.training.module import SegmentationModule
+from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.stopping import TrainingStopped
 
 STOPPED = 3
@@ -63,15 +63,15 @@ def configure(run: dict[str, Any]) -> SegmentationConfig:
 
 def kill_in_step(step: int, signum: int) -> None:
     """Half of the step is done then: the loss is computed, the weights are not yet moved."""
-    usual = SegmentationModule.training_step
+    usual = TrainingModule.training_step
 
-    def training_step(self: SegmentationModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self: TrainingModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = usual(self, batch, batch_idx)
         if self.global_step == step:
             os.kill(os.getpid(), signum)
         return loss
 
-    patch.object(SegmentationModule, "training_step", training_step).start()
+    patch.object(TrainingModule, "training_step", training_step).start()
 
 
 def kill_while_writing(number: int) -> None:
@@ -98,10 +98,10 @@ def main(run: dict[str, Any]) -> int:
     if "kill_while_writing" in run:
         kill_while_writing(run["kill_while_writing"])
     patch.object(
-        trainer_module, "build_segmentation_model", lambda _b, _h, classes, **_: RandomNetwork(classes)
+        segmentation_module, "build_segmentation_model", lambda _b, _h, classes, **_: RandomNetwork(classes)
     ).start()
     try:
-        trainer_module.train_segmentation(configure(run))
+        segmentation_module.train_segmentation(configure(run))
     except TrainingStopped:
         return STOPPED
     return 0

@@ -3,7 +3,9 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +18,10 @@ from cyclemlp.tasks.card import read_card
 from cyclemlp.training import module as module_module
 from cyclemlp.training.callbacks import LossError
 from cyclemlp.training.config import Length, Loss, Machine, Optimisation, SegmentationConfig
-from cyclemlp.training.module import SegmentationModule
+from cyclemlp.training.groups import decay_groups
+from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.schedule import Clock
-from cyclemlp.training.trainer import train_segmentation
+from cyclemlp.training.segmentation import SegmentationLoss, train_segmentation
 
 Configured = Callable[..., SegmentationConfig]
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -106,9 +109,14 @@ def test_time_ends_a_run_with_the_learning_rate_at_its_end(
     assert float(found[-1]["seconds"]) >= 3.0
 
 
+def a_module(model: nn.Module, config: SegmentationConfig) -> TrainingModule:
+    groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
+    return TrainingModule(model, SegmentationLoss(), config, 9, groups=groups)
+
+
 def test_the_average_follows_the_weights_and_short_runs_forget_faster(configured: Configured) -> None:
     torch.manual_seed(0)
-    module = SegmentationModule(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), configured(), total_steps=9)
+    module = a_module(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), configured())
     assert module.averaged is not None
     live, averaged = dict(module.model.state_dict()), module.averaged.module.state_dict()
     for value in (1.0, 2.0):
@@ -125,7 +133,7 @@ def test_the_average_follows_the_weights_and_short_runs_forget_faster(configured
 
 def test_norms_and_biases_are_not_decayed(configured: Configured) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    module = SegmentationModule(model, configured(), total_steps=9)
+    module = a_module(model, configured())
     groups = module.configure_optimizers().param_groups
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(model[0].weight)}
@@ -140,14 +148,14 @@ def test_without_an_average_the_weights_themselves_are_kept(configured: Configur
 
 
 def test_class_weights_come_from_the_masks(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor | None] = []
-    usual = SegmentationModule.training_step
+    seen: list[Any] = []
+    usual = TrainingModule.training_step
 
-    def training_step(self: SegmentationModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        seen.append(self.class_weights)
+    def training_step(self: TrainingModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        seen.append(self.loss.class_weights)
         return usual(self, batch, batch_idx)
 
-    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
     train_segmentation(configured(steps=1, loss=Loss(class_weights="inverse")))
     assert seen[0] is not None
     assert seen[0].shape == (3,)
@@ -155,15 +163,15 @@ def test_class_weights_come_from_the_masks(configured: Configured, monkeypatch: 
 
 
 def make_loss_infinite_in(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = SegmentationModule.training_step
+    usual = TrainingModule.training_step
 
-    def training_step(self: SegmentationModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self: TrainingModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = usual(self, batch, batch_idx)
         bad = loss * float("inf") if self.global_step + 1 == step else loss
         self.losses["loss"] = bad.detach()
         return bad
 
-    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+    monkeypatch.setattr(TrainingModule, "training_step", training_step)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
@@ -184,14 +192,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_weights_that_are_not_finite_are_never_saved(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = SegmentationModule.optimizer_step
+    usual = TrainingModule.optimizer_step
 
-    def optimizer_step(self: SegmentationModule, *args: object, **kwargs: object) -> None:
+    def optimizer_step(self: TrainingModule, *args: object, **kwargs: object) -> None:
         usual(self, *args, **kwargs)
         if self.global_step == 2:
             next(self.model.parameters()).data.fill_(float("nan"))
 
-    monkeypatch.setattr(SegmentationModule, "optimizer_step", optimizer_step)
+    monkeypatch.setattr(TrainingModule, "optimizer_step", optimizer_step)
     config = configured(steps=6)
     config = replace(config, recording=replace(config.recording, checkpoint_every=1, evaluations=1))
     with pytest.raises(LossError, match="the weights after step 3 are not finite"):

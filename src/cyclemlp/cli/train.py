@@ -107,7 +107,7 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
     from cyclemlp.inference.evaluate import evaluate_segmentation
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.training.report import write_report
-    from cyclemlp.training.trainer import train_segmentation
+    from cyclemlp.training.segmentation import train_segmentation
 
     def evaluate(run_dir: Path) -> "SegmentationMetrics":
         return evaluate_segmentation(Predictor.load(run_dir, run.machine.device), split)

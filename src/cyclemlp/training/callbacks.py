@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cyclemlp.errors import UserError
-from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.module import SegmentationModule
+from cyclemlp.tasks.scores import SCORES, metric_columns
+from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.recorder import Recorder
 from cyclemlp.training.stopping import StopRequest, TrainingStopped
+from cyclemlp.training.task import TrainingTask
 
 _logger = logging.getLogger(__name__)
 
@@ -38,18 +39,16 @@ class LossError(UserError):
 class BetweenSteps(Callback):
     """The parts of this module, called in their order after every step."""
 
-    def __init__(
-        self, evaluator: Evaluator, recorder: Recorder | None, stop: StopRequest, images_per_epoch: int
-    ) -> None:
-        self.losses = Losses(recorder, images_per_epoch)
-        self.evaluations = Evaluations(evaluator, recorder, stop)
+    def __init__(self, task: TrainingTask, recorder: Recorder | None, stop: StopRequest) -> None:
+        self.losses = Losses(recorder, len(task.samples))
+        self.evaluations = Evaluations(task, recorder, stop)
         self._checkpoints = Checkpoints(stop)
         self._progress = ProgressLine(self.losses, self.evaluations)
         self._stop = stop
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Start clocks and bar."""
-        module = cast("SegmentationModule", pl_module)
+        module = cast("TrainingModule", pl_module)
         self._stop.install()  # in place of Lightning's handler, which would stop without a checkpoint
         self.losses.restart()
         self._checkpoints.saved_at = time.monotonic()
@@ -64,7 +63,7 @@ class BetweenSteps(Callback):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Everything due after this step. A checkpoint comes after the evaluation, whose outcome it holds."""
-        module = cast("SegmentationModule", pl_module)
+        module = cast("TrainingModule", pl_module)
         self.losses.after_step(module)
         if self.evaluations.is_due(module):
             self.losses.check(module)
@@ -111,7 +110,7 @@ class Losses:
         self.latest = math.nan
         self.images_per_second = math.nan
 
-    def after_step(self, module: SegmentationModule) -> None:
+    def after_step(self, module: TrainingModule) -> None:
         """Take in the losses of a step."""
         step = module.global_step
         for name, value in module.losses.items():
@@ -130,13 +129,13 @@ class Losses:
         first = (self._bad_step < 0) & ~torch.isfinite(loss)
         self._bad_step = torch.where(first, step, self._bad_step)
 
-    def check(self, module: SegmentationModule) -> None:
+    def check(self, module: TrainingModule) -> None:
         """Raise LossError if the loss of any step so far was not finite."""
         step = -1 if self._bad_step is None else int(self._bad_step)
         if step >= 0:
             raise _loss_error(module, f"the loss of step {step} is not finite")
 
-    def _write(self, step: int, module: SegmentationModule) -> None:
+    def _write(self, step: int, module: TrainingModule) -> None:
         images = module.config.optimisation.batch_size * module.trainer.world_size
         means = {name: float(total) / self._steps for name, total in self._sums.items()}
         self.latest = means["loss"]
@@ -156,7 +155,7 @@ class Losses:
         self._sums, self._steps, self._since = {}, 0, time.monotonic()
 
 
-def _loss_error(module: SegmentationModule, what: str) -> LossError:
+def _loss_error(module: TrainingModule, what: str) -> LossError:
     options, run_dir = module.config.optimisation, module.config.out
     advice = f"try a lower --lr (now {options.lr:g}) or a longer --warmup (now {options.warmup:g})"
     if module.trainer.precision not in ("32-true", "64-true"):
@@ -169,8 +168,9 @@ def _loss_error(module: SegmentationModule, what: str) -> LossError:
 class Evaluations:
     """Evaluates at even shares of the run, all but the last time, and keeps the best checkpoint."""
 
-    def __init__(self, evaluator: Evaluator, recorder: Recorder | None, stop: StopRequest) -> None:
-        self._evaluator = evaluator
+    def __init__(self, task: TrainingTask, recorder: Recorder | None, stop: StopRequest) -> None:
+        self._task = task
+        self.score = SCORES[task.card.task].main
         self._recorder = recorder
         self._stop = stop
         self._done = 0
@@ -179,7 +179,7 @@ class Evaluations:
         self.best = -1.0
         self.latest: float | None = None
 
-    def is_due(self, module: SegmentationModule) -> bool:
+    def is_due(self, module: TrainingModule) -> bool:
         """Whether the run has come to its next evaluation, and has the time for it."""
         wanted = module.config.recording.evaluations
         if not self._done < self._reached(module) < wanted:
@@ -192,10 +192,10 @@ class Evaluations:
         return bool(module.trainer.strategy.broadcast(cheap or not self._seconds))
 
     @staticmethod
-    def _reached(module: SegmentationModule) -> int:
+    def _reached(module: TrainingModule) -> int:
         return int(module.progress * module.config.recording.evaluations + 1e-9)
 
-    def run(self, module: SegmentationModule) -> None:
+    def run(self, module: TrainingModule) -> None:
         """Evaluate, unless told to stop meanwhile: then it is made up for when the run continues."""
         started = time.monotonic()
         metrics = self._evaluate(module)
@@ -204,18 +204,18 @@ class Evaluations:
         if metrics is None:
             return
         self._done = self._reached(module)
-        self.latest = metrics["mIoU"]
+        self.latest = metrics[self.score]
         if self._recorder is not None:
-            self._recorder.add(module.global_step, metric_columns(metrics))
+            self._recorder.add(module.global_step, metric_columns(self._task.card.task, metrics))
         if self.latest is not None and self.latest > self.best:
             self.best = self.latest
             _check_weights(module)
             module.trainer.save_checkpoint(module.config.out / "checkpoints" / BEST)
 
-    def _evaluate(self, module: SegmentationModule) -> Metrics | None:
+    def _evaluate(self, module: TrainingModule) -> Metrics | None:
         trainer = module.trainer
         alone = trainer.world_size == 1
-        matrix = self._evaluator.count(
+        counts = self._task.evaluator.count(
             module.result,
             module.device,
             most=module.config.recording.evaluation_images,
@@ -223,12 +223,12 @@ class Evaluations:
             # With several processes one that leaves early would leave the others waiting.
             stop=lambda: alone and self._stop.signum is not None,
         )
-        if matrix is None:
+        if counts is None:
             return None
         if not alone:
-            total = trainer.strategy.reduce(matrix.counts.to(module.device), reduce_op="sum")
-            matrix.counts = torch.as_tensor(total).cpu()
-        return matrix.metrics(self._evaluator.classes)
+            total = trainer.strategy.reduce(counts.counts.to(module.device), reduce_op="sum")
+            counts.counts = torch.as_tensor(total).cpu()
+        return counts.metrics(self._task.card.classes)
 
     def state_dict(self) -> dict[str, Any]:
         """What a continued run needs."""
@@ -241,12 +241,6 @@ class Evaluations:
         self.best, self.latest = state["best"], state["latest"]
 
 
-def metric_columns(metrics: Metrics) -> dict[str, float | None]:
-    """Metrics as columns of metrics.csv: `IoU/class` for each class."""
-    per_class = {f"IoU/{name}": value for name, value in metrics["IoU"].items()}
-    return {"mIoU": metrics["mIoU"], "pixel_accuracy": metrics["pixel_accuracy"], **per_class}
-
-
 class Checkpoints:
     """Keeps `checkpoints/last.ckpt` current: every few steps, or every minute, and at the end."""
 
@@ -254,7 +248,7 @@ class Checkpoints:
         self._stop = stop
         self.saved_at = 0.0
 
-    def is_due(self, module: SegmentationModule) -> bool:
+    def is_due(self, module: TrainingModule) -> bool:
         """Whether it is time for a checkpoint."""
         if module.progress >= 1.0:
             return True
@@ -263,14 +257,14 @@ class Checkpoints:
             return module.global_step % every == 0
         return _any_process(module.trainer, time.monotonic() - self.saved_at >= SECONDS_BETWEEN_CHECKPOINTS)
 
-    def save(self, module: SegmentationModule) -> None:
+    def save(self, module: TrainingModule) -> None:
         """Write it. Raises LossError, and leaves the one before, if a weight is not finite."""
         _check_weights(module)
         module.trainer.save_checkpoint(module.config.out / "checkpoints" / LAST)
         self.saved_at = time.monotonic()
 
 
-def _check_weights(module: SegmentationModule) -> None:
+def _check_weights(module: TrainingModule) -> None:
     """A finite loss can still have an infinite gradient, and the next step's loss would show that too late."""
     finite = torch.stack([torch.isfinite(p).all() for p in module.model.parameters()]).all()
     if not bool(finite):
@@ -283,7 +277,7 @@ def _any_process(trainer: Trainer, mine: bool) -> bool:
 
 
 class ProgressLine:
-    """Loss, mIoU, images per second and time left: a bar on a terminal, elsewhere a line every half minute."""
+    """Loss, score, images per second and time left: a bar on a terminal, elsewhere a line every half minute."""
 
     def __init__(self, losses: Losses, evaluations: Evaluations) -> None:
         self._losses = losses
@@ -292,7 +286,7 @@ class ProgressLine:
         self._line_at = 0.0
         self._began = (0.0, 0.0)
 
-    def start(self, module: SegmentationModule) -> None:
+    def start(self, module: TrainingModule) -> None:
         """Begin to count the time left."""
         self._line_at = time.monotonic()
         self._began = (self._line_at, module.progress)
@@ -300,7 +294,7 @@ class ProgressLine:
             form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
             self._bar = tqdm(total=1000, bar_format=form, file=sys.stderr)
 
-    def after_step(self, module: SegmentationModule) -> None:
+    def after_step(self, module: TrainingModule) -> None:
         """Show where the run stands, if it is time to."""
         now = time.monotonic()
         if self._bar is not None:
@@ -315,7 +309,7 @@ class ProgressLine:
     def _text(self, progress: float, now: float) -> str:
         parts = [f"loss {self._losses.latest:.4f}"] if math.isfinite(self._losses.latest) else []
         if self._evaluations.latest is not None:
-            parts.append(f"mIoU {self._evaluations.latest:.4f}")
+            parts.append(f"{self._evaluations.score} {self._evaluations.latest:.4f}")
         if math.isfinite(self._losses.images_per_second):
             parts.append(f"{self._losses.images_per_second:.1f} img/s")
         began, share = self._began

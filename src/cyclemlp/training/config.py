@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,13 +9,15 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.training.option_checks import at_least_zero, choice, positive, within
 
 DEFAULT_EPOCHS = 50
 DEFAULT_LEAST_STEPS = 3000
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
-def _group(title: str, order: int) -> Parameter:
+def group(title: str, order: int) -> Parameter:
+    """The options of a part of a config stand under this title in --help."""
     return Parameter(name="*", group=Group(title, sort_key=order))
 
 
@@ -34,7 +35,7 @@ class Length:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise ConfigError("--epochs and --steps were both given: give one of them")
-        _positive(self, "epochs", "steps")
+        positive(self, "epochs", "steps")
         if self.max_time is not None:
             parse_duration(self.max_time)
 
@@ -67,7 +68,9 @@ class Optimisation:
     warmup: float = 0.05
     """Share of the run over which the learning rate rises to its peak."""
     schedule: Literal["poly", "cosine"] = "poly"
-    """How the learning rate falls to zero afterwards."""
+    """How the learning rate falls afterwards."""
+    final_lr: float = 0.0
+    """Learning rate at the end of the run, as a share of the peak."""
     clip_norm: float = 1.0
     """Largest gradient norm; 0 does not clip."""
     ema: float = 0.999
@@ -78,12 +81,12 @@ class Optimisation:
     """Number format; auto is bf16-mixed on a GPU that has it, 32-true elsewhere."""
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_size", "lr")
-        _at_least_zero(self, "weight_decay", "clip_norm")
-        _choice(self, "schedule", ("poly", "cosine"))
-        _choice(self, "precision", ("auto", "32-true", "bf16-mixed", "16-mixed"))
-        for name in ("warmup", "ema", "drop_path"):
-            _within(self, name, 0.0, 1.0, upper_open=True)
+        positive(self, "batch_size", "lr")
+        at_least_zero(self, "weight_decay", "clip_norm")
+        choice(self, "schedule", ("poly", "cosine"))
+        choice(self, "precision", ("auto", "32-true", "bf16-mixed", "16-mixed"))
+        for name in ("warmup", "ema", "drop_path", "final_lr"):
+            within(self, name, 0.0, 1.0, upper_open=True)
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,10 @@ class Augmentation:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"--scale {self.scale[0]} {self.scale[1]}: two factors above 0, smaller first")
         for name in ("flip", "vertical_flip", "rare_class_crops"):
-            _within(self, name, 0.0, 1.0)
+            within(self, name, 0.0, 1.0)
         for name in ("brightness", "contrast", "saturation"):
-            _within(self, name, 0.0, 1.0, upper_open=True)
-        _within(self, "hue", 0.0, 0.5)
+            within(self, name, 0.0, 1.0, upper_open=True)
+        within(self, "hue", 0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,8 @@ class Loss:
     """Weight of the Dice term beside cross entropy, which counts every class alike; 0 leaves it out."""
 
     def __post_init__(self) -> None:
-        _choice(self, "class_weights", ("none", "fourth-root-inverse", "sqrt-inverse", "inverse"))
-        _at_least_zero(self, "dice")
+        choice(self, "class_weights", ("none", "fourth-root-inverse", "sqrt-inverse", "inverse"))
+        at_least_zero(self, "dice")
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class Recording:
     """Steps between the lines of metrics.csv."""
 
     def __post_init__(self) -> None:
-        _positive(self, "evaluations", "evaluation_images", "checkpoint_every", "log_every")
+        positive(self, "evaluations", "evaluation_images", "checkpoint_every", "log_every")
 
 
 @dataclass(frozen=True)
@@ -166,42 +169,52 @@ class Machine:
     """Seed of everything random: two runs with the same seed on the same machine are the same."""
 
     def __post_init__(self) -> None:
-        _choice(self, "device", ("auto", "cpu", "cuda", "mps"))
-        _positive(self, "devices")
-        _at_least_zero(self, "workers", "seed")
+        choice(self, "device", ("auto", "cpu", "cuda", "mps"))
+        positive(self, "devices")
+        at_least_zero(self, "workers", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationConfig:
-    """A whole segmentation run; only `data` has to be given."""
+class RunConfig:
+    """What the runs of all tasks have; only `data` has to be given."""
 
     data: Path
-    """Folder with images/train, images/val, masks/train, masks/val and, optionally, classes.txt."""
+    """Folder with the training and validation data."""
     model: str = "cyclemlp_nano"
     """Backbone, by its timm name."""
-    head: str = "semantic-fpn"
-    """Segmentation head."""
-    head_width: int | None = None
-    """Channels of the head; by default the paper's (256 for semantic-fpn)."""
-    out: Path = Path("runs/segmentation")
+    out: Path = Path("runs/run")
     """Run folder; new or empty, unless --resume is given."""
     resume: bool = False
     """Continue the run in --out, exactly where its last checkpoint was."""
     init: Path | None = None
-    """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors."""
+    """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for those that the authors of --model published."""  # noqa: E501
+    length: Annotated[Length, group("Length", 1)] = field(default_factory=Length)
+    optimisation: Annotated[Optimisation, group("Optimisation", 2)] = field(default_factory=Optimisation)
+    recording: Annotated[Recording, group("Recording", 5)] = field(default_factory=Recording)
+    machine: Annotated[Machine, group("Machine", 6)] = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig(RunConfig):
+    """A whole segmentation run; only `data` has to be given."""
+
+    data: Path
+    """Folder with images/train, images/val, masks/train, masks/val and, optionally, classes.txt."""
+    out: Path = Path("runs/segmentation")
+    """Run folder; new or empty, unless --resume is given."""
+    head: str = "semantic-fpn"
+    """Segmentation head."""
+    head_width: int | None = None
+    """Channels of the head; by default the paper's (256 for semantic-fpn)."""
     input_scale: float = 1.0
     """Factor images are enlarged by before the network, for objects only a few pixels wide."""
     window: int | None = None
     """Edge of the sliding window in evaluation and prediction, in network pixels; by default whole images."""
-    length: Annotated[Length, _group("Length", 1)] = field(default_factory=Length)
-    optimisation: Annotated[Optimisation, _group("Optimisation", 2)] = field(default_factory=Optimisation)
-    augmentation: Annotated[Augmentation, _group("Augmentation", 3)] = field(default_factory=Augmentation)
-    loss: Annotated[Loss, _group("Loss", 4)] = field(default_factory=Loss)
-    recording: Annotated[Recording, _group("Recording", 5)] = field(default_factory=Recording)
-    machine: Annotated[Machine, _group("Machine", 6)] = field(default_factory=Machine)
+    augmentation: Annotated[Augmentation, group("Augmentation", 3)] = field(default_factory=Augmentation)
+    loss: Annotated[Loss, group("Loss", 4)] = field(default_factory=Loss)
 
     def __post_init__(self) -> None:
-        _positive(self, "input_scale")
+        positive(self, "input_scale")
         if self.head_width is not None and self.head_width < 8:
             raise ConfigError(f"--head-width {self.head_width} is too small: 8 or more")
         if self.window is not None and self.window < 32:
@@ -215,7 +228,7 @@ RESUMABLE_CHANGES = frozenset(
 )
 
 
-def flat(config: SegmentationConfig) -> dict[str, Any]:
+def flat(config: RunConfig) -> dict[str, Any]:
     """Every option by its name on the command line, as plain values that YAML can hold."""
     options: dict[str, Any] = {}
     for entry in dataclasses.fields(config):
@@ -239,34 +252,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _positive(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"{_option(name)} {value} is not allowed: more than 0")
-
-
-def _at_least_zero(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not value >= 0:
-            raise ConfigError(f"{_option(name)} {value} is not allowed: 0 or more")
-
-
-def _within(config: Any, name: str, low: float, high: float, *, upper_open: bool = False) -> None:
-    value = getattr(config, name)
-    if not low <= value <= high or (upper_open and value == high):
-        bound = "below" if upper_open else "to"
-        raise ConfigError(f"{_option(name)} {value} is not allowed: from {low:g} {bound} {high:g}")
-
-
-def _choice(config: Any, name: str, allowed: Iterable[str]) -> None:
-    value = getattr(config, name)
-    if value not in allowed:
-        raise ConfigError(f"{_option(name)} {value!r} is not allowed: one of {', '.join(allowed)}")

@@ -1,44 +1,40 @@
-"""Evaluation while training: the class of every pixel of the validation images, against the masks."""
+"""Evaluation while training: the same for all tasks but for what is counted."""
 
-from collections.abc import Callable
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.data.images import read_image, read_mask
-from cyclemlp.data.masks import MaskSplit
-from cyclemlp.data.transforms import Normalisation, normalise
-from cyclemlp.errors import DataError
-from cyclemlp.tasks.segmentation import ConfusionMatrix
 
-PredictLogits = Callable[[nn.Module, Tensor], Tensor]
-"""From a network and a normalised image (1, C, H, W) to logits (1, classes, H, W); by windows, for example."""
+class Counts(Protocol):
+    """Sums from which the scores follow; those of several processes add up."""
 
+    counts: Tensor
 
-def whole_image(model: nn.Module, image: Tensor, input_scale: float = 1.0) -> Tensor:
-    """The simplest `PredictLogits`: the network on the whole image, enlarged by `input_scale`."""
-    size = image.shape[-2:]
-    if input_scale != 1.0:
-        larger = [round(edge * input_scale) for edge in size]
-        image = F.interpolate(image, larger, mode="bilinear", align_corners=False)
-    logits: Tensor = model(image)
-    if logits.shape[-2:] != size:
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits
+    def metrics(self, classes: Sequence[str], /) -> Mapping[str, Any]:
+        """The scores, under the names of the task."""
+        ...
 
 
-class Evaluator:
-    """Counts right and wrong pixels of a network on a split, image by image at full size."""
+class Evaluator(ABC):
+    """Counts what a network gets right on a split of `size` images; a task says how."""
 
-    def __init__(
-        self, split: MaskSplit, classes: tuple[str, ...], normalisation: Normalisation, predict: PredictLogits
-    ) -> None:
+    together = 1
+    """Images given to `count_some` at a time."""
+
+    def __init__(self, size: int, classes: tuple[str, ...]) -> None:
         self.classes = classes
-        self._pairs = list(zip(split.images, split.masks, strict=True))
-        self._normalisation = normalisation
-        self._predict = predict
+        self._size = size
+
+    @abstractmethod
+    def no_counts(self) -> Counts:
+        """Counts of nothing yet."""
+
+    @abstractmethod
+    def count_some(self, counts: Any, model: nn.Module, device: torch.device, indices: Sequence[int]) -> None:
+        """Add the images of these numbers to `counts`."""
 
     def count(
         self,
@@ -48,34 +44,26 @@ class Evaluator:
         most: int | None = None,
         part: tuple[int, int] = (0, 1),
         stop: Callable[[], bool] = bool,
-    ) -> ConfusionMatrix | None:
+    ) -> Counts | None:
         """Counts over at most `most` images, spread evenly; with `part` (i, n) only every n-th of them from i on.
 
         None where `stop()` turned true before the end. The network is left in the mode it was in.
         """
-        matrix = ConfusionMatrix(len(self.classes))
+        counts = self.no_counts()
+        chosen = self._chosen(most)[part[0] :: part[1]]
         was_training = model.training
         model.eval()
         try:
-            for image, mask in self._chosen(most)[part[0] :: part[1]]:
+            for start in range(0, len(chosen), self.together):
                 if stop():
                     return None
-                self._count(matrix, model, device, image, mask)
+                with torch.no_grad():
+                    self.count_some(counts, model, device, chosen[start : start + self.together])
         finally:
             model.train(was_training)
-        return matrix
+        return counts
 
-    def _count(self, matrix: ConfusionMatrix, model: nn.Module, device: torch.device, image: Path, mask: Path) -> None:
-        pixels = normalise(read_image(image), self._normalisation).unsqueeze(0).to(device)
-        with torch.no_grad():
-            prediction = self._predict(model, pixels)[0].argmax(0).cpu()
-        try:
-            matrix.update(prediction, torch.from_numpy(read_mask(mask)))
-        except DataError as error:
-            raise DataError(f"{mask}: {error}") from error
-
-    def _chosen(self, most: int | None) -> list[tuple[Path, Path]]:
-        count = len(self._pairs)
-        if most is None or most >= count:
-            return self._pairs
-        return [self._pairs[i * count // most] for i in range(most)]
+    def _chosen(self, most: int | None) -> list[int]:
+        if most is None or most >= self._size:
+            return list(range(self._size))
+        return [i * self._size // most for i in range(most)]

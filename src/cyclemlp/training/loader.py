@@ -35,18 +35,23 @@ def derive_seed(*parts: int) -> int:
 
 
 class SampleStream:
-    """The endless order of samples: number -> (index in the data set, seed of its augmentation)."""
+    """The endless order of samples: number -> (index in the data set, seed of its augmentation).
 
-    def __init__(self, length: int, seed: int) -> None:
+    With `repeats` a pass is as long as ever, but takes every sample that many times in a row, so that a batch holds
+    them under different changes, and only the share of the samples that then fits (Hoffer et al., 2019).
+    """
+
+    def __init__(self, length: int, seed: int, repeats: int = 1) -> None:
         if length < 1:
             raise ValueError("there are no samples to draw from")
         self.length = length
         self.seed = seed
+        self.repeats = repeats
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def __getitem__(self, number: int) -> tuple[int, int]:
         epoch, place = divmod(number, self.length)
-        return self._order(epoch)[place], derive_seed(self.seed, 1, epoch, place)
+        return self._order(epoch)[place // self.repeats], derive_seed(self.seed, 1, epoch, place)
 
     def _shuffled(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, 0, epoch))
@@ -68,13 +73,14 @@ class ResumableLoader:
         batch_size: int,
         *,
         seed: int,
+        repeats: int = 1,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
         pin_memory: bool = False,
     ) -> None:
         self._samples = samples
-        self._stream = SampleStream(len(samples), seed)
+        self._stream = SampleStream(len(samples), seed, repeats)
         self._batch_size = batch_size
         self._workers = workers
         self._rank = rank
@@ -109,9 +115,9 @@ class ResumableLoader:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue at the batch after the last one delivered. ConfigError where the batches would not be the same."""
         for name, now in self._makeup().items():
-            if state[name] != now:
+            if (before := state.get(name, now)) != now:
                 raise ConfigError(
-                    f"the run was made with {name} {state[name]}, now it is {now}: an exact continuation needs"
+                    f"the run was made with {name} {before}, now it is {now}: an exact continuation needs"
                     " the same; restore it, or start a new run with --init from this one"
                 )
         self._delivered = state["delivered"]
@@ -120,6 +126,7 @@ class ResumableLoader:
         return {
             "training images": self._stream.length,
             "seed": self._stream.seed,
+            "repeats": self._stream.repeats,
             "batch size": self._batch_size,
             "devices": self._world,
         }

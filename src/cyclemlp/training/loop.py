@@ -17,13 +17,14 @@ from lightning.pytorch import Trainer
 
 from cyclemlp.errors import CheckpointError, ConfigError, UserError
 from cyclemlp.files import whole_file
-from cyclemlp.training.callbacks import LAST, BetweenSteps, metric_columns
-from cyclemlp.training.config import Machine, SegmentationConfig
-from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.loader import ResumableLoader, Samples
-from cyclemlp.training.module import SegmentationModule
+from cyclemlp.tasks.scores import metric_columns, no_metrics
+from cyclemlp.training.callbacks import LAST, BetweenSteps
+from cyclemlp.training.config import Machine, RunConfig
+from cyclemlp.training.loader import ResumableLoader
+from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder
 from cyclemlp.training.stopping import StopRequest
+from cyclemlp.training.task import TrainingTask
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
             file.write(buffer.getbuffer())
 
 
-def lightning_trainer(config: SegmentationConfig) -> Trainer:
+def lightning_trainer(config: RunConfig) -> Trainer:
     """Lightning's loop, with its own output, validation and checkpoints off: ours are exact on a resume."""
     logging.getLogger("lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -68,10 +69,10 @@ def lightning_trainer(config: SegmentationConfig) -> Trainer:
         )
 
 
-def fit(trainer: Trainer, module: SegmentationModule, samples: Samples, evaluator: Evaluator) -> float:
+def fit(trainer: Trainer, module: TrainingModule, task: TrainingTask) -> float:
     """Train `module` to the end of the run, from the last checkpoint of its run folder if there is one.
 
-    Returns the best mIoU of the evaluations on the way, -1 where there was none.
+    Returns the best score of the evaluations on the way, -1 where there was none.
     """
     config = module.config
     last = config.out / "checkpoints" / LAST
@@ -79,18 +80,19 @@ def fit(trainer: Trainer, module: SegmentationModule, samples: Samples, evaluato
     if step:
         _logger.info("continuing %s from step %d", config.out, step)
     loader = ResumableLoader(
-        samples,
+        task.samples,
         config.optimisation.batch_size,
+        repeats=task.repeats,
         seed=config.machine.seed,
         workers=_workers(config.machine),
         rank=trainer.global_rank,
         world=trainer.world_size,
         pin_memory=trainer.strategy.root_device.type == "cuda",
     )
-    recorder = Recorder(config.out, _columns(config, evaluator), step) if trainer.is_global_zero else None
+    recorder = Recorder(config.out, _columns(task), step) if trainer.is_global_zero else None
     try:
         with StopRequest().watching() as stop, _without_advice():
-            between = BetweenSteps(evaluator, recorder, stop, len(samples))
+            between = BetweenSteps(task, recorder, stop)
             trainer.callbacks.append(between)  # type: ignore[attr-defined]
             trainer.fit(module, loader, ckpt_path=str(last) if step else None, weights_only=True)
     except UserError:
@@ -104,10 +106,9 @@ def fit(trainer: Trainer, module: SegmentationModule, samples: Samples, evaluato
     return between.evaluations.best
 
 
-def _columns(config: SegmentationConfig, evaluator: Evaluator) -> list[str]:
-    terms = ["cross_entropy", *(["dice"] if config.loss.dice else [])]
-    empty = {"mIoU": None, "IoU": dict.fromkeys(evaluator.classes), "pixel_accuracy": None}
-    return [*LOSS_COLUMNS, *terms, *metric_columns(empty)]
+def _columns(task: TrainingTask) -> list[str]:
+    scores = metric_columns(task.card.task, no_metrics(task.card.task, task.card.classes))
+    return [*LOSS_COLUMNS, *task.loss.terms, *scores]
 
 
 def _precision(wanted: str, device: str) -> Any:

@@ -1,52 +1,53 @@
 """What Lightning trains: the network, its moving average, its loss and its learning rate."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cyclemlp.tasks.segmentation import segmentation_loss
-from cyclemlp.training.config import SegmentationConfig
+from cyclemlp.training.config import RunConfig
 from cyclemlp.training.loader import derive_seed
 from cyclemlp.training.schedule import Clock, rate_factor, share_done
+from cyclemlp.training.task import ParameterGroups, TaskLoss
 
 
-class SegmentationModule(LightningModule):
-    """Trains `model`, which maps normalised images (B, C, H, W) to logits (B, classes, H, W).
+class TrainingModule(LightningModule):
+    """Trains `model`, which maps normalised images (B, C, H, W) to whatever `loss` makes a number of.
 
-    Whatever is random in a step (dropout, stochastic depth) follows from (seed, step, process), so a continued run
-    needs no saved random state. `total_steps` is None where only time limits the run.
+    Whatever is random in a step (dropout, stochastic depth, mixing) follows from (seed, step, process), so a
+    continued run needs no saved random state. `total_steps` is None where only time limits the run; `groups` makes the
+    optimiser's groups of the network. `idle` parts of the network stay as in prediction.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        config: SegmentationConfig,
+        loss: TaskLoss,
+        config: RunConfig,
         total_steps: int | None,
-        class_weights: Tensor | None = None,
+        *,
+        groups: Callable[[nn.Module], ParameterGroups],
+        idle: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.model = model
         decay = config.optimisation.ema
         self.averaged = _moving_average(model, decay) if decay else None
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.loss = loss
         self.config = config
         self.total_steps = total_steps
         self.clock = Clock()
         self.progress = 0.0
         self.losses: dict[str, Tensor] = {}
+        self._groups = groups
+        self._idle = list(idle)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with decay on matrices and kernels only."""
-        options = self.config.optimisation
-        groups = param_groups_weight_decay(
-            self.model, options.weight_decay, no_weight_decay_list=_never_decayed(self.model)
-        )
-        return torch.optim.AdamW(groups, lr=options.lr)
+        """AdamW on the groups."""
+        return torch.optim.AdamW(self._groups(self.model), lr=self.config.optimisation.lr)
 
     def on_train_start(self) -> None:
         """Start the clock and see how much of the run is left."""
@@ -54,21 +55,23 @@ class SegmentationModule(LightningModule):
         self._update_progress(self.global_step)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Set the step's random seed and learning rate."""
+        """Set the step's random seed and learning rates."""
         torch.manual_seed(derive_seed(self.config.machine.seed, 2, self.global_step, self.global_rank))
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group.get("lr_scale", 1.0)  # timm only notes the scale down
+        for part in self._idle:  # an evaluation puts the whole network back into training
+            part.eval()
 
     @property
     def learning_rate(self) -> float:
         """The learning rate at this point of the run."""
         options = self.config.optimisation
-        return options.lr * rate_factor(self.progress, options.warmup, options.schedule)
+        return options.lr * rate_factor(self.progress, options.warmup, options.schedule, options.final_lr)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
         """The loss of one batch; its terms are left in `losses`."""
         images, targets = batch
-        terms = segmentation_loss(self.model(images), targets, self.class_weights, dice_weight=self.config.loss.dice)
+        terms: dict[str, Tensor] = self.loss(self.model, images, targets)
         self.losses = {name: term.detach() for name, term in terms.items()}
         return terms["loss"]
 
@@ -112,13 +115,3 @@ def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
         return averaged.lerp(current, 1.0 - min(decay, (1.0 + steps) / (10.0 + steps)))
 
     return AveragedModel(model, avg_fn=average, use_buffers=True).requires_grad_(False)
-
-
-def _never_decayed(model: nn.Module) -> list[str]:
-    """Full names of the parameters the network's parts declare in `no_weight_decay()`."""
-    names: list[str] = []
-    for prefix, part in model.named_modules():
-        declare = getattr(part, "no_weight_decay", None)
-        if callable(declare):
-            names += [f"{prefix}.{name}" if prefix else name for name in declare()]
-    return names

@@ -52,7 +52,7 @@ def record_last(run_dir: Path, step: int, metrics: Mapping[str, float | None]) -
     """Add the final evaluation, at the last step, in place of the one a run continued after its end made before."""
     rows = read_metrics(run_dir)
     columns = list(rows[0]) if rows else [*LOSS_COLUMNS, *metrics]
-    kept = [row for row in rows if not (int(row["step"]) == step and row.get("mIoU"))]
+    kept = [row for row in rows if not (int(row["step"]) == step and any(row.get(name) for name in metrics))]
     _write_rows(run_dir / "metrics.csv", columns, kept)
     recorder = Recorder(run_dir, columns, step)
     recorder.add(step, metrics)

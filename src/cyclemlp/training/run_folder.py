@@ -7,14 +7,14 @@ import yaml
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import write_text
-from cyclemlp.training.config import RESUMABLE_CHANGES, SegmentationConfig, flat
+from cyclemlp.training.config import RESUMABLE_CHANGES, RunConfig, flat
 
 CONFIG_NAME = "config.yaml"
 # In config.yaml these would make it act on the wrong run when it is given as a recipe.
 _NOT_KEPT = ("resume",)
 
 
-def open_run(config: SegmentationConfig) -> Path:
+def open_run(config: RunConfig) -> Path:
     """Begin the run folder `config.out`, or check that it can be continued; config.yaml is written either way.
 
     Raises ConfigError: something is there already and `resume` is not set, nothing is there to resume, or an option

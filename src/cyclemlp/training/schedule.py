@@ -6,14 +6,13 @@ import time
 POLY_POWER = 0.9
 
 
-def rate_factor(progress: float, warmup: float, shape: str) -> float:
-    """Learning rate at `progress` in [0, 1] as a share of its peak: a linear rise, then `poly` or `cosine` to 0."""
+def rate_factor(progress: float, warmup: float, shape: str, final: float = 0.0) -> float:
+    """Learning rate at `progress` in [0, 1], as a share of its peak: a linear rise, then `shape` down to `final`."""
     if progress < warmup:
         return max(progress / warmup, 1e-3)  # the very first step should move, too
     rest = min((progress - warmup) / (1.0 - warmup), 1.0)
-    if shape == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * rest))
-    return float((1.0 - rest) ** POLY_POWER)
+    fall = 0.5 * (1.0 + math.cos(math.pi * rest)) if shape == "cosine" else float((1.0 - rest) ** POLY_POWER)
+    return final + (1.0 - final) * fall
 
 
 class Clock:

@@ -1,0 +1,147 @@
+"""Segmentation runs: what they learn from, what they minimise, how they are scored."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cyclemlp.data.images import read_image, read_mask
+from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
+from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
+from cyclemlp.errors import DataError
+from cyclemlp.heads.segmentation import build_segmentation_model
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.segmentation import ConfusionMatrix, class_weights_from_counts, segmentation_loss
+from cyclemlp.training.config import SegmentationConfig
+from cyclemlp.training.evaluation import Evaluator
+from cyclemlp.training.groups import decay_groups
+from cyclemlp.training.task import TaskLoss, TrainingTask
+from cyclemlp.training.trainer import EvaluateRun, train
+
+PredictLogits = Callable[[nn.Module, Tensor], Tensor]
+"""From a network and a normalised image (1, C, H, W) to logits (1, classes, H, W); by windows, for example."""
+
+
+def train_segmentation(
+    config: SegmentationConfig, *, predict: PredictLogits | None = None, evaluate: EvaluateRun | None = None
+) -> Path:
+    """Train, or with `config.resume` continue, and return the run folder.
+
+    `predict` gives the logits of a whole image in evaluations while training, by default in one pass. `evaluate`
+    makes the final metrics from the finished run folder, by default as the evaluations before. Raises as `train`.
+    """
+    return train(config, lambda: segmentation_task(config, predict), evaluate)
+
+
+def segmentation_task(config: SegmentationConfig, predict: PredictLogits | None = None) -> TrainingTask:
+    """The parts of a segmentation run. Raises ConfigError and DataError."""
+    dataset = find_mask_dataset(config.data)
+    card = _card(config, dataset)
+    model = build_segmentation_model(
+        config.model,
+        config.head,
+        len(card.classes),
+        head_width=config.head_width,
+        drop_path_rate=config.optimisation.drop_path,
+    )
+    images = dataset.splits["train"]
+    weights = _class_weights(config, images, len(card.classes))
+    predict = predict or partial(whole_image, input_scale=config.input_scale)
+    return TrainingTask(
+        card,
+        model,
+        SegmentationLoss(weights, config.loss.dice),
+        SegmentationSamples(images, _transform(config), len(card.classes)),
+        SegmentationEvaluator(dataset.splits["val"], card.classes, Normalisation(), predict),
+        partial(decay_groups, weight_decay=config.optimisation.weight_decay),
+    )
+
+
+def _card(config: SegmentationConfig, dataset: MaskDataset) -> ModelCard:
+    return ModelCard(
+        task="segmentation",
+        model=config.model,
+        head=config.head,
+        head_width=config.head_width,
+        classes=dataset.classes,
+        input_scale=config.input_scale,
+        window=config.window,
+        source=f"trained by cyclemlp on {config.data.name}",
+    )
+
+
+class SegmentationLoss(TaskLoss):
+    """Cross entropy, by class weights (K,) where they are given, and Dice where its weight is not 0."""
+
+    def __init__(self, class_weights: Tensor | None = None, dice: float = 0.0) -> None:
+        super().__init__()
+        self.terms = ("cross_entropy", *(["dice"] if dice else []))
+        self._dice = dice
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Of images (B, C, H, W) and classes (B, H, W)."""
+        return segmentation_loss(model(images), targets, self.class_weights, dice_weight=self._dice)
+
+
+class SegmentationEvaluator(Evaluator):
+    """Right and wrong pixels, image by image at full size."""
+
+    def __init__(
+        self, split: MaskSplit, classes: tuple[str, ...], normalisation: Normalisation, predict: PredictLogits
+    ) -> None:
+        super().__init__(len(split.images), classes)
+        self._split = split
+        self._normalisation = normalisation
+        self._predict = predict
+
+    def no_counts(self) -> ConfusionMatrix:
+        """An empty confusion matrix."""
+        return ConfusionMatrix(len(self.classes))
+
+    def count_some(
+        self, counts: ConfusionMatrix, model: nn.Module, device: torch.device, indices: Sequence[int]
+    ) -> None:
+        """Add every pixel of these images. Raises DataError for a file that is not usable."""
+        for index in indices:
+            image, mask = self._split.images[index], self._split.masks[index]
+            pixels = normalise(read_image(image), self._normalisation).unsqueeze(0).to(device)
+            prediction = self._predict(model, pixels)[0].argmax(0).cpu()
+            try:
+                counts.update(prediction, torch.from_numpy(read_mask(mask)))
+            except DataError as error:
+                raise DataError(f"{mask}: {error}") from error
+
+
+def whole_image(model: nn.Module, image: Tensor, input_scale: float = 1.0) -> Tensor:
+    """The simplest `PredictLogits`: the network on the whole image, enlarged by `input_scale`."""
+    size = image.shape[-2:]
+    if input_scale != 1.0:
+        larger = [round(edge * input_scale) for edge in size]
+        image = F.interpolate(image, larger, mode="bilinear", align_corners=False)
+    logits: Tensor = model(image)
+    if logits.shape[-2:] != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return logits
+
+
+def _transform(config: SegmentationConfig) -> SegmentationTrainTransform:
+    options = asdict(config.augmentation)
+    options["scale"] = tuple(factor * config.input_scale for factor in config.augmentation.scale)
+    return SegmentationTrainTransform(SegmentationAugmentation(**options), Normalisation())
+
+
+def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: int) -> Tensor | None:
+    if config.loss.class_weights == "none":
+        return None
+    counts = np.zeros(256, dtype=np.int64)
+    for path in tqdm(split.masks, unit="mask", desc="count classes", disable=None, leave=False):
+        counts += np.bincount(read_mask(path).reshape(-1), minlength=256)
+    return class_weights_from_counts(counts[:num_classes].tolist(), config.loss.class_weights)

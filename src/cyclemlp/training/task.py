@@ -1,0 +1,42 @@
+"""What a task brings to training; the rest of this package is the same for all of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.training.evaluation import Evaluator
+from cyclemlp.training.loader import Samples
+
+ParameterGroups = list[dict[str, Any]]
+
+
+class TaskLoss(nn.Module):
+    """What a task minimises; a module, so that its buffers follow the network to its device."""
+
+    terms: tuple[str, ...] = ()
+    """Names of what `forward` gives beside `loss`."""
+
+    def forward(self, model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The network's `loss` on a batch, and its terms, as scalars."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A network, what it learns from, and how well it does."""
+
+    card: ModelCard
+    """The network as it will be saved; its `task` names the scores."""
+    model: nn.Module
+    loss: TaskLoss
+    samples: Samples
+    evaluator: Evaluator
+    groups: Callable[[nn.Module], ParameterGroups]
+    """The optimiser's groups."""
+    idle: Sequence[nn.Module] = ()
+    """Parts of the network that stay as in prediction."""
+    repeats: int = 1
+    """How often a pass takes each sample, under different random changes; a pass then meets fewer of them."""
