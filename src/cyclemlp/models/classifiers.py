@@ -1,0 +1,63 @@
+"""Any timm model as a classifier at any image size, ours and its rivals alike."""
+
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.models.backbones import check_model_name
+
+
+def create_classifier(
+    name: str, num_classes: int, *, image_size: int = 224, in_chans: int = 3, drop_path_rate: float = 0.0
+) -> nn.Module:
+    """A timm model from images (N, in_chans, image_size, image_size) to logits (N, num_classes).
+
+    Networks that are built for one image size (MLP-Mixer, ResMLP, gMLP, ViT, Swin) are built for this one; they take
+    no other afterwards.
+
+    Raises:
+        ConfigError: an unknown name, or a model that does not take images of this size.
+    """
+    check_model_name(name)
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
+    if drop_path_rate:
+        options["drop_path_rate"] = drop_path_rate
+    if is_built_for_one_size(name):
+        options["img_size"] = image_size
+    try:
+        model: nn.Module = timm.create_model(name, **options)
+    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+        raise _does_not_fit(name, image_size, error) from error
+    return model
+
+
+def is_built_for_one_size(name: str) -> bool:
+    """Whether the model takes images of the one size it was built for, as timm notes it."""
+    cfg = timm.get_pretrained_cfg(name)
+    return bool(cfg is not None and cfg.fixed_input_size)
+
+
+def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
+    """Raise ConfigError unless `model` takes square images of this size; one small image is tried."""
+    was_training = model.training
+    first = next(model.parameters())
+    channels = getattr(model, "in_chans", 3)
+    image = torch.zeros(1, channels, image_size, image_size, device=first.device, dtype=first.dtype)
+    try:
+        with torch.no_grad():
+            model.eval()(image)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _does_not_fit(name, image_size, error) from error
+    finally:
+        model.train(was_training)
+
+
+def _does_not_fit(name: str, image_size: int, error: Exception) -> ConfigError:
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return ConfigError(
+        f"model {name!r} does not take images of {image_size} pixels ({reason}): choose another --image-size (224 is"
+        " what most are built for), or a network for any size: cyclemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
+    )
