@@ -1,17 +1,19 @@
-"""`cyclemlp train`: from a folder of images and masks to a network of your own."""
+"""`cyclemlp train`: from a folder of labelled images to a network of your own."""
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import cyclopts
 from cyclopts import App, Parameter
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.config import SegmentationConfig
+from cyclemlp.tasks.scores import metric_columns
+from cyclemlp.training.classification_config import ClassificationConfig
+from cyclemlp.training.config import RunConfig, SegmentationConfig
 from cyclemlp.training.recipes import read_recipe
 from cyclemlp.training.run_folder import read_run_config
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 REPORT_PICTURES = 4
+CONFIGS: dict[str, type[RunConfig]] = {"segmentation": SegmentationConfig, "classification": ClassificationConfig}
+
+RunT = TypeVar("RunT", bound=RunConfig)
 
 
 def _fill_in(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
@@ -35,10 +40,10 @@ def _fill_in(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCo
     if "--resume" in given:
         if "--config" in given:
             raise ConfigError("--config and --resume were both given: a run keeps its own options, leave --config out")
-        options = read_run_config(Path(given.get("--out", SegmentationConfig.out)))
+        options = read_run_config(Path(given.get("--out", CONFIGS[commands[-1]].out)))
         source = "the run to resume"
     elif "--config" in given:
-        options, source = read_recipe(given["--config"], names), given["--config"]
+        options, source = read_recipe(given["--config"], names, commands[-1]), given["--config"]
     else:
         return
     values = {name: value for name, value in options.items() if value is not None and f"--{name}" not in given}
@@ -78,24 +83,54 @@ def segmentation(
     json
         Print one JSON object with the run folder and its metrics on standard output.
     """
+    _train("segmentation", run, train_and_report, json)
+
+
+@app.command
+def classification(
+    *,
+    run: Annotated[ClassificationConfig, Parameter(name="*")],
+    config: str | None = None,  # noqa: ARG001  (read by _fill_in)
+    json: bool = False,
+) -> None:
+    """Train a network that gives every image a class.
+
+    The run folder gets the network (model.safetensors, model.json), checkpoints, metrics.csv, confusion.csv,
+    TensorBoard events and report.html. Only --data is needed; options on the command line go before those of a recipe.
+
+    Parameters
+    ----------
+    run
+        What is trained, and how.
+    config
+        Recipe: a YAML file of options, or the name of one that comes with cyclemlp.
+    json
+        Print one JSON object with the run folder and its metrics on standard output.
+    """
+    from cyclemlp.cli.train_classification import train_and_report
+
+    _train("classification", run, train_and_report, json)
+
+
+def _train(task: str, run: RunT, train_and_report: Callable[[RunT], Mapping[str, Any]], json: bool) -> None:
     from cyclemlp.training.stopping import TrainingStopped
 
     try:
         metrics = train_and_report(run)
     except TrainingStopped as stopped:
         _logger.info("stopped at step %d; to continue:", stopped.step)
-        _logger.info("cyclemlp train segmentation --resume --out %s", stopped.run_dir)
+        _logger.info("cyclemlp train %s --resume --out %s", task, stopped.run_dir)
         sys.exit(128 + stopped.signum)
-    _logger.info("%s", _summary(metrics))
+    _logger.info("%s", _summary(task, metrics))
     _logger.info("the model and report.html are in %s", run.out)
     if json:
-        result = {"task": "segmentation", "run": str(run.out), "data": str(run.data), "metrics": metrics}
+        result = {"task": task, "run": str(run.out), "data": str(run.data), "metrics": metrics}
         sys.stdout.write(dumps(result) + "\n")
 
 
-def _summary(metrics: "SegmentationMetrics") -> str:
-    scores = {**metrics["IoU"], "mIoU": metrics["mIoU"], "pixel accuracy": metrics["pixel_accuracy"]}
-    return ", ".join(f"{name} {'absent' if v is None else f'{v:.4f}'}" for name, v in scores.items())
+def _summary(task: str, metrics: Mapping[str, Any]) -> str:
+    scores = {name.rpartition("/")[2].replace("_", " "): v for name, v in metric_columns(task, metrics).items()}
+    return ", ".join(f"{name} {'absent' if v is None else f'{v:.4f}'}" for name, v in scores.items() if name != "top5" or v is not None)
 
 
 def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":

@@ -19,4 +19,4 @@ def central_crop(image: npt.NDArray[np.uint8], size: int, crop_pct: float) -> np
     )
     resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BICUBIC)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+    return np.array(resized.crop((left, top, left + size, top + size)))

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from cyclemlp.data.folders import FolderSplit
 from cyclemlp.data.images import read_mask
 from cyclemlp.data.masks import MaskSplit
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.predictor import Predictor
 
 if TYPE_CHECKING:
+    from cyclemlp.tasks.classification import LabelCounts
     from cyclemlp.tasks.segmentation import ConfusionMatrix, SegmentationMetrics
 
 
@@ -31,6 +33,26 @@ def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> "Segmentati
     for image, mask in tqdm(pairs, unit="img", desc="evaluate", disable=None, leave=False):
         _count(confusion, predictor, image, mask)
     return confusion.metrics(classes)
+
+
+def evaluate_classification(predictor: Predictor, split: FolderSplit) -> "LabelCounts":
+    """Which class every image of `split` was taken for, with a progress bar; `metrics(classes)` are the scores.
+
+    Raises DataError for an unreadable image, ConfigError where torch is not installed. No image is ever skipped.
+    """
+    try:
+        import torch
+
+        from cyclemlp.tasks.classification import LabelCounts
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"scores are counted by {error.name}, which is not installed: pip install torch") from error
+
+    counts = LabelCounts(len(predictor.card.classes))
+    pairs = list(zip(split.images, split.labels, strict=True))
+    for image, label in tqdm(pairs, unit="img", desc="evaluate", disable=None, leave=False):
+        found = predictor.predict(image)
+        counts.update(torch.from_numpy(found.probabilities)[None], torch.tensor([label]))
+    return counts
 
 
 def _count(confusion: "ConfusionMatrix", predictor: Predictor, image: Path, mask: Path) -> None:

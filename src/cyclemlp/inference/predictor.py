@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.inference.classification import classify
 from cyclemlp.inference.networks import Network
-from cyclemlp.inference.results import SegmentationResult
 from cyclemlp.inference.segmentation import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WINDOW
 from cyclemlp.inference.segmentation import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
 from cyclemlp.inference.segmentation import segment
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 ImageInput = Path | str | npt.NDArray[np.uint8] | Image.Image
 
-Decoder = Callable[[Network, ModelCard, npt.NDArray[np.uint8], bool], SegmentationResult]
+Result = Any
+"""SegmentationResult or ClassificationResult, as the card's task says; all have `draw()` and `to_dict()`."""
+
+Decoder = Callable[[Network, ModelCard, npt.NDArray[np.uint8], bool], Result]
 """From network, card, image (H, W, C) and whether to show progress to the result of a task."""
 
-DECODERS: Mapping[str, Decoder] = MappingProxyType({"segmentation": segment})
+DECODERS: Mapping[str, Decoder] = MappingProxyType({"segmentation": segment, "classification": classify})
 
 CPU_ONLY = (".onnx", ".xml")
 """Suffixes of exported files that run on the CPU, and without torch."""
@@ -65,17 +68,7 @@ class Predictor:
         """
         return cls(*_load(Path(path), device))
 
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # a str is itself a sequence of str
-        self, images: ImageInput, *, progress: bool = False
-    ) -> SegmentationResult: ...
-
-    @overload
-    def predict(self, images: Sequence[ImageInput], *, progress: bool = False) -> list[SegmentationResult]: ...
-
-    def predict(
-        self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False
-    ) -> SegmentationResult | list[SegmentationResult]:
+    def predict(self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False) -> Result:
         """The result for one image, or a list of results for several.
 
         An image is a path, an array (H, W, 3) or (H, W) uint8, or a Pillow image; orientation tags are
@@ -85,7 +78,7 @@ class Predictor:
             return self._predict_one(images, progress)
         return [self._predict_one(image, progress) for image in images]
 
-    def _predict_one(self, image: ImageInput, progress: bool) -> SegmentationResult:
+    def _predict_one(self, image: ImageInput, progress: bool) -> Result:
         return self._decode(self._network, self.card, as_array(image, self.card.in_chans), progress)
 
 

@@ -76,14 +76,14 @@ class SegmentationResult:
         image is narrower than an entry).
         """
         colours = palette(len(self.classes))[self.mask]
-        picture = np.array(Image.blend(_as_rgb(self.image), Image.fromarray(colours), opacity))
+        picture = np.array(Image.blend(as_rgb(self.image), Image.fromarray(colours), opacity))
         outline = _outlines(self.mask)
         picture[outline] = colours[outline]
         painted = Image.fromarray(picture)
         return _with_legend(painted, self.shares) if legend else painted
 
 
-def _as_rgb(image: npt.NDArray[np.uint8]) -> Image.Image:
+def as_rgb(image: npt.NDArray[np.uint8]) -> Image.Image:
     """The first three channels, or the first one as grey."""
     channels = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     return Image.fromarray(np.ascontiguousarray(channels))

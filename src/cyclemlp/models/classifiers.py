@@ -11,7 +11,13 @@ from cyclemlp.models.backbones import check_model_name
 
 
 def create_classifier(
-    name: str, num_classes: int, *, image_size: int = 224, in_chans: int = 3, drop_path_rate: float = 0.0
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int = 224,
+    in_chans: int = 3,
+    drop_path_rate: float = 0.0,
+    pretrained: bool = False,
 ) -> nn.Module:
     """A timm model from images (N, in_chans, image_size, image_size) to logits (N, num_classes).
 
@@ -22,7 +28,7 @@ def create_classifier(
         ConfigError: an unknown name, or a model that does not take images of this size.
     """
     check_model_name(name)
-    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans}
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": pretrained}
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
     if is_built_for_one_size(name):

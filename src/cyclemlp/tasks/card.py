@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # cards are read where torch is not installed, too
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
-TASKS = ("segmentation",)
-MAX_CLASSES = 255  # 255 itself is the value of ignored pixels in a mask
+TASKS = ("segmentation", "classification")
+MAX_CLASSES = {"segmentation": 255, "classification": 100_000}  # 255 is the value of ignored pixels in a mask
 MIN_HEAD_WIDTH = 8
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIN_WINDOW = 32  # the stride of a backbone's last stage
@@ -33,11 +33,11 @@ class ModelCard:
     """What a trained network is and how images are to be given to it."""
 
     task: str
-    """What the network does: segmentation."""
+    """What the network does: segmentation or classification."""
     model: str
     """Name of the backbone, as timm knows it."""
     head: str
-    """Name of the head on the backbone."""
+    """Name of the head on the backbone; `linear` for classification."""
     classes: tuple[str, ...]
     """Name of each class, in the order of the network's outputs."""
     head_width: int | None = None
@@ -52,6 +52,10 @@ class ModelCard:
     """Factor by which an image is enlarged before the network; its outputs are resized back."""
     window: int | None = None
     """Edge of the sliding window in pixels of the enlarged image; None gives images whole."""
+    image_size: int | None = None
+    """Edge in pixels of the square images that a classifier sees."""
+    crop_pct: float | None = None
+    """Share of the resized image's edge that it sees."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores on the validation split."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -64,7 +68,8 @@ class ModelCard:
     def __post_init__(self) -> None:
         _require(self.task in TASKS, f"task {self.task!r}: allowed are {', '.join(TASKS)}")
         count = len(self.classes)
-        _require(0 < count <= MAX_CLASSES, f"{count} classes: allowed are 1 to {MAX_CLASSES}")
+        most = MAX_CLASSES[self.task]
+        _require(0 < count <= most, f"{count} classes: allowed are 1 to {most}")
         _require(len(set(self.classes)) == count, "classes: two have the same name")
         lengths = (len(self.mean), len(self.std))
         _require(
@@ -75,6 +80,9 @@ class ModelCard:
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         wide = self.head_width is None or self.head_width >= MIN_HEAD_WIDTH
         _require(wide, f"head_width {self.head_width}: allowed are {MIN_HEAD_WIDTH} and more, or none for the paper's")
+        if self.task == "classification":
+            sized = (self.image_size or 0) >= 1 and 0 < (self.crop_pct or 0) <= 1
+            _require(sized, f"image_size {self.image_size}, crop_pct {self.crop_pct}: a size, and a share above 0 to 1")
         fits = self.window is None or self.window >= MIN_WINDOW
         _require(fits, f"window {self.window}: allowed are {MIN_WINDOW} and more, or none for whole images")
 
@@ -109,10 +117,10 @@ def _is_kind(key: str, value: object) -> bool:
     if key in ("classes", "mean", "std"):
         kinds = (str,) if key == "classes" else (int, float)
         return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
-    if key in ("in_chans", "window", "head_width"):
+    if key in ("in_chans", "window", "head_width", "image_size"):
         return (isinstance(value, int) and not isinstance(value, bool)) or (key != "in_chans" and value is None)
-    if key == "input_scale":
-        return isinstance(value, int | float)
+    if key in ("input_scale", "crop_pct"):
+        return isinstance(value, int | float) or (key == "crop_pct" and value is None)
     return isinstance(value, dict if key in ("metrics", "versions") else str)
 
 
@@ -126,6 +134,11 @@ def build_model(card: ModelCard) -> "nn.Module":
 
     Raises ConfigError where this installation knows no such backbone or head.
     """
+    if card.task == "classification":
+        from cyclemlp.models.classifiers import create_classifier
+
+        size = card.image_size or 224
+        return create_classifier(card.model, len(card.classes), image_size=size, in_chans=card.in_chans)
     from cyclemlp.heads.segmentation import build_segmentation_model
 
     return build_segmentation_model(

@@ -63,6 +63,8 @@ class Optimisation:
     """Crops per step and device."""
     lr: float = 1e-3
     """Peak learning rate."""
+    lr_batch: int | None = None
+    """The learning rate is meant for this many images a step, and scaled in proportion to how many there are; by default it is taken as it is."""  # noqa: E501
     weight_decay: float = 0.05
     """AdamW weight decay."""
     warmup: float = 0.05
@@ -81,12 +83,16 @@ class Optimisation:
     """Number format; auto is bf16-mixed on a GPU that has it, 32-true elsewhere."""
 
     def __post_init__(self) -> None:
-        positive(self, "batch_size", "lr")
+        positive(self, "batch_size", "lr", "lr_batch")
         at_least_zero(self, "weight_decay", "clip_norm")
         choice(self, "schedule", ("poly", "cosine"))
         choice(self, "precision", ("auto", "32-true", "bf16-mixed", "16-mixed"))
         for name in ("warmup", "ema", "drop_path", "final_lr"):
             within(self, name, 0.0, 1.0, upper_open=True)
+
+    def scaled_lr(self, images_per_step: int) -> float:
+        """The peak learning rate of a run with so many images a step."""
+        return self.lr if self.lr_batch is None else self.lr * images_per_step / self.lr_batch
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ class SegmentationConfig(RunConfig):
 # What may differ between a run and its continuation: nothing that changes the batches or the network.
 RESUMABLE_CHANGES = frozenset(
     {"data", "out", "resume", "init", "epochs", "steps", "max-time", "evaluations", "evaluation-images"}
-    | {"checkpoint-every", "log-every", "device", "workers", "precision", "window"}
+    | {"checkpoint-every", "log-every", "device", "workers", "precision", "window", "crop"}
 )
 
 

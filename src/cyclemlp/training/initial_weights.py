@@ -6,8 +6,12 @@ from pathlib import Path
 from torch import nn
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.models.checkpoints import load_checkpoint
-from cyclemlp.tasks.card import CARD_NAME, ModelCard, load_model
+from cyclemlp.models.checkpoints import load_checkpoint, load_pretrained
+from cyclemlp.models.weights import fetch_weights
+from cyclemlp.tasks.card import CARD_NAME, WEIGHTS_NAME, ModelCard, load_model, read_card
+
+AUTHORS = "authors"
+"""Stands for the weights that the authors of the model published."""
 
 _logger = logging.getLogger(__name__)
 
@@ -15,15 +19,22 @@ _logger = logging.getLogger(__name__)
 def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
     """Load `path` into `model`, which `card` describes, and log what was taken and what was not.
 
-    `path` is a run folder, its model.safetensors, or a weight file of the backbone alone. Between different classes
-    only the last layer stays as it is. Raises CheckpointError, with nothing loaded, where the weights do not fit.
+    `path` is a run folder, its model.safetensors, a weight file of the backbone alone, or `authors`. Between different
+    classes only the last layer stays as it is; of a run of another task only the backbone is taken. Raises
+    CheckpointError, with nothing loaded, where the weights do not fit.
     """
-    if path.is_dir() or path.with_name(CARD_NAME).is_file():
+    if str(path) == AUTHORS:
+        path = fetch_weights(card.model)
+    is_run = path.is_dir() or path.with_name(CARD_NAME).is_file()
+    if is_run and read_card(path if path.is_dir() else path.with_name(CARD_NAME)).task == card.task:
         _load_network(model, card, path)
     else:
+        path = path / WEIGHTS_NAME if path.is_dir() else path
         backbone = getattr(model, "backbone", model)
         trunk = getattr(backbone, "trunk", backbone)
-        load_checkpoint(getattr(trunk, "model", trunk), path)  # timm wraps a network whose features it collects
+        # timm wraps a network whose features it collects. A classifier of other classes stays new.
+        load = load_pretrained if card.task == "classification" else load_checkpoint
+        load(getattr(trunk, "model", trunk), path)
         _logger.info("backbone starts from %s; the head starts from random weights", path)
 
 

@@ -66,7 +66,8 @@ class TrainingModule(LightningModule):
     def learning_rate(self) -> float:
         """The learning rate at this point of the run."""
         options = self.config.optimisation
-        return options.lr * rate_factor(self.progress, options.warmup, options.schedule, options.final_lr)
+        peak = options.scaled_lr(options.batch_size * self.trainer.world_size)
+        return peak * rate_factor(self.progress, options.warmup, options.schedule, options.final_lr)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
         """The loss of one batch; its terms are left in `losses`."""

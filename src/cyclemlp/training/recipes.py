@@ -11,24 +11,43 @@ from cyclemlp.errors import ConfigError, did_you_mean
 FOLDER = Path(__file__).parents[1] / "recipes"
 
 
-def read_recipe(name: str, allowed: Iterable[str]) -> dict[str, Any]:
+def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> dict[str, Any]:
     """Options of a recipe file, or of a recipe that comes with the package, by their names on the command line.
 
-    `crop-size` and `crop_size` are the same. Raises ConfigError: no such recipe, not YAML, or an unknown option.
+    `crop-size` and `crop_size` are the same. `base: NAME` takes the options of another recipe first; `task: NAME` says
+    what the recipe trains. Raises ConfigError: no such recipe, not YAML, an unknown option, or another task.
     """
     path = _find(name)
+    options = _with_base(path, ())
+    wanted = options.pop("task", task)
+    if task is not None and wanted != task:
+        raise ConfigError(f"recipe {path} is for {wanted}: cyclemlp train {wanted} --config {name}")
+    names = sorted(allowed)
+    for key in options:
+        if key not in names:
+            raise ConfigError(f"recipe {path}: unknown option {key!r}.{did_you_mean(key, names)} See --help")
+    return options
+
+
+def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise ConfigError(f"recipe {path} is its own base: {' -> '.join(map(str, (*above, path)))}")
+    options = _read(path)
+    base = options.pop("base", None)
+    if base is None:
+        return options
+    beside = path.with_name(str(base))
+    return _with_base(beside if beside.is_file() else _find(str(base)), (*above, path)) | options
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"recipe {path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"recipe {path} must hold lines such as `lr: 0.001`")
-    options = {str(key).replace("_", "-"): value for key, value in content.items()}
-    names = sorted(allowed)
-    for key in options:
-        if key not in names:
-            raise ConfigError(f"recipe {path}: unknown option {key!r}.{did_you_mean(key, names)} See --help")
-    return options
+    return {str(key).replace("_", "-"): value for key, value in content.items()}
 
 
 def packaged() -> list[str]:

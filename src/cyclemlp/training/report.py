@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import write_text
 from cyclemlp.tasks.card import CARD_NAME
+from cyclemlp.tasks.scores import MOST_CLASSES_LISTED, SCORES, ScoreNames
 from cyclemlp.training.recorder import read_metrics
 from cyclemlp.training.run_folder import read_run_config
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL import Image
 
 REPORT_NAME = "report.html"
@@ -40,10 +42,15 @@ pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 4px; paddi
 """
 
 
-def write_report(run_dir: Path, samples: "Sequence[tuple[str, Image.Image]]" = ()) -> Path:
+def write_report(
+    run_dir: Path,
+    samples: "Sequence[tuple[str, Image.Image]]" = (),
+    figures: "Sequence[tuple[str, Figure]]" = (),
+) -> Path:
     """Write `run_dir/report.html` from the folder's metrics.csv, model.json and config.yaml, and return its path.
 
-    `samples` are titled pictures to show, predictions for example; they are put into the page itself.
+    `samples` are titled pictures to show, predictions for example, and `figures` further drawings; all are put into
+    the page itself.
     """
     card = json.loads((run_dir / CARD_NAME).read_text(encoding="utf-8"))
     options = read_run_config(run_dir)
@@ -52,8 +59,9 @@ def write_report(run_dir: Path, samples: "Sequence[tuple[str, Image.Image]]" = (
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="soft">{html.escape(card["source"])}; {html.escape(versions)}</p>',
-        _scores(card["metrics"]),
-        _curves(read_metrics(run_dir)),
+        _scores(card["task"], card["metrics"]),
+        _figures(figures),
+        _curves(read_metrics(run_dir), SCORES[card["task"]]),
         _pictures(samples),
         _options(options),
     ]
@@ -64,14 +72,27 @@ def write_report(run_dir: Path, samples: "Sequence[tuple[str, Image.Image]]" = (
     return path
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
+_OVERALL = {
+    "pixel_accuracy": "{:.2f} % of the pixels are right.",
+    "top1": "{:.2f} % of the images are right.",
+    "top5": "The label is among the five likeliest for {:.2f} % of the images.",
+}
+
+
+def _scores(task: str, metrics: Mapping[str, Any]) -> str:
     if not metrics:
         return ""
-    scores = {**metrics["IoU"], "mean": metrics["mIoU"]}
-    rows = "".join(_score_row(name, value) for name, value in scores.items())
-    accuracy = metrics["pixel_accuracy"]
-    below = "" if accuracy is None else f"<p>{100 * accuracy:.2f} % of the pixels are right.</p>"
-    return f"<h2>Scores on the validation images</h2>\n<table><tr><th>class</th><th>IoU</th></tr>{rows}</table>{below}"
+    names = SCORES[task]
+    scores = metrics[names.per_class]
+    if names.main not in _OVERALL:
+        scores = {**scores, "mean": metrics[names.main]}
+    shown = {name: metrics[name] for name in (names.main, *names.further) if name in _OVERALL}
+    below = "".join(f"<p>{_OVERALL[name].format(100 * v)}</p>" for name, v in shown.items() if v is not None)
+    table = ""
+    if len(scores) <= MOST_CLASSES_LISTED:
+        rows = "".join(_score_row(name, value) for name, value in scores.items())
+        table = f"<table><tr><th>class</th><th>{names.per_class}</th></tr>{rows}</table>"
+    return f"<h2>Scores on the validation images</h2>\n{table}{below}"
 
 
 def _score_row(name: str, value: float | None) -> str:
@@ -80,14 +101,15 @@ def _score_row(name: str, value: float | None) -> str:
     return f'<tr><td>{html.escape(name)}</td><td>{shown}</td><td class="bar">{bar}</td></tr>'
 
 
-def _curves(rows: Sequence[Mapping[str, str]]) -> str:
+def _curves(rows: Sequence[Mapping[str, str]], names: ScoreNames) -> str:
     columns = list(rows[0]) if rows else []
-    classes = [name for name in columns if name.startswith("IoU/")]
-    iou = {"mean": "mIoU", **{name.removeprefix("IoU/"): name for name in classes[:MOST_CLASS_CURVES]}}
+    start = f"{names.per_class}/"
+    classes = [name for name in columns if name.startswith(start)]
+    scores = {"all": names.main, **{name.removeprefix(start): name for name in classes[:MOST_CLASS_CURVES]}}
     if len(classes) > MOST_CLASS_CURVES:
-        iou = {"mean": "mIoU"}
+        scores = {"all": names.main}
     figures = []
-    for title, lines in (("Loss", {"loss": "loss"}), ("Learning rate", {"lr": "lr"}), ("IoU", iou)):
+    for title, lines in (("Loss", {"loss": "loss"}), ("Learning rate", {"lr": "lr"}), (names.per_class, scores)):
         series = {label: _series(rows, column) for label, column in lines.items()}
         series = {label: points for label, points in series.items() if points}
         if series:
@@ -116,9 +138,19 @@ def _plot(title: str, series: Mapping[str, Sequence[tuple[int, float]]], *, loga
     axes.grid(alpha=0.3)
     if len(series) > 1:
         axes.legend(fontsize="small", frameon=False)
+    return _drawing(title, figure)
+
+
+def _drawing(title: str, figure: "Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return _image(buffer.getvalue(), "png", title, "curve")
+
+
+def _figures(figures: "Sequence[tuple[str, Figure]]") -> str:
+    return "\n".join(
+        f"<h2>{html.escape(title)}</h2>\n<figure>{_drawing(title, each)}</figure>" for title, each in figures
+    )
 
 
 def _pictures(samples: "Sequence[tuple[str, Image.Image]]") -> str:

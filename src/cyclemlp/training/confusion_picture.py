@@ -1,0 +1,54 @@
+"""The confusion matrix as a drawing and as a table in a file."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cyclemlp.errors import MissingExtraError
+from cyclemlp.files import write_text
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
+
+CONFUSION_NAME = "confusion.csv"
+MOST_NUMBERED = 20
+"""With more classes the cells carry no numbers."""
+MOST_NAMED = 60
+
+
+def write_confusion(run_dir: Path, counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> Path:
+    """Write the counts (K, K) as a table: a row for each class, a column for each prediction."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["class", *classes])
+    writer.writerows([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
+    path = run_dir / CONFUSION_NAME
+    write_text(path, buffer.getvalue())
+    return path
+
+
+def draw_confusion(counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> "Figure":
+    """The counts (K, K): colour is the share of a row's images, numbers are images."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("matplotlib", "train") from error
+    edge = min(11.0, 2.6 + 0.45 * len(classes))
+    figure = Figure(figsize=(edge, edge), layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set(xlabel="taken for", ylabel="is")
+    if len(classes) <= MOST_NAMED:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= MOST_NUMBERED:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")
+    return figure

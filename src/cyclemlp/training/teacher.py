@@ -1,0 +1,82 @@
+"""The network a student learns from beside the labels."""
+
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.models.classifiers import check_image_size, create_classifier
+from cyclemlp.tasks.card import ModelCard, load_model
+
+
+class Teacher:
+    """A trained classifier on images normalised for the student, in no checkpoint of the student's."""
+
+    def __init__(self, model: nn.Module, own: ModelCard, student: ModelCard) -> None:
+        self._model = model.eval().requires_grad_(False)
+        mean, std, their_mean, their_std = (
+            torch.tensor(values)[:, None, None] for values in (own.mean, own.std, student.mean, student.std)
+        )
+        self._scale, self._shift = their_std / std, (their_mean - mean) / std
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, 3, H, W) normalised as the student's card says."""
+        device = images.device
+        model = self._model.to(device)  # returns at once where it is there
+        logits: Tensor = model(images * self._scale.to(device) + self._shift.to(device))
+        return logits
+
+
+def load_teacher(given: str, student: ModelCard) -> Teacher:
+    """The teacher that `given` names: a run folder, its model.safetensors, or a timm name whose weights timm fetches.
+
+    Raises ConfigError where it does not know the student's classes or does not take its image size, CheckpointError
+    where its weights are not usable.
+    """
+    size = student.image_size or 224
+    if Path(given).exists():
+        model, card = load_model(Path(given))
+        if (card.task, card.classes) != (student.task, student.classes):
+            raise ConfigError(
+                f"--teacher {given} does {card.task} of {len(card.classes)} classes, the new run {student.task} of"
+                f" {len(student.classes)}: train the teacher on the same classes"
+            )
+    else:
+        model, card = _from_timm(given, student), _timm_card(given, student)
+    check_image_size(model, card.model, size)
+    return Teacher(model, card, student)
+
+
+def _from_timm(name: str, student: ModelCard) -> nn.Module:
+    if not timm.is_model(name.split(".")[0]):
+        raise ConfigError(f"--teacher {name} is no run folder, no file and no timm model")
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.has_weights:
+        raise ConfigError(f"--teacher {name}: there are no weights for it; give a run folder, or another name")
+    if cfg.num_classes != len(student.classes):
+        raise ConfigError(
+            f"--teacher {name} knows {cfg.num_classes} classes, the data has {len(student.classes)}: fine-tune it on"
+            " this data first, and give its run folder"
+        )
+    try:
+        return create_classifier(name, cfg.num_classes, image_size=student.image_size or 224, pretrained=True)
+    except OSError as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"--teacher {name}: its weights could not be fetched ({reason})") from error
+
+
+def _timm_card(name: str, student: ModelCard) -> ModelCard:
+    cfg = timm.get_pretrained_cfg(name)
+    return ModelCard(
+        task=student.task,
+        model=name,
+        head="linear",
+        classes=student.classes,
+        mean=tuple(cfg.mean),
+        std=tuple(cfg.std),
+        image_size=student.image_size,
+        crop_pct=student.crop_pct,
+    )
