@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from cyclemlp.models.fused import FusedStem, fuse_stages, fuse_stem
+from cyclemlp.models.lean import LeanMlp, pays, shifted_means, weighted_branches
 from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import build, default_cfg
 from cyclemlp.ops import CycleFC
@@ -50,6 +52,7 @@ class CycleMixer(nn.Module):
 
     def __init__(self, width: int, stepsize: int = 3) -> None:
         super().__init__()
+        self.stepsize = stepsize
         self.along_width = CycleFC(width, width, stepsize=(1, stepsize))
         self.along_height = CycleFC(width, width, stepsize=(stepsize, 1))
         self.along_channels = nn.Linear(width, width, bias=False)
@@ -64,6 +67,8 @@ class CycleMixer(nn.Module):
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
+        if self._lean_pays(x_nhwc):
+            return self._forward_lean(x_nhwc)
         along_width = self.along_width(x_nhwc)
         along_height = self.along_height(x_nhwc)
         along_channels = self.along_channels(x_nhwc)
@@ -73,6 +78,21 @@ class CycleMixer(nn.Module):
         weights = self.branch_weights(mean_nc.to(total.dtype))
         mixed = along_width * weights[..., 0] + along_height * weights[..., 1] + along_channels * weights[..., 2]
         out: Tensor = self.proj(mixed)
+        return out
+
+    def _lean_pays(self, x_nhwc: Tensor) -> bool:
+        many = x_nhwc.shape[1] * x_nhwc.shape[2] >= x_nhwc.shape[3] and self.stepsize > 1
+        own = type(self.along_width) is CycleFC and type(self.along_height) is CycleFC  # not put in by someone else
+        return many and own and pays(x_nhwc)
+
+    def _forward_lean(self, x_nhwc: Tensor) -> Tensor:
+        """The same values for training, without the three branches in memory."""
+        width, height, channels = self.along_width, self.along_height, self.along_channels
+        mean_width, mean_height, mean_channels = shifted_means(x_nhwc, self.stepsize).unbind(1)
+        mean_nc = F.linear(mean_width, width.weight, width.bias) + F.linear(mean_height, height.weight, height.bias)
+        weights = self.branch_weights(mean_nc + channels(mean_channels)).flatten(0, 2).transpose(1, 2)
+        branches = (width.weight, width.bias), (height.weight, height.bias), channels.weight
+        out: Tensor = self.proj(weighted_branches(x_nhwc, weights, *branches, self.stepsize))
         return out
 
 
@@ -86,7 +106,7 @@ class CycleBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.token_mixer = self.mixer(width, stepsize)
         self.norm2 = nn.LayerNorm(width)
-        self.channel_mlp = Mlp(width, mlp_ratio * width)
+        self.channel_mlp = LeanMlp(width, mlp_ratio * width)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x_nhwc: Tensor) -> Tensor:

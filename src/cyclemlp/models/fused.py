@@ -46,9 +46,8 @@ class FusedBlock(nn.Module):
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same; without autograd `x_nhwc` itself is changed."""
-        in_place = not (
-            torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x_nhwc.device.type)
-        )
+        in_place = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or x_nhwc.is_meta)
+        in_place = in_place and not torch.is_autocast_enabled(x_nhwc.device.type)
         x_nhwc = self.token_mixer(x_nhwc, self.norm1(x_nhwc), in_place)
         if not in_place:
             hidden = F.gelu(self.norm2(x_nhwc) @ self.expand_rows + self.expand_bias)
