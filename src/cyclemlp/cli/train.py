@@ -130,7 +130,11 @@ def _train(task: str, run: RunT, train_and_report: Callable[[RunT], Mapping[str,
 
 def _summary(task: str, metrics: Mapping[str, Any]) -> str:
     scores = {name.rpartition("/")[2].replace("_", " "): v for name, v in metric_columns(task, metrics).items()}
-    return ", ".join(f"{name} {'absent' if v is None else f'{v:.4f}'}" for name, v in scores.items() if name != "top5" or v is not None)
+    return ", ".join(
+        f"{name} {'absent' if v is None else f'{v:.4f}'}"
+        for name, v in scores.items()
+        if name != "top5" or v is not None
+    )
 
 
 def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
