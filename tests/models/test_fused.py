@@ -14,6 +14,8 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.heads.segmentation import build_segmentation_model
 from cyclemlp.models import CycleMixer, CycleMLP
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
+from cyclemlp.models.cyclemlp_swin import SIZES as SWIN_SIZES
+from cyclemlp.models.cyclemlp_swin import CycleSwinMLP, CycleSwinSizes, SummedCycleMixer
 from cyclemlp.models.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_form
 
 # Relative to the largest value. Rounding gives about 1e-6 and 5e-15 where weights are of the size training leaves.
@@ -50,14 +52,25 @@ def assert_near(found: Tensor, wanted: Tensor, tolerance: float | None = None) -
         assert error <= (TOLERANCE[wanted.dtype] if tolerance is None else tolerance)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [*SIZES, *SWIN_SIZES])
 def test_values_of_every_model(name: str) -> None:
     model = make(name, num_classes=5)
     fused = reparameterize_model(model)
-    assert any(isinstance(module, BlendedMixer) for module in fused.modules())
+    assert any(isinstance(module, ConstantMixer if name in SWIN_SIZES else BlendedMixer) for module in fused.modules())
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         assert_near(fused(images), model(images))
+
+
+@pytest.mark.parametrize("stepsize", [1, 3, 5])
+def test_values_with_patches_and_mergings(stepsize: int) -> None:
+    torch.manual_seed(0)
+    model = draw(CycleSwinMLP(CycleSwinSizes(20, (1, 2, 1, 1), stepsize=stepsize), num_classes=5)).double()
+    fused = reparameterize_model(model)
+    for size in SIZES_OF_IMAGES:
+        images = torch.randn(size, dtype=torch.float64)
+        with torch.no_grad():
+            assert_near(fused(images), model(images))
 
 
 SIZES_OF_IMAGES = [(1, 3, 224, 224), (2, 3, 97, 161), (3, 3, 32, 32), (1, 3, 35, 64), (0, 3, 64, 64)]
@@ -87,22 +100,10 @@ def test_every_form_of_the_mixer(batch: int, side: int, in_place: bool) -> None:
         assert_near(fused(x, u, in_place), wanted.detach())
 
 
-class SummedMixer(CycleMixer):
-    """Three branches and a projection without reweighting."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
-        self.reweight = None
-
-    def forward(self, x_nhwc: Tensor) -> Tensor:
-        out: Tensor = self.proj(self.along_width(x_nhwc) + self.along_height(x_nhwc) + self.along_channels(x_nhwc))
-        return out
-
-
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_mixer_without_reweighting_has_one_constant_weight(in_place: bool) -> None:
     torch.manual_seed(0)
-    mixer, order = draw(SummedMixer(20).double()), ChannelOrder.of(20, 3)
+    mixer, order = draw(SummedCycleMixer(20).double()), ChannelOrder.of(20, 3)
     fused = ConstantMixer(mixer, order)
     assert fused.matrix.shape == (20 + 2 * order.moving, 20)
     for size in ((2, 5, 4), (1, 1, 1), (3, 1, 2)):

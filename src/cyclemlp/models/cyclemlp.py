@@ -15,7 +15,7 @@ from timm.layers import DropPath, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from cyclemlp.models.fused import FusedStem, fuse_stages, fuse_stem
+from cyclemlp.models.fused import fuse_stages, fuse_stem
 from cyclemlp.models.lean import LeanMlp, pays, shifted_means, weighted_branches
 from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import build, default_cfg
@@ -127,7 +127,7 @@ class ConvStem(nn.Conv2d):
         """(batch, in_chans, height, width) -> (batch, height', width', channels), height' = (height + 1) // 4."""
         return super().forward(x).permute(0, 2, 3, 1).contiguous()
 
-    def fuse(self) -> FusedStem:
+    def fuse(self) -> nn.Module:
         """Called by timm's `reparameterize_model`, together with that of the stages."""
         return fuse_stem(self, self.stepsize)
 

@@ -21,7 +21,8 @@ from timm.layers import calculate_drop_path_rates
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from cyclemlp.models.cyclemlp import CycleBlock
+from cyclemlp.models.cyclemlp import CycleBlock, CycleStages
+from cyclemlp.models.fused import fuse_stem
 from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import build, default_cfg
@@ -69,6 +70,18 @@ class SummedCycleBlock(CycleBlock):
     mixer = SummedCycleMixer
 
 
+class CyclePatchStem(PatchStem):
+    """A `PatchStem` that takes part in the exact inference form."""
+
+    def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
+        super().__init__(in_chans, width, nn.LayerNorm(width))
+        self.stepsize = stepsize
+
+    def fuse(self) -> nn.Module:
+        """Called by timm's `reparameterize_model`, together with that of the stages."""
+        return fuse_stem(self, self.stepsize)
+
+
 class CycleSwinMLP(MlpPyramid):
     """4x4 patches, then four stages of `SummedCycleBlock`s with 2x2 mergings between them.
 
@@ -99,8 +112,9 @@ class CycleSwinMLP(MlpPyramid):
             merging = PatchMerging(widths[s - 1], nn.LayerNorm(4 * widths[s - 1])) if s else nn.Identity()
             blocks = [SummedCycleBlock(width, sizes.mlp_ratio, rate, sizes.stepsize) for rate in rates[s]]
             stages.append(Stage(merging, blocks))
-        stem, norm = PatchStem(in_chans, widths[0], nn.LayerNorm(widths[0])), nn.LayerNorm(widths[-1])
+        stem, norm = CyclePatchStem(in_chans, widths[0], sizes.stepsize), nn.LayerNorm(widths[-1])
         super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
+        self.stages = CycleStages(self.stages)
         self.apply(init_linear)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.fused_mixer import ChannelOrder, fuse_mixer
+from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage
 
 EXPORT_SIZE = 224
@@ -35,9 +36,9 @@ class FusedBlock(nn.Module):
 
     def __init__(self, block: Any, order: ChannelOrder, positions: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = _permuted_norm(block.norm1, order), _permuted_norm(block.norm2, order)
-        self.token_mixer = fuse_mixer(block.token_mixer, order, positions)
         index = list(order.channels)
+        self.norm1, self.norm2 = _permuted_norm(block.norm1, index), _permuted_norm(block.norm2, index)
+        self.token_mixer = fuse_mixer(block.token_mixer, order, positions)
         first, second = block.channel_mlp.fc1, block.channel_mlp.fc2
         self.expand_rows = _parameter(first.weight.t()[index])
         self.expand_bias = _parameter(first.bias)
@@ -86,14 +87,20 @@ class FusedStem(nn.Module):
         return out.permute(0, 2, 3, 1).contiguous()
 
 
-def fuse_stem(conv: nn.Conv2d, stepsize: int) -> FusedStem:
+def fuse_stem(stem: nn.Conv2d | PatchStem, stepsize: int) -> nn.Module:
     """The stem for stages fused with this step size; only together do they give the model's values.
 
     Raises:
         ConfigError: the model is in training mode.
     """
-    _check_eval(conv)
-    return FusedStem(conv, ChannelOrder.of(conv.out_channels, stepsize))
+    _check_eval(stem)
+    conv = stem if isinstance(stem, nn.Conv2d) else stem.conv
+    order = ChannelOrder.of(conv.out_channels, stepsize)
+    if isinstance(stem, nn.Conv2d):
+        return FusedStem(conv, order)
+    patches = PatchStem(conv.in_channels, conv.out_channels, _permuted_norm(stem.norm, order.channels))
+    patches.conv = _permuted_conv(conv, range(conv.in_channels), order.channels)
+    return patches.eval()
 
 
 def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
@@ -116,10 +123,16 @@ def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
     return nn.ModuleList(fused).eval()
 
 
-def _permuted_downsample(downsample: nn.Module, before: ChannelOrder, order: ChannelOrder) -> ChannelsLast:
-    if not isinstance(downsample, ChannelsLast):
+def _permuted_downsample(downsample: nn.Module, before: ChannelOrder, order: ChannelOrder) -> nn.Module:
+    if isinstance(downsample, ChannelsLast):
+        return ChannelsLast(_permuted_conv(downsample.conv, before.channels, order.channels))
+    if not isinstance(downsample, PatchMerging):
         raise ConfigError(f"{type(downsample).__name__} between stages has no fused form")
-    return ChannelsLast(_permuted_conv(downsample.conv, before.channels, order.channels))
+    width = len(before.channels)
+    inputs = [part * width + channel for part in range(4) for channel in before.channels]
+    merging = PatchMerging(width, _permuted_norm(downsample.norm, inputs))
+    merging.reduction.weight = _parameter(downsample.reduction.weight[list(order.channels)][:, inputs])
+    return merging
 
 
 def _permuted_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> nn.Conv2d:
@@ -132,10 +145,9 @@ def _permuted_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int
     return permuted
 
 
-def _permuted_norm(norm: Any, order: ChannelOrder) -> nn.LayerNorm:
+def _permuted_norm(norm: Any, channels: Sequence[int]) -> nn.LayerNorm:
     permuted = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, device="meta")
-    permuted.weight = _parameter(norm.weight[list(order.channels)])
-    permuted.bias = _parameter(norm.bias[list(order.channels)])
+    permuted.weight, permuted.bias = _parameter(norm.weight[list(channels)]), _parameter(norm.bias[list(channels)])
     return permuted
 
 
