@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.training.classification_config import ClassificationConfig
 from cyclemlp.training.config import (
     RESUMABLE_CHANGES,
     Augmentation,
@@ -78,7 +79,7 @@ def test_flat_has_every_option_once_in_plain_values() -> None:
     assert len(set(fields) | set(own)) == len(fields) + len(own), "two options of the same name"
     assert len(options) == len(fields) + len(own) - len(parts)
     assert yaml.safe_load(yaml.safe_dump(options)) == options
-    assert options.keys() >= RESUMABLE_CHANGES
+    assert options.keys() | flat(ClassificationConfig(data=Path("d"))).keys() >= RESUMABLE_CHANGES
 
 
 def test_recipe_names_may_use_underscores(tmp_path: Path) -> None:
