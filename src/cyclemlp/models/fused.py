@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
@@ -85,6 +86,19 @@ class FusedStem(nn.Module):
         """(batch, in_chans, height, width) -> (batch, height', width', channels)."""
         out: Tensor = self.conv(x)
         return out.permute(0, 2, 3, 1).contiguous()
+
+
+def graph_form(model: nn.Module) -> nn.Module:
+    """The form to export: values of `model`, which stays as it is, in a graph that runtimes work through fastest.
+
+    Args:
+        model: in eval mode; backbones without a fused form come back as a copy.
+
+    Raises:
+        ConfigError: the model is in training mode.
+    """
+    form: nn.Module = reparameterize_model(model)
+    return form
 
 
 def fuse_stem(stem: nn.Conv2d | PatchStem, stepsize: int) -> nn.Module:
