@@ -76,6 +76,8 @@ def test_card_is_readable_json_without_the_weights(folder: Path) -> None:
         ({"input_scale": 0}, "input_scale 0: must be above 0 and at most 16"),
         ({"window": 8}, "window 8: allowed are 32 and more"),
         ({"window": 64.5}, "window has the wrong type"),
+        ({"short_side": 0}, "short_side 0: allowed are 1 and more, or none"),
+        ({"long_side": 2.5}, "long_side has the wrong type"),
         ({"metrics": []}, "metrics has the wrong type"),
         ({"model": "cyclemlp_nanno"}, "cyclemlp_nanno.*cyclemlp_nano"),
         ({"head": "semantic-fnp"}, "semantic-fnp.*semantic-fpn"),

@@ -52,6 +52,10 @@ class ModelCard:
     """Factor by which an image is enlarged before the network; its outputs are resized back."""
     window: int | None = None
     """Edge of the sliding window in pixels of the enlarged image; None gives images whole."""
+    short_side: int | None = None
+    """Pixels that an image's shorter edge is brought to before the network, and before `input_scale`; None keeps it."""
+    long_side: int | None = None
+    """Most pixels of the longer edge then; the image is made smaller where it would have more."""
     image_size: int | None = None
     """Edge in pixels of the square images that a classifier sees."""
     crop_pct: float | None = None
@@ -80,6 +84,9 @@ class ModelCard:
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         wide = self.head_width is None or self.head_width >= MIN_HEAD_WIDTH
         _require(wide, f"head_width {self.head_width}: allowed are {MIN_HEAD_WIDTH} and more, or none for the paper's")
+        for name in ("short_side", "long_side"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} {value}: allowed are 1 and more, or none")
         if self.task == "classification":
             sized = (self.image_size or 0) >= 1 and 0 < (self.crop_pct or 0) <= 1
             _require(sized, f"image_size {self.image_size}, crop_pct {self.crop_pct}: a size, and a share above 0 to 1")
@@ -117,7 +124,7 @@ def _is_kind(key: str, value: object) -> bool:
     if key in ("classes", "mean", "std"):
         kinds = (str,) if key == "classes" else (int, float)
         return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
-    if key in ("in_chans", "window", "head_width", "image_size"):
+    if key in ("in_chans", "window", "head_width", "image_size", "short_side", "long_side"):
         return (isinstance(value, int) and not isinstance(value, bool)) or (key != "in_chans" and value is None)
     if key in ("input_scale", "crop_pct"):
         return isinstance(value, int | float) or (key == "crop_pct" and value is None)
