@@ -43,7 +43,13 @@ def one_thread() -> Iterator[None]:
 
 
 def small_network(
-    _backbone: str, _head: str, num_classes: int, *, head_width: int | None = None, drop_path_rate: float = 0.0
+    _backbone: str,
+    _head: str,
+    num_classes: int,
+    *,
+    head_width: int | None = None,
+    drop_path_rate: float = 0.0,
+    auxiliary: bool = False,
 ) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
 

@@ -29,7 +29,7 @@ def models(
     pattern
         List the models of timm's registry that match this shell pattern, ours among them, such as 'swin_*'.
     head
-        Count the whole network with this dense head on the backbone: semantic-fpn.
+        Count the whole network with this dense head on the backbone: semantic-fpn, or upernet with its auxiliary head.
     classes
         Outputs of the classifier (1000 unless given), or of the head (150 unless given).
     json
@@ -84,7 +84,7 @@ def _build(name: str, head: str | None, classes: int | None) -> "nn.Module":
 
     with torch.device("meta"):
         if head is not None:
-            return build_segmentation_model(name, head, classes or 150)
+            return build_segmentation_model(name, head, classes or 150, auxiliary=True)
         model: nn.Module = timm.create_model(name, num_classes=classes or 1000)
         return model
 

@@ -1,62 +1,28 @@
-"""Semantic FPN, the head of the paper's ADE20K table, on any pyramid.
+"""Segmentation networks: a backbone's maps, a dense head, and logits at the size of the image."""
 
-Kirillov et al., "Panoptic Feature Pyramid Networks", CVPR 2019, section 3; sizes as in CycleMLP's section 4.4.
-The decoder of that name in segmentation-models-pytorch is another network (no convolutions behind the lateral
-connections, GroupNorm: 28.2 M parameters for B2 against the paper's 30.6 M), so the papers' is built here.
-"""
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.heads.pyramid import PyramidBackbone
+from cyclemlp.heads.semantic_fpn import SemanticFPN
+from cyclemlp.heads.upernet import AuxiliaryHead, UperNet
+
+HEADS: dict[str, type[SemanticFPN] | type[UperNet]] = {"semantic-fpn": SemanticFPN, "upernet": UperNet}
+WITH_AUXILIARY = ("upernet",)
+"""Heads that the papers train with an auxiliary head beside them."""
+LEAST_BATCH = {"semantic-fpn": 1, "upernet": 2}
+"""Images a training batch needs for BatchNorm."""
 
 
-class SemanticFPN(nn.Module):
-    """Feature pyramid of `width`; each level convolved up to stride 4 at half of it, summed, classified.
+class TrainingLogits(NamedTuple):
+    """What training sees, both at the size of the image."""
 
-    Args:
-        in_channels: of the maps at strides 4, 8, 16, 32.
-        num_classes: logits a position.
-        width: of the pyramid, 256 in the papers; the branches have half of it.
-        dropout: on whole channels before the classifier (mmsegmentation's 0.1).
-    """
-
-    def __init__(self, in_channels: list[int], num_classes: int, width: int = 256, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.fpn = FeaturePyramidNetwork(in_channels, width)
-        self.branches = nn.ModuleList(_branch(width, width // 2, level) for level in range(len(in_channels)))
-        self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(width // 2, num_classes, 1)
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """NCHW maps, fine to coarse -> logits (batch, classes, height / 4, width / 4)."""
-        levels = self.fpn({str(level): each for level, each in enumerate(maps)}).values()
-        size = maps[0].shape[-2:]
-        total = None
-        for branch, level in zip(self.branches, levels, strict=True):
-            x = F.interpolate(branch(level), size=size, mode="bilinear", align_corners=False)
-            total = x if total is None else total + x
-        out: Tensor = self.classifier(self.dropout(total))
-        return out
-
-
-def _branch(in_width: int, width: int, level: int) -> nn.Sequential:
-    """`level` times convolution and doubling (once without doubling for level 0), towards stride 4."""
-    layers: list[nn.Module] = []
-    for step in range(max(1, level)):
-        layers += [
-            nn.Conv2d(in_width if step == 0 else width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-        ]
-        if step < level - 1:
-            layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
-    return nn.Sequential(*layers)
-
-
-HEADS: dict[str, type[SemanticFPN]] = {"semantic-fpn": SemanticFPN}
+    logits: Tensor
+    auxiliary: Tensor | None
+    """Of the auxiliary head, where the network has one."""
 
 
 class SegmentationModel(nn.Module):
@@ -65,20 +31,35 @@ class SegmentationModel(nn.Module):
     Args:
         backbone: gives maps at strides 4, 8, 16, 32.
         head: takes them to logits at stride 4.
+        auxiliary: takes them to logits that only a loss sees, at stride 16.
     """
 
-    def __init__(self, backbone: PyramidBackbone, head: nn.Module) -> None:
+    training_only = ("auxiliary",)
+    """Parts that a saved network is without."""
+
+    def __init__(self, backbone: PyramidBackbone, head: nn.Module, auxiliary: nn.Module | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.auxiliary = auxiliary
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (batch, in_chans, height, width), any size -> logits (batch, classes, height, width)."""
-        height, width = images.shape[-2:]
         padded = self.backbone.pad(images)
-        logits: Tensor = self.head(self.backbone(padded))
-        logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        return _at_image_size(self.head(self.backbone(padded)), padded, images)
+
+    def training_logits(self, images: Tensor) -> TrainingLogits:
+        """As `forward`, with those of the auxiliary head."""
+        padded = self.backbone.pad(images)
+        maps = self.backbone(padded)
+        given = None if self.auxiliary is None else _at_image_size(self.auxiliary(maps), padded, images)
+        return TrainingLogits(_at_image_size(self.head(maps), padded, images), given)
+
+
+def _at_image_size(logits: Tensor, padded: Tensor, images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+    return logits[..., :height, :width]
 
 
 def build_segmentation_model(
@@ -89,6 +70,7 @@ def build_segmentation_model(
     head_width: int | None = None,
     in_chans: int = 3,
     drop_path_rate: float = 0.0,
+    auxiliary: bool = False,
 ) -> SegmentationModel:
     """A segmentation network by the names of its parts.
 
@@ -96,9 +78,10 @@ def build_segmentation_model(
         backbone: timm's name of a network with a pyramid.
         head: a name in `HEADS`.
         num_classes: logits a position.
-        head_width: channels of the head, None for the paper's.
+        head_width: channels of the head, None for the paper's; an auxiliary head has half of it.
         in_chans: channels of the images.
         drop_path_rate: stochastic depth of the backbone.
+        auxiliary: with the auxiliary head that a head of `WITH_AUXILIARY` is trained with; others have none.
 
     Raises:
         ConfigError: an unknown backbone or head, or a backbone without a pyramid.
@@ -107,4 +90,6 @@ def build_segmentation_model(
         raise ConfigError(f"head {head!r} is not known; allowed: {', '.join(HEADS)}.{did_you_mean(head, HEADS)}")
     trunk = PyramidBackbone(backbone, in_chans=in_chans, drop_path_rate=drop_path_rate)
     width = {} if head_width is None else {"width": head_width}
-    return SegmentationModel(trunk, HEADS[head](trunk.channels, num_classes, **width))
+    half = {} if head_width is None else {"width": head_width // 2}
+    beside = AuxiliaryHead(trunk.channels, num_classes, **half) if auxiliary and head in WITH_AUXILIARY else None
+    return SegmentationModel(trunk, HEADS[head](trunk.channels, num_classes, **width), beside)

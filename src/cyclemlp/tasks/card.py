@@ -156,11 +156,14 @@ def build_model(card: ModelCard) -> "nn.Module":
 def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
     """Write the weights as safetensors and the card as JSON into `folder`, each whole or not at all.
 
-    The versions of cyclemlp, torch and timm are recorded in the written card.
+    Parts that the network names in `training_only` are left out. The versions of cyclemlp, torch and timm are
+    recorded in the written card.
     """
     import safetensors.torch
 
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    unwanted = tuple(f"{part}." for part in getattr(model, "training_only", ()))
+    kept = {key: value for key, value in model.state_dict().items() if not key.startswith(unwanted)}
+    state = {key: value.detach().cpu().contiguous() for key, value in kept.items()}
     with whole_file(folder / WEIGHTS_NAME) as part:
         # By way of bytes, so that a full disk is the plain OSError the command line knows.
         part.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))

@@ -93,13 +93,15 @@ def segmentation_loss(
     class_weights: Tensor | None = None,
     *,
     dice_weight: float = 0.0,
+    auxiliary: tuple[Tensor, float] | None = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> dict[str, Tensor]:
     """The training loss and its terms, computed in float32 whatever the precision of the network.
 
-    `logits` (N, K, H, W), `target` (N, H, W) int64 class ids, `class_weights` (K,). Returns scalars:
-    `cross_entropy`, `dice` where `dice_weight` is not 0, and `loss`, their weighted sum. A batch with nothing
-    but ignored pixels has loss 0 and zero gradients.
+    `logits` (N, K, H, W), `target` (N, H, W) int64 class ids, `class_weights` (K,), `auxiliary` the logits of an
+    auxiliary head and the weight of their cross entropy. Returns scalars: `cross_entropy`, `dice` where `dice_weight`
+    is not 0, `auxiliary` where it is given, and `loss`, their weighted sum. A batch with nothing but ignored pixels has
+    loss 0 and zero gradients.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
@@ -108,6 +110,9 @@ def segmentation_loss(
         if dice_weight:
             terms["dice"] = _dice(logits, target, ignore_index)
             loss = loss + dice_weight * terms["dice"]
+        if auxiliary is not None:
+            terms["auxiliary"] = _cross_entropy(auxiliary[0].float(), target, class_weights, ignore_index)
+            loss = loss + auxiliary[1] * terms["auxiliary"]
     return {"loss": loss, **terms}
 
 

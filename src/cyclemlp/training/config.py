@@ -138,10 +138,12 @@ class Loss:
     """Weight of each class, from the number of its pixels in the training masks."""
     dice: float = 0.0
     """Weight of the Dice term beside cross entropy, which counts every class alike; 0 leaves it out."""
+    auxiliary: float = 0.4
+    """Weight of the cross entropy of the auxiliary head that upernet is trained with; 0 trains without one."""
 
     def __post_init__(self) -> None:
         choice(self, "class_weights", ("none", "fourth-root-inverse", "sqrt-inverse", "inverse"))
-        at_least_zero(self, "dice")
+        at_least_zero(self, "dice", "auxiliary")
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,9 @@ class SegmentationConfig(RunConfig):
     out: Path = Path("runs/segmentation")
     """Run folder; new or empty, unless --resume is given."""
     head: str = "semantic-fpn"
-    """Segmentation head."""
+    """Segmentation head: semantic-fpn or upernet."""
     head_width: int | None = None
-    """Channels of the head; by default the paper's (256 for semantic-fpn)."""
+    """Channels of the head; by default the papers' (256 for semantic-fpn, 512 for upernet)."""
     input_scale: float = 1.0
     """Factor images are enlarged by before the network, for objects only a few pixels wide."""
     window: int | None = None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from tqdm import tqdm
 from cyclemlp.data.images import read_image, read_mask
 from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
 from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
-from cyclemlp.errors import DataError
-from cyclemlp.heads.segmentation import build_segmentation_model
+from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.heads.segmentation import LEAST_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.segmentation import ConfusionMatrix, class_weights_from_counts, segmentation_loss
 from cyclemlp.training.config import SegmentationConfig
@@ -41,14 +42,17 @@ def train_segmentation(
 
 def segmentation_task(config: SegmentationConfig, predict: PredictLogits | None = None) -> TrainingTask:
     """The parts of a segmentation run. Raises ConfigError and DataError."""
+    _check_batch(config)
     dataset = find_mask_dataset(config.data)
     card = _card(config, dataset)
+    auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = build_segmentation_model(
         config.model,
         config.head,
         len(card.classes),
         head_width=config.head_width,
         drop_path_rate=config.optimisation.drop_path,
+        auxiliary=auxiliary > 0,
     )
     images = dataset.splits["train"]
     weights = _class_weights(config, images, len(card.classes))
@@ -56,11 +60,21 @@ def segmentation_task(config: SegmentationConfig, predict: PredictLogits | None 
     return TrainingTask(
         card,
         model,
-        SegmentationLoss(weights, config.loss.dice),
+        SegmentationLoss(weights, config.loss.dice, auxiliary),
         SegmentationSamples(images, _transform(config), len(card.classes)),
         SegmentationEvaluator(dataset.splits["val"], card.classes, Normalisation(), predict),
         partial(decay_groups, weight_decay=config.optimisation.weight_decay),
     )
+
+
+def _check_batch(config: SegmentationConfig) -> None:
+    """A batch of one fails in BatchNorm where a map has one position, with a message about neither head nor batch."""
+    batch, least = config.optimisation.batch_size, LEAST_BATCH.get(config.head, 1)
+    if batch < least:
+        raise ConfigError(
+            f"--batch-size {batch} is too small for --head {config.head}, whose BatchNorm sees maps of one position:"
+            f" give --batch-size {least} or more, or --head semantic-fpn"
+        )
 
 
 def _card(config: SegmentationConfig, dataset: MaskDataset) -> ModelCard:
@@ -77,18 +91,26 @@ def _card(config: SegmentationConfig, dataset: MaskDataset) -> ModelCard:
 
 
 class SegmentationLoss(TaskLoss):
-    """Cross entropy, by class weights (K,) where they are given, and Dice where its weight is not 0."""
+    """Cross entropy, by class weights (K,) where they are given, Dice and the auxiliary head's where they weigh."""
 
-    def __init__(self, class_weights: Tensor | None = None, dice: float = 0.0) -> None:
+    def __init__(self, class_weights: Tensor | None = None, dice: float = 0.0, auxiliary: float = 0.0) -> None:
         super().__init__()
-        self.terms = ("cross_entropy", *(["dice"] if dice else []))
+        self.terms = ("cross_entropy", *(["dice"] if dice else []), *(["auxiliary"] if auxiliary else []))
         self._dice = dice
+        self._auxiliary = auxiliary
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Of images (B, C, H, W) and classes (B, H, W)."""
-        return segmentation_loss(model(images), targets, self.class_weights, dice_weight=self._dice)
+        auxiliary = None
+        if self._auxiliary:
+            logits, beside = cast("SegmentationModel", model).training_logits(images)
+            assert beside is not None  # whoever weighs an auxiliary head builds it
+            auxiliary = (beside, self._auxiliary)
+        else:
+            logits = model(images)
+        return segmentation_loss(logits, targets, self.class_weights, dice_weight=self._dice, auxiliary=auxiliary)
 
 
 class SegmentationEvaluator(Evaluator):

@@ -1,5 +1,6 @@
 """What a task brings to training; the rest of this package is the same for all of them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,15 @@ from cyclemlp.training.loader import Samples
 ParameterGroups = list[dict[str, Any]]
 
 
-class TaskLoss(nn.Module):
+class TaskLoss(nn.Module, ABC):
     """What a task minimises; a module, so that its buffers follow the network to its device."""
 
     terms: tuple[str, ...] = ()
     """Names of what `forward` gives beside `loss`."""
 
+    @abstractmethod
     def forward(self, model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The network's `loss` on a batch, and its terms, as scalars."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""The dense heads: sizes as published, pooling as the library's, and an auxiliary head that only training has."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.heads.segmentation import HEADS, SegmentationModel, build_segmentation_model
+from cyclemlp.heads.upernet import UperNet, adaptive_average
+from cyclemlp.tasks.card import ModelCard, load_model, save_model
+
+# AS-MLP's table of UperNet on ADE20K; CycleMLP's models of that size have the same parameters.
+UPERNET_MILLIONS = {"cyclemlp_tiny": 60, "cyclemlp_small": 81, "cyclemlp_base": 121, "asmlp_tiny": 60, "resnet101": 86}
+
+
+def count(model: torch.nn.Module) -> float:
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(("name", "millions"), UPERNET_MILLIONS.items())
+def test_upernet_has_the_published_parameters(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = build_segmentation_model(name, "upernet", 150, auxiliary=True)
+    assert count(model) == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("edges", [(1, 1), (2, 5), (6, 6), (7, 13), (16, 16)])
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_adaptive_average_is_the_librarys(edges: tuple[int, int], size: int) -> None:
+    x = torch.randn(2, 3, *edges, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(adaptive_average(x, size), F.adaptive_avg_pool2d(x, size))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("edges", [(32, 32), (50, 97)])
+def test_logits_have_the_size_of_the_image(head: str, edges: tuple[int, int]) -> None:
+    model = build_segmentation_model("cyclemlp_nano", head, 5, head_width=16).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, *edges)).shape == (1, 5, *edges)
+
+
+@pytest.fixture(scope="module")
+def trained() -> SegmentationModel:
+    torch.manual_seed(0)
+    return build_segmentation_model("cyclemlp_nano", "upernet", 3, head_width=16, auxiliary=True)
+
+
+def test_the_auxiliary_head_changes_no_prediction(trained: SegmentationModel) -> None:
+    images = torch.randn(2, 3, 40, 33)
+    trained.eval()
+    with torch.no_grad():
+        logits, beside = trained.training_logits(images)
+        torch.testing.assert_close(logits, trained(images), rtol=0, atol=0)
+    assert beside is not None
+    assert beside.shape == logits.shape
+    assert isinstance(trained.auxiliary, torch.nn.Module)
+    assert trained.auxiliary.convolve[0].out_channels == 8  # type: ignore[index, union-attr]
+
+
+def test_every_parameter_has_a_gradient(trained: SegmentationModel) -> None:
+    trained.train()
+    logits, beside = trained.training_logits(torch.randn(2, 3, 64, 64))
+    assert beside is not None
+    (logits.square().mean() + beside.square().mean()).backward()
+    assert [name for name, parameter in trained.named_parameters() if parameter.grad is None] == []
+
+
+def test_a_saved_network_is_without_it(trained: SegmentationModel, tmp_path: Path) -> None:
+    card = ModelCard("segmentation", "cyclemlp_nano", "upernet", ("a", "b", "c"), head_width=16)
+    save_model(tmp_path, trained, card)
+    loaded, found = load_model(tmp_path)
+    assert isinstance(loaded, SegmentationModel)
+    assert isinstance(loaded.head, UperNet)
+    assert loaded.auxiliary is None
+    assert found.head == "upernet"
+    images = torch.randn(1, 3, 40, 33)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), trained.eval()(images))
+
+
+def test_a_misspelt_head_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"head 'upernett' is not known; allowed: .* Did you mean 'upernet'"):
+        build_segmentation_model("cyclemlp_nano", "upernett", 3)
