@@ -1,8 +1,8 @@
 """UperNet, the head of the ADE20K tables of Swin and AS-MLP, on any pyramid, and the head that helps it train.
 
-Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018, section 3; pooling module from Zhao et al.,
-"Pyramid Scene Parsing Network", CVPR 2017; sizes as in AS-MLP's configurations (pool scales 1, 2, 3, 6, 512 channels,
-auxiliary head of 256 on the third map).
+Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018, section 3; pooling module from Zhao et
+al., "Pyramid Scene Parsing Network", CVPR 2017; sizes as in AS-MLP's configurations (pool scales 1, 2, 3, 6, 512
+channels, auxiliary head of 256 on the third map).
 """
 
 from collections.abc import Sequence
