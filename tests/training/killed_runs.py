@@ -61,14 +61,16 @@ def configure(run: dict[str, Any]) -> SegmentationConfig:
     )
 
 
-def kill_in_step(step: int, signum: int) -> None:
-    """Half of the step is done then: the loss is computed, the weights are not yet moved."""
+def kill_in_step(step: int, signum: int, *, group: bool) -> None:
+    """With `group` the signal goes to the processes that read images, too, as `timeout` sends it.
+
+    Half of the step is done then: the loss is computed, the weights are not yet moved."""
     usual = TrainingModule.training_step
 
     def training_step(self: TrainingModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = usual(self, batch, batch_idx)
         if self.global_step == step:
-            os.kill(os.getpid(), signum)
+            (os.killpg if group else os.kill)(os.getpid(), signum)
         return loss
 
     patch.object(TrainingModule, "training_step", training_step).start()
@@ -94,7 +96,10 @@ def kill_while_writing(number: int) -> None:
 def main(run: dict[str, Any]) -> int:
     torch.set_num_threads(1)
     if "kill_in_step" in run:
-        kill_in_step(run["kill_in_step"], getattr(signal, run.get("signal", "SIGKILL")))
+        group = run.get("group", False)
+        if group:
+            os.setpgid(0, 0)
+        kill_in_step(run["kill_in_step"], getattr(signal, run.get("signal", "SIGKILL")), group=group)
     if "kill_while_writing" in run:
         kill_while_writing(run["kill_while_writing"])
     patch.object(

@@ -41,6 +41,7 @@ SCENARIOS: dict[str, list[dict[str, Any]]] = {
     "while-writing": killed_once("while-writing", 0, 2, {"kill_while_writing": 3}),
     "ctrl-c": killed_once("ctrl-c", 2, 100, {"kill_in_step": 4, "signal": "SIGINT"}),
     "sigterm": killed_once("sigterm", 0, 100, {"kill_in_step": 4, "signal": "SIGTERM"}),
+    "sigterm-to-all": killed_once("sigterm-to-all", 2, 100, {"kill_in_step": 4, "signal": "SIGTERM", "group": True}),
 }
 
 
@@ -126,6 +127,7 @@ def test_kills_were_kills(statuses: Runs) -> None:
         "while-writing": -9,
         "ctrl-c": STOPPED,
         "sigterm": STOPPED,
+        "sigterm-to-all": STOPPED,
     }
 
 

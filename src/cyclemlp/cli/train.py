@@ -190,5 +190,6 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
         labels = SegmentationResult(np.where(counted, wanted, 0), found.classes, found.image)
         right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), found.image)
         both = np.concatenate([np.asarray(found.draw(legend=False)), right], axis=1)
-        pictures.append((split.images[index].name, Image.fromarray(both)))
+        title = f"{split.images[index].name}: prediction left, labels right"
+        pictures.append((title, Image.fromarray(both)))
     return pictures

@@ -21,6 +21,7 @@ from cyclemlp.errors import ConfigError, UserError
 Sample = tuple[Tensor, Tensor]
 # Lightning wants a length; a run ends by its own limit long before this one.
 ENDLESS = 2**40
+SECONDS_AFTER_SIGTERM = 30
 
 
 class Samples(Sized, Protocol):
@@ -97,7 +98,7 @@ class ResumableLoader:
             batch_sampler=_Batches(self._stream, self._delivered, self._batch_size, self._rank, self._world),
             num_workers=self._workers,
             collate_fn=_collate,
-            worker_init_fn=_ignore_ctrl_c,
+            worker_init_fn=_outlive_signals,
             pin_memory=self._pin_memory,
             # Without one of its own a DataLoader draws from the global generator.
             generator=torch.Generator().manual_seed(0),
@@ -173,6 +174,11 @@ def _collate(items: list[Sample | UserError]) -> Any:
     return default_collate(items)
 
 
-def _ignore_ctrl_c(_worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main one alone decides when to stop."""
+def _outlive_signals(_worker: int) -> None:
+    """Ctrl-C and `timeout` reach every process of the group; the main one alone decides when to stop.
+
+    It needs its readers until the end of the step. A reader told to end goes by itself a while later, since
+    multiprocessing ends them by that signal, too, and waits for them.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_SIGTERM))
