@@ -52,9 +52,19 @@ def test_lists_rivals(capsys: pytest.CaptureFixture[str]) -> None:
     assert round(swin["params"] / 1e6, 1) == 28.3
 
 
+def test_lists_rivals_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("resnet50", "cyclemlp_tiny") == 0
+    resnet, tiny = capsys.readouterr().out.splitlines()[1:]
+    assert resnet.split()[:3] == ["resnet50", "25.6", "4.1"]
+    assert "(mit)" not in tiny  # weights without code: the licence of that repository's code says nothing of them
+    assert "code never published" in tiny
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["resnet5"], "model 'resnet5' is not known"),
+        (["resnet50", "--filter", "swin_*"], "names and --filter were both given"),
         (["--filter", "cyclemlp_b9"], "no model matches --filter 'cyclemlp_b9'; a shell pattern such as 'swin_*'"),
         (["--filter", "cyclemlp_b9"], "Did you mean 'cyclemlp_b"),
         (["--head", "semantic-fnp"], "Did you mean 'semantic-fpn'?"),

@@ -28,6 +28,10 @@ def test_a_rivals_attention_counts() -> None:
     assert count_flops(on_meta("swin_tiny_patch4_window7_224"), 224, 224) / 1e9 == pytest.approx(4.5, abs=0.05)
 
 
+def test_group_norms_count_as_layer_norms_do() -> None:
+    assert count_flops(nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(1, 8)), 4, 5) == 20 * 8 * (3 + 5)
+
+
 class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()

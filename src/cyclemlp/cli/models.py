@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def models(
-    *,
+    *names: str,
     pattern: Annotated[str | None, Parameter(name="--filter")] = None,
     head: str | None = None,
     classes: int | None = None,
@@ -22,10 +22,12 @@ def models(
     """List the models: parameters, FLOPs of one image by the paper's rule, source and licence of the weights.
 
     Without options these are the models of this package. Rivals from timm work in every command under timm's names:
-    --filter 'swin_*' lists those that match, --filter 'resnet50' one.
+    give names such as resnet50, or --filter 'swin_*' for those that match.
 
     Parameters
     ----------
+    names
+        List these models alone.
     pattern
         List the models of timm's registry that match this shell pattern, ours among them, such as 'swin_*'.
     head
@@ -37,8 +39,18 @@ def models(
     """
     if classes is not None and classes < 1:
         raise ConfigError(f"--classes is {classes}; it must be 1 or more")
-    listed = [_describe(name, head, classes) for name in _names(pattern)]
+    if names and pattern is not None:
+        raise ConfigError("names and --filter were both given: give one of them")
+    listed = [_describe(name, head, classes) for name in (_checked(names) if names else _names(pattern))]
     sys.stdout.write(dumps({"models": listed}) + "\n" if json else _table(listed))
+
+
+def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
+    from cyclemlp.models.backbones import check_model_name
+
+    for name in names:
+        check_model_name(name)
+    return names
 
 
 def _names(pattern: str | None) -> list[str]:
@@ -71,8 +83,15 @@ def _describe(name: str, head: str | None, classes: int | None) -> dict[str, Any
         "source": cfg.origin_url or cfg.paper_ids or "timm",
         "weights": cfg.url or cfg.hf_hub_id,
         "license": cfg.license if cfg.has_weights else None,
+        "weights_note": _note(name),
         "head": head,
     }
+
+
+def _note(name: str) -> str | None:
+    from cyclemlp.models.weights import WEIGHTS
+
+    return WEIGHTS[name].note if name in WEIGHTS and WEIGHTS[name].note else None
 
 
 def _build(name: str, head: str | None, classes: int | None) -> "nn.Module":
@@ -95,6 +114,7 @@ def _table(listed: list[dict[str, Any]]) -> str:
     for each in listed:
         size = "x".join(str(edge) for edge in each["input_size"][1:])
         weights = f"{each['source']} ({each['license']})" if each["license"] else "none published"
+        weights = each["weights_note"] or weights
         lines.append(
             f"{each['name']:{width}}  {each['params'] / 1e6:10.1f}  {each['flops'] / 1e9:9.1f}  {size:7}  {weights}"
         )

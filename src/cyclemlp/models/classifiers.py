@@ -1,5 +1,7 @@
 """Any timm model as a classifier at any image size, ours and its rivals alike."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import timm
@@ -8,6 +10,9 @@ from torch import nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.backbones import check_model_name
+
+OPTIONS = {"cyclemlp": ("stepsize", "branches"), "cyclemlp_swin": ("stepsize",)}
+"""Arguments of the models of a module of this package that change the network itself."""
 
 
 def create_classifier(
@@ -18,17 +23,24 @@ def create_classifier(
     in_chans: int = 3,
     drop_path_rate: float = 0.0,
     pretrained: bool = False,
+    model_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
     """A timm model from images (N, in_chans, image_size, image_size) to logits (N, num_classes).
 
     Networks that are built for one image size (MLP-Mixer, ResMLP, gMLP, ViT, Swin) are built for this one; they take
-    no other afterwards.
+    no other afterwards. `model_options` are arguments of the model itself, such as `stepsize` or `branches`.
 
     Raises:
-        ConfigError: an unknown name, or a model that does not take images of this size.
+        ConfigError: an unknown name, a model without these options, or one that does not take images of this size.
     """
     check_model_name(name)
-    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": pretrained}
+    _check_options(name, model_options)
+    options: dict[str, Any] = {
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "pretrained": pretrained,
+        **model_options,
+    }
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
     if is_built_for_one_size(name):
@@ -38,6 +50,17 @@ def create_classifier(
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise _does_not_fit(name, image_size, error) from error
     return model
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    family = timm.model_entrypoint(name.split(".")[0]).__module__.rpartition(".")[2]
+    allowed = OPTIONS.get(family, ())
+    for option in options:
+        if option not in allowed:
+            takes = f"it takes {', '.join(allowed)}" if allowed else "cyclemlp_* have options"
+            raise ConfigError(
+                f"model {name!r} has no option {option!r}: {takes}; leave it out, or choose another model"
+            )
 
 
 def is_built_for_one_size(name: str) -> bool:

@@ -6,6 +6,7 @@ those of the authors' code. What differs: activations stay channels-last, CycleF
 convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width` here).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from timm.layers import DropPath, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from cyclemlp.errors import ConfigError
+from cyclemlp.models.branches import BranchedMixer
 from cyclemlp.models.fused import fuse_stages, fuse_stem
 from cyclemlp.models.lean import LeanMlp, pays, shifted_means, weighted_branches
 from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
@@ -31,6 +34,8 @@ class CycleMLPSizes:
     mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
     stepsize: int = 3
     """Length of the staircase along each axis, in positions; odd."""
+    branches: tuple[str, ...] = ()
+    """Pseudo-kernels in place of the three branches of `stepsize`, for ablations; see `branches.py`."""
 
 
 SIZES = {
@@ -101,10 +106,12 @@ class CycleBlock(nn.Module):
 
     mixer: type[nn.Module] = CycleMixer
 
-    def __init__(self, width: int, mlp_ratio: int, drop_path: float, stepsize: int) -> None:
+    def __init__(
+        self, width: int, mlp_ratio: int, drop_path: float, stepsize: int, branches: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.token_mixer = self.mixer(width, stepsize)
+        self.token_mixer = BranchedMixer(width, branches) if branches else self.mixer(width, stepsize)
         self.norm2 = nn.LayerNorm(width)
         self.channel_mlp = LeanMlp(width, mlp_ratio * width)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
@@ -119,13 +126,20 @@ class CycleBlock(nn.Module):
 class ConvStem(nn.Conv2d):
     """Overlapping 7x7 patches at stride 4, without a norm; images in, channels-last out."""
 
-    def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
+    def __init__(self, in_chans: int, width: int) -> None:
         super().__init__(in_chans, width, 7, stride=4, padding=2)
-        self.stepsize = stepsize
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_chans, height, width) -> (batch, height', width', channels), height' = (height + 1) // 4."""
         return super().forward(x).permute(0, 2, 3, 1).contiguous()
+
+
+class CycleStem(ConvStem):
+    """A `ConvStem` that takes part in the exact inference form."""
+
+    def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
+        super().__init__(in_chans, width)
+        self.stepsize = stepsize
 
     def fuse(self) -> nn.Module:
         """Called by timm's `reparameterize_model`, together with that of the stages."""
@@ -144,7 +158,7 @@ class CycleMLP(MlpPyramid):
     """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s.
 
     Args:
-        sizes: widths, depths, ratios and step size.
+        sizes: widths, depths, ratios, step size, and branches other than the usual ones.
         num_classes, in_chans, global_pool, drop_rate: as timm's.
         drop_path_rate: of the last block; earlier ones grow linearly from 0.
     """
@@ -163,11 +177,15 @@ class CycleMLP(MlpPyramid):
         stages = []
         for s, width in enumerate(widths):
             conv = nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1) if s else None
-            blocks = [CycleBlock(width, sizes.mlp_ratios[s], rate, sizes.stepsize) for rate in rates[s]]
+            ratio, step = sizes.mlp_ratios[s], sizes.stepsize
+            blocks = [CycleBlock(width, ratio, rate, step, sizes.branches) for rate in rates[s]]
             stages.append(Stage(ChannelsLast(conv) if conv else nn.Identity(), blocks))
-        stem, norm = ConvStem(in_chans, widths[0], sizes.stepsize), nn.LayerNorm(widths[-1])
+        plain = bool(sizes.branches)  # the exact inference form is that of the three branches alone
+        stem = ConvStem(in_chans, widths[0]) if plain else CycleStem(in_chans, widths[0], sizes.stepsize)
+        norm = nn.LayerNorm(widths[-1])
         super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
-        self.stages = CycleStages(self.stages)
+        if not plain:
+            self.stages = CycleStages(self.stages)
         self.apply(init_linear)
 
 
@@ -182,8 +200,12 @@ default_cfgs = generate_default_cfgs(
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     sizes = SIZES[name]
+    if "stepsize" in kwargs and "branches" in kwargs:
+        raise ConfigError("stepsize and branches were both given: branches such as 1x5 5x1 1x1 say the step size")
     if "stepsize" in kwargs:
         sizes = replace(sizes, stepsize=kwargs.pop("stepsize"))
+    if "branches" in kwargs:
+        sizes = replace(sizes, branches=tuple(kwargs.pop("branches")))
     return build(CycleMLP, name, pretrained, {"sizes": sizes, **kwargs})
 
 

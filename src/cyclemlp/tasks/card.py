@@ -60,6 +60,8 @@ class ModelCard:
     """Edge in pixels of the square images that a classifier sees."""
     crop_pct: float | None = None
     """Share of the resized image's edge that it sees."""
+    model_options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the backbone other than the usual ones, such as `stepsize` or `branches`."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores on the validation split."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -128,7 +130,7 @@ def _is_kind(key: str, value: object) -> bool:
         return (isinstance(value, int) and not isinstance(value, bool)) or (key != "in_chans" and value is None)
     if key in ("input_scale", "crop_pct"):
         return isinstance(value, int | float) or (key == "crop_pct" and value is None)
-    return isinstance(value, dict if key in ("metrics", "versions") else str)
+    return isinstance(value, dict if key in ("metrics", "versions", "model_options") else str)
 
 
 def _require(condition: bool, complaint: str) -> None:
@@ -145,7 +147,13 @@ def build_model(card: ModelCard) -> "nn.Module":
         from cyclemlp.models.classifiers import create_classifier
 
         size = card.image_size or 224
-        return create_classifier(card.model, len(card.classes), image_size=size, in_chans=card.in_chans)
+        return create_classifier(
+            card.model,
+            len(card.classes),
+            image_size=size,
+            in_chans=card.in_chans,
+            model_options=card.model_options,
+        )
     from cyclemlp.heads.segmentation import build_segmentation_model
 
     return build_segmentation_model(

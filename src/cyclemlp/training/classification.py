@@ -49,7 +49,13 @@ def classification_task(config: ClassificationConfig, dataset: FolderDataset) ->
     card = _card(config, dataset)
     size = card.image_size or LARGEST
     options = config.optimisation
-    model = create_classifier(config.model, len(card.classes), image_size=size, drop_path_rate=options.drop_path)
+    model = create_classifier(
+        config.model,
+        len(card.classes),
+        image_size=size,
+        drop_path_rate=options.drop_path,
+        model_options=card.model_options,
+    )
     check_image_size(model, config.model, size)
     idle = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)
@@ -81,6 +87,7 @@ def _card(config: ClassificationConfig, dataset: FolderDataset) -> ModelCard:
         classes=dataset.classes,
         image_size=config.image_size,
         crop_pct=config.crop,
+        model_options=config.architecture.options,
         source=f"trained by cyclemlp on {config.data.name}",
     )
 

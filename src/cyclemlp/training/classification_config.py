@@ -5,7 +5,7 @@ The defaults suit small data sets on a small machine. The authors' recipe for Im
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -86,6 +86,29 @@ class LabelLoss:
         positive(self, "temperature")
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """Changes to the network, for ablations; of cyclemlp_* only."""
+
+    stepsize: int | None = None
+    """Length of the staircases along both axes, odd; by default 3."""
+    branches: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    """Token-mixing branches as pseudo-kernels HxW, by default 1x3 3x1 1x1; not for cyclemlp_tiny, small and base."""
+
+    def __post_init__(self) -> None:
+        positive(self, "stepsize")
+        if self.stepsize is not None and self.stepsize % 2 == 0:
+            raise ConfigError(f"--stepsize {self.stepsize} is not allowed: an odd number, so that steps have a middle")
+        if self.stepsize is not None and self.branches:
+            raise ConfigError("--stepsize and --branches were both given: branches such as 1x5 5x1 1x1 say both")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What differs from the model's own, by the names of its arguments."""
+        stepsize = {} if self.stepsize is None else {"stepsize": self.stepsize}
+        return stepsize | ({"branches": list(self.branches)} if self.branches else {})
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(RunConfig):
     """A whole classification run; only `data` has to be given."""
@@ -98,6 +121,7 @@ class ClassificationConfig(RunConfig):
     """Edge of the images in pixels; by default near the images' own size, a multiple of 32 from 64 to 224."""
     crop: float = 0.875
     """Share of the resized image's edge that is evaluated (224 of 256 pixels, say)."""
+    architecture: Annotated[Architecture, group("Architecture", 4)] = field(default_factory=Architecture)
     optimisation: Annotated[ClassificationOptimisation, group("Optimisation", 2)] = field(
         default_factory=ClassificationOptimisation
     )

@@ -52,7 +52,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def packaged() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 
 
 def _find(name: str) -> Path:
