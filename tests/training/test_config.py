@@ -113,5 +113,5 @@ def test_missing_recipe_proposes_one() -> None:
 
 @pytest.mark.parametrize("name", packaged())
 def test_packaged_recipes_hold_known_options(name: str) -> None:
-    allowed = flat(SegmentationConfig(data=Path("d")))
-    assert read_recipe(name, allowed)
+    config = ClassificationConfig if name.startswith("ablations/") else SegmentationConfig
+    assert read_recipe(name, flat(config(data=Path("d"))))
