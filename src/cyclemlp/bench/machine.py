@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,6 +43,31 @@ def busy_seconds() -> float | None:
         return None
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first.split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_bytes() -> int | None:
+    """Most memory this process has held since it began, or since `forget_peak`; None where the system does not tell."""
+    return _status("VmHWM")
+
+
+def resident_bytes() -> int | None:
+    """Memory this process holds now; None where the system does not tell."""
+    return _status("VmRSS")
+
+
+def forget_peak() -> None:
+    """Begin the peak anew at what is held now; where the system cannot, the peak of the whole process remains."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _status(name: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return next((1024 * int(kilobytes) for kilobytes in found), None)
 
 
 def environment(command: str, threads: int, cores: list[int]) -> dict[str, Any]:

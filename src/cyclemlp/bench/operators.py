@@ -104,7 +104,7 @@ def operators(shape: Shape, stepsize: StepSize) -> dict[str, tuple[Callable[...,
     x_nhwc, weight, bias = (torch.randn(size, generator=generator).requires_grad_() for size in sizes)
     x_nchw = x_nhwc.detach().permute(0, 3, 1, 2).contiguous().requires_grad_()
     weight_oihw = weight.detach()[:, :, None, None].clone().requires_grad_()
-    authors = partial(_authors_cycle_fc, _authors_offsets(width, stepsize))
+    authors = partial(authors_cycle_fc, authors_offsets(width, stepsize))
     return {
         "cycle_fc": (partial(cycle_fc, stepsize=stepsize), [x_nhwc, weight, bias]),
         "deform_conv2d": (authors, [x_nchw, weight_oihw, bias]),
@@ -112,7 +112,7 @@ def operators(shape: Shape, stepsize: StepSize) -> dict[str, tuple[Callable[...,
     }
 
 
-def _authors_offsets(channels: int, stepsize: StepSize) -> Any:
+def authors_offsets(channels: int, stepsize: StepSize) -> Any:
     """The buffer the authors' layer keeps: (1, 2 * channels, 1, 1), moves down and right of each channel."""
     import torch
 
@@ -122,7 +122,7 @@ def _authors_offsets(channels: int, stepsize: StepSize) -> Any:
     return offsets.reshape(1, 2 * channels, 1, 1)
 
 
-def _authors_cycle_fc(offset: Any, x_nchw: Any, weight_oihw: Any, bias: Any) -> Any:
+def authors_cycle_fc(offset: Any, x_nchw: Any, weight_oihw: Any, bias: Any) -> Any:
     """As `CycleFC.forward` of github.com/ShoufaChen/CycleMLP: the buffer expanded to every position of every image."""
     from torchvision.ops import deform_conv2d
 

@@ -40,6 +40,8 @@ class Measurement:
     cores: list[int]
     foreign_share: float | None
     """Share of all cores used by other programs during the rounds; None where the system does not tell."""
+    peak_bytes: dict[str, int | None] = field(default_factory=dict)
+    """Most memory each suite's process held, its libraries included."""
 
     @property
     def busy(self) -> bool:
@@ -67,7 +69,8 @@ def measure(suites: Sequence[Suite], plan: Plan) -> Measurement:
         timings = {
             (worker.suite.name, case): Timing(tuple(each)) for (worker, case), each in zip(cases, seconds, strict=True)
         }
-        return Measurement(timings, workers[0].cores, load.share())
+        peaks = {worker.suite.name: worker.peak_bytes() for worker in workers}
+        return Measurement(timings, workers[0].cores, load.share(), peaks)
 
 
 def _order(count: int, number: int) -> range:

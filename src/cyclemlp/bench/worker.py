@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cyclemlp.bench.machine import pin_to_cores
+from cyclemlp.bench.machine import peak_bytes, pin_to_cores
 
 Case = Callable[[], object]
 
@@ -68,7 +68,12 @@ class Worker:
 
     def processor_seconds(self) -> float:
         """Processor time the process has used so far."""
-        return float(self._ask(None))
+        return float(self._ask(None)[0])
+
+    def peak_bytes(self) -> int | None:
+        """Most memory the process has held, its libraries included; None where the system does not tell."""
+        peak: int | None = self._ask(None)[1]
+        return peak
 
     def _ask(self, order: tuple[str, int] | None) -> Any:
         try:
@@ -99,7 +104,8 @@ def _serve(pipe: Connection, suite: Suite, threads: int) -> None:
             order = pipe.recv()
         except EOFError:
             return
-        pipe.send(time.process_time() if order is None else _mean_seconds(cases[order[0]], order[1]))
+        spent = (time.process_time(), peak_bytes()) if order is None else None
+        pipe.send(spent if order is None else _mean_seconds(cases[order[0]], order[1]))
 
 
 def _mean_seconds(case: Case, runs: int) -> float:

@@ -5,5 +5,7 @@ from cyclopts import App
 app = App(name="bench", help="Measure speed on this machine: interleaved rounds, medians and spread, threads pinned.")
 for _subject, _target in {
     "op": "cyclemlp.cli.bench_op:op",
+    "model": "cyclemlp.cli.bench_models:model",
+    "compare": "cyclemlp.cli.bench_models:compare",
 }.items():
     app.command(_target, name=_subject)

@@ -32,17 +32,23 @@ def count_flops(model: nn.Module, height: int, width: int) -> int:
     Returns:
         Multiply-adds of convolutions, linear layers and matrix products, plus 5 per element of LayerNorm and GroupNorm.
     """
+    # torch counts an operation for each multiplication and each addition, hence the twos
+    norms = torch.ops.aten.native_layer_norm, torch.ops.aten.native_group_norm
+    return _operations(model, height, width, dict.fromkeys(norms, _twice_norm_flops)) // 2
+
+
+def count_multiply_adds(model: nn.Module, height: int, width: int) -> int:
+    """As `count_flops`, without the norms: what a matrix product of the same work would do."""
+    return _operations(model, height, width, {}) // 2
+
+
+def _operations(model: nn.Module, height: int, width: int, rules: dict[Any, Any]) -> int:
     image = torch.empty(1, _in_channels(model), height, width, device="meta")
     state: dict[str, Tensor] = {name: each.to("meta") for name, each in model.named_parameters()}
     state |= {name: each.to("meta") for name, each in model.named_buffers()}
-    # torch counts an operation for each multiplication and each addition, hence the twos
-    rules: dict[Any, Any] = {
-        torch.ops.aten.native_layer_norm: _twice_norm_flops,
-        torch.ops.aten.native_group_norm: _twice_norm_flops,
-    }
     with _evaluating(model), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
         functional_call(model, state, (image,))
-    return int(counter.get_total_flops()) // 2
+    return int(counter.get_total_flops())
 
 
 def _twice_norm_flops(shape: torch.Size, *_: object, **__: object) -> int:
