@@ -7,5 +7,6 @@ for _subject, _target in {
     "op": "cyclemlp.cli.bench_op:op",
     "model": "cyclemlp.cli.bench_models:model",
     "compare": "cyclemlp.cli.bench_models:compare",
+    "robustness": "cyclemlp.cli.bench_robustness:robustness",
 }.items():
     app.command(_target, name=_subject)
