@@ -21,7 +21,8 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.models.fused_mixer import ChannelOrder, fuse_mixer
+from cyclemlp.models.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, fuse_mixer
+from cyclemlp.models.graph_mixer import graph_mixer
 from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage
 
@@ -39,7 +40,7 @@ class FusedBlock(nn.Module):
         super().__init__()
         index = list(order.channels)
         self.norm1, self.norm2 = _permuted_norm(block.norm1, index), _permuted_norm(block.norm2, index)
-        self.token_mixer = fuse_mixer(block.token_mixer, order, positions)
+        self.token_mixer: nn.Module = fuse_mixer(block.token_mixer, order, positions)
         first, second = block.channel_mlp.fc1, block.channel_mlp.fc2
         self.expand_rows = _parameter(first.weight.t()[index])
         self.expand_bias = _parameter(first.bias)
@@ -88,17 +89,24 @@ class FusedStem(nn.Module):
         return out.permute(0, 2, 3, 1).contiguous()
 
 
-def graph_form(model: nn.Module) -> nn.Module:
+def graph_form(model: nn.Module, image_size: int = EXPORT_SIZE, batch: int = 1) -> nn.Module:
     """The form to export: values of `model`, which stays as it is, in a graph that runtimes work through fastest.
 
     Args:
-        model: in eval mode; backbones without a fused form come back as a copy.
+        model: in eval mode, or fused already; backbones without a fused form come back as a copy.
+        image_size: edge in pixels for which the graph is fastest; it is right for any size.
+        batch: images at a time for which it is fastest; likewise right for any.
 
     Raises:
         ConfigError: the model is in training mode.
     """
     form: nn.Module = reparameterize_model(model)
-    return form
+    for stages in [module for module in form.modules() if isinstance(module, nn.ModuleList)]:
+        for stage, reduction in zip(stages, REDUCTIONS, strict=False):
+            for block in stage.blocks if isinstance(stage, FusedStage) else ():
+                if isinstance(block, FusedBlock) and isinstance(block.token_mixer, BlendedMixer | ConstantMixer):
+                    block.token_mixer = graph_mixer(block.token_mixer, (image_size // reduction) ** 2, batch)
+    return form.eval()
 
 
 def fuse_stem(stem: nn.Conv2d | PatchStem, stepsize: int) -> nn.Module:
