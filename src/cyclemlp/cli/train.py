@@ -14,6 +14,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.scores import metric_columns
 from cyclemlp.training.classification_config import ClassificationConfig
 from cyclemlp.training.config import RunConfig, SegmentationConfig
+from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
 from cyclemlp.training.recipes import read_recipe
 from cyclemlp.training.run_folder import read_run_config
 
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 REPORT_PICTURES = 4
-CONFIGS: dict[str, type[RunConfig]] = {"segmentation": SegmentationConfig, "classification": ClassificationConfig}
+CONFIGS: dict[str, type[RunConfig]] = {
+    "segmentation": SegmentationConfig,
+    "classification": ClassificationConfig,
+    "detection": DetectionConfig,
+    "instance-segmentation": InstanceSegmentationConfig,
+}
 
 RunT = TypeVar("RunT", bound=RunConfig)
 
@@ -110,6 +116,58 @@ def classification(
     from cyclemlp.cli.train_classification import train_and_report
 
     _train("classification", run, train_and_report, json)
+
+
+@app.command
+def detection(
+    *,
+    run: Annotated[DetectionConfig, Parameter(name="*")],
+    config: str | None = None,  # noqa: ARG001  (read by _fill_in)
+    json: bool = False,
+) -> None:
+    """Train a network that finds objects and puts a box around each.
+
+    The run folder gets the network (model.safetensors, model.json), checkpoints, metrics.csv, TensorBoard events
+    and report.html. Only --data is needed; options on the command line go before those of a recipe.
+
+    Parameters
+    ----------
+    run
+        What is trained, and how.
+    config
+        Recipe: a YAML file of options, or the name of one that comes with cyclemlp.
+    json
+        Print one JSON object with the run folder and its metrics on standard output.
+    """
+    from cyclemlp.cli.train_detection import train_and_report
+
+    _train("detection", run, train_and_report, json)
+
+
+@app.command
+def instance_segmentation(
+    *,
+    run: Annotated[InstanceSegmentationConfig, Parameter(name="*")],
+    config: str | None = None,  # noqa: ARG001  (read by _fill_in)
+    json: bool = False,
+) -> None:
+    """Train a network that finds objects and gives each its pixels.
+
+    The run folder gets the network (model.safetensors, model.json), checkpoints, metrics.csv, TensorBoard events
+    and report.html. Only --data is needed; options on the command line go before those of a recipe.
+
+    Parameters
+    ----------
+    run
+        What is trained, and how.
+    config
+        Recipe: a YAML file of options, or the name of one that comes with cyclemlp.
+    json
+        Print one JSON object with the run folder and its metrics on standard output.
+    """
+    from cyclemlp.cli.train_detection import train_and_report
+
+    _train("instance-segmentation", run, train_and_report, json)
 
 
 def _train(task: str, run: RunT, train_and_report: Callable[[RunT], Mapping[str, Any]], json: bool) -> None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
 from cyclemlp.inference.classification import classify
+from cyclemlp.inference.detection import find_objects
 from cyclemlp.inference.networks import Network
 from cyclemlp.inference.segmentation import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WINDOW
 from cyclemlp.inference.segmentation import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
@@ -24,12 +25,20 @@ if TYPE_CHECKING:
 ImageInput = Path | str | npt.NDArray[np.uint8] | Image.Image
 
 Result = Any
-"""SegmentationResult or ClassificationResult, as the card's task says; all have `draw()` and `to_dict()`."""
+"""SegmentationResult, ClassificationResult or DetectionResult, as
+the card's task says; all have `draw()` and `to_dict()`."""
 
 Decoder = Callable[[Network, ModelCard, npt.NDArray[np.uint8], bool], Result]
 """From network, card, image (H, W, C) and whether to show progress to the result of a task."""
 
-DECODERS: Mapping[str, Decoder] = MappingProxyType({"segmentation": segment, "classification": classify})
+DECODERS: Mapping[str, Decoder] = MappingProxyType(
+    {
+        "segmentation": segment,
+        "classification": classify,
+        "detection": find_objects,
+        "instance-segmentation": find_objects,
+    }
+)
 
 CPU_ONLY = (".onnx", ".xml")
 """Suffixes of exported files that run on the CPU, and without torch."""

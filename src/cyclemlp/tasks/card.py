@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import whole_file, write_json
+from cyclemlp.heads.detection_options import DetectionHead
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
     from torch import Tensor, nn
@@ -21,8 +22,13 @@ if TYPE_CHECKING:  # cards are read where torch is not installed, too
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
-TASKS = ("segmentation", "classification")
-MAX_CLASSES = {"segmentation": 255, "classification": 100_000}  # 255 is the value of ignored pixels in a mask
+TASKS = ("segmentation", "classification", "detection", "instance-segmentation")
+MAX_CLASSES = {
+    "segmentation": 255,
+    "classification": 100_000,
+    "detection": 10_000,
+    "instance-segmentation": 10_000,
+}  # 255 is the value of ignored pixels in a mask
 MIN_HEAD_WIDTH = 8
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIN_WINDOW = 32  # the stride of a backbone's last stage
@@ -33,7 +39,7 @@ class ModelCard:
     """What a trained network is and how images are to be given to it."""
 
     task: str
-    """What the network does: segmentation or classification."""
+    """What the network does, one of `TASKS`."""
     model: str
     """Name of the backbone, as timm knows it."""
     head: str
@@ -62,6 +68,8 @@ class ModelCard:
     """Share of the resized image's edge that it sees."""
     model_options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the backbone other than the usual ones, such as `stepsize` or `branches`."""
+    detection: DetectionHead | None = None
+    """Shape, anchors and thresholds of a detector's head."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Scores on the validation split."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -99,7 +107,8 @@ class ModelCard:
         """The card as JSON values, with the version of the format."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        return {"format": FORMAT, **values, **lists}
+        head = {"detection": None if self.detection is None else dataclasses.asdict(self.detection)}
+        return {"format": FORMAT, **values, **lists, **head}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
@@ -117,8 +126,24 @@ class ModelCard:
         _require(not missing, f"missing {', '.join(missing)}")
         for key, value in given.items():
             _require(_is_kind(key, value), f"{key} has the wrong type: {value!r}")
-        tuples = {key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std")}
+        tuples: dict[str, Any] = {
+            key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std")
+        }
+        if given.get("detection") is not None:
+            tuples["detection"] = _detection_head(given["detection"])
         return cls(**{**given, **tuples})
+
+
+def _detection_head(values: dict[str, Any]) -> DetectionHead:
+    """The head's options from JSON values."""
+    names = [item.name for item in dataclasses.fields(DetectionHead)]
+    for key in values:
+        _require(key in names, f"unknown key 'detection.{key}'.{did_you_mean(key, names)}")
+    try:
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return DetectionHead(**options)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"model card: detection: {error}") from error
 
 
 def _is_kind(key: str, value: object) -> bool:
@@ -126,6 +151,8 @@ def _is_kind(key: str, value: object) -> bool:
     if key in ("classes", "mean", "std"):
         kinds = (str,) if key == "classes" else (int, float)
         return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
+    if key == "detection":
+        return value is None or isinstance(value, dict)
     if key in ("in_chans", "window", "head_width", "image_size", "short_side", "long_side"):
         return (isinstance(value, int) and not isinstance(value, bool)) or (key != "in_chans" and value is None)
     if key in ("input_scale", "crop_pct"):
@@ -153,6 +180,17 @@ def build_model(card: ModelCard) -> "nn.Module":
             image_size=size,
             in_chans=card.in_chans,
             model_options=card.model_options,
+        )
+    if card.task in ("detection", "instance-segmentation"):
+        from cyclemlp.heads.detection import build_detector
+
+        return build_detector(
+            card.model,
+            card.head,
+            len(card.classes),
+            head_width=card.head_width,
+            options=card.detection,
+            in_chans=card.in_chans,
         )
     from cyclemlp.heads.segmentation import build_segmentation_model
 

@@ -40,6 +40,10 @@ class LabelCounts:
         self.counts.index_put_((target, best[:, 0]), one, accumulate=True)
         self.counts.index_put_((target[among_best], torch.tensor(self.num_classes)), one[among_best], accumulate=True)
 
+    def merge(self, other: "LabelCounts") -> None:
+        """Add the counts of `other`, as if its images had been counted here."""
+        self.counts += other.counts
+
     @property
     def confusion(self) -> Tensor:
         """Images by class (row) and prediction (column), (K, K) int64."""

@@ -22,6 +22,15 @@ class ScoreNames:
 SCORES = {
     "segmentation": ScoreNames("mIoU", "IoU", ("pixel_accuracy",)),
     "classification": ScoreNames("top1", "accuracy", ("top5",)),
+    "detection": ScoreNames("mAP", "AP", ("AP50", "AP75", "APs", "APm", "APl")),
+    "instance-segmentation": ScoreNames(
+        "mask_mAP",
+        "mask_AP",
+        (
+            *("mask_AP50", "mask_AP75", "mask_APs", "mask_APm", "mask_APl"),
+            *("box_mAP", "box_AP50", "box_AP75", "box_APs", "box_APm", "box_APl"),
+        ),
+    ),
 }
 
 

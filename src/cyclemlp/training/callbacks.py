@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from cyclemlp.errors import UserError
 from cyclemlp.tasks.scores import SCORES, metric_columns
+from cyclemlp.training.evaluation import Counts
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.recorder import Recorder
 from cyclemlp.training.stopping import StopRequest, TrainingStopped
@@ -226,8 +227,7 @@ class Evaluations:
         if counts is None:
             return None
         if not alone:
-            total = trainer.strategy.reduce(counts.counts.to(module.device), reduce_op="sum")
-            counts.counts = torch.as_tensor(total).cpu()
+            counts = _of_all_processes(counts)
         return counts.metrics(self._task.card.classes)
 
     def state_dict(self) -> dict[str, Any]:
@@ -239,6 +239,15 @@ class Evaluations:
         """Take it up again."""
         self._done, self._seconds, self._latest_seconds = state["done"], state["seconds"], state["latest_seconds"]
         self.best, self.latest = state["best"], state["latest"]
+
+
+def _of_all_processes(counts: Counts) -> Counts:
+    """The counts of every process added up, in the order of the processes."""
+    parts: list[Counts] = [counts] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, counts)
+    for part in parts[1:]:
+        parts[0].merge(part)
+    return parts[0]
 
 
 class Checkpoints:

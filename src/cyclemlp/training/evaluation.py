@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Counts(Protocol):
     """Sums from which the scores follow; those of several processes add up."""
 
-    counts: Tensor
+    def merge(self, other: Any, /) -> None:
+        """Add the counts of `other`, as if its images had been counted here."""
+        ...
 
     def metrics(self, classes: Sequence[str], /) -> Mapping[str, Any]:
         """The scores, under the names of the task."""

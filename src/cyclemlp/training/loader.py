@@ -8,7 +8,7 @@ a batch works. Every sample is augmented under a seed of its own, so the number 
 
 import hashlib
 import signal
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cyclemlp.errors import ConfigError, UserError
 
-Sample = tuple[Tensor, Tensor]
+Sample = tuple[Tensor, Any]
+Collate = Callable[[list[Sample]], Any]
+"""From samples to a batch: images (B, C, H, W), and targets in a form of the task's."""
 # Lightning wants a length; a run ends by its own limit long before this one.
 ENDLESS = 2**40
 SECONDS_AFTER_SIGTERM = 30
@@ -63,9 +65,9 @@ class SampleStream:
 class ResumableLoader:
     """Batches of a `SampleStream` from any number on, read by `workers` processes.
 
-    Iterating yields (images (B, C, H, W), targets (B, H, W)) without end. With `world` processes training together,
-    number `rank` gets its own `batch_size` samples of every step. Errors of the user's (an unreadable image, say) are
-    raised here as they were, not wrapped in a worker's traceback.
+    Iterating yields batches (images, targets), as `collate` makes them, without end. With `world` processes training
+    together, number `rank` gets its own `batch_size` samples of every step. Errors of the user's (an unreadable
+    image, say) are raised here as they were, not wrapped in a worker's traceback.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ResumableLoader:
         rank: int = 0,
         world: int = 1,
         pin_memory: bool = False,
+        collate: Collate = default_collate,
     ) -> None:
         self._samples = samples
         self._stream = SampleStream(len(samples), seed, repeats)
@@ -87,17 +90,18 @@ class ResumableLoader:
         self._rank = rank
         self._world = world
         self._pin_memory = pin_memory
+        self._collate = _Collated(collate)
         self._delivered = 0
 
     def __len__(self) -> int:
         return ENDLESS
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         loader = DataLoader(
             _Seeded(self._samples),
             batch_sampler=_Batches(self._stream, self._delivered, self._batch_size, self._rank, self._world),
             num_workers=self._workers,
-            collate_fn=_collate,
+            collate_fn=self._collate,
             worker_init_fn=_outlive_signals,
             pin_memory=self._pin_memory,
             # Without one of its own a DataLoader draws from the global generator.
@@ -167,11 +171,19 @@ class _Seeded(Dataset[Any]):
                 return error
 
 
-def _collate(items: list[Sample | UserError]) -> Any:
-    for item in items:
-        if isinstance(item, UserError):
-            return item
-    return default_collate(items)
+class _Collated:
+    """A batch of the samples, or the first error among them."""
+
+    def __init__(self, collate: Collate) -> None:
+        self._collate = collate
+
+    def __call__(self, items: list[Sample | UserError]) -> Any:
+        samples = []
+        for item in items:
+            if isinstance(item, UserError):
+                return item
+            samples.append(item)
+        return self._collate(samples)
 
 
 def _outlive_signals(_worker: int) -> None:

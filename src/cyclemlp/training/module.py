@@ -69,7 +69,7 @@ class TrainingModule(LightningModule):
         peak = options.scaled_lr(options.batch_size * self.trainer.world_size)
         return peak * rate_factor(self.progress, options.warmup, options.schedule, options.final_lr)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:  # noqa: ARG002
         """The loss of one batch; its terms are left in `losses`."""
         images, targets = batch
         terms: dict[str, Tensor] = self.loss(self.model, images, targets)

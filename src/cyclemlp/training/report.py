@@ -75,6 +75,9 @@ def write_report(
 _OVERALL = {
     "pixel_accuracy": "{:.2f} % of the pixels are right.",
     "top1": "{:.2f} % of the images are right.",
+    "AP50": "Average precision is {:.2f} % where a box has to overlap the label's by half.",
+    "mask_AP50": "Average precision is {:.2f} % where a mask has to overlap the label's by half.",
+    "box_mAP": "Average precision of the boxes is {:.2f} %, over overlaps from 0.5 to 0.95.",
     "top5": "The label is among the five likeliest for {:.2f} % of the images.",
 }
 

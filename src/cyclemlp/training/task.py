@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.loader import Samples
+from cyclemlp.training.loader import Collate, Samples
 
 ParameterGroups = list[dict[str, Any]]
 
@@ -21,7 +22,7 @@ class TaskLoss(nn.Module, ABC):
     """Names of what `forward` gives beside `loss`."""
 
     @abstractmethod
-    def forward(self, model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def forward(self, model: nn.Module, images: Tensor, targets: Any) -> dict[str, Tensor]:
         """The network's `loss` on a batch, and its terms, as scalars."""
 
 
@@ -41,3 +42,5 @@ class TrainingTask:
     """Parts of the network that stay as in prediction."""
     repeats: int = 1
     """How often a pass takes each sample, under different random changes; a pass then meets fewer of them."""
+    collate: Collate = default_collate
+    """From a list of samples to a batch of images and targets."""

@@ -1,0 +1,76 @@
+"""What a detection head is made of, and what it keeps of what it finds; light, for recipes and model cards."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cyclemlp.errors import ConfigError, did_you_mean
+
+RETINANET, MASK_RCNN = "retinanet", "mask-rcnn"
+STRIDES: dict[str, tuple[int, ...]] = {RETINANET: (8, 16, 32, 64, 128), MASK_RCNN: (4, 8, 16, 32, 64)}
+"""Of the pyramid levels of each head."""
+COCO_DETECTIONS = 100
+"""So many boxes an image count in COCO's tables."""
+NORMS = ("none", "group")
+
+
+@dataclass(frozen=True)
+class DetectionHead:
+    """The head's shape, its anchors, and which of its boxes are kept; the defaults are the papers'."""
+
+    head_convs: int = 4
+    """Convolutions before the last one, of each RetinaNet branch and of the masks of Mask R-CNN."""
+    head_norm: Literal["none", "group"] = "none"
+    """Normalisation in the head; `group` (GroupNorm) eases training from random weights, the papers have none."""
+    anchor_size: float | None = None
+    """Edge of a level's smallest square anchor in strides of the level; the papers' is 4 for RetinaNet, 8 for Mask R-CNN."""  # noqa: E501
+    anchor_scales: tuple[float, ...] | None = None
+    """Factors on that edge; the papers' are 1, 1.26 and 1.59 for RetinaNet, 1 alone for Mask R-CNN."""
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height by width of the anchors."""
+    detections: int | None = None
+    """Most boxes kept, and counted in scores, in an image; by default COCO's 100, or more where labels are denser."""
+    score_threshold: float = 0.05
+    """Boxes of lower scores are dropped."""
+    nms: float = 0.5
+    """Of two boxes of a class that overlap (IoU) by more than this, the one of lower score is dropped."""
+    candidates: int = 1000
+    """Most boxes of a pyramid level that come to be compared; for Mask R-CNN also the proposals of an image."""
+
+    def __post_init__(self) -> None:
+        if self.head_norm not in NORMS:
+            near = did_you_mean(self.head_norm, NORMS)
+            raise ConfigError(f"--head-norm {self.head_norm!r} is not allowed: one of {', '.join(NORMS)}.{near}")
+        for name in ("head_convs", "detections", "candidates"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "1 or more")
+        _require(self.anchor_size is None or self.anchor_size > 0, "anchor_size", self.anchor_size, "more than 0")
+        for name in ("anchor_scales", "anchor_ratios"):
+            values = getattr(self, name)
+            allowed = "one or more numbers above 0"
+            _require(values is None or bool(values and min(values) > 0), name, values, allowed)
+        for name in ("score_threshold", "nms"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+
+    @property
+    def kept(self) -> int:
+        """Most boxes kept in an image."""
+        return COCO_DETECTIONS if self.detections is None else self.detections
+
+    def edge(self, head: str) -> float:
+        """Edge of the smallest square anchor, in strides."""
+        return self.anchor_size if self.anchor_size is not None else 4.0 if head == RETINANET else 8.0
+
+    def scales(self, head: str) -> tuple[float, ...]:
+        """Factors on that edge."""
+        if self.anchor_scales is not None:
+            return self.anchor_scales
+        return (1.0, 2 ** (1 / 3), 2 ** (2 / 3)) if head == RETINANET else (1.0,)
+
+    def anchors_per_position(self, head: str) -> int:
+        """Anchors at every position of every level."""
+        return len(self.scales(head)) * len(self.anchor_ratios)
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"--{name.replace('_', '-')} {value} is not allowed: {allowed}")

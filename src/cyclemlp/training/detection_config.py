@@ -1,0 +1,138 @@
+"""What a detection run is made of; light, as `config.py` is.
+
+The defaults suit some hundred images, a small machine and random initial weights: a light head with GroupNorm, crops at
+several scales, and anchors and image size chosen from the labels. The paper's own settings for COCO are recipes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.training.config import Optimisation, RunConfig, group
+from cyclemlp.training.option_checks import positive, within
+
+
+@dataclass(frozen=True)
+class DetectionOptimisation(Optimisation):
+    """The optimiser is AdamW; norms and biases are not decayed."""
+
+    batch_size: int = 4
+    """Images per step and device."""
+    schedule: Literal["poly", "cosine"] = "cosine"
+    """How the learning rate falls afterwards."""
+    frozen_batch_norm: bool = False
+    """BatchNorm in the backbone stays as it is, as is usual with pretrained ResNets and few images a step; not useful with random weights."""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class LightHead(DetectionHead):
+    """Shape, anchors and thresholds of the head."""
+
+    head_convs: int = 2
+    """Convolutions before the last one, of each RetinaNet branch and of the masks of Mask R-CNN; the papers have 4."""
+    head_norm: Literal["none", "group"] = "group"
+    """Normalisation in the head; `group` (GroupNorm) eases training from random weights, the papers have none."""
+    anchor_size: float | None = None
+    """Edge of a level's smallest square anchor in strides of the level; by default from the labels. The papers' is 4 for RetinaNet, 8 for Mask R-CNN."""  # noqa: E501
+    detections: int | None = None
+    """Most boxes kept, and counted in scores, in an image; by default COCO's 100, or more where labels are denser."""
+
+
+@dataclass(frozen=True)
+class DetectionAugmentation:
+    """Random changes to training images; validation images are never changed."""
+
+    crop_size: int | None = 384
+    """Edge of the training crop in network pixels; `none` in a recipe for whole images. Smaller images stay as they are."""  # noqa: E501
+    scale: tuple[float, float] = (0.6, 1.5)
+    """Smallest and largest factor an image is resized by before it is cut, beside that of --input-scale."""
+    flip: float = 0.5
+    """Probability of a left-right flip."""
+    vertical_flip: float = 0.0
+    """Probability of an upside-down flip."""
+    brightness: float = 0.2
+    """Largest relative change of brightness."""
+    contrast: float = 0.2
+    """Largest relative change of contrast."""
+    saturation: float = 0.2
+    """Largest relative change of saturation."""
+    hue: float = 0.0
+    """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
+    visible: float = 0.3
+    """An object is learnt from where at least this share of its box is left in the crop."""
+
+    def __post_init__(self) -> None:
+        if self.crop_size is not None and self.crop_size < 64:
+            raise ConfigError(f"--crop-size {self.crop_size} is too small: 64 or more")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"--scale {self.scale[0]} {self.scale[1]}: two factors above 0, smaller first")
+        for name in ("flip", "vertical_flip", "visible"):
+            within(self, name, 0.0, 1.0)
+        for name in ("brightness", "contrast", "saturation"):
+            within(self, name, 0.0, 1.0, upper_open=True)
+        within(self, "hue", 0.0, 0.5)
+
+
+@dataclass(frozen=True)
+class DetectionLossWeights:
+    """What is minimised: the terms of RetinaNet or Mask R-CNN, added up."""
+
+    box_weight: float = 1.0
+    """Weight of the terms that place boxes; those that name them, and find masks, have 1."""
+
+    def __post_init__(self) -> None:
+        positive(self, "box_weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig(RunConfig):
+    """A whole detection run; only `data` has to be given."""
+
+    data: Path
+    """Folder with train.json and val.json in COCO's format beside folders train/ and val/, or in COCO's own layout."""
+    out: Path = Path("runs/detection")
+    """Run folder; new or empty, unless --resume is given."""
+    head: str = "retinanet"
+    """Detection head: retinanet, or mask-rcnn where objects have outlines."""
+    head_width: int | None = 128
+    """Channels of the feature pyramid and the head; the papers' is 256."""
+    input_scale: float | None = None
+    """Factor images are resized by before the network; by default a power of two chosen so that small objects are some 24 pixels wide."""  # noqa: E501
+    short_side: int | None = None
+    """Length of an image's shorter side before the network, in place of --input-scale; 800 in the papers."""
+    long_side: int | None = None
+    """Most pixels of its longer side; 1333 in the papers."""
+    optimisation: Annotated[DetectionOptimisation, group("Optimisation", 2)] = field(
+        default_factory=DetectionOptimisation
+    )
+    augmentation: Annotated[DetectionAugmentation, group("Augmentation", 3)] = field(
+        default_factory=DetectionAugmentation
+    )
+    detector: Annotated[LightHead, group("Head", 4)] = field(default_factory=LightHead)
+    loss: Annotated[DetectionLossWeights, group("Loss", 4)] = field(default_factory=DetectionLossWeights)
+
+    def __post_init__(self) -> None:
+        positive(self, "input_scale", "short_side", "long_side")
+        if self.head_width is not None and self.head_width < 8:
+            raise ConfigError(f"--head-width {self.head_width} is too small: 8 or more")
+        if self.input_scale is not None and self.short_side is not None:
+            raise ConfigError("--input-scale and --short-side were both given: give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSegmentationConfig(DetectionConfig):
+    """A whole instance segmentation run; only `data` has to be given."""
+
+    data: Path
+    """Folder with train.json and val.json in COCO's format, each object with an outline, beside folders train/ and val/."""  # noqa: E501
+    out: Path = Path("runs/instance-segmentation")
+    """Run folder; new or empty, unless --resume is given."""
+    head: str = "mask-rcnn"
+    """Head: mask-rcnn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head != "mask-rcnn":
+            raise ConfigError(f"--head {self.head} gives no masks: instance-segmentation needs mask-rcnn")
