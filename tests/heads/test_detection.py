@@ -96,7 +96,7 @@ def test_images_without_any_object_have_a_finite_loss(head: str) -> None:
         "labels": torch.zeros(0, dtype=torch.int64),
         "masks": torch.zeros(0, 64, 64, dtype=torch.uint8),
     }
-    losses = model.losses(torch.rand(1, 3, 64, 64), [(64, 64)], [empty])
+    losses = model.losses(torch.rand(2, 3, 64, 64), [(64, 64)] * 2, [empty, empty])
     torch.autograd.backward(torch.stack(list(losses.values())).sum())
     assert all(bool(torch.isfinite(loss.detach())) for loss in losses.values())
 
