@@ -141,3 +141,13 @@ def test_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_misspelt_option(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--split" in refused(capsys, run, "--spilt", "val")
+
+
+def test_option_of_another_task(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, run, "--crop", "0.9")
+    assert "--crop is not for segmentation models: leave it out" in message
+
+
+def test_scores_are_written_down(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run, "--json", "--out", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == json.loads(capsys.readouterr().out)

@@ -176,17 +176,22 @@ def test_image_given_twice_is_taken_once(photos: Path) -> None:
 
 def test_images_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
     images = [tmp_path / name for name in ("x/a.png", "y/a.png", "y/A.jpg", "z/a-2.png")]
-    stems = [job.mask.name.removesuffix("_mask.png") for job in plan(images, tmp_path / "out")]
+    jobs = plan(images, tmp_path / "out", {"mask": "_mask.png"})
+    stems = [job.files["mask"].name.removesuffix("_mask.png") for job in jobs]
     assert stems == ["a", "a-3", "A-4", "a-2"]
 
 
 def test_input_is_never_replaced(tmp_path: Path) -> None:
     images = [tmp_path / "a.png", tmp_path / "a_mask.png"]
     with pytest.raises(ConfigError, match=r"a_mask.png would replace an input; choose another folder"):
-        plan(images, tmp_path)
+        plan(images, tmp_path, {"mask": "_mask.png"})
 
 
-def test_out_that_is_a_file(tmp_path: Path) -> None:
+def test_out_that_is_a_file(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(ConfigError, match=r"out is a file: give a folder"):
-        plan([tmp_path / "a.png"], tmp_path / "out")
+    assert "out is a file: give a folder" in refused(capsys, run, photos, "--out", tmp_path / "out")
+
+
+def test_option_of_another_task(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, run, photos, "--out", tmp_path / "out", "--no-pictures")
+    assert "--no-pictures is not for segmentation models: leave it out" in message

@@ -1,62 +1,124 @@
-"""`cyclemlp eval`: the scores of a trained model on labelled images."""
+"""`cyclemlp eval`: the scores of a trained model on labelled images, whatever its task."""
 
 import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import yaml
 
-from cyclemlp.errors import DataError, did_you_mean
+from cyclemlp.cli.task_modules import refuse_foreign_options, task_module
+from cyclemlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cyclemlp.data.masks import MaskDataset
-    from cyclemlp.tasks.segmentation import SegmentationMetrics
+    from cyclemlp.inference.predictor import Predictor
 
-CLASSES_NAME = "classes.txt"
+SCORES_NAME = "scores.json"
 
 
-def evaluate(run: Path, /, *, data: Path | None = None, split: str = "val", json: bool = False) -> None:
-    """Evaluate a trained model: IoU of each class, their mean, and pixel accuracy, exact over whole images.
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What the command line says; options of some tasks only are None where they were not given."""
+
+    data: Path
+    split: str
+    out: Path | None = None
+    """Folder that exists, for files beside the scores."""
+    crop: float | None = None
+    image_size: int | None = None
+
+
+class Evaluation(Protocol):
+    """What a module `eval_TASK` has."""
+
+    OPTIONS: Collection[str]
+    """Fields of `EvaluationOptions` that this task takes beside data, split and out."""
+
+    def evaluate(self, predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
+        """Score, write what goes to `out`, and return `images` (how many), `metrics` and whatever else is to be told.
+
+        Raises DataError and ConfigError.
+        """
+        ...
+
+    def table(self, report: Mapping[str, Any]) -> list[str]:
+        """Lines below the title."""
+        ...
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: Path | None = None,
+    split: str = "val",
+    out: Path | None = None,
+    crop: float | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+    json: bool = False,
+) -> None:
+    """Evaluate a trained model on labelled images, by the scores of its task.
+
+    Segmentation: IoU of each class, their mean, and pixel accuracy, exact over whole images. Classification: top-1 and
+    top-5 accuracy, accuracy of each class, and with --out the confusion matrix and the images that were taken for
+    another class.
 
     Parameters
     ----------
     run
-        Run folder written by `cyclemlp train`, or its model.safetensors.
+        Run folder written by `cyclemlp train`, its model.safetensors, or an exported file.
     data
-        Folder with images/ and masks/; by default the one the run was trained on.
+        Folder in the format the task is trained on; by default the one the run was trained on.
     split
-        Which part of the data: val or train.
+        Which part of the data: val, train, or another one that is there.
+    out
+        Folder for scores.json and what else the task has to show; made where it does not exist.
+    crop
+        Classification: share of the resized image's edge that is seen, in place of the run's (0.875 is the authors').
+    image_size
+        Classification: edge of the images in pixels, in place of the run's.
+    device
+        auto, cpu, cuda, cuda:1 or mps.
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.data.masks import find_mask_dataset
-    from cyclemlp.inference.evaluate import evaluate_segmentation
     from cyclemlp.inference.predictor import Predictor
 
-    predictor = Predictor.load(run)
-    data = data or _training_data(run)
-    dataset = find_mask_dataset(data)
-    if split not in dataset.splits:
-        raise DataError(
-            f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}." + did_you_mean(split, dataset.splits)
-        )
-    _check_classes(dataset, predictor.card.classes)
-    pairs = dataset.splits[split]
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file: give a folder")
+    predictor = Predictor.load(run, device)
+    task = predictor.card.task
+    module = cast("Evaluation", task_module("eval", task))
+    refuse_foreign_options(task, module.OPTIONS, {"crop": crop, "image_size": image_size})
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    options = EvaluationOptions(data or training_data(run), split, out, crop, image_size)
     report = {
-        "task": predictor.card.task,
-        "data": str(data),
+        "task": task,
+        "data": str(options.data),
         "split": split,
-        "images": len(pairs.images),
-        "metrics": (metrics := evaluate_segmentation(predictor, pairs)),
+        **module.evaluate(predictor, options),
         "model": predictor.card.model,
         "run": str(run),
     }
-    sys.stdout.write(dumps(report) + "\n" if json else _table(report, metrics))
+    _show(report, module, options, json)
 
 
-def _training_data(run: Path) -> Path:
-    """The data folder recorded in the run's config.yaml."""
+def _show(report: Mapping[str, Any], module: Evaluation, options: EvaluationOptions, json: bool) -> None:
+    if options.out is not None:
+        from cyclemlp.files import write_json
+
+        write_json(options.out / SCORES_NAME, report)
+    images = f"{report['images']} image" + "s" * (report["images"] != 1)
+    lines = [f"{report['model']} on {images} of {options.data}, split {options.split}", *module.table(report)]
+    sys.stdout.write(dumps(report) + "\n" if json else "\n".join(lines) + "\n")
+
+
+def training_data(run: Path) -> Path:
+    """The data folder recorded in the run's config.yaml. Raises DataError where there is none."""
     config = (run if run.is_dir() else run.parent) / "config.yaml"
     if not config.is_file():
         raise DataError(f"{config} does not exist, so the data is unknown: name a folder with --data")
@@ -71,33 +133,18 @@ def _training_data(run: Path) -> Path:
     return Path(data)
 
 
-def _check_classes(dataset: "MaskDataset", classes: tuple[str, ...]) -> None:
-    """The data's classes must be the model's; without names only their number can be compared."""
-    named = (dataset.root / CLASSES_NAME).is_file()
-    if dataset.classes == classes or (not named and len(dataset.classes) <= len(classes)):
-        return
-    raise DataError(
-        f"{dataset.root} has {_listed(dataset.classes)}, but the model was trained on {_listed(classes)}:"
-        f" choose other --data, or correct its {CLASSES_NAME}"
-    )
+def score_lines(rows: Collection[tuple[str, float | None]], title: str) -> list[str]:
+    """Scores as aligned columns under `title`."""
+    width = max(len("class"), *(len(name) for name, _ in rows))
+    shown = ["absent" if value is None else f"{value:.4f}" for _, value in rows]
+    names = (name for name, _ in rows)
+    return [
+        f"{'class':{width}}  {title:>6}",
+        *(f"{name:{width}}  {score:>6}" for name, score in zip(names, shown, strict=True)),
+    ]
 
 
-def _listed(classes: tuple[str, ...], shown: int = 6) -> str:
+def listed(classes: Collection[str], shown: int = 6) -> str:
+    """`4 classes (a, b, c, d)`, of many the first."""
     more = ", ..." if len(classes) > shown else ""
-    return f"{len(classes)} classes ({', '.join(classes[:shown])}{more})"
-
-
-def _table(report: dict[str, Any], metrics: "SegmentationMetrics") -> str:
-    """The scores as aligned columns under a line that says what was measured."""
-    rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"])]
-    width = max(len("pixel accuracy"), *(len(name) for name, _ in rows))
-    images = f"{report['images']} image" + "s" * (report["images"] != 1)
-    lines = [f"{report['model']} on {images} of {report['data']}, split {report['split']}"]
-    lines += [f"{'class':{width}}     IoU"]
-    lines += [f"{name:{width}}  {_score(value)}" for name, value in rows]
-    lines += [f"{'pixel accuracy':{width}}  {_score(metrics['pixel_accuracy'])}"]
-    return "\n".join(lines) + "\n"
-
-
-def _score(value: float | None) -> str:
-    return "absent" if value is None else f"{value:.4f}"
+    return f"{len(classes)} classes ({', '.join(list(classes)[:shown])}{more})"

@@ -1,13 +1,15 @@
-"""`cyclemlp predict`: masks and pictures for images that have no labels."""
+"""`cyclemlp predict`: results and pictures for images that have no labels, whatever the task."""
 
 import glob
 import io
 import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from cyclemlp.cli.task_modules import refuse_foreign_options, task_module
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import whole_file
 
@@ -17,49 +19,106 @@ if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
 
 
-def predict(run: Path, inputs: list[Path], /, *, out: Path, json: bool = False) -> None:
-    """Predict the class of every pixel: writes NAME_mask.png (class ids) and NAME_overlay.png per image.
-
-    Parameters
-    ----------
-    run
-        Run folder written by `cyclemlp train`, or its model.safetensors.
-    inputs
-        Images, folders of images, or patterns such as 'photos/*.jpg'.
-    out
-        Folder for the pictures; made where it does not exist.
-    json
-        Print one JSON object instead of a line per image.
-    """
-    jobs = plan(find_images(inputs), out)  # first, since it is quick to say no
-
-    from tqdm import tqdm
-
-    from cyclemlp.inference.predictor import Predictor
-
-    predictor = Predictor.load(run)
-    written: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    for job in tqdm(jobs, unit="img", desc="predict", disable=None, leave=False):
-        try:
-            written.append(_predict_one(predictor, job))
-        except DataError as error:
-            failed.append({"image": str(job.image), "error": str(error)})
-    if json and written:
-        report = {"task": predictor.card.task, "run": str(run), "images": written, "failed": failed}
-        sys.stdout.write(dumps(report) + "\n")
-    else:
-        sys.stdout.writelines(map(_line, written))
-    _report_failures(failed, len(jobs))
-
-
 @dataclass(frozen=True)
 class Job:
     """An image and the files written for it."""
 
     image: Path
-    mask: Path
-    overlay: Path
+    files: Mapping[str, Path]
+    """Kind of file, such as `mask`, to its place."""
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """Options of some tasks only, as the command line has them."""
+
+    no_pictures: bool = False
+
+
+class Prediction(Protocol):
+    """What a module `predict_TASK` has."""
+
+    OPTIONS: Collection[str]
+    """Fields of `PredictionOptions` that this task takes."""
+
+    def endings(self, options: PredictionOptions) -> Mapping[str, str]:
+        """Kind of file to the ending of its name: `{"mask": "_mask.png"}` makes NAME_mask.png for each image."""
+        ...
+
+    def write(self, result: Any, job: Job) -> dict[str, Any]:
+        """Write the files of an image, and return what the JSON says of it beside its name and files."""
+        ...
+
+    def line(self, entry: Mapping[str, Any]) -> str:
+        """What the text says of an image, behind its name, from its entry in the JSON."""
+        ...
+
+    def finish(self, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Write what is about all images together; kinds of file to their places."""
+        ...
+
+
+def predict(
+    run: Path, inputs: list[Path], /, *, out: Path, no_pictures: bool = False, device: str = "auto", json: bool = False
+) -> None:
+    """Predict on images, with the results in a folder.
+
+    Segmentation: NAME_mask.png (class ids) and NAME_overlay.png for each image. Classification: predictions.csv and
+    predictions.json with the likeliest classes of all images, and NAME_label.png for each.
+
+    Parameters
+    ----------
+    run
+        Run folder written by `cyclemlp train`, its model.safetensors, or an exported file.
+    inputs
+        Images, folders of images, or patterns such as 'photos/*.jpg'.
+    out
+        Folder for the results; made where it does not exist.
+    no_pictures
+        Classification: no pictures, only predictions.csv and predictions.json.
+    device
+        auto, cpu, cuda, cuda:1 or mps.
+    json
+        Print one JSON object instead of a line per image.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file: give a folder")
+    images = find_images(inputs)  # first, since it is quick to say no
+
+    from cyclemlp.inference.predictor import Predictor
+
+    predictor = Predictor.load(run, device)
+    task = predictor.card.task
+    module = cast("Prediction", task_module("predict", task))
+    refuse_foreign_options(task, module.OPTIONS, {"no_pictures": no_pictures})
+    jobs = plan(images, out, module.endings(PredictionOptions(no_pictures)))
+    written, failed = _predict_all(predictor, module, jobs)
+    files = module.finish(out, written) if written else {}
+    if json and written:
+        report = {"task": task, "run": str(run), **files, "images": written, "failed": failed}
+        sys.stdout.write(dumps(report) + "\n")
+    else:
+        sys.stdout.writelines(f"{entry['image']}: {module.line(entry)}\n" for entry in written)
+    _report_failures(failed, len(jobs))
+
+
+def _predict_all(
+    predictor: "Predictor", module: Prediction, jobs: Sequence[Job]
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Entries of the images that worked, and of those that did not."""
+    from tqdm import tqdm
+
+    written: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for job in tqdm(jobs, unit="img", desc="predict", disable=None, leave=False):
+        try:
+            told = module.write(predictor.predict(job.image, progress=True), job)
+        except DataError as error:
+            failed.append({"image": str(job.image), "error": str(error)})
+            continue
+        files = {kind: str(path) for kind, path in job.files.items()}
+        written.append({"image": str(job.image), **files, **told})
+    return written, failed
 
 
 def find_images(inputs: list[Path]) -> list[Path]:
@@ -95,14 +154,11 @@ def _expanded(given: Path) -> list[Path]:
     return images
 
 
-def plan(images: list[Path], out: Path) -> list[Job]:
+def plan(images: list[Path], out: Path, endings: Mapping[str, str]) -> list[Job]:
     """Where everything will be written, decided before anything is.
 
-    Images of one name get numbered names. Raises ConfigError where `out` is a file, and where a picture would
-    replace one of the images.
+    Images of one name get numbered names. Raises ConfigError where a file would replace one of the images.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file: give a folder")
     given = {_identity(image) for image in images}
     stems = {image.stem.casefold() for image in images}
     taken: set[str] = set()
@@ -110,11 +166,10 @@ def plan(images: list[Path], out: Path) -> list[Job]:
     for image in images:
         name = _free_name(image.stem, taken, stems)
         taken.add(name.casefold())
-        jobs.append(Job(image, out / f"{name}_mask.png", out / f"{name}_overlay.png"))
-    for job in jobs:
-        for path in (job.mask, job.overlay):
-            if _identity(path) in given:
-                raise ConfigError(f"--out {out}: {path.name} would replace an input; choose another folder")
+        jobs.append(Job(image, {kind: out / f"{name}{ending}" for kind, ending in endings.items()}))
+    for path in (path for job in jobs for path in job.files.values()):
+        if _identity(path) in given:
+            raise ConfigError(f"--out {out}: {path.name} would replace an input; choose another folder")
     return jobs
 
 
@@ -133,27 +188,12 @@ def _free_name(stem: str, taken: set[str], stems: set[str]) -> str:
     return f"{stem}-{number}"
 
 
-def _predict_one(predictor: "Predictor", job: Job) -> dict[str, Any]:
-    result = predictor.predict(job.image, progress=True)
-    _write_png(job.mask, result.class_image())
-    _write_png(job.overlay, result.draw())
-    summary = result.to_dict()
-    paths = {"image": str(job.image), "mask": str(job.mask), "overlay": str(job.overlay)}
-    return {**paths, "size": summary["size"], "shares": summary["shares"]}
-
-
-def _write_png(path: Path, picture: "Image") -> None:
-    """Encoded in memory first: Pillow's own errors when a disk is full do not say so."""
+def write_png(path: Path, picture: "Image") -> None:
+    """Write a picture; encoded in memory first, since Pillow's own errors when a disk is full do not say so."""
     encoded = io.BytesIO()
     picture.save(encoded, "PNG")
     with whole_file(path) as part:
         part.write_bytes(encoded.getbuffer())
-
-
-def _line(entry: dict[str, Any]) -> str:
-    largest = sorted(entry["shares"].items(), key=lambda item: -item[1])[:5]
-    shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)
-    return f"{entry['image']}: {shares} -> {entry['overlay']}\n"
 
 
 def _report_failures(failed: list[dict[str, str]], total: int, shown: int = 3) -> None:

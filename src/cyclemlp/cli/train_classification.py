@@ -22,10 +22,10 @@ def train_and_report(run: ClassificationConfig) -> Mapping[str, Any]:
     Raises as `train_classification` does.
     """
     from cyclemlp.data.folders import find_folder_dataset
+    from cyclemlp.inference.confusion_picture import draw_confusion, write_confusion
     from cyclemlp.inference.evaluate import evaluate_classification
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.training.classification import train_classification
-    from cyclemlp.training.confusion_picture import draw_confusion, write_confusion
     from cyclemlp.training.report import write_report
 
     counted: list[LabelCounts] = []

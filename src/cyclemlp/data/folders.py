@@ -7,18 +7,21 @@ Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers w
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cyclemlp.data.images import list_images, read_image
 from cyclemlp.data.problems import Problem, first_of
-from cyclemlp.errors import DataError
+from cyclemlp.errors import DataError, did_you_mean
 
 LAYOUT = "class folders (train/CLASS/*.jpg with val/CLASS/*.jpg, or CLASS/*.jpg alone)"
 REQUIRED_SPLITS = ("train", "val")
 VALIDATION_SHARE = 0.2
+EVERYTHING = "all"
+"""Name of the split with all images of a folder that has no split folders."""
+_SHOWN = 6
 
 _SPLIT_FOLDERS = (("train", "val"), ("train2017", "val2017"))
 _OTHER_NAMES = ("validation", "valid", "test")
@@ -100,6 +103,42 @@ def survey(root: Path) -> tuple[FolderDataset, list[Problem]]:
         splits[name], found = _read_split(root / name, name, classes)
         problems += found
     return FolderDataset(root, classes, splits), problems + _too_few(root, classes)
+
+
+def read_split(root: Path, name: str, classes: Sequence[str]) -> FolderSplit:
+    """The images of one split, labelled by their places in `classes`; no other split need be there.
+
+    Without split folders `name` is `train` or `val`, chosen as for training, or `all`. Raises DataError, also for a
+    class that is not in `classes`.
+    """
+    folder = root / name
+    if name == EVERYTHING and not folder.is_dir():
+        folder = root
+    if not _with_images(folder):
+        return _split_of(find_folder_dataset(root), name, classes)
+    if foreign := [each for each in _class_folders(folder) if each not in classes]:
+        raise DataError(_foreign(folder / foreign[0], classes))
+    split, problems = _read_split(folder, name, tuple(classes))
+    if problems:
+        raise DataError(first_of(problems, root))
+    return split
+
+
+def _split_of(dataset: FolderDataset, name: str, classes: Sequence[str]) -> FolderSplit:
+    if name not in dataset.splits:
+        names = [*dataset.splits, EVERYTHING]
+        raise DataError(f"{dataset.root} has no split {name!r}; it has {', '.join(names)}.{did_you_mean(name, names)}")
+    if unknown := [each for each in dataset.classes if each not in classes]:
+        raise DataError(_foreign(dataset.root / unknown[0], classes))
+    split = dataset.splits[name]
+    labels = tuple(classes.index(dataset.classes[label]) for label in split.labels)
+    return FolderSplit(split.images, labels)
+
+
+def _foreign(folder: Path, classes: Sequence[str]) -> str:
+    listed = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+    near = did_you_mean(folder.name, classes)
+    return f"{folder} is no class of the model, which knows {len(classes)} ({listed}).{near} Correct or remove it"
 
 
 def _split_names(root: Path) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Scores of a predictor on a labelled split, counted exactly over whole images."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from cyclemlp.data.folders import FolderSplit
 from cyclemlp.data.images import read_mask
 from cyclemlp.data.masks import MaskSplit
 from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.inference.label_result import ClassificationResult
 from cyclemlp.inference.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -35,7 +37,11 @@ def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> "Segmentati
     return confusion.metrics(classes)
 
 
-def evaluate_classification(predictor: Predictor, split: FolderSplit) -> "LabelCounts":
+NoteResult = Callable[[Path, int, ClassificationResult], None]
+"""Is told of every image: its path, its class, and what it was taken for."""
+
+
+def evaluate_classification(predictor: Predictor, split: FolderSplit, note: NoteResult | None = None) -> "LabelCounts":
     """Which class every image of `split` was taken for, with a progress bar; `metrics(classes)` are the scores.
 
     Raises DataError for an unreadable image, ConfigError where torch is not installed. No image is ever skipped.
@@ -52,6 +58,8 @@ def evaluate_classification(predictor: Predictor, split: FolderSplit) -> "LabelC
     for image, label in tqdm(pairs, unit="img", desc="evaluate", disable=None, leave=False):
         found = predictor.predict(image)
         counts.update(torch.from_numpy(found.probabilities)[None], torch.tensor([label]))
+        if note is not None:
+            note(image, label, found)
     return counts
 
 

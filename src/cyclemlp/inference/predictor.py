@@ -77,6 +77,10 @@ class Predictor:
         """
         return cls(*_load(Path(path), device))
 
+    def described_as(self, card: ModelCard) -> "Predictor":
+        """The same network under another card: another crop or window, say."""
+        return Predictor(self._network, card)
+
     def predict(self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False) -> Result:
         """The result for one image, or a list of results for several.
 

@@ -14,6 +14,8 @@ from cyclemlp.models.backbones import check_model_name
 OPTIONS = {"cyclemlp": ("stepsize", "branches"), "cyclemlp_swin": ("stepsize",)}
 """Arguments of the models of a module of this package that change the network itself."""
 
+_ANY_SIZE = "cyclemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
+
 
 def create_classifier(
     name: str,
@@ -84,9 +86,20 @@ def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
         model.train(was_training)
 
 
+def check_other_size(name: str, built_for: int, image_size: int) -> None:
+    """Raise ConfigError unless a trained network of this name takes images of another size than it was built for."""
+    if image_size < 1:
+        raise ConfigError(f"--image-size {image_size} is not allowed: 1 or more")
+    if is_built_for_one_size(name):
+        raise ConfigError(
+            f"--image-size {image_size}: {name!r} was built for images of {built_for} pixels and takes no others;"
+            f" leave it out. {_ANY_SIZE} take any"
+        )
+
+
 def _does_not_fit(name: str, image_size: int, error: Exception) -> ConfigError:
     reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return ConfigError(
         f"model {name!r} does not take images of {image_size} pixels ({reason}): choose another --image-size (224 is"
-        " what most are built for), or a network for any size: cyclemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
+        f" what most are built for), or a network for any size: {_ANY_SIZE}"
     )
