@@ -2,15 +2,14 @@ import pytest
 
 from cyclemlp.cli.task_modules import refuse_foreign_options, task_module
 from cyclemlp.errors import ConfigError
-from cyclemlp.tasks.card import TASKS
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
 @pytest.mark.parametrize(
     ("verb", "names"),
     [("eval", ["OPTIONS", "evaluate", "table"]), ("predict", ["OPTIONS", "endings", "write", "line"])],
 )
-def test_every_task_of_a_card_has_its_modules(task: str, verb: str, names: list[str]) -> None:
+def test_a_task_has_its_modules(task: str, verb: str, names: list[str]) -> None:
     module = task_module(verb, task)
     assert all(hasattr(module, name) for name in names)
 
