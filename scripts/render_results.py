@@ -42,7 +42,27 @@ def bench_op(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{source(result)}"
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"demo": demo, "bench-op": bench_op}
+def classification(result: dict[str, Any]) -> str:
+    """Top-1 of runs of one length on one data set, and of the baseline."""
+    classes = result["classes"]
+    rows = [
+        [run["model"], f"{run['parameters'] / 1e6:.1f} M", str(run["steps"]), *_accuracies(run["metrics"], classes)]
+        for run in sorted(result["runs"], key=lambda run: -run["metrics"]["top1"])
+    ]
+    rows.append([result["baseline"]["model"], "", "", *_accuracies(result["baseline"]["metrics"], classes)])
+    head = ["model", "parameters", f"steps in {result['runs'][0]['budget']}", "top-1", *classes]
+    return f"{_table(head, rows)}\n\n{source(result)}"
+
+
+def _accuracies(metrics: dict[str, Any], classes: list[str]) -> list[str]:
+    return [f"{metrics['top1']:.3f}", *(f"{metrics['accuracy'][name]:.3f}" for name in classes)]
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo": demo,
+    "bench-op": bench_op,
+    "classification": classification,
+}
 
 
 def source(result: dict[str, Any]) -> str:
