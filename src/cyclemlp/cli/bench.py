@@ -8,5 +8,6 @@ for _subject, _target in {
     "model": "cyclemlp.cli.bench_models:model",
     "compare": "cyclemlp.cli.bench_models:compare",
     "robustness": "cyclemlp.cli.bench_robustness:robustness",
+    "train": "cyclemlp.cli.bench_train:train",
 }.items():
     app.command(_target, name=_subject)
