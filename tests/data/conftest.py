@@ -1,5 +1,7 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,30 @@ def write_dataset(tmp_path: Path) -> WriteDataset:
                 save(root / "masks" / split / f"{name}.png", mask)
         if classes is not None:
             (root / "classes.txt").write_text("\n".join(classes), encoding="utf-8")
+        return root
+
+    return write
+
+
+COCO_CATEGORIES = [{"id": 7, "name": "boat"}, {"id": 3, "name": "buoy"}]
+
+
+@pytest.fixture
+def write_coco(tmp_path: Path) -> WriteDataset:
+    """Writes COCO data of one picture a split, 30x20 pixels; the annotations are those of both splits."""
+
+    def write(
+        annotations: list[dict[str, Any]],
+        *,
+        root: Path = tmp_path,
+        categories: list[dict[str, Any]] = COCO_CATEGORIES,
+        images: list[dict[str, Any]] | None = None,
+    ) -> Path:
+        listed = images or [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}]
+        content = {"images": listed, "annotations": annotations, "categories": categories}
+        for split in ("train", "val"):
+            save(root / split / "a.png", np.full((20, 30, 3), 120, np.uint8))
+            (root / f"{split}.json").write_text(json.dumps(content))
         return root
 
     return write
