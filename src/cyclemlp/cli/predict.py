@@ -4,7 +4,7 @@ import glob
 import io
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -33,6 +33,8 @@ class PredictionOptions:
     """Options of some tasks only, as the command line has them."""
 
     no_pictures: bool = False
+    score_threshold: float | None = None
+    nms: float | None = None
 
 
 class Prediction(Protocol):
@@ -40,6 +42,10 @@ class Prediction(Protocol):
 
     OPTIONS: Collection[str]
     """Fields of `PredictionOptions` that this task takes."""
+
+    def prepare(self, predictor: "Predictor", options: PredictionOptions) -> "Predictor":
+        """The predictor as the options want it."""
+        ...
 
     def endings(self, options: PredictionOptions) -> Mapping[str, str]:
         """Kind of file to the ending of its name: `{"mask": "_mask.png"}` makes NAME_mask.png for each image."""
@@ -59,12 +65,22 @@ class Prediction(Protocol):
 
 
 def predict(
-    run: Path, inputs: list[Path], /, *, out: Path, no_pictures: bool = False, device: str = "auto", json: bool = False
+    run: Path,
+    inputs: list[Path],
+    /,
+    *,
+    out: Path,
+    no_pictures: bool = False,
+    score_threshold: float | None = None,
+    nms: float | None = None,
+    device: str = "auto",
+    json: bool = False,
 ) -> None:
     """Predict on images, with the results in a folder.
 
     Segmentation: NAME_mask.png (class ids) and NAME_overlay.png for each image. Classification: predictions.csv and
-    predictions.json with the likeliest classes of all images, and NAME_label.png for each.
+    predictions.json with the likeliest classes of all images, and NAME_label.png for each. Detection and instance
+    segmentation: NAME_overlay.png for each image, and objects.json, objects.csv and coco_results.json for all.
 
     Parameters
     ----------
@@ -75,7 +91,12 @@ def predict(
     out
         Folder for the results; made where it does not exist.
     no_pictures
-        Classification: no pictures, only predictions.csv and predictions.json.
+        Classification and detection: no pictures, only the files about all images.
+    score_threshold
+        Detection: objects of lower scores are left out; 0.3 by default.
+    nms
+        Detection: of two objects of a class whose boxes overlap (IoU) by more than this the likelier stays; by default
+        as trained, and for masks no more than that.
     device
         auto, cpu, cuda, cuda:1 or mps.
     json
@@ -87,11 +108,13 @@ def predict(
 
     from cyclemlp.inference.predictor import Predictor
 
+    options = PredictionOptions(no_pictures, score_threshold, nms)
     predictor = Predictor.load(run, device)
     task = predictor.card.task
     module = cast("Prediction", task_module("predict", task))
-    refuse_foreign_options(task, module.OPTIONS, {"no_pictures": no_pictures})
-    jobs = plan(images, out, module.endings(PredictionOptions(no_pictures)))
+    refuse_foreign_options(task, module.OPTIONS, asdict(options))
+    jobs = plan(images, out, module.endings(options))
+    predictor = module.prepare(predictor, options)
     written, failed = _predict_all(predictor, module, jobs)
     files = module.finish(out, written) if written else {}
     if json and written:

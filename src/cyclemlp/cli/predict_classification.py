@@ -11,10 +11,16 @@ from cyclemlp.files import write_json, write_text
 
 if TYPE_CHECKING:
     from cyclemlp.inference.label_result import ClassificationResult
+    from cyclemlp.inference.predictor import Predictor
 
 OPTIONS = ("no_pictures",)
 TABLE_NAME, JSON_NAME = "predictions.csv", "predictions.json"
 PICTURE = "picture"
+
+
+def prepare(predictor: "Predictor", _options: PredictionOptions) -> "Predictor":
+    """As it is."""
+    return predictor
 
 
 def endings(options: PredictionOptions) -> Mapping[str, str]:

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 from cyclemlp.cli.predict import Job, PredictionOptions, write_png
 
 if TYPE_CHECKING:
+    from cyclemlp.inference.predictor import Predictor
     from cyclemlp.inference.results import SegmentationResult
 
 OPTIONS: tuple[str, ...] = ()
 _ENDINGS = MappingProxyType({"mask": "_mask.png", "overlay": "_overlay.png"})
+
+
+def prepare(predictor: "Predictor", _options: PredictionOptions) -> "Predictor":
+    """As it is."""
+    return predictor
 
 
 def endings(_options: PredictionOptions) -> Mapping[str, str]:

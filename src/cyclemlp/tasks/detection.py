@@ -1,7 +1,9 @@
 """Detection and instance segmentation: what is measured, by COCO's rules."""
 
 import contextlib
+import copy
 import io
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from cyclemlp.data.instance_masks import run_lengths_of, to_coco
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.heads.detection_options import COCO_DETECTIONS
 from cyclemlp.tasks.detection_decoding import Detections, paste_mask
+
+_logger = logging.getLogger(__name__)
 
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 
@@ -125,8 +129,10 @@ def _precision(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, 
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     with contextlib.redirect_stdout(io.StringIO()):
-        labels = COCO(truth)
-        comparison = COCOeval_faster(labels, labels.loadRes(results), kind)
+        # Copies, since it writes areas and encoded masks into what it is given.
+        labels = COCO(copy.deepcopy(truth), print_function=_logger.debug)
+        found = labels.loadRes(copy.deepcopy(results))
+        comparison = COCOeval_faster(labels, found, kind, print_function=_logger.debug)
         comparison.params.maxDets = [1, 10, most] if most > 10 else [most, most, most]
         comparison.evaluate()
         comparison.accumulate()

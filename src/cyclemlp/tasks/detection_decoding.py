@@ -59,6 +59,7 @@ def detect(run: RunNetwork, card: ModelCard, pixels: npt.NDArray[np.uint8]) -> D
     else:
         boxes, scores, labels, masks = outputs
         found = Detections(boxes, scores, labels.astype(np.int64), masks)
+        found = found.stricter(options.score_threshold, options.nms)  # the card may say more than the network did
     factors = np.array([pixels.shape[1] / size[1], pixels.shape[0] / size[0]] * 2, dtype=np.float32)
     return replace(found, boxes_xyxy=found.boxes_xyxy * factors)
 

@@ -1,0 +1,48 @@
+"""`cyclemlp eval` of detectors: average precision by COCO's rules."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cyclemlp.cli.eval import EvaluationOptions, listed, score_lines
+from cyclemlp.errors import DataError, did_you_mean
+from cyclemlp.files import write_text
+from cyclemlp.tasks.scores import SCORES
+
+if TYPE_CHECKING:
+    from cyclemlp.inference.predictor import Predictor
+
+OPTIONS = ()
+RESULTS_NAME = "coco_results.json"
+
+
+def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
+    """Scores over all images of the split; with `out` what was found, in COCO's results format."""
+    from cyclemlp.data.coco import find_coco_dataset
+    from cyclemlp.inference.evaluate_detection import evaluate_detection
+
+    dataset, classes = find_coco_dataset(options.data), predictor.card.classes
+    if options.split not in dataset.splits:
+        near = did_you_mean(options.split, dataset.splits)
+        raise DataError(f"{options.data} has no split {options.split!r}; it has {', '.join(dataset.splits)}.{near}")
+    if dataset.classes != classes:
+        theirs, ours = listed(dataset.classes), listed(classes)
+        raise DataError(f"{options.data} has {theirs}, but the model was trained on {ours}: choose other --data")
+    split = dataset.splits[options.split]
+    counts = evaluate_detection(predictor, split, dataset.category_ids)
+    report = {
+        "images": len(split.images),
+        "most_detections": counts.most,
+        "metrics": counts.metrics(classes, dataset.category_ids),
+    }
+    if options.out is None:
+        return report
+    write_text(options.out / RESULTS_NAME, json.dumps(counts.results) + "\n")
+    return {**report, "coco_results": str(options.out / RESULTS_NAME)}
+
+
+def table(report: Mapping[str, Any]) -> list[str]:
+    """Average precision of each class, over all, at single overlaps, and by size."""
+    names, metrics = SCORES[report["task"]], report["metrics"]
+    rows = [*metrics[names.per_class].items(), *((name, metrics[name]) for name in (names.main, *names.further))]
+    return [f"at most {report['most_detections']} objects an image count", *score_lines(rows, names.per_class)]

@@ -1,0 +1,136 @@
+"""Decoding is torchvision's; average precision is pycocotools', to the last digit."""
+
+import contextlib
+import copy
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection import RetinaNet
+from torchvision.ops import batched_nms
+
+from cyclemlp.data.coco import Record
+from cyclemlp.data.instance_masks import run_lengths_of
+from cyclemlp.heads.anchors import level_anchors
+from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks.detection import DetectionCounts
+from cyclemlp.tasks.detection_decoding import Detections, decode, paste_mask, suppress
+
+
+@pytest.mark.parametrize("size", [(128, 96), (100, 90)])
+def test_decoding_gives_what_torchvision_gives(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    options = DetectionHead(candidates=200)
+    levels = level_anchors("retinanet", options, 128, 96)
+    logits = [torch.randn(1, len(level), 3, generator=generator) - 2 for level in levels]
+    offsets = [torch.randn(1, len(level), 4, generator=generator) for level in levels]
+
+    class Bare(RetinaNet):  # type: ignore[misc]
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            from torchvision.models.detection._utils import BoxCoder
+
+            self.box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+            self.score_thresh, self.nms_thresh = options.score_threshold, options.nms
+            self.detections_per_img, self.topk_candidates = options.kept, options.candidates
+
+    heads = {"cls_logits": logits, "bbox_regression": offsets}
+    (theirs,) = Bare().postprocess_detections(heads, [[torch.from_numpy(level) for level in levels]], [size])
+    ours = decode(torch.cat(logits, 1)[0].numpy(), torch.cat(offsets, 1)[0].numpy(), options, size)
+    assert len(ours.scores) == options.kept
+    np.testing.assert_allclose(ours.scores, theirs["scores"].numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(ours.labels, theirs["labels"].numpy())
+    np.testing.assert_allclose(ours.boxes_xyxy, theirs["boxes"].numpy(), rtol=1e-5, atol=1e-4)
+
+
+def test_suppression_is_torchvisions() -> None:
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 60, (300, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(2, 30, (300, 2))], axis=1).astype(np.float32)
+    scores, labels = random.permutation(300).astype(np.float32), random.integers(0, 3, 300)
+    theirs = batched_nms(torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(labels), 0.4)
+    np.testing.assert_array_equal(suppress(boxes, scores, labels, 0.4, 1000), theirs.numpy())
+
+
+def test_a_full_mask_fills_its_box_and_one_outside_the_image_is_cut() -> None:
+    full = np.ones((28, 28), dtype=np.float32)
+    mask = paste_mask(full, np.array([2, 3, 10, 8], dtype=np.float32), (12, 12))
+    assert mask.sum() == 8 * 5
+    assert mask[3:8, 2:10].all()
+    assert paste_mask(full, np.array([-4, -4, 4, 4], dtype=np.float32), (12, 12)).sum() == 16
+
+
+def _made_up(images: int = 6, masks: bool = True) -> list[tuple[Record, Detections]]:
+    """Objects of three classes and boxes near them, some of the wrong class, some of nothing, one crowd."""
+    random = np.random.default_rng(3)
+    made = []
+    for number in range(images):
+        count = int(random.integers(3, 12))
+        corners = random.integers(0, 100, (count, 2))
+        sizes = random.integers(6, 110, (count, 2))
+        boxes = np.concatenate([corners, np.minimum(corners + sizes, 200)], axis=1).astype(np.float32)
+        labels = random.integers(0, 3, count)
+        outlines = []
+        for x0, y0, x1, y1 in boxes.astype(int):
+            mask = np.zeros((200, 200), dtype=np.uint8)
+            mask[y0:y1, x0:x1] = 1
+            outlines.append(run_lengths_of(mask))
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).astype(np.float64)
+        crowd = np.arange(count) == (0 if number == 0 else -1)
+        record = Record(number + 1, (200, 200), boxes, labels, crowd, areas, tuple(outlines))
+        found = np.clip(np.repeat(boxes, 2, 0) + random.normal(0, 5, (2 * count, 4)), 0, 200).astype(np.float32)
+        found[:, 2:] = np.maximum(found[:, 2:], found[:, :2] + 1)
+        right = np.where(random.random(2 * count) < 0.8, np.repeat(labels, 2), random.integers(0, 3, 2 * count))
+        probabilities = np.ones((2 * count, 28, 28), dtype=np.float32) if masks else None
+        scores = random.random(2 * count).astype(np.float32)
+        made.append((record, Detections(found, scores, right, probabilities)))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_average_precision_is_that_of_pycocotools(kind: str) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    from cyclemlp.tasks.detection import _truth
+
+    counts = DetectionCounts(masks=True)
+    for record, found in _made_up():
+        counts.add(record, found, (1, 2, 3))
+    ours = counts.metrics(("a", "b", "c"))
+    with contextlib.redirect_stdout(io.StringIO()):
+        labels = COCO()
+        labels.dataset = _truth(counts.records, ("a", "b", "c"), (1, 2, 3))
+        labels.createIndex()
+        comparison = COCOeval(labels, labels.loadRes(copy.deepcopy(counts.results)), kind)
+        for step in (comparison.evaluate, comparison.accumulate, comparison.summarize):
+            step()
+    json.dumps(counts.results)  # they are written to a file afterwards
+    prefix = {"bbox": "box_", "segm": "mask_"}[kind]
+    names = ("mAP", "AP50", "AP75", "APs", "APm", "APl")
+    assert [ours[prefix + name] for name in names] == pytest.approx(comparison.stats[:6].tolist(), abs=1e-12)
+    assert 0 < ours[prefix + "mAP"] < 1
+
+
+def test_parts_counted_apart_add_up_in_any_order() -> None:
+    made = _made_up(masks=False)
+    whole, first, second = (DetectionCounts(masks=False) for _ in range(3))
+    for number, (record, found) in enumerate(made):
+        whole.add(record, found, (1, 2, 3))
+        (second if number % 2 else first).add(record, found, (1, 2, 3))
+    second.merge(first)
+    assert second.metrics(("a", "b", "c")) == whole.metrics(("a", "b", "c"))
+
+
+def test_nothing_found_scores_0_and_nothing_to_find_none() -> None:
+    record: Any = _made_up(1)[0][0]
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    counts = DetectionCounts(masks=False)
+    counts.add(record, nothing, (1, 2, 3))
+    assert counts.metrics(("a", "b", "c"))["mAP"] == 0.0
+    empty = DetectionCounts(masks=False)
+    empty.add(record.select(np.zeros(len(record.labels), dtype=bool)), nothing, (1, 2, 3))
+    assert empty.metrics(("a", "b", "c"))["mAP"] is None
