@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -45,6 +47,28 @@ def busy_seconds() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
+class ForeignLoad:
+    """Processor time used since the start by programs other than the benchmark, which has used `ours()` seconds."""
+
+    def __init__(self, ours: Callable[[], float] = time.process_time) -> None:
+        self._ours = ours
+        self._start = time.monotonic(), busy_seconds(), ours()
+
+    def share(self) -> float | None:
+        """Of all cores; None where the system does not tell."""
+        start, busy_before, ours_before = self._start
+        busy = busy_seconds()
+        if busy is None or busy_before is None:
+            return None
+        foreign = (busy - busy_before) - (self._ours() - ours_before)
+        return max(0.0, foreign) / ((time.monotonic() - start) * usable_cores())
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not tell."""
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+
+
 def peak_bytes() -> int | None:
     """Most memory this process has held since it began, or since `forget_peak`; None where the system does not tell."""
     return _status("VmHWM")
@@ -62,8 +86,12 @@ def forget_peak() -> None:
 
 
 def _status(name: str) -> int | None:
+    return _kilobytes(Path("/proc/self/status"), name)
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
     try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     found = (line.split()[1] for line in lines if line.startswith(f"{name}:"))

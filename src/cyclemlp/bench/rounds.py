@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from tqdm import tqdm
 
-from cyclemlp.bench.machine import BUSY_SHARE, busy_seconds, usable_cores
+from cyclemlp.bench.machine import BUSY_SHARE, ForeignLoad, usable_cores
 from cyclemlp.bench.timing import Timing
 from cyclemlp.bench.worker import Suite, Worker
 from cyclemlp.errors import ConfigError
@@ -60,7 +61,7 @@ def measure(suites: Sequence[Suite], plan: Plan) -> Measurement:
         workers = [stack.enter_context(worker) for worker in started]
         cases = [(worker, case) for worker in workers for case in worker.cases]
         runs = [worker.calibrate(case, plan.sample_seconds) for worker, case in cases]
-        load = _ForeignLoad(workers)
+        load = ForeignLoad(partial(_processor_seconds, workers))
         seconds: list[list[float]] = [[] for _ in cases]
         for number in tqdm(range(plan.rounds), desc="rounds", file=sys.stderr, disable=None):
             for index in _order(len(cases), number):
@@ -78,21 +79,5 @@ def _order(count: int, number: int) -> range:
     return range(count) if number % 2 == 0 else range(count - 1, -1, -1)
 
 
-class _ForeignLoad:
-    """Processor time used since the start by programs other than the benchmark."""
-
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._workers = workers
-        self._start = time.monotonic(), busy_seconds(), self._ours()
-
-    def share(self) -> float | None:
-        """Of all cores; None where the system does not tell."""
-        start, busy_before, ours_before = self._start
-        busy = busy_seconds()
-        if busy is None or busy_before is None:
-            return None
-        foreign = (busy - busy_before) - (self._ours() - ours_before)
-        return max(0.0, foreign) / ((time.monotonic() - start) * usable_cores())
-
-    def _ours(self) -> float:
-        return time.process_time() + sum(worker.processor_seconds() for worker in self._workers)
+def _processor_seconds(workers: Sequence[Worker]) -> float:
+    return time.process_time() + sum(worker.processor_seconds() for worker in workers)

@@ -9,5 +9,6 @@ for _subject, _target in {
     "compare": "cyclemlp.cli.bench_models:compare",
     "robustness": "cyclemlp.cli.bench_robustness:robustness",
     "train": "cyclemlp.cli.bench_train:train",
+    "scale": "cyclemlp.cli.bench_scale:scale",
 }.items():
     app.command(_target, name=_subject)
