@@ -58,10 +58,77 @@ def _accuracies(metrics: dict[str, Any], classes: list[str]) -> list[str]:
     return [f"{metrics['top1']:.3f}", *(f"{metrics['accuracy'][name]:.3f}" for name in classes)]
 
 
+def bench_compare(result: dict[str, Any]) -> str:
+    """Ours over each rival, with the targets."""
+    rows = []
+    for row in result["rows"]:
+        sign = "at least" if row["target_is"] == "at least" else "at most"
+        met = {True: "yes", False: "no", None: "-"}[row["met"]]
+        times = [f"{1e3 * row['over_s']:.1f} / {1e3 * row['under_s']:.1f}", _ratio(row["ratio"])]
+        rows.append(
+            [str(row["size"]), str(row["batch"]), f"{row['over']} / {row['under']}", " / ".join(row["runtimes"]),
+             *times, f"{sign} {row['target']:g}", met]
+        )  # fmt: skip
+    head = ["image", "batch", "time of / over", "in", "ms", "ratio", "target", "met"]
+    return f"{_table(head, rows)}\n\n{_measured(result)}"
+
+
+def bench_train(result: dict[str, Any]) -> str:
+    """A training step: time, and what it takes in memory."""
+    rows = [
+        [name, f"{1e3 * step['median_s']:.0f}", _megabytes(step["step_bytes"]), _megabytes(step["kept_bytes"])]
+        for name, step in result["steps"].items()
+    ]
+    faster, memory = _ratio(result["times_faster_than_authors"]), _ratio(result["memory_over_authors"])
+    note = (
+        f"{result['model']}, batch {result['batch']} at {result['size']}. The authors' operator takes {faster} times as"
+        f" long as ours (target: at least {result['target_times_faster']:g}); ours takes {memory} of its step memory"
+        f" (target: at most {result['target_memory']:g}) and {_ratio(result['kept_over_authors'])} of what it keeps."
+    )
+    head = ["training step", "ms", "step memory, MB", "kept, MB"]
+    return f"{_table(head, rows)}\n\n{note} {_measured(result)}"
+
+
+def bench_scale(result: dict[str, Any]) -> str:
+    """Time and memory by size with the fitted exponents, and by batch."""
+    sizes = sorted({point["size"] for curve in result["models"].values() for point in curve["points"]})
+    rows = []
+    for name, curve in result["models"].items():
+        found = {point["size"]: _time_and_memory(point) for point in curve["points"]}
+        fitted = [_ratio(curve["time_exponent"]), _ratio(curve["memory_exponent"])]
+        rows.append([name, *(found.get(size, "") for size in sizes), *fitted])
+    table = _table(["ms (MB)", *map(str, sizes), "time exponent", "memory exponent"], rows)
+    batches = result["batches"]
+    row = [f"{batches['model']} at {batches['size']}", *map(_time_and_memory, batches["points"])]
+    by_batch = _table(["batch", *(str(point["batch"]) for point in batches["points"])], [row])
+    left_out = [
+        f"{name} from {curve['left_out']['size']} on: {curve['left_out']['reason']}."
+        for name, curve in result["models"].items()
+        if curve["left_out"]
+    ]
+    note = " ".join([f"Exponents are fitted from {result['fitted_from']} on.", *left_out])
+    return f"{table}\n\n{by_batch}\n\n{note} {_measured(result)}"
+
+
+def _time_and_memory(point: dict[str, Any]) -> str:
+    return f"{1e3 * point['median_s']:.0f} ({_megabytes(point['forward_bytes'])})"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _megabytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.0f}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "bench-op": bench_op,
     "classification": classification,
+    "bench-compare": bench_compare,
+    "bench-train": bench_train,
+    "bench-scale": bench_scale,
 }
 
 
@@ -73,6 +140,14 @@ def source(result: dict[str, Any]) -> str:
         f"*Measured by us: `{made['command']}` at commit {made['commit']}, {made['date'][:10]}, {made['processor']}, "
         f"{made['threads']} threads, torch {versions['torch']}.*"
     )
+
+
+def _measured(result: dict[str, Any]) -> str:
+    """The source of a benchmark, and how disturbed it was."""
+    if not result["busy"]:
+        return source(result)
+    share = 100 * result["foreign_share"]
+    return f"{source(result)} **Other programs used {share:.0f} % of the machine meanwhile: for orientation only.**"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

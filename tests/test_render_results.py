@@ -1,0 +1,96 @@
+"""The tables of docs/speed.md from records, and the page as it stands."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from cyclemlp.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+SOURCE: dict[str, Any] = {
+    "environment": {
+        "command": "cyclemlp bench", "commit": "abc", "date": "2026-01-02T03:04:05", "processor": "P", "threads": 2,
+        "versions": {"torch": "2"},
+    },
+    "busy": True,
+    "foreign_share": 0.25,
+}  # fmt: skip
+POINT = {"size": 512, "batch": 1, "median_s": 0.25, "forward_bytes": 3_000_000}
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("render_results", ROOT / "scripts" / "render_results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_comparisons(script: ModuleType) -> None:
+    row = {
+        "size": 224, "batch": 1, "over": "cyclemlp_b1", "under": "resnet50", "runtimes": ["onnx", "openvino"],
+        "over_s": 0.03, "under_s": 0.06, "ratio": 0.5, "target": 0.62, "target_is": "at most", "met": True,
+    }  # fmt: skip
+    text = script.bench_compare({**SOURCE, "rows": [row, {**row, "ratio": None, "met": None}]})
+    start = "| 224 | 1 | cyclemlp_b1 / resnet50 | onnx / openvino | 30.0 / 60.0 |"
+    assert f"{start} 0.50 | at most 0.62 | yes |" in text
+    assert f"{start} - | at most 0.62 | - |" in text
+    assert text.endswith("**Other programs used 25 % of the machine meanwhile: for orientation only.**")
+
+
+def test_training_steps(script: ModuleType) -> None:
+    text = script.bench_train(
+        {
+            **SOURCE, "busy": False, "model": "cyclemlp_b2", "size": 224, "batch": 8,
+            "steps": {"ours": {"median_s": 1.5, "step_bytes": 2_000_000, "kept_bytes": None}},
+            "times_faster_than_authors": 3.5, "target_times_faster": 3.3, "memory_over_authors": 0.5,
+            "kept_over_authors": 0.5, "target_memory": 0.8,
+        }
+    )  # fmt: skip
+    assert "| ours | 1500 | 2 | - |" in text
+    assert "takes 3.50 times as long as ours (target: at least 3.3); ours takes 0.50 of its step memory" in text
+    assert "orientation" not in text
+
+
+def test_scaling(script: ModuleType) -> None:
+    left_out = {"size": 1024, "batch": 1, "reason": "a pass would take too long"}
+    curve = {"points": [POINT], "left_out": left_out, "time_exponent": 1.02, "memory_exponent": None}
+    whole = {"points": [POINT, {**POINT, "size": 1024}], "left_out": None, "time_exponent": 1, "memory_exponent": 1}
+    batches = {"model": "n", "size": 224, "points": [{**POINT, "batch": 2}], "left_out": None}
+    record = {**SOURCE, "fitted_from": 512, "models": {"a": curve, "b": whole}, "batches": batches}
+    text = script.bench_scale(json.loads(json.dumps(record)))
+    assert "| ms (MB) | 512 | 1024 | time exponent | memory exponent |" in text
+    assert "| a | 250 (3) |  | 1.02 | - |" in text
+    assert "| n at 224 | 250 (3) |" in text
+    assert "a from 1024 on: a pass would take too long." in text
+
+
+def test_a_place_without_a_result_stays_as_it_is(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    page = "<!-- results:bench-scale -->\n<!-- /results:bench-scale -->\n"
+    assert script.render(page) == page
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"<!-- results:([\w-]+) -->", PAGE))))
+def test_every_place_of_the_page_has_a_table(script: ModuleType, name: str) -> None:
+    assert name in script.TABLES
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^ {4}(cyclemlp .*?)(?:\s+#.*)?$", PAGE, re.MULTILINE))))
+def test_commands_of_the_page_parse(line: str) -> None:
+    app.parse_args(line.split()[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", PAGE))))
+def test_links_of_the_page_lead_somewhere(link: str) -> None:
+    assert (ROOT / "docs" / link).exists()
