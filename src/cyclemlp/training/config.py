@@ -175,6 +175,10 @@ class Machine:
     """Processes that read and augment images; by default half the processors, at most 8. The result does not depend on it."""  # noqa: E501
     seed: int = 0
     """Seed of everything random: two runs with the same seed on the same machine are the same."""
+    checkpoint_activations: bool = False
+    """Compute the activations of the backbone's blocks again in the backward pass instead of keeping them: less memory, a step takes longer, what is learnt is the same."""  # noqa: E501
+    compile: bool = False
+    """Compile the network with torch.compile; where there is no C++ compiler the run goes on without."""
 
     def __post_init__(self) -> None:
         choice(self, "device", ("auto", "cpu", "cuda", "mps"))
@@ -233,6 +237,7 @@ class SegmentationConfig(RunConfig):
 RESUMABLE_CHANGES = frozenset(
     {"data", "out", "resume", "init", "epochs", "steps", "max-time", "evaluations", "evaluation-images"}
     | {"checkpoint-every", "log-every", "device", "workers", "precision", "window", "crop"}
+    | {"checkpoint-activations", "compile"}
 )
 
 

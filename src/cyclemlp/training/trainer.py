@@ -13,6 +13,7 @@ from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import whole_file
 from cyclemlp.tasks.card import ModelCard, save_model
 from cyclemlp.tasks.scores import SCORES, metric_columns
+from cyclemlp.training.acceleration import accelerate
 from cyclemlp.training.config import RunConfig
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.run_folder import open_run
@@ -45,6 +46,7 @@ def train(config: RunConfig, prepare: Callable[[], TrainingTask], evaluate: Eval
     begun = config.resume and (config.out / "checkpoints" / LAST).is_file()
     if config.init is not None and not begun:
         load_initial_weights(task.model, task.card, config.init)
+    accelerate(task.model, config)
     steps = config.length.total_steps(len(task.samples), config.optimisation.batch_size * trainer.world_size)
     module = TrainingModule(task.model, task.loss, config, steps, groups=task.groups, idle=task.idle)
     if trainer.is_global_zero:

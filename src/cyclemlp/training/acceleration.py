@@ -1,0 +1,45 @@
+"""How the network is run in training: less memory for more time, or compiled; what it learns stays the same."""
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.models.compiler import has_compiler
+from cyclemlp.training.config import RunConfig
+
+_logger = logging.getLogger(__name__)
+
+
+def accelerate(model: nn.Module, config: RunConfig) -> None:
+    """Change `model` in place as `config.machine` says; names of weights stay.
+
+    Raises:
+        ConfigError: the backbone cannot recompute its activations.
+    """
+    if config.machine.checkpoint_activations:
+        checkpoint_activations(model, config.model)
+    if config.machine.compile:
+        if has_compiler():
+            model.compile()
+        else:
+            _logger.warning("--compile: torch.compile finds no C++ compiler here; training goes on without it")
+
+
+def checkpoint_activations(model: nn.Module, name: str) -> None:
+    """Let the backbone called `name` inside `model` recompute its blocks' activations in the backward pass.
+
+    Raises:
+        ConfigError: it has no way to.
+    """
+    able: list[Any] = [module for module in model.modules() if hasattr(module, "set_grad_checkpointing")]
+    try:
+        for module in able:
+            module.set_grad_checkpointing(True)
+    except AssertionError:  # as timm's networks without it answer
+        able = []
+    if not able:
+        raise ConfigError(
+            f"--checkpoint-activations: model {name!r} cannot do that; leave it out, or take a cyclemlp_*"
+        )

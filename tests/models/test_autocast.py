@@ -1,0 +1,44 @@
+"""What has to stay in float32 where autocast makes the rest half as wide."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cyclemlp.models.branches import FULL, BranchedMixer
+from cyclemlp.models.cyclemlp import CycleMixer
+
+
+class OutputTypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The types of the outputs of every operation, by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.of: defaultdict[str, set[torch.dtype]] = defaultdict(set)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.of[func.overloadpacket.__name__].add(out.dtype)
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("grad", [False, True])  # with it the lean form for training
+def test_means_over_positions_and_the_softmax_are_in_float32(dtype: torch.dtype, grad: bool) -> None:
+    mixer, x_nhwc = CycleMixer(16), torch.randn(2, 12, 12, 16).to(dtype)
+    with torch.autocast("cpu", dtype), torch.set_grad_enabled(grad), OutputTypes() as types:
+        out = mixer(x_nhwc)
+    assert out.dtype == dtype
+    assert types.of["_softmax"] == {torch.float32}
+    assert types.of["mean"] | types.of["sum"] == {torch.float32}
+
+
+def test_so_it_is_with_any_branches() -> None:
+    mixer, x_nhwc = BranchedMixer(16, FULL), torch.randn(2, 12, 12, 16).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16), OutputTypes() as types:
+        mixer(x_nhwc)
+    assert types.of["_softmax"] == types.of["mean"] == {torch.float32}
