@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,35 @@ def test_refusals_load_nothing(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such weight file"):
         load_initial_weights(model, card("a", "b"), tmp_path / "none.pth")
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_run_with_other_branches_or_step_size_is_refused_in_one_line(tmp_path: Path) -> None:
+    plain = ModelCard("classification", NAME, "linear", ("a", "b"), image_size=32, crop_pct=0.875)
+    branched = replace(plain, model_options={"branches": ["1x3", "1x1"]})
+    save_model(tmp_path, build_model(branched), branched)
+    with pytest.raises(CheckpointError) as refused:
+        load_initial_weights(build_model(plain), plain, tmp_path)
+    assert str(refused.value) == (
+        f"--init {tmp_path} was trained with branches 1x3 1x1, the new run has none: give --stepsize and --branches"
+        " alike"
+    )
+    same = replace(plain, model_options={"branches": ("1x3", "1x1")})  # as the command line gives them
+    load_initial_weights(build_model(same), same, tmp_path)
+
+
+def test_authors_are_fetched_by_the_name_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = timm.create_model(NAME, num_classes=1000)
+    path = tmp_path / "authors.pth"
+    torch.save(classifier.state_dict(), path)
+    asked: list[str] = []
+
+    def fetch(name: str) -> Path:
+        asked.append(name)
+        return path
+
+    monkeypatch.setattr("cyclemlp.training.initial_weights.fetch_weights", fetch)
+    model = fresh(2)
+    load_initial_weights(model, card("a", "b"), Path("authors"))
+    assert asked == [NAME]
+    loaded = {key.split("backbone.trunk.model.")[-1]: value for key, value in model.state_dict().items()}
+    assert torch.equal(loaded["stem.weight"], classifier.state_dict()["stem.weight"])

@@ -71,7 +71,10 @@ def choose_images(split: FolderSplit, count: int | None) -> list[tuple[Path, int
 
 
 def error_rates(
-    predictor: "Predictor", images: Sequence[tuple[Path, int]], seed: int = 0
+    predictor: "Predictor",
+    images: Sequence[tuple[Path, int]],
+    seed: int = 0,
+    corruptions: Sequence[str] = CORRUPTIONS,
 ) -> tuple[float, dict[str, list[float]]]:
     """Error rates in [0, 1]: of the images as they are, and by corruption for each severity.
 
@@ -79,6 +82,7 @@ def error_rates(
         predictor: of a classifier.
         images: paths and class numbers.
         seed: of everything random; an image is corrupted alike for every model with crops of its size.
+        corruptions: all 15 by default, as the definition of mCE needs.
 
     Raises:
         ConfigError: no classifier.
@@ -91,16 +95,16 @@ def error_rates(
     whole = copy(predictor)
     whole.card = replace(predictor.card, crop_pct=1.0)  # what it is given is cropped already
     clean = 0
-    wrong = np.zeros((len(CORRUPTIONS), len(SEVERITIES)), dtype=np.int64)
+    wrong = np.zeros((len(corruptions), len(SEVERITIES)), dtype=np.int64)
     for path, label in tqdm(images, unit="img", desc="corrupt", file=sys.stderr, disable=None, leave=False):
         seen = central_crop(read_image(path), size, crop_pct)
         clean += _is_wrong(whole, seen, label)
-        for row, name in enumerate(CORRUPTIONS):
+        for row, name in enumerate(corruptions):
             for column, severity in enumerate(SEVERITIES):
                 corrupted = corrupt(seen, name, severity, _seed(seed, path, name, severity))
                 wrong[row, column] += _is_wrong(whole, corrupted, label)
     rates = (wrong / len(images)).tolist()
-    return clean / len(images), dict(zip(CORRUPTIONS, rates, strict=True))
+    return clean / len(images), dict(zip(corruptions, rates, strict=True))
 
 
 def corruption_errors(errors: Errors, reference: Errors) -> dict[str, float | None]:

@@ -46,6 +46,11 @@ def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
             option = "--" + what.replace("_", "-")
             fix = f"train with {option} {given}" if given is not None else f"leave {option} out"
             raise CheckpointError(f"--init {path} has {option} {given}, the new run {wanted}: {fix}")
+    if _options(theirs) != _options(card):
+        raise CheckpointError(
+            f"--init {path} was trained with {_options(theirs) or 'no options of the model'}, the new run has"
+            f" {_options(card) or 'none'}: give --stepsize and --branches alike"
+        )
     state, own = source.state_dict(), model.state_dict()
     other = sorted(key for key in state if state[key].shape != own[key].shape)
     if other and len(theirs.classes) == len(card.classes):
@@ -58,3 +63,12 @@ def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
     _logger.info("starts from %s", path)
     if theirs.classes != card.classes:
         _logger.warning("classes were %s and are %s", ", ".join(theirs.classes), ", ".join(card.classes))
+
+
+def _options(card: ModelCard) -> str:
+    """The options of the model as words, alike whether they come from JSON or not."""
+    words = (
+        f"{name} {' '.join(value) if isinstance(value, list | tuple) else value}"
+        for name, value in sorted(card.model_options.items())
+    )
+    return ", ".join(words)
