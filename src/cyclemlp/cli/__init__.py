@@ -32,6 +32,7 @@ for _verb, _target in {
     "predict": "cyclemlp.cli.predict:predict",
     "bench": "cyclemlp.cli.bench:app",
     "convert": "cyclemlp.cli.convert:convert",
+    "export": "cyclemlp.cli.export:export",
 }.items():
     app.command(_target, name=_verb)
 

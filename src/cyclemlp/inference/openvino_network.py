@@ -35,11 +35,7 @@ class OpenVinoNetwork:
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not a usable OpenVINO file ({reason}): export it again") from error
-        entries = {}
-        if model.has_rt_info([FACTS_SECTION]):
-            section = model.get_rt_info([FACTS_SECTION]).astype(dict)
-            entries = {PREFIX + key: str(value) for key, value in section.items()}
-        self.facts = Facts.from_entries(entries, path)
+        self.facts = Facts.from_entries(_entries(model), path)
         self.size_rule = self.facts.size_rule
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
@@ -53,6 +49,14 @@ def load_openvino(path: Path) -> tuple[OpenVinoNetwork, ModelCard]:
     """The network and card of an `.xml` file with its `.bin`. Raises CheckpointError."""
     network = OpenVinoNetwork(path)
     return network, network.facts.card
+
+
+def _entries(model: openvino.Model) -> dict[str, str]:
+    """The metadata of a model; its values come as strings only when each is asked for by its name."""
+    if not model.has_rt_info([FACTS_SECTION]):
+        return {}
+    keys = model.get_rt_info([FACTS_SECTION]).astype(dict)
+    return {PREFIX + key: model.get_rt_info([FACTS_SECTION, key]).astype(str) for key in keys}
 
 
 def _check_files(path: Path, weights: Path) -> None:

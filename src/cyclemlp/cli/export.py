@@ -1,0 +1,39 @@
+"""`cyclemlp export`: from a run folder to a file for ONNX Runtime, OpenVINO or torch."""
+
+import sys
+from json import dumps
+from pathlib import Path
+
+
+def export(run: Path, /, *, out: Path, format: str = "onnx", limit: float = 1e-4, json: bool = False) -> None:  # noqa: A002
+    """Write a trained network as a file that runs elsewhere, compare its values, and report the comparison.
+
+    NAME.report.json beside the file has the sizes and batches tried, the largest differences, the operators and the
+    versions. Where the values differ by more than the limit nothing is written. `cyclemlp predict`, `cyclemlp eval` and
+    `cyclemlp.Predictor.load` take the file in place of the run; .onnx and .xml files need no torch.
+
+    Parameters
+    ----------
+    run
+        Run folder written by `cyclemlp train`, or its model.safetensors.
+    out
+        File to write: NAME.onnx, NAME.xml (OpenVINO; NAME.bin comes beside it) or NAME.pt2.
+    format
+        onnx, openvino or pt2.
+    limit
+        Largest difference from the network's values, as a share of the largest value.
+    json
+        Print the report as one JSON object.
+    """
+    from cyclemlp.export.run import export_run
+    from cyclemlp.export.verify import report_path
+
+    report = export_run(run, out, format, limit=limit)
+    if json:
+        sys.stdout.write(dumps(report) + "\n")
+        return
+    parity, graph = report["parity"], report["graph"]
+    sys.stdout.write(
+        f"{out}: {graph['nodes']} nodes, {len(graph['operators'])} operators; differs from the network by at most"
+        f" {parity['max_abs']:.1e} ({parity['max_rel']:.1e} of the largest value); {report_path(out)}\n"
+    )

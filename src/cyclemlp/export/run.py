@@ -1,0 +1,120 @@
+"""`export_run`: a run folder in, a checked file out."""
+
+import logging
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.export import ExportedProgram
+
+from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.export.formats import WRITERS
+from cyclemlp.export.program import export_program
+from cyclemlp.export.raw import RawNetwork, raw_network
+from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
+from cyclemlp.files import whole_file, write_json
+from cyclemlp.inference.networks import Network
+from cyclemlp.tasks.card import load_model
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
+"""Of the file of each format."""
+_PACKAGES = ("cyclemlp", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino")
+
+_logger = logging.getLogger(__name__)
+
+
+def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) -> dict[str, Any]:
+    """Write the network of a run folder to `out` and a parity report beside it, and return the report.
+
+    The file appears only when its values are those of the network, in the runtime it is for, within `limit`; an
+    OpenVINO file is two, `NAME.xml` and `NAME.bin`.
+
+    Raises:
+        ConfigError: unknown format, a suffix of another format, a network that cannot be exported, or values off.
+        CheckpointError: `run` is no run folder.
+        MissingExtraError: a library of the extra `export` is not installed.
+    """
+    check_request(out, file_format, limit)
+    model, card = load_model(run)
+    raw = raw_network(model, card)
+    _logger.info("exporting %s with its %s head", card.model, card.head)
+    return write_checked(export_program(raw), raw, model, out, file_format, limit)
+
+
+def write_checked(
+    program: ExportedProgram, raw: RawNetwork, model: nn.Module, out: Path, file_format: str, limit: float = LIMIT
+) -> dict[str, Any]:
+    """Write `program`, which was exported from `raw`, where the file gives the values of `model`; else raise.
+
+    Returns the report, which is written beside the file. Raises as `export_run`.
+    """
+    with ExitStack() as stack:
+        weights = stack.enter_context(whole_file(out.with_suffix(".bin"))) if file_format == "openvino" else None
+        part = stack.enter_context(whole_file(out))
+        graph = WRITERS[file_format](program, raw.facts, part)
+        if weights is not None:
+            part.with_suffix(".bin").replace(weights)
+        _logger.info("comparing values")
+        found = differences(model, raw, _runtime(part, weights, file_format))
+        check(found, limit, file_format)
+    report = {
+        "file": out.name,
+        "format": file_format,
+        "task": raw.facts.card.task,
+        "model": raw.facts.card.model,
+        "sizes": _sizes(raw),
+        "graph": graph,
+        "parity": as_report(found, limit),
+        "versions": _versions(),
+    }
+    write_json(report_path(out), report)
+    return report
+
+
+def check_request(out: Path, file_format: str, limit: float) -> None:
+    """Raise ConfigError for what can be refused before any work."""
+    if file_format not in SUFFIXES:
+        near = did_you_mean(file_format, SUFFIXES)
+        raise ConfigError(f"--format {file_format!r} is not known: one of {', '.join(SUFFIXES)}.{near}")
+    suffix = SUFFIXES[file_format]
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: give a file in it, such as {out / f'model{suffix}'}")
+    if out.suffix != suffix:
+        raise ConfigError(f"--out {out}: files of --format {file_format} end in {suffix}")
+    if not limit > 0:
+        raise ConfigError(f"--limit {limit} is not allowed: more than 0")
+
+
+def _runtime(part: Path, weights: Path | None, file_format: str) -> Network:
+    """The file just written, run by what it is for."""
+    if file_format == "onnx":
+        from cyclemlp.inference.onnx_network import OnnxNetwork
+
+        return OnnxNetwork(part)
+    if file_format == "openvino":
+        from cyclemlp.inference.openvino_network import OpenVinoNetwork
+
+        return OpenVinoNetwork(part, weights)
+    from cyclemlp.inference.torch_network import load_pt2
+
+    return load_pt2(part, "cpu")[0]
+
+
+def _sizes(raw: RawNetwork) -> dict[str, Any]:
+    if raw.fixed_size is not None:
+        return {"batch": "any", "height": raw.fixed_size, "width": raw.fixed_size}
+    rule = raw.facts.size_rule
+    edge = f"{rule.least} and more" + (f", multiples of {rule.multiple}" if rule.multiple > 1 else "")
+    return {"batch": "any", "height": edge, "width": edge}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

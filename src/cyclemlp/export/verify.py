@@ -1,0 +1,92 @@
+"""Whether an exported file gives the network's values: several sizes and batches, in the runtime itself."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.export.raw import RawNetwork
+from cyclemlp.inference.networks import Network
+
+LIMIT = 1e-4
+"""Largest difference allowed, as a share of the largest value of an output, or absolute where that is below 1."""
+
+SIZES = ((64, 64), (97, 131), (160, 96), (320, 256))
+"""Heights and widths tried; networks that take others are given the next they take."""
+BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one output for one batch of random images."""
+
+    output: str
+    batch: int
+    height: int
+    width: int
+    max_abs: float
+    """Largest absolute difference."""
+    max_rel: float
+    """The same as a share of the largest value."""
+
+    @property
+    def judged(self) -> float:
+        """What is held against the limit."""
+        return min(self.max_abs, self.max_rel)
+
+
+def differences(model: nn.Module, raw: RawNetwork, network: Network) -> list[Difference]:
+    """Those of `network`, which runs the file, from `model`, the network it was made from."""
+    found = []
+    for batch, height, width in _trials(raw):
+        images = raw.example(batch, height, width)
+        with torch.inference_mode():
+            given = model(images)
+        wanted = (given,) if isinstance(given, Tensor) else given
+        outputs = network(images.numpy())
+        for name, ours, theirs in zip(raw.facts.outputs, wanted, outputs, strict=True):
+            found.append(_difference(name, images, ours.numpy(), theirs))
+    return found
+
+
+def check(found: list[Difference], limit: float, what: str) -> None:
+    """Raise ConfigError where a difference is above the limit, or is no number."""
+    worst = max(found, key=lambda each: np.inf if np.isnan(each.judged) else each.judged)
+    if not worst.judged <= limit:
+        raise ConfigError(
+            f"the {what} file differs from the network by {worst.max_abs:.1e}, {worst.max_rel:.1e} of the largest"
+            f" value, for {worst.batch} x {worst.height} x {worst.width}; the limit is {limit:g}: nothing was written;"
+            " choose another --format, or a larger --limit"
+        )
+
+
+def as_report(found: list[Difference], limit: float) -> dict[str, Any]:
+    """For the report beside the file."""
+    return {
+        "limit": limit,
+        "max_abs": max(each.max_abs for each in found),
+        "max_rel": max(each.max_rel for each in found),
+        "trials": [asdict(each) for each in found],
+    }
+
+
+def report_path(path: Path) -> Path:
+    """`NAME.report.json` beside the exported file."""
+    return path.with_name(f"{path.stem}.report.json")
+
+
+def _trials(raw: RawNetwork) -> list[tuple[int, int, int]]:
+    sizes = SIZES[:1] if raw.fixed_size is not None else SIZES
+    return [(batch, height, width) for height, width in sizes for batch in BATCHES]
+
+
+def _difference(name: str, images: Tensor, ours: Any, theirs: Any) -> Difference:
+    if ours.shape != theirs.shape:
+        raise ConfigError(f"the exported file gives {name} of shape {theirs.shape}, the network {ours.shape}")
+    batch, _, height, width = images.shape
+    max_abs = float(np.abs(ours - theirs).max())
+    return Difference(name, batch, height, width, max_abs, max_abs / max(float(np.abs(ours).max()), 1e-12))

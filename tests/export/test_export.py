@@ -1,0 +1,180 @@
+"""Exported files give the checkpoint's values in every runtime, drawn and all, and without torch where they can."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclemlp.cli import main
+from cyclemlp.errors import ConfigError
+from cyclemlp.export.formats import write_onnx
+from cyclemlp.export.program import export_program
+from cyclemlp.export.raw import raw_network
+from cyclemlp.export.run import SUFFIXES, check_request, export_run, write_checked
+from cyclemlp.export.verify import Difference, check, report_path
+from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
+
+SEGMENTATION = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", ("sea", "land"), head_width=16)
+DETECTION = ModelCard(
+    "detection", "cyclemlp_nano", "retinanet", ("cell", "speck"), head_width=16, detection=DetectionHead(head_convs=1)
+)
+SIZES = ((64, 64), (35, 90), (97, 131))
+
+
+def save_run(folder: Path, card: ModelCard) -> Path:
+    """A run folder with random weights whose outputs differ from place to place."""
+    torch.manual_seed(0)
+    model = build_model(card)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    if card.task == "detection":  # a network before training finds nothing above the threshold
+        with torch.no_grad():
+            model.head.classification_head.cls_logits.bias.zero_()  # type: ignore[union-attr, operator]
+    save_model(folder, model, card)
+    return folder
+
+
+def pictures() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    numbers = np.random.default_rng(0)
+    return [numbers.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
+    """A segmentation run and its file in each format."""
+    folder = tmp_path_factory.mktemp("export")
+    run = save_run(folder / "run", SEGMENTATION)
+    files = {name: folder / f"{name}{suffix}" for name, suffix in SUFFIXES.items()}
+    model, card = load_model(run)
+    raw = raw_network(model, card)
+    program = export_program(raw)
+    for name, path in files.items():
+        write_checked(program, raw, model, path, name)
+    return run, files
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_masks_are_the_checkpoints(exported: tuple[Path, dict[str, Path]], name: str) -> None:
+    run, files = exported
+    wanted, found = Predictor.load(run), Predictor.load(files[name])
+    assert found.card.classes == SEGMENTATION.classes
+    for picture in pictures():
+        ours, theirs = wanted.predict(picture), found.predict(picture)
+        assert np.mean(ours.mask == theirs.mask) >= 0.9999  # logits differ by rounding, so ties may fall otherwise
+        assert np.asarray(theirs.draw()).shape[1] >= picture.shape[1]
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_the_report_says_what_was_compared(exported: tuple[Path, dict[str, Path]], name: str) -> None:
+    report = json.loads(report_path(exported[1][name]).read_text())
+    assert report["format"] == name
+    parity = report["parity"]
+    assert min(parity["max_abs"], parity["max_rel"]) <= parity["limit"]
+    assert {trial["batch"] for trial in parity["trials"]} == {1, 3}
+    assert len({(trial["height"], trial["width"]) for trial in parity["trials"]}) == 4
+    assert report["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_the_onnx_graph_stays_small_and_plain(exported: tuple[Path, dict[str, Path]]) -> None:
+    graph = json.loads(report_path(exported[1]["onnx"]).read_text())["graph"]
+    assert set(graph["opset"]) == {"ai.onnx"}  # no custom operators
+    assert graph["nodes"] <= 560
+    assert len(graph["operators"]) <= 24
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_prediction_without_torch(exported: tuple[Path, dict[str, Path]], name: str, tmp_path: Path) -> None:
+    run, files = exported
+    picture = pictures()[2]
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    script = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'torchvision', 'timm'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "import numpy as np\n"
+        "from cyclemlp.inference.predictor import Predictor\n"
+        "result = Predictor.load(sys.argv[1]).predict(sys.argv[2])\n"
+        "result.draw()\n"
+        "np.save(sys.argv[3], result.mask)\n"
+    )
+    arguments = [str(files[name]), str(tmp_path / "picture.png"), str(tmp_path / "mask.npy")]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True)
+    wanted = Predictor.load(run).predict(picture).mask
+    assert np.mean(np.load(tmp_path / "mask.npy") == wanted) >= 0.9999
+
+
+def test_boxes_are_the_checkpoints(tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", DETECTION)
+    wanted = Predictor.load(run)
+    export_run(run, tmp_path / "d.xml", "openvino")  # by way of ONNX
+    found = Predictor.load(tmp_path / "d.xml")
+    for picture in pictures():
+        ours, theirs = wanted.predict(picture), found.predict(picture)
+        assert len(ours) == len(theirs) > 0
+        np.testing.assert_allclose(np.sort(ours.scores), np.sort(theirs.scores), atol=1e-5)
+        np.testing.assert_allclose(ours.boxes.mean(0), theirs.boxes.mean(0), rtol=1e-2)
+
+
+def test_a_classifier_of_one_size_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = ModelCard("classification", "resnet18", "linear", ("a", "b"), image_size=64, crop_pct=1.0)
+    run, out = save_run(tmp_path / "run", card), tmp_path / "c.onnx"
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(run), "--out", str(out), "--json"])
+    assert end.value.code in (0, None)
+    assert json.loads(capsys.readouterr().out)["sizes"]["height"] == 64
+    ours, theirs = (Predictor.load(path).predict(pictures()[1]) for path in (run, out))
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
+
+
+def test_wrong_values_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = ModelCard("classification", "cyclemlp_nano", "linear", ("a", "b"), image_size=32, crop_pct=1.0)
+    run, out = save_run(tmp_path / "run", card), tmp_path / "out" / "m.onnx"
+
+    def wrong(program: Any, facts: Any, path: Path) -> dict[str, Any]:
+        with torch.no_grad():
+            other = raw_network(build_model(card), card)
+        return write_onnx(export_program(other), facts, path)
+
+    monkeypatch.setattr("cyclemlp.export.run.WRITERS", {"onnx": wrong})
+    with pytest.raises(ConfigError, match=r"the limit is 0\.0001: nothing was written"):
+        export_run(run, out, "onnx")
+    assert list(out.parent.iterdir()) == []
+
+
+def test_values_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="differs from the network by nan"):
+        check([Difference("logits", 1, 64, 64, float("nan"), float("nan"))], 1e-4, "onnx")
+
+
+def test_mask_rcnn_is_refused_in_one_line(tmp_path: Path) -> None:
+    card = ModelCard("instance-segmentation", "cyclemlp_nano", "mask-rcnn", ("cell",), head_width=16)
+    with pytest.raises(ConfigError, match="a mask-rcnn network cannot be exported"):
+        export_run(save_run(tmp_path / "run", card), tmp_path / "m.onnx", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("out", "name", "limit", "message"),
+    [
+        ("m.onnx", "onx", 1e-4, "--format 'onx' is not known: one of onnx, openvino, pt2. Did you mean 'onnx'?"),
+        ("m.onnx", "openvino", 1e-4, "m.onnx: files of --format openvino end in .xml"),
+        (".", "onnx", 1e-4, "is a folder: give a file in it"),
+        ("m.onnx", "onnx", 0.0, "--limit 0.0 is not allowed: more than 0"),
+    ],
+)
+def test_messages(out: str, name: str, limit: float, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_request(tmp_path / out, name, limit)
+    assert message in str(error.value)
