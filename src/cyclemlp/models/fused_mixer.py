@@ -190,7 +190,7 @@ class BlendedMixer(StaircaseProduct):
         if form == "branches":
             mixed = self._branches(u_nhwc, moved, weights)
             return add_product(_add(x_nhwc, self.proj_bias, in_place), mixed, self.proj_rows, in_place)
-        matrix, bias = self._blend(weights)
+        matrix, bias = self._blend_in_place(weights) if in_place else self._blend(weights)
         if form == "folded":
             matrix = matrix @ self.proj_rows
             bias = (bias @ self.proj_rows + self.proj_bias)[:, None, None]
@@ -226,6 +226,19 @@ class BlendedMixer(StaircaseProduct):
             ],
             1,
         )
+        return matrix, weights[:, 0] * self.width_bias + weights[:, 1] * self.height_bias
+
+    def _blend_in_place(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_blend`, each part written where it belongs: no sums of temporaries, no concatenation."""
+        still, channels, moving = self.order.still, len(self.order.channels), self.order.moving
+        along_width, along_height, along_channels = weights[:, 0:1], weights[:, 1:2], weights[:, 2:3]
+        matrix = weights.new_empty((len(weights), channels + 2 * moving, channels))
+        own, moved_width, moved_height = torch.split(matrix, [channels, moving, moving], 1)
+        torch.mul(self.channel_rows, along_channels, out=own)
+        shared = own[:, :still]
+        shared.addcmul_(self.width_rows[:still], along_width).addcmul_(self.height_rows[:still], along_height)
+        torch.mul(self.width_rows[still:], along_width, out=moved_width)
+        torch.mul(self.height_rows[still:], along_height, out=moved_height)
         return matrix, weights[:, 0] * self.width_bias + weights[:, 1] * self.height_bias
 
     def _branches(self, u_nhwc: Tensor, moved: Tensor, weights: Tensor) -> Tensor:
