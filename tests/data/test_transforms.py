@@ -9,6 +9,7 @@ from cyclemlp.data.transforms import (
     Normalisation,
     SegmentationAugmentation,
     SegmentationTrainTransform,
+    _drawn_scale,
     normalise,
 )
 from cyclemlp.errors import ConfigError
@@ -210,3 +211,40 @@ def test_training_and_prediction_normalise_alike() -> None:
 def test_senseless_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         SegmentationAugmentation(**options)  # type: ignore[arg-type]
+
+
+def test_crops_that_one_class_fills_are_drawn_again() -> None:
+    """Half of the picture is one class alone, the other half a checker of two."""
+    mask = np.zeros((64, 256), np.uint8)
+    mask[:, 128:] = np.indices((64, 128)).sum(0) % 2
+    image = np.zeros((64, 256, 3), np.uint8)
+    options = SegmentationAugmentation(crop_size=32, scale=(1.0, 1.0), largest_class=0.75)
+    torch.manual_seed(0)
+    filled = 0
+    for _ in range(50):
+        _, cut = SegmentationTrainTransform(options, PLAIN)(image, mask)
+        filled += int((cut == 0).float().mean() >= 0.75)
+    assert filled <= 1  # of eleven draws one is nearly always varied
+
+
+def test_an_even_draw_of_the_scale_is_seldom_below_one() -> None:
+    options = SegmentationAugmentation(scale=(0.5, 2.0), scale_draw="uniform")
+    torch.manual_seed(0)
+    drawn = [_drawn_scale(options) for _ in range(300)]
+    assert 0.25 < np.mean(np.array(drawn) < 1) < 0.42  # a third, where a logarithmic draw has a half
+
+
+def test_each_colour_change_may_stay_away() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    mask = np.zeros((32, 32), np.uint8)
+    colours = SegmentationAugmentation(crop_size=32, scale=(1.0, 1.0), flip=0, hue=0.05, colour_probability=0)
+    cut, _ = SegmentationTrainTransform(colours, PLAIN)(image, mask)
+    torch.testing.assert_close(cut, torch.from_numpy(image).permute(2, 0, 1) / 255)
+
+
+def test_pictures_are_brought_to_their_size_first() -> None:
+    """With the shorter edge at 32 a crop of 32 holds all rows of a picture of any size."""
+    options = SegmentationAugmentation(crop_size=32, scale=(1.0, 1.0), short_side=32, flip=0)
+    image, rows = ramp(64, 96, 0)
+    _, cut = SegmentationTrainTransform(options, PLAIN)(image, rows)
+    assert cut[:, 0].tolist() == list(range(1, 64, 2))

@@ -32,7 +32,15 @@ from cyclemlp.training.recipes import packaged, read_recipe
         (lambda: Optimisation(batch_size=0), "--batch-size 0 is not allowed: more than 0"),
         (lambda: Optimisation(lr=float("nan")), "--lr nan is not allowed: more than 0"),
         (lambda: Optimisation(ema=1.0), "--ema 1.0 is not allowed: from 0 below 1"),
-        (lambda: Optimisation(schedule="step"), "--schedule 'step' is not allowed: one of poly, cosine"),  # type: ignore[arg-type]
+        (lambda: Optimisation(schedule="step"), "--schedule 'step' is not allowed: one of poly, cosine, multistep"),  # type: ignore[arg-type]
+        (
+            lambda: Optimisation(lr_drops=(0.5, 8.0)),
+            "--lr-drops 0.5 8: shares of the run above 0 and below 1, such as 0.67 0.92",
+        ),
+        (lambda: Augmentation(largest_class=0.0), "--largest-class 0.0 is not allowed: more than 0"),
+        (lambda: Augmentation(scale_draw="log"), "--scale-draw 'log' is not allowed: one of log-uniform, uniform"),  # type: ignore[arg-type]
+        (lambda: Augmentation(colour_probability=2), "--colour-probability 2 is not allowed: from 0 to 1"),
+        (lambda: SegmentationConfig(data=Path("d"), short_side=0), "--short-side 0 is not allowed: more than 0"),
         (lambda: Augmentation(crop_size=16), "--crop-size 16 is too small: 32 or more"),
         (lambda: Augmentation(scale=(2.0, 1.0)), "--scale 2.0 1.0: two factors above 0, smaller first"),
         (lambda: Augmentation(flip=1.5), "--flip 1.5 is not allowed: from 0 to 1"),

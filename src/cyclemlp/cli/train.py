@@ -218,14 +218,16 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
 
 def _windowed(run: SegmentationConfig) -> Callable[["nn.Module", "Tensor"], "Tensor"]:
     """Logits as the predictor makes them: in windows where the run asks for them or the image is large."""
+    from cyclemlp.data.sizes import size_factor
     from cyclemlp.inference.predictor import LARGE_IMAGE_WINDOW, MAX_WHOLE_PIXELS
     from cyclemlp.inference.tiling import predict_logits
 
     def logits(model: "nn.Module", image: "Tensor") -> "Tensor":
-        window = run.window
-        if window is None and image.shape[-2] * image.shape[-1] * run.input_scale**2 > MAX_WHOLE_PIXELS:
+        window, (height, width) = run.window, image.shape[-2:]
+        scale = run.input_scale * size_factor(height, width, run.short_side, run.long_side)
+        if window is None and height * width * scale**2 > MAX_WHOLE_PIXELS:
             window = LARGE_IMAGE_WINDOW
-        return predict_logits(model, image, window, input_scale=run.input_scale)
+        return predict_logits(model, image, window, input_scale=scale)
 
     return logits
 

@@ -7,7 +7,7 @@ and the same seed gives the same sample in any worker.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from cyclemlp.data.masks import IGNORE_INDEX
+from cyclemlp.data.sizes import size_factor
 from cyclemlp.errors import ConfigError
 
+REDRAWS = 10
 Pixels = Tensor | npt.NDArray[np.uint8]
 
 
@@ -37,7 +39,13 @@ class SegmentationAugmentation:
     crop_size: int = 256
     """Height and width of a sample in pixels."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Least and greatest enlargement, drawn evenly on a logarithmic scale."""
+    """Least and greatest enlargement."""
+    scale_draw: Literal["log-uniform", "uniform"] = "log-uniform"
+    """How it is drawn between them: evenly on a logarithmic scale, or evenly."""
+    short_side: int | None = None
+    """Pixels that the picture's shorter edge has before it is enlarged; None keeps it."""
+    long_side: int | None = None
+    """Most pixels of its longer edge then."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     vertical_flip: float = 0.0
@@ -48,8 +56,13 @@ class SegmentationAugmentation:
     saturation: float = 0.2
     hue: float = 0.0
     """Greatest turn of the hue in circles, at most 0.5; costs more time than the others together."""
+    colour_probability: float = 1.0
+    """Probability of each of the four changes of colour."""
     rare_class_crops: float = 0.0
     """Share of crops placed over a pixel of a class drawn from those in the picture, by 1 / sqrt(its pixels)."""
+    largest_class: float = 1.0
+    """A crop is drawn again, up to 10 times, where one class has this share or more of its labelled pixels; 1 takes
+    every crop. A crop with labels of no other class counts as full of it."""
 
     def __post_init__(self) -> None:
         if self.crop_size < 32:
@@ -57,8 +70,12 @@ class SegmentationAugmentation:
         low, high = self.scale
         if not 0 < low <= high:
             raise ConfigError(f"scale is {low} {high}; allowed are two positive numbers, the smaller one first")
-        limits = {"flip": 1.0, "vertical_flip": 1.0, "rare_class_crops": 1.0, "hue": 0.5}
-        for name in (*limits, "brightness", "contrast", "saturation"):
+        limits = {"hue": 0.5}
+        for name in (
+            *limits,
+            *("flip", "vertical_flip", "rare_class_crops", "colour_probability", "largest_class"),
+            *("brightness", "contrast", "saturation"),
+        ):
             value, limit = getattr(self, name), limits.get(name, 1.0)
             if not 0 <= value <= limit:
                 raise ConfigError(f"{name} is {value}; allowed are 0 to {limit:g}")
@@ -82,8 +99,10 @@ class SegmentationTrainTransform:
     def __call__(self, image: Pixels, mask: Pixels) -> tuple[Tensor, Tensor]:
         options, crop = self.augmentation, self.augmentation.crop_size
         image_chw, mask_hw = _as_chw(image), _as_plain(mask)
-        edge = max(1, round(crop / _log_uniform(*options.scale)))
-        top, left = _place(mask_hw, edge, options.rare_class_crops)
+        height, width = mask_hw.shape
+        enlarged = _drawn_scale(options) * size_factor(height, width, options.short_side, options.long_side)
+        edge = max(1, round(crop / enlarged))
+        top, left = _varied_place(mask_hw, edge, options)
         rows, columns = _span(top, edge, crop, mask_hw.shape[0]), _span(left, edge, crop, mask_hw.shape[1])
         source = (..., slice(*rows.source), slice(*columns.source))
         size = [rows.target[1] - rows.target[0], columns.target[1] - columns.target[0]]
@@ -115,6 +134,21 @@ def _span(start: int, edge: int, crop: int, length: int) -> _Span:
     end = round((last - start) * crop / edge)
     place = min(place, crop - 1)
     return _Span((first, last), (place, max(end, place + 1)))
+
+
+def _varied_place(mask_hw: Tensor, edge: int, options: SegmentationAugmentation) -> tuple[int, int]:
+    """Top and left of a region that no class fills, as far as a few draws find one."""
+    place = _place(mask_hw, edge, options.rare_class_crops)
+    if options.largest_class >= 1:
+        return place
+    for _ in range(REDRAWS):
+        top, left = place  # below 0 where the region is larger than the picture
+        region = mask_hw[max(top, 0) : top + edge, max(left, 0) : left + edge]
+        counts = torch.bincount(region.reshape(-1), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+        if int(counts.max()) < options.largest_class * int(counts.sum()):
+            break
+        place = _place(mask_hw, edge, options.rare_class_crops)
+    return place
 
 
 def _place(mask_hw: Tensor, edge: int, rare_class_crops: float) -> tuple[int, int]:
@@ -169,9 +203,11 @@ def _jitter(image: Tensor, options: SegmentationAugmentation) -> Tensor:
         (options.contrast, F.adjust_contrast),
         (options.saturation, F.adjust_saturation),
     ):
-        if strength:
+        if strength and _happens(options.colour_probability):
             image = adjust(image, _uniform(1 - strength, 1 + strength))
-    return F.adjust_hue(image, _uniform(-options.hue, options.hue)) if options.hue else image
+    if options.hue and _happens(options.colour_probability):
+        image = F.adjust_hue(image, _uniform(-options.hue, options.hue))
+    return image
 
 
 def _normalise(image_chw: Tensor, normalisation: Normalisation) -> Tensor:
@@ -194,5 +230,12 @@ def _uniform(low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand(()))
 
 
-def _log_uniform(low: float, high: float) -> float:
+def _happens(probability: float) -> bool:
+    return probability >= 1 or _uniform(0, 1) < probability
+
+
+def _drawn_scale(options: SegmentationAugmentation) -> float:
+    low, high = options.scale
+    if options.scale_draw == "uniform":
+        return _uniform(low, high)
     return math.exp(_uniform(math.log(low), math.log(high)))

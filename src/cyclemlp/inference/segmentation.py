@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.sizes import size_factor
 from cyclemlp.inference.networks import Network
 from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.inference.results import SegmentationResult
@@ -25,7 +26,8 @@ def segment(network: Network, card: ModelCard, pixels: npt.NDArray[np.uint8], pr
 
 def choose_tiling(card: ModelCard, height: int, width: int) -> Tiling:
     """How an image of this size is cut for the network of `card`."""
-    window, scale = card.window, card.input_scale
+    window = card.window
+    scale = card.input_scale * size_factor(height, width, card.short_side, card.long_side)
     if window is None and height * width * scale**2 > MAX_WHOLE_PIXELS:
         window = LARGE_IMAGE_WINDOW
     return Tiling(window, input_scale=scale)

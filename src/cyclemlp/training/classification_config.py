@@ -5,12 +5,12 @@ The defaults suit small data sets on a small machine. The authors' recipe for Im
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.config import Optimisation, RunConfig, group
+from cyclemlp.training.config import Optimisation, RunConfig, ScheduleName, group
 from cyclemlp.training.option_checks import at_least_zero, positive, within
 
 MIN_IMAGE_SIZE = 32
@@ -22,7 +22,7 @@ class ClassificationOptimisation(Optimisation):
 
     batch_size: int = 32
     """Images per step and device."""
-    schedule: Literal["poly", "cosine"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """How the learning rate falls afterwards."""
     layer_decay: float = 1.0
     """The learning rate of each layer as a share of the next one's, for fine-tuning; 1 for all alike."""

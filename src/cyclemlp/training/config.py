@@ -10,6 +10,9 @@ from cyclopts import Group, Parameter
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.training.option_checks import at_least_zero, choice, positive, within
+from cyclemlp.training.schedule import DROPS, POLY_POWER, SCHEDULES, Schedule
+
+ScheduleName = Literal["poly", "cosine", "multistep"]
 
 DEFAULT_EPOCHS = 50
 DEFAULT_LEAST_STEPS = 3000
@@ -69,10 +72,14 @@ class Optimisation:
     """AdamW weight decay."""
     warmup: float = 0.05
     """Share of the run over which the learning rate rises to its peak."""
-    schedule: Literal["poly", "cosine"] = "poly"
-    """How the learning rate falls afterwards."""
+    schedule: ScheduleName = "poly"
+    """How the learning rate falls afterwards; multistep cuts it to a tenth at each of --lr-drops."""
     final_lr: float = 0.0
-    """Learning rate at the end of the run, as a share of the peak."""
+    """Learning rate at the end of the run, as a share of the peak; multistep does without."""
+    poly_power: float = POLY_POWER
+    """Power of the poly schedule; 1 falls in a straight line."""
+    lr_drops: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = DROPS
+    """Shares of the run at which the multistep schedule cuts the learning rate; by default after 8 and 11 epochs of 12."""  # noqa: E501
     clip_norm: float = 1.0
     """Largest gradient norm; 0 does not clip."""
     ema: float = 0.999
@@ -83,12 +90,19 @@ class Optimisation:
     """Number format; auto is bf16-mixed on a GPU that has it, 32-true elsewhere."""
 
     def __post_init__(self) -> None:
-        positive(self, "batch_size", "lr", "lr_batch")
+        positive(self, "batch_size", "lr", "lr_batch", "poly_power")
         at_least_zero(self, "weight_decay", "clip_norm")
-        choice(self, "schedule", ("poly", "cosine"))
+        choice(self, "schedule", SCHEDULES)
         choice(self, "precision", ("auto", "32-true", "bf16-mixed", "16-mixed"))
         for name in ("warmup", "ema", "drop_path", "final_lr"):
             within(self, name, 0.0, 1.0, upper_open=True)
+        if not all(0 < drop < 1 for drop in self.lr_drops):
+            given = " ".join(f"{drop:g}" for drop in self.lr_drops)
+            raise ConfigError(f"--lr-drops {given}: shares of the run above 0 and below 1, such as 0.67 0.92")
+
+    def rate_over_run(self) -> Schedule:
+        """How the learning rate goes."""
+        return Schedule(self.schedule, self.warmup, self.final_lr, self.poly_power, self.lr_drops)
 
     def scaled_lr(self, images_per_step: int) -> float:
         """The peak learning rate of a run with so many images a step."""
@@ -103,6 +117,8 @@ class Augmentation:
     """Edge of the square training crop, in pixels."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor a crop is resized by."""
+    scale_draw: Literal["log-uniform", "uniform"] = "log-uniform"
+    """How the factor is drawn between them: as often halved as doubled, or evenly as the papers do."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     vertical_flip: float = 0.0
@@ -115,16 +131,22 @@ class Augmentation:
     """Largest relative change of saturation."""
     hue: float = 0.0
     """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
+    colour_probability: float = 1.0
+    """Probability of each of these four changes."""
     rare_class_crops: float = 0.25
     """Share of crops that hold a pixel of a class drawn from those in the image, rare classes more often."""
+    largest_class: float = 1.0
+    """Crops in which one class has this share or more of the labelled pixels are drawn again, up to 10 times; 1 takes all."""  # noqa: E501
 
     def __post_init__(self) -> None:
         if self.crop_size < 32:
             raise ConfigError(f"--crop-size {self.crop_size} is too small: 32 or more")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"--scale {self.scale[0]} {self.scale[1]}: two factors above 0, smaller first")
-        for name in ("flip", "vertical_flip", "rare_class_crops"):
+        for name in ("flip", "vertical_flip", "rare_class_crops", "colour_probability", "largest_class"):
             within(self, name, 0.0, 1.0)
+        positive(self, "largest_class")
+        choice(self, "scale_draw", ("log-uniform", "uniform"))
         for name in ("brightness", "contrast", "saturation"):
             within(self, name, 0.0, 1.0, upper_open=True)
         within(self, "hue", 0.0, 0.5)
@@ -220,13 +242,17 @@ class SegmentationConfig(RunConfig):
     """Channels of the head; by default the papers' (256 for semantic-fpn, 512 for upernet)."""
     input_scale: float = 1.0
     """Factor images are enlarged by before the network, for objects only a few pixels wide."""
+    short_side: int | None = None
+    """Pixels that an image's shorter edge is brought to first, in training and afterwards; 512 for ADE20K. By default it is kept."""  # noqa: E501
+    long_side: int | None = None
+    """Most pixels of the longer edge then; the image is made smaller where it would have more."""
     window: int | None = None
     """Edge of the sliding window in evaluation and prediction, in network pixels; by default whole images."""
     augmentation: Annotated[Augmentation, group("Augmentation", 3)] = field(default_factory=Augmentation)
     loss: Annotated[Loss, group("Loss", 4)] = field(default_factory=Loss)
 
     def __post_init__(self) -> None:
-        positive(self, "input_scale")
+        positive(self, "input_scale", "short_side", "long_side")
         if self.head_width is not None and self.head_width < 8:
             raise ConfigError(f"--head-width {self.head_width} is too small: 8 or more")
         if self.window is not None and self.window < 32:

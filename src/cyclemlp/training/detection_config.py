@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.training.config import Optimisation, RunConfig, group
+from cyclemlp.training.config import Optimisation, RunConfig, ScheduleName, group
 from cyclemlp.training.option_checks import positive, within
 
 
@@ -20,7 +20,7 @@ class DetectionOptimisation(Optimisation):
 
     batch_size: int = 4
     """Images per step and device."""
-    schedule: Literal["poly", "cosine"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """How the learning rate falls afterwards."""
     frozen_batch_norm: bool = False
     """BatchNorm in the backbone stays as it is, as is usual with pretrained ResNets and few images a step; not useful with random weights."""  # noqa: E501

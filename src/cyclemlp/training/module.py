@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from cyclemlp.training.config import RunConfig
 from cyclemlp.training.loader import derive_seed
-from cyclemlp.training.schedule import Clock, rate_factor, share_done
+from cyclemlp.training.schedule import Clock, share_done
 from cyclemlp.training.task import ParameterGroups, TaskLoss
 
 
@@ -67,7 +67,7 @@ class TrainingModule(LightningModule):
         """The learning rate at this point of the run."""
         options = self.config.optimisation
         peak = options.scaled_lr(options.batch_size * self.trainer.world_size)
-        return peak * rate_factor(self.progress, options.warmup, options.schedule, options.final_lr)
+        return peak * options.rate_over_run().factor(self.progress)
 
     def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:  # noqa: ARG002
         """The loss of one batch; its terms are left in `losses`."""

@@ -2,17 +2,39 @@
 
 import math
 import time
+from dataclasses import dataclass
 
+SCHEDULES = ("poly", "cosine", "multistep")
 POLY_POWER = 0.9
+DROPS = (8 / 12, 11 / 12)
+DROP_FACTOR = 0.1
 
 
-def rate_factor(progress: float, warmup: float, shape: str, final: float = 0.0) -> float:
-    """Learning rate at `progress` in [0, 1], as a share of its peak: a linear rise, then `shape` down to `final`."""
-    if progress < warmup:
-        return max(progress / warmup, 1e-3)  # the very first step should move, too
-    rest = min((progress - warmup) / (1.0 - warmup), 1.0)
-    fall = 0.5 * (1.0 + math.cos(math.pi * rest)) if shape == "cosine" else float((1.0 - rest) ** POLY_POWER)
-    return final + (1.0 - final) * fall
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate goes over a run: a linear rise, then a fall of one of the shapes of `SCHEDULES`."""
+
+    shape: str = "poly"
+    """`poly` and `cosine` end at `final`; `multistep` is cut to a tenth at each of `drops`."""
+    warmup: float = 0.0
+    """Share of the run that the rise takes."""
+    final: float = 0.0
+    """The rate at the end, as a share of the peak."""
+    power: float = POLY_POWER
+    """Power of `poly`; 1 is a straight line."""
+    drops: tuple[float, ...] = DROPS
+    """Shares of the run, warm-up included, at which `multistep` is cut."""
+
+    def factor(self, progress: float) -> float:
+        """Learning rate at `progress` in [0, 1], as a share of its peak."""
+        if progress < self.warmup:
+            return max(progress / self.warmup, 1e-3)  # the very first step should move, too
+        if self.shape == "multistep":
+            # A hair early, or else rounding would let the rate drop a step late.
+            return DROP_FACTOR ** sum(progress > drop - 1e-9 for drop in self.drops)
+        rest = min((progress - self.warmup) / (1.0 - self.warmup), 1.0)
+        fall = 0.5 * (1.0 + math.cos(math.pi * rest)) if self.shape == "cosine" else float((1.0 - rest) ** self.power)
+        return self.final + (1.0 - self.final) * fall
 
 
 class Clock:

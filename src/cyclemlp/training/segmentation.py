@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cyclemlp.data.images import read_image, read_mask
 from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
+from cyclemlp.data.sizes import size_factor
 from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.segmentation import LEAST_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
@@ -56,7 +57,7 @@ def segmentation_task(config: SegmentationConfig, predict: PredictLogits | None 
     )
     images = dataset.splits["train"]
     weights = _class_weights(config, images, len(card.classes))
-    predict = predict or partial(whole_image, input_scale=config.input_scale)
+    predict = predict or partial(whole_image, config=config)
     return TrainingTask(
         card,
         model,
@@ -86,6 +87,8 @@ def _card(config: SegmentationConfig, dataset: MaskDataset) -> ModelCard:
         classes=dataset.classes,
         input_scale=config.input_scale,
         window=config.window,
+        short_side=config.short_side,
+        long_side=config.long_side,
         source=f"trained by cyclemlp on {config.data.name}",
     )
 
@@ -142,9 +145,10 @@ class SegmentationEvaluator(Evaluator):
                 raise DataError(f"{mask}: {error}") from error
 
 
-def whole_image(model: nn.Module, image: Tensor, input_scale: float = 1.0) -> Tensor:
-    """The simplest `PredictLogits`: the network on the whole image, enlarged by `input_scale`."""
+def whole_image(model: nn.Module, image: Tensor, config: SegmentationConfig) -> Tensor:
+    """The simplest `PredictLogits`: the network on the whole image, at the size that `config` asks for."""
     size = image.shape[-2:]
+    input_scale = config.input_scale * size_factor(*size, config.short_side, config.long_side)
     if input_scale != 1.0:
         larger = [round(edge * input_scale) for edge in size]
         image = F.interpolate(image, larger, mode="bilinear", align_corners=False)
@@ -157,7 +161,8 @@ def whole_image(model: nn.Module, image: Tensor, input_scale: float = 1.0) -> Te
 def _transform(config: SegmentationConfig) -> SegmentationTrainTransform:
     options = asdict(config.augmentation)
     options["scale"] = tuple(factor * config.input_scale for factor in config.augmentation.scale)
-    return SegmentationTrainTransform(SegmentationAugmentation(**options), Normalisation())
+    sides = {"short_side": config.short_side, "long_side": config.long_side}
+    return SegmentationTrainTransform(SegmentationAugmentation(**options, **sides), Normalisation())
 
 
 def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: int) -> Tensor | None:
