@@ -170,7 +170,7 @@ def test_same_seed_same_sample_whatever_the_other_generators_say() -> None:
 
 def test_colours_stay_in_range_and_leave_the_mask() -> None:
     image, mask = ramp(64, 64, 0)
-    strong = SegmentationAugmentation(32, (1.0, 1.0), 0.0, brightness=1, contrast=1, saturation=1, hue=0.5)
+    strong = SegmentationAugmentation(32, (1.0, 1.0), flip=0.0, brightness=1, contrast=1, saturation=1, hue=0.5)
     for seed in range(20):
         torch.manual_seed(seed)
         pixels, numbers = SegmentationTrainTransform(strong, PLAIN)(image * 4, mask)

@@ -20,6 +20,7 @@ from cyclemlp.training.config import (
     flat,
     parse_duration,
 )
+from cyclemlp.training.detection_config import InstanceSegmentationConfig
 from cyclemlp.training.recipes import packaged, read_recipe
 
 
@@ -121,5 +122,6 @@ def test_missing_recipe_proposes_one() -> None:
 
 @pytest.mark.parametrize("name", packaged())
 def test_packaged_recipes_hold_known_options(name: str) -> None:
-    config = ClassificationConfig if name.startswith("ablations/") else SegmentationConfig
+    configs = {"ablations": ClassificationConfig, "coco": InstanceSegmentationConfig}
+    config = configs.get(name.partition("/")[0], SegmentationConfig)
     assert read_recipe(name, flat(config(data=Path("d"))))

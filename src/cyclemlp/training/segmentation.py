@@ -147,8 +147,8 @@ class SegmentationEvaluator(Evaluator):
 
 def whole_image(model: nn.Module, image: Tensor, config: SegmentationConfig) -> Tensor:
     """The simplest `PredictLogits`: the network on the whole image, at the size that `config` asks for."""
-    size = image.shape[-2:]
-    input_scale = config.input_scale * size_factor(*size, config.short_side, config.long_side)
+    height, width = size = image.shape[-2:]
+    input_scale = config.input_scale * size_factor(height, width, config.short_side, config.long_side)
     if input_scale != 1.0:
         larger = [round(edge * input_scale) for edge in size]
         image = F.interpolate(image, larger, mode="bilinear", align_corners=False)
@@ -161,8 +161,8 @@ def whole_image(model: nn.Module, image: Tensor, config: SegmentationConfig) -> 
 def _transform(config: SegmentationConfig) -> SegmentationTrainTransform:
     options = asdict(config.augmentation)
     options["scale"] = tuple(factor * config.input_scale for factor in config.augmentation.scale)
-    sides = {"short_side": config.short_side, "long_side": config.long_side}
-    return SegmentationTrainTransform(SegmentationAugmentation(**options, **sides), Normalisation())
+    options |= {"short_side": config.short_side, "long_side": config.long_side}
+    return SegmentationTrainTransform(SegmentationAugmentation(**options), Normalisation())
 
 
 def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: int) -> Tensor | None:
