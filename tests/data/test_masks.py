@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.masks import SegmentationSamples, find_mask_dataset, read_classes
 from cyclemlp.errors import DataError
 
@@ -165,3 +166,27 @@ def test_sample_whose_size_changed_after_the_check(write_dataset: WriteDataset) 
     Image.new("L", (10, 20)).save(root / "masks/train/a.png")
     with pytest.raises(DataError, match=r"a.png is 10x20 \(width x height\), its image 48x32; make the mask"):
         SegmentationSamples(split)[0]
+
+
+def write_ade20k(root: Path) -> Path:
+    for folder in ("training", "validation"):
+        mask = np.array([[0, 1], [2, 3]], np.uint8).repeat(8, 0).repeat(8, 1)
+        for kind, pixels, name in (("images", mask, "a.jpg"), ("annotations", mask, "a.png")):
+            (root / kind / folder).mkdir(parents=True)
+            Image.fromarray(pixels).save(root / kind / folder / name)
+    rows = [
+        "Idx\tRatio\tTrain\tVal\tName",
+        *(f"{i}\t0.1\t1\t1\t{n}\t\t" for i, n in enumerate(("wall", "sky", "sea, water"))),
+    ]
+    (root / "objectInfo150.txt").write_text("\n".join(row.rstrip() + " " for row in rows), encoding="utf-8")
+    return root
+
+
+def test_the_archive_of_ade20k_is_taken_as_it_is(tmp_path: Path) -> None:
+    dataset = find_mask_dataset(write_ade20k(tmp_path))
+    assert dataset.classes == ("wall", "sky", "sea, water")
+    assert list(dataset.splits) == ["train", "val"]
+    assert dataset.splits["val"].target(0)[::8, ::8].tolist() == [[255, 0], [1, 2]]
+    report = inspect_dataset(tmp_path)
+    assert report.problems == ()
+    assert dict(report.splits["val"].counts()) == {"wall": 64, "sky": 64, "sea, water": 64, "(ignored)": 64}

@@ -39,7 +39,9 @@ def table(report: Mapping[str, Any]) -> list[str]:
 
 def _check_classes(dataset: "MaskDataset", classes: tuple[str, ...]) -> None:
     """The data's classes must be the model's; without names only their number can be compared."""
-    named = (dataset.root / CLASSES_NAME).is_file()
+    from cyclemlp.data.masks import read_classes
+
+    named = read_classes(dataset.root) is not None
     if dataset.classes == classes or (not named and len(dataset.classes) <= len(classes)):
         return
     raise DataError(

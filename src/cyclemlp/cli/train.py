@@ -237,7 +237,6 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
     import numpy as np
     from PIL import Image
 
-    from cyclemlp.data.images import read_mask
     from cyclemlp.data.masks import IGNORE_INDEX
     from cyclemlp.inference.results import SegmentationResult
 
@@ -245,7 +244,7 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
     count = min(len(split.images), REPORT_PICTURES)
     for index in (i * len(split.images) // count for i in range(count)):
         found = predictor.predict(split.images[index])
-        wanted = read_mask(split.masks[index])
+        wanted = split.target(index)
         counted = wanted != IGNORE_INDEX
         labels = SegmentationResult(np.where(counted, wanted, 0), found.classes, found.image)
         right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), found.image)

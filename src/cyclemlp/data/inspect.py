@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data import folders, masks
-from cyclemlp.data.images import ImageError, list_images, read_image, read_mask
+from cyclemlp.data.images import ImageError, list_images, read_image
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
@@ -165,7 +166,8 @@ class _Files:
 
 def _read_split(root: Path, split: str) -> _Files:
     _, problems = masks.pair_files(root, split)
-    images, drawn = (_files_in(root / kind / split) for kind in ("images", "masks"))
+    layout = masks.layout_of(root)
+    images, drawn = map(_files_in, layout.folders(root, split))
     pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
     for path, size in _read_all(_count_pixels, images, f"{split} images"):
         if isinstance(size, ImageError):
@@ -173,7 +175,7 @@ def _read_split(root: Path, split: str) -> _Files:
         else:
             pixels += size
     numbered = [path for path in drawn if path.suffix.lower() == ".png"]
-    for path, counts in _read_all(_count_values, numbered, f"{split} masks"):
+    for path, counts in _read_all(partial(_count_values, layout.zero_ignored), numbered, f"{split} masks"):
         if isinstance(counts, ImageError):
             problems.append(Problem(path, split, counts.what, counts.fix))
         else:
@@ -199,8 +201,8 @@ def _size_and_digest(path: Path) -> tuple[int, bytes]:
     return _count_pixels(path), hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
-def _count_values(path: Path) -> Counts:
-    return np.bincount(read_mask(path).ravel(), minlength=256).astype(np.int64)
+def _count_values(zero_ignored: bool, path: Path) -> Counts:
+    return np.bincount(masks.read_target(path, zero_ignored=zero_ignored).ravel(), minlength=256).astype(np.int64)
 
 
 def _read_all(

@@ -1,14 +1,16 @@
 """Segmentation data as pictures in `images/{train,val}` and masks of the same names in `masks/{train,val}`.
 
-A mask is a PNG whose value is the class; 255 is ignored. `classes.txt` names the classes, one per line. Only
+A mask is a PNG whose value is the class; 255 is ignored. `classes.txt` names the classes, one per line. ADE20K is taken
+as its archive has it: `annotations` for masks, 0 for ignored pixels, and names in `objectInfo150.txt`. Only
 numpy and Pillow are imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,35 @@ from cyclemlp.data.problems import Problem, first_of
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = 255
-LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
+LAYOUT = (
+    "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt),"
+    " or ADE20K's archive"
+)
 REQUIRED_SPLITS = ("train", "val")
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskLayout:
+    """Where a kind of data set has its masks, and how they count."""
+
+    masks: str
+    """Folder of the masks, beside `images`."""
+    folder_of: Mapping[str, str]
+    """Folder of a split in both; others are called as the split."""
+    zero_ignored: bool
+    """Whether 0 is ignored and k means class k - 1."""
+
+    def folders(self, root: Path, split: str) -> tuple[Path, Path]:
+        """Folders of the images and of the masks of a split."""
+        name = self.folder_of.get(split, split)
+        return root / "images" / name, root / self.masks / name
+
+
+PLAIN = MaskLayout("masks", MappingProxyType({}), zero_ignored=False)
+ADE20K = MaskLayout("annotations", MappingProxyType({"train": "training", "val": "validation"}), zero_ignored=True)
+ADE20K_NAMES = "objectInfo150.txt"
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,18 @@ class MaskSplit:
 
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
+    zero_ignored: bool = False
+    """Whether 0 in a mask is ignored and k means class k - 1."""
+
+    def target(self, index: int) -> npt.NDArray[np.uint8]:
+        """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W). Raises as `read_mask`."""
+        return read_target(self.masks[index], zero_ignored=self.zero_ignored)
+
+
+def read_target(path: Path, *, zero_ignored: bool) -> npt.NDArray[np.uint8]:
+    """The class of each pixel of a mask, uint8 (H, W). Raises as `read_mask`."""
+    numbers = read_mask(path)
+    return numbers - np.uint8(1) if zero_ignored else numbers  # 0 becomes 255
 
 
 @dataclass(frozen=True)
@@ -76,13 +115,14 @@ class SegmentationSamples:
         import torch
         from torchvision import tv_tensors
 
-        pixels, numbers = self._read(self.split.images[index], self.split.masks[index])
+        pixels, numbers = self._read(index)
         image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         mask = tv_tensors.Mask(torch.from_numpy(numbers))
         return (image, mask) if self.transform is None else self.transform(image, mask)
 
-    def _read(self, image: Path, mask: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        pixels, numbers = read_image(image), read_mask(mask)
+    def _read(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        mask = self.split.masks[index]
+        pixels, numbers = read_image(self.split.images[index]), self.split.target(index)
         if pixels.shape[:2] != numbers.shape:
             raise DataError(str(_other_size(mask, "", numbers.shape, pixels.shape[:2])))
         if self.num_classes is not None and numbers.max() >= self.num_classes:
@@ -94,7 +134,13 @@ class SegmentationSamples:
 
 def is_mask_dataset(root: Path) -> bool:
     """Whether `root` looks like this format."""
-    return (root / "images").is_dir() and (root / "masks").is_dir()
+    return (root / "images").is_dir() and ((root / "masks").is_dir() or layout_of(root) is ADE20K)
+
+
+def layout_of(root: Path) -> MaskLayout:
+    """Which layout a folder has: ADE20K's where there are masks of it, else the plain one."""
+    is_ade = (root / ADE20K.masks / "training").is_dir() and not (root / PLAIN.masks).is_dir()
+    return ADE20K if is_ade else PLAIN
 
 
 def find_mask_dataset(root: Path) -> MaskDataset:
@@ -118,13 +164,16 @@ def find_mask_dataset(root: Path) -> MaskDataset:
 
 def split_names(root: Path) -> tuple[str, ...]:
     """train, val, and every further folder that both `images` and `masks` have."""
+    if layout_of(root) is ADE20K:
+        return REQUIRED_SPLITS
     both = {path.name for path in (root / "images").iterdir() if (root / "masks" / path.name).is_dir()}
     return (*REQUIRED_SPLITS, *sorted(both - set(REQUIRED_SPLITS)))
 
 
 def pair_files(root: Path, split: str) -> tuple[MaskSplit, list[Problem]]:
     """The pairs of one split that fit by name and size, and what is wrong with the others."""
-    folders = (root / "images" / split, root / "masks" / split)
+    layout = layout_of(root)
+    folders = layout.folders(root, split)
     problems = [_missing_folder(folder, split) for folder in folders if not folder.is_dir()]
     if problems:
         return MaskSplit((), ()), problems
@@ -140,14 +189,19 @@ def pair_files(root: Path, split: str) -> tuple[MaskSplit, list[Problem]]:
             pairs.append((image, mask))
         elif mask:
             problems += wrong
-    return MaskSplit(tuple(image for image, _ in pairs), tuple(mask for _, mask in pairs)), problems
+    found = MaskSplit(tuple(image for image, _ in pairs), tuple(mask for _, mask in pairs), layout.zero_ignored)
+    return found, problems
 
 
 def read_classes(root: Path) -> tuple[str, ...] | None:
-    """The names in `classes.txt`, or None where there is no such file. DataError where it is not usable."""
+    """The names in `classes.txt`, or None where there is no such file. DataError where it is not usable.
+
+    Of ADE20K the names of its own list.
+    """
     path = root / "classes.txt"
     if not path.is_file():
-        return None
+        listed = root / ADE20K_NAMES
+        return _ade20k_classes(listed) if layout_of(root) is ADE20K and listed.is_file() else None
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -160,6 +214,15 @@ def read_classes(root: Path) -> tuple[str, ...] | None:
     if not 2 <= len(classes) <= IGNORE_INDEX:
         raise ClassesError(path, f"names {len(classes)} classes", "write 2 to 255 names, one per line")
     return classes
+
+
+def _ade20k_classes(path: Path) -> tuple[str, ...]:
+    """The last column of its table, with all synonyms."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
+    names = tuple(line.split("\t")[-1].strip() for line in lines[1:])
+    if len(set(names)) != len(names) or "" in names or not 2 <= len(names) < IGNORE_INDEX:
+        raise ClassesError(path, "does not name each class once", "take the file of the archive, or write classes.txt")
+    return names
 
 
 def outside_classes(path: Path, split: str, present: Iterable[int], num_classes: int) -> Problem | None:
@@ -183,8 +246,8 @@ def _classes_in_masks(root: Path, splits: Iterable[MaskSplit]) -> tuple[str, ...
     _LOG.info("%s has no classes.txt: counting the classes in all masks", root)
     highest = 0
     for split in splits:
-        for path in split.masks:
-            numbers = read_mask(path)
+        for index in range(len(split.masks)):
+            numbers = split.target(index)
             highest = max(highest, int(numbers.max(initial=0, where=numbers != IGNORE_INDEX)))
     if highest == 0:
         raise DataError(str(no_second_class(root)))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from cyclemlp.data.folders import FolderSplit
-from cyclemlp.data.images import read_mask
 from cyclemlp.data.masks import MaskSplit
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.label_result import ClassificationResult
@@ -31,9 +30,8 @@ def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> "Segmentati
 
     classes = predictor.card.classes
     confusion = ConfusionMatrix(len(classes))
-    pairs = list(zip(split.images, split.masks, strict=True))
-    for image, mask in tqdm(pairs, unit="img", desc="evaluate", disable=None, leave=False):
-        _count(confusion, predictor, image, mask)
+    for index in tqdm(range(len(split.images)), unit="img", desc="evaluate", disable=None, leave=False):
+        _count(confusion, predictor, split, index)
     return confusion.metrics(classes)
 
 
@@ -63,10 +61,10 @@ def evaluate_classification(predictor: Predictor, split: FolderSplit, note: Note
     return counts
 
 
-def _count(confusion: "ConfusionMatrix", predictor: Predictor, image: Path, mask: Path) -> None:
+def _count(confusion: "ConfusionMatrix", predictor: Predictor, split: MaskSplit, index: int) -> None:
     import torch
 
-    target = read_mask(mask)
+    image, mask, target = split.images[index], split.masks[index], split.target(index)
     prediction = predictor.predict(image, progress=True).mask
     if target.shape != prediction.shape:
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (target.shape, prediction.shape)]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cyclemlp.data.images import read_image, read_mask
+from cyclemlp.data.images import read_image
 from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
@@ -140,7 +140,7 @@ class SegmentationEvaluator(Evaluator):
             pixels = normalise(read_image(image), self._normalisation).unsqueeze(0).to(device)
             prediction = self._predict(model, pixels)[0].argmax(0).cpu()
             try:
-                counts.update(prediction, torch.from_numpy(read_mask(mask)))
+                counts.update(prediction, torch.from_numpy(self._split.target(index)))
             except DataError as error:
                 raise DataError(f"{mask}: {error}") from error
 
@@ -169,6 +169,6 @@ def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: in
     if config.loss.class_weights == "none":
         return None
     counts = np.zeros(256, dtype=np.int64)
-    for path in tqdm(split.masks, unit="mask", desc="count classes", disable=None, leave=False):
-        counts += np.bincount(read_mask(path).reshape(-1), minlength=256)
+    for index in tqdm(range(len(split.masks)), unit="mask", desc="count classes", disable=None, leave=False):
+        counts += np.bincount(split.target(index).reshape(-1), minlength=256)
     return class_weights_from_counts(counts[:num_classes].tolist(), config.loss.class_weights)
