@@ -1,5 +1,6 @@
 """The machine a benchmark runs on: what it is, what is installed, and whether something else is using it."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -61,7 +62,7 @@ class ForeignLoad:
         if busy is None or busy_before is None:
             return None
         foreign = (busy - busy_before) - (self._ours() - ours_before)
-        return max(0.0, foreign) / ((time.monotonic() - start) * usable_cores())
+        return max(0.0, foreign) / ((time.monotonic() - start) * (os.cpu_count() or 1))  # pinned or not
 
 
 def available_bytes() -> int | None:
@@ -77,6 +78,12 @@ def peak_bytes() -> int | None:
 def resident_bytes() -> int | None:
     """Memory this process holds now; None where the system does not tell."""
     return _status("VmRSS")
+
+
+def return_free_memory() -> None:
+    """Give the system back what this process has freed, so that it counts as taken when it is taken again (glibc)."""
+    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:

@@ -1,8 +1,8 @@
 """Time and memory of a forward pass as images and batches grow: what is linear in the pixels stays usable.
 
-Every point is a process of its own. It builds the network for the size, ours in its exact inference form, runs it once
-for the memory (the most resident during that pass less what was resident before, when weights and images were there
-already) and then some more times for the time. PyTorch in eager mode throughout.
+Every point is a process of its own. It builds the network for the size, ours in its exact inference form, and runs it
+once to warm up, once for the memory (the most resident during that pass less what was resident before, when weights and
+images were there already) and then some more times for the time. PyTorch in eager mode throughout.
 """
 
 import math
@@ -23,6 +23,7 @@ from cyclemlp.bench.machine import (
     peak_bytes,
     pin_to_cores,
     resident_bytes,
+    return_free_memory,
 )
 from cyclemlp.bench.rounds import Plan
 from cyclemlp.bench.timing import Timing
@@ -123,6 +124,8 @@ def measure_point(name: str, size: int, batch: int, threads: int) -> dict[str, A
     with torch.inference_mode():
         network = inference_network(Subject(name, size, batch))
         images = torch.randn(batch, 3, size, size)
+        network(images)  # what libraries set up once is not the pass's
+        return_free_memory()
         before = resident_bytes()
         forget_peak()
         network(images)

@@ -1,7 +1,7 @@
 """One training step of a whole network: forward, loss, backward, AdamW; its time, and the memory it takes.
 
 Memory is measured twice, in a process of its own for each network. `step_bytes`: the most that was resident during
-the process's first step less what was resident before, when weights, gradients, optimiser state and images were all
+the process's second step less what was resident before, when weights, gradients, optimiser state and images were all
 there already; so it holds activations, their gradients and scratch. `kept_bytes`: what autograd keeps of the forward
 pass for the backward pass, weights apart; the same on every machine.
 """
@@ -12,7 +12,14 @@ from typing import Any
 
 from cyclemlp.bench import peak
 from cyclemlp.bench.fresh import in_fresh_process
-from cyclemlp.bench.machine import environment, forget_peak, peak_bytes, pin_to_cores, resident_bytes
+from cyclemlp.bench.machine import (
+    environment,
+    forget_peak,
+    peak_bytes,
+    pin_to_cores,
+    resident_bytes,
+    return_free_memory,
+)
 from cyclemlp.bench.rounds import Plan, measure
 from cyclemlp.bench.timing import ratio
 from cyclemlp.bench.worker import Case, Suite
@@ -128,8 +135,8 @@ def step_memory(step: Step, threads: int) -> dict[str, int | None]:
     """`step_bytes` and `kept_bytes`, as this module defines them; in a fresh process."""
     pin_to_cores(threads)
     run, forward = training_step(step, threads)
-    if step.compiled:
-        run()  # the compiler's own memory is not the step's
+    run()  # what libraries and the compiler set up once is not the step's
+    return_free_memory()
     before = resident_bytes()
     forget_peak()
     run()

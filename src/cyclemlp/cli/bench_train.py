@@ -24,7 +24,7 @@ def train(
 ) -> None:
     """Time a training step (forward, loss, backward, AdamW) with our operator and the authors', and what it holds.
 
-    Step memory is the most resident during the first step less what was resident before it, with weights, gradients,
+    Step memory is the most resident during the second step less what was resident before it, with weights, gradients,
     optimiser state and images there already; kept memory is what autograd keeps of the forward pass.
 
     Parameters
