@@ -99,7 +99,7 @@ def accuracies(run: Path, data: Path, split: str, sizes: Sequence[int]) -> dict[
     for size in sizes:
         resized = predictor.described_as(replace(card, image_size=size))
         scores = evaluate_classification(resized, chosen).metrics(card.classes)
-        points.append({"size": size, "top1": scores.top1})
+        points.append({"size": size, "top1": scores["top1"]})
     return {
         "run": run.name,
         "model": card.model,
