@@ -8,6 +8,8 @@ for _subject, _target in {
     "model": "cyclemlp.cli.bench_models:model",
     "compare": "cyclemlp.cli.bench_models:compare",
     "robustness": "cyclemlp.cli.bench_robustness:robustness",
+    "receptive-field": "cyclemlp.cli.bench_receptive_field:receptive_field",
+    "resolution": "cyclemlp.cli.bench_resolution:resolution",
     "train": "cyclemlp.cli.bench_train:train",
     "scale": "cyclemlp.cli.bench_scale:scale",
 }.items():
