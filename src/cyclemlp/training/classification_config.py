@@ -1,6 +1,6 @@
 """What a classification run is made of; light, as `config.py` is.
 
-The defaults suit small data sets on a small machine. The authors' recipe for ImageNet is in `recipes/imagenet.yaml`.
+The defaults suit small data sets on a small machine. Recipes for ImageNet are in `recipes/imagenet`.
 """
 
 from dataclasses import dataclass, field
