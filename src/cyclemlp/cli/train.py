@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import cyclopts
 from cyclopts import App, Parameter
 
+from cyclemlp.cli.model_families import full_name
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.scores import metric_columns
 from cyclemlp.training.classification_config import ClassificationConfig
@@ -174,7 +176,7 @@ def _train(task: str, run: RunT, train_and_report: Callable[[RunT], Mapping[str,
     from cyclemlp.training.stopping import TrainingStopped
 
     try:
-        metrics = train_and_report(run)
+        metrics = train_and_report(replace(run, model=full_name(run.model)))
     except TrainingStopped as stopped:
         _logger.info("stopped at step %d; to continue:", stopped.step)
         _logger.info("cyclemlp train %s --resume --out %s", task, stopped.run_dir)
