@@ -65,7 +65,7 @@ def test_a_step(recipe: str, dataset: FolderDataset) -> None:
     assert task.repeats == 3
     images, labels = zip(*(task.samples[index] for index in (0, 3)), strict=True)
     terms = task.loss(task.model.train(), torch.stack(images), torch.tensor(labels))
-    terms["loss"].backward()  # type: ignore[no-untyped-call]
+    terms["loss"].backward()
     trained = [parameter for parameter in task.model.parameters() if parameter.grad is not None]
     assert len(trained) == len(list(task.model.parameters()))
     optimiser = torch.optim.SGD(task.groups(task.model), lr=1e-3)
