@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -90,6 +91,15 @@ def test_the_onnx_graph_stays_small_and_plain(exported: tuple[Path, dict[str, Pa
     assert set(graph["opset"]) == {"ai.onnx"}  # no custom operators
     assert graph["nodes"] <= 560
     assert len(graph["operators"]) <= 24
+
+
+def test_files_do_not_name_folders_of_this_machine(exported: tuple[Path, dict[str, Path]]) -> None:
+    files = exported[1]
+    source = str(Path(torch.__file__).parents[1]).encode()
+    with ZipFile(files["pt2"]) as archive:
+        contents = [archive.read(entry) for entry in archive.namelist()]
+    for content in [*contents, files["onnx"].read_bytes(), files["openvino"].read_bytes()]:
+        assert source not in content
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])

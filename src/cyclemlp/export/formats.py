@@ -29,6 +29,8 @@ def write_onnx(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
     """An ONNX file with the weights in it. Raises MissingExtraError."""
     onnx_program = _onnx_program(program, facts)
     model = onnx_program.model
+    for node in model.graph:
+        node.metadata_props.clear()  # stack traces, which name folders of the machine that exported
     model.metadata_props.update(facts.to_entries())
     onnx_program.save(path, external_data=False)
     operators = Counter(node.op_type for node in model.graph)
@@ -62,6 +64,8 @@ def write_openvino(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
 
 def write_pt2(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
     """A torch.export archive."""
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names folders of the machine that exported
     with _quiet():
         torch.export.save(program, path, extra_files={FACTS_FILE: json.dumps(facts.to_entries())})
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
