@@ -45,6 +45,14 @@ def test_counts_the_whole_network_with_a_head(capsys: pytest.CaptureFixture[str]
     assert params == pytest.approx([18.9, 30.6, 42.1, 55.6, 79.4], rel=0.01)  # the paper's Table 6
 
 
+@pytest.mark.parametrize(("head", "params"), [("retinanet", 36.5), ("mask-rcnn", 46.5)])
+def test_counts_detectors(head: str, params: float, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("cyclemlp_b2", "--head", head, "--classes", "80", "--json") == 0
+    (counted,) = json.loads(capsys.readouterr().out)["models"]
+    assert counted["params"] / 1e6 == pytest.approx(params, rel=0.01)  # the paper's Table 5
+    assert (counted["flops"] is None) == (head == "mask-rcnn")
+
+
 def test_lists_rivals(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--filter", "swin_t*_window7_224", "--json") == 0
     (swin,) = json.loads(capsys.readouterr().out)["models"]

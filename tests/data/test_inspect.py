@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,3 +140,19 @@ def test_unrecognised_folders_name_the_layouts(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file is no folder; give a folder with images"):
         inspect_dataset(tmp_path / "file")
+
+
+def test_objects_of_a_coco_folder(write_coco: Callable[..., Path]) -> None:
+    def item(number: int, bbox: list[float], crowd: int) -> dict[str, Any]:
+        return {"id": number, "image_id": 1, "category_id": 7, "bbox": bbox, "iscrowd": crowd}
+
+    root = write_coco([item(1, [2, 3, 10, 5], 0), item(2, [0, 0, 4, 4], 1), item(3, [5, 5, 0, 4], 0)])
+    Image.new("RGB", (31, 20)).save(root / "val/a.png")
+    report = inspect_dataset(root)
+    assert report.format == "coco"
+    train = report.splits["train"]
+    assert train.counts() == [("buoy", 0), ("boat", 1), ("(ignored)", 1)]
+    assert (train.images, train.pixels) == (1, 600)
+    found = "\n".join(map(str, report.problems))
+    assert "annotation 3 has the box (5, 5, 5, 9) without area; the object is left out" in found
+    assert "val/a.png is 31x20 (width x height), its annotation says 30x20" in found

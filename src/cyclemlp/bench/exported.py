@@ -44,7 +44,8 @@ def export(subject: "Subject", path: Path) -> None:
         output = plain(torch.from_numpy(images)).numpy()
     try:
         with redirect_stdout(sys.stderr), torch.no_grad():  # the exporter talks on standard output
-            program: Any = torch.onnx.export(graph_form(plain), (torch.from_numpy(images),), dynamo=True, verbose=False)
+            form = graph_form(plain, subject.size, subject.batch)
+            program: Any = torch.onnx.export(form, (torch.from_numpy(images),), dynamo=True, verbose=False)
             program.save(path, external_data=False)
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "export") from error

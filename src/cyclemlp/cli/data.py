@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclemlp.errors import DataError
 
 if TYPE_CHECKING:
-    from cyclemlp.data.inspect import DatasetReport, FolderReport, SplitReport
+    from cyclemlp.data.inspect import DatasetReport, FolderReport, ObjectReport, SplitReport
 
 
 def data(directory: Path, *, json: bool = False) -> None:
@@ -17,7 +17,8 @@ def data(directory: Path, *, json: bool = False) -> None:
     Parameters
     ----------
     directory
-        Folder with images/{train,val} and masks/{train,val}, or with train/CLASS and val/CLASS, or of class folders.
+        Folder with images/{train,val} and masks/{train,val}, with train/CLASS and val/CLASS, of class folders, or with
+        COCO's train.json, val.json, train/ and val/, or ADE20K, COCO or ImageNet as their archives are.
     json
         Print one JSON object instead of text.
     """
@@ -41,7 +42,7 @@ def _as_text(report: "DatasetReport") -> str:
     return "\n".join(lines)
 
 
-def _class_lines(split: "SplitReport | FolderReport") -> list[str]:
+def _class_lines(split: "SplitReport | FolderReport | ObjectReport") -> list[str]:
     rows = split.counts()
     total = sum(count for _, count in rows) or 1
     width = max((len(name) for name, _ in rows), default=0)

@@ -31,9 +31,10 @@ def models(
     pattern
         List the models of timm's registry that match this shell pattern, ours among them, such as 'swin_*'.
     head
-        Count the whole network with this dense head on the backbone: semantic-fpn, or upernet with its auxiliary head.
+        Count the whole network with this head on the backbone: semantic-fpn, upernet (with its auxiliary head),
+        retinanet or mask-rcnn.
     classes
-        Outputs of the classifier (1000 unless given), or of the head (150 unless given).
+        Outputs of the classifier (1000 unless given), or of the head (150, for detectors 80, unless given).
     json
         Print one JSON object instead of a table; parameters and FLOPs are whole numbers there.
     """
@@ -70,6 +71,7 @@ def _names(pattern: str | None) -> list[str]:
 def _describe(name: str, head: str | None, classes: int | None) -> dict[str, Any]:
     import timm
 
+    from cyclemlp.heads.detection_options import MASK_RCNN
     from cyclemlp.models.flops import count_flops
 
     cfg = timm.get_pretrained_cfg(name)
@@ -78,7 +80,8 @@ def _describe(name: str, head: str | None, classes: int | None) -> dict[str, Any
     return {
         "name": name,
         "params": sum(parameter.numel() for parameter in model.parameters()),
-        "flops": count_flops(model, height, width),
+        # What a Mask R-CNN computes depends on how many proposals an image has.
+        "flops": None if head == MASK_RCNN else count_flops(model, height, width),
         "input_size": list(cfg.input_size),
         "source": cfg.origin_url or cfg.paper_ids or "timm",
         "weights": cfg.url or cfg.hf_hub_id,
@@ -99,11 +102,15 @@ def _build(name: str, head: str | None, classes: int | None) -> "nn.Module":
     import timm
     import torch
 
-    from cyclemlp.heads.segmentation import build_segmentation_model
+    from cyclemlp.heads import detection, segmentation
 
+    if head is not None and head not in (known := [*segmentation.HEADS, *detection.HEADS]):
+        raise ConfigError(f"head {head!r} is not known; allowed: {', '.join(known)}.{did_you_mean(head, known)}")
     with torch.device("meta"):
+        if head in detection.HEADS:
+            return detection.build_detector(name, head, classes or 80)
         if head is not None:
-            return build_segmentation_model(name, head, classes or 150, auxiliary=True)
+            return segmentation.build_segmentation_model(name, head, classes or 150, auxiliary=True)
         model: nn.Module = timm.create_model(name, num_classes=classes or 1000)
         return model
 
@@ -115,7 +122,6 @@ def _table(listed: list[dict[str, Any]]) -> str:
         size = "x".join(str(edge) for edge in each["input_size"][1:])
         weights = f"{each['source']} ({each['license']})" if each["license"] else "none published"
         weights = each["weights_note"] or weights
-        lines.append(
-            f"{each['name']:{width}}  {each['params'] / 1e6:10.1f}  {each['flops'] / 1e9:9.1f}  {size:7}  {weights}"
-        )
+        flops = "-" if each["flops"] is None else f"{each['flops'] / 1e9:.1f}"
+        lines.append(f"{each['name']:{width}}  {each['params'] / 1e6:10.1f}  {flops:>9}  {size:7}  {weights}")
     return "\n".join(lines) + "\n"

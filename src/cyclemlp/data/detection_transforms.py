@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from cyclemlp.data.box_augmentation import BoxAugmentation
 from cyclemlp.data.detection import Record
 from cyclemlp.data.instance_masks import whole_mask
 from cyclemlp.data.resizing import ResizeRule
@@ -21,28 +22,6 @@ from cyclemlp.data.transforms import Normalisation
 Target = dict[str, Tensor]
 LEAST_EDGE = 1.0
 """Boxes narrower than this many network pixels are not learnt from."""
-
-
-@dataclass(frozen=True)
-class BoxAugmentation:
-    """How training samples vary."""
-
-    crop_size: int | None = 384
-    """Largest height and width of a sample in network pixels; None for whole pictures."""
-    scale: tuple[float, float] = (0.6, 1.5)
-    """Least and greatest enlargement beside that of the size rule, drawn evenly on a logarithmic scale."""
-    flip: float = 0.5
-    """Probability of a left-right flip."""
-    vertical_flip: float = 0.0
-    """Probability of an upside-down flip."""
-    brightness: float = 0.2
-    """Greatest relative change of brightness, up or down; 0 for none. The next two likewise."""
-    contrast: float = 0.2
-    saturation: float = 0.2
-    hue: float = 0.0
-    """Greatest turn of the hue in circles, at most 0.5."""
-    visible: float = 0.3
-    """Least share of a box that is left in the sample, for it to be learnt from."""
 
 
 class DetectionTrainTransform:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data import folders, masks
+from cyclemlp.data import coco, folders, masks
+from cyclemlp.data.detection import CocoSplit, other_size
 from cyclemlp.data.images import ImageError, list_images, read_image
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.problems import Problem
@@ -52,13 +53,28 @@ class FolderReport:
 
 
 @dataclass(frozen=True)
+class ObjectReport:
+    """Counts of one split of images with annotated objects; `pixels` are those of the readable images."""
+
+    images: int
+    pixels: int
+    class_objects: dict[str, int]
+    ignored_objects: int
+    images_without_objects: int
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Objects of each class, and those to be ignored."""
+        return [*self.class_objects.items(), ("(ignored)", self.ignored_objects)]
+
+
+@dataclass(frozen=True)
 class DatasetReport:
     """Content and problems of a data set."""
 
     root: Path
     format: str
     classes: tuple[str, ...]
-    splits: dict[str, SplitReport] | dict[str, FolderReport]
+    splits: dict[str, SplitReport] | dict[str, FolderReport] | dict[str, ObjectReport]
     problems: tuple[Problem, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,8 +151,40 @@ def _repeated(path: Path, split: str, first: Path, first_split: str) -> Problem:
     return Problem(path, split, f"is the same file as {first}, {where}", "remove one of the two")
 
 
+def _inspect_coco(root: Path) -> DatasetReport:
+    survey = coco.survey_coco(root)
+    problems = [*survey.problems, *survey.flaws]
+    classes = survey.dataset.classes
+    splits = {name: _objects(name, split, classes, problems) for name, split in survey.dataset.splits.items()}
+    return DatasetReport(root, "coco", classes, splits, tuple(problems))
+
+
+def _objects(name: str, split: CocoSplit, classes: tuple[str, ...], problems: list[Problem]) -> ObjectReport:
+    pixels = 0
+    record_of = dict(zip(split.images, split.records, strict=True))
+    for path, size in _read_all(_size, split.images, f"{name} images"):
+        if isinstance(size, ImageError):
+            problems.append(Problem(path, name, size.what, size.fix))
+            continue
+        pixels += size[0] * size[1]
+        if size != record_of[path].size:
+            what = other_size(size, record_of[path].size)
+            problems.append(Problem(path, name, what, "correct the annotation or the image"))
+    labels = [label for record in split.records for label in record.labels[~record.crowd].tolist()]
+    counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True)) if labels else {}
+    ignored = sum(int(record.crowd.sum()) for record in split.records)
+    empty = sum(not len(record.labels) for record in split.records)
+    return ObjectReport(len(split.images), pixels, counts or dict.fromkeys(classes, 0), ignored, empty)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    height, width = read_image(path).shape[:2]
+    return height, width
+
+
 _FORMATS = (
     _Format(masks.LAYOUT, masks.is_mask_dataset, _inspect_masks),
+    _Format(coco.LAYOUT, coco.is_coco_dataset, _inspect_coco),
     _Format(folders.LAYOUT, folders.is_folder_dataset, _inspect_folders),
 )
 

@@ -50,26 +50,26 @@ def write_checked(
 
     Returns the report, which is written beside the file. Raises as `export_run`.
     """
-    with ExitStack() as stack:
-        weights = stack.enter_context(whole_file(out.with_suffix(".bin"))) if file_format == "openvino" else None
+    with ExitStack() as stack:  # left in reverse order: what the file needs is there before it is
         part = stack.enter_context(whole_file(out))
+        weights = stack.enter_context(whole_file(out.with_suffix(".bin"))) if file_format == "openvino" else None
         graph = WRITERS[file_format](program, raw.facts, part)
         if weights is not None:
             part.with_suffix(".bin").replace(weights)
         _logger.info("comparing values")
         found = differences(model, raw, _runtime(part, weights, file_format))
         check(found, limit, file_format)
-    report = {
-        "file": out.name,
-        "format": file_format,
-        "task": raw.facts.card.task,
-        "model": raw.facts.card.model,
-        "sizes": _sizes(raw),
-        "graph": graph,
-        "parity": as_report(found, limit),
-        "versions": _versions(),
-    }
-    write_json(report_path(out), report)
+        report = {
+            "file": out.name,
+            "format": file_format,
+            "task": raw.facts.card.task,
+            "model": raw.facts.card.model,
+            "sizes": _sizes(raw),
+            "graph": graph,
+            "parity": as_report(found, limit),
+            "versions": _versions(),
+        }
+        write_json(report_path(out), report)
     return report
 
 

@@ -7,6 +7,7 @@ map, Mask R-CNN on strides 4 to 64. Images come normalised and at their final si
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from functools import partial
 
@@ -37,7 +38,7 @@ Target = dict[str, Tensor]
 """`boxes` (N, 4) float32 x0 y0 x1 y1 in pixels, `labels` (N,) int64 from 0; for Mask R-CNN `masks` (N, H, W) uint8."""
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """A backbone, a feature pyramid and anchors; what the two detectors have in common."""
 
     def __init__(self, head: str, backbone: PyramidBackbone, pyramid: FeaturePyramidNetwork, options: DetectionHead):
@@ -58,13 +59,13 @@ class Detector(nn.Module):
         levels = level_anchors(self.head_name, self.options, images.shape[-2], images.shape[-1])
         return [torch.from_numpy(level).to(images.device) for level in levels]
 
+    @abstractmethod
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:
         """The terms of the loss, scalars whose sum is minimised.
 
         `images` (B, C, H, W) are filled up with zeros at right and bottom from their `sizes` (height, width). Every
         box must have an area; an image may have none.
         """
-        raise NotImplementedError
 
 
 class RetinaNet(Detector):
@@ -161,9 +162,6 @@ class _GivenAnchors(nn.Module):
     """Stands in for torchvision's generator, whose strides are not exact; see `cyclemlp.heads.anchors`."""
 
     anchors: Tensor
-
-    def num_anchors_per_location(self) -> list[int]:
-        raise NotImplementedError  # asked for by torchvision's own constructors only
 
     def forward(self, images: ImageList, _maps: list[Tensor]) -> list[Tensor]:
         return [self.anchors] * len(images.image_sizes)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.option_checks import at_least_zero, positive, within
 from cyclemlp.training.config import Optimisation, RunConfig, ScheduleName, group
-from cyclemlp.training.option_checks import at_least_zero, positive, within
 
 MIN_IMAGE_SIZE = 32
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.option_checks import at_least_zero, choice, positive, within
+from cyclemlp.option_checks import at_least_zero, choice, positive, within
 from cyclemlp.training.schedule import DROPS, POLY_POWER, SCHEDULES, Schedule
 
 ScheduleName = Literal["poly", "cosine", "multistep"]

@@ -1,7 +1,7 @@
 """Detection and instance segmentation runs: what they learn from, what they minimise, how they are scored."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.data.coco import CocoDataset, CocoSplit, DetectionSamples, Record, find_coco_dataset
-from cyclemlp.data.detection_transforms import BoxAugmentation, DetectionTrainTransform
+from cyclemlp.data.detection_transforms import DetectionTrainTransform
 from cyclemlp.data.images import read_image
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
@@ -64,7 +64,7 @@ def detection_task(config: DetectionConfig, dataset: CocoDataset) -> TrainingTas
     )
     idle = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
     transform = DetectionTrainTransform(
-        BoxAugmentation(**asdict(config.augmentation)),
+        config.augmentation,
         Normalisation(),
         resize_rule(card),
         masks=config.head == "mask-rcnn",

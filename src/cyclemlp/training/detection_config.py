@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cyclemlp.data.box_augmentation import BoxAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.option_checks import positive
 from cyclemlp.training.config import Optimisation, RunConfig, ScheduleName, group
-from cyclemlp.training.option_checks import positive, within
 
 
 @dataclass(frozen=True)
@@ -38,41 +39,6 @@ class LightHead(DetectionHead):
     """Edge of a level's smallest square anchor in strides of the level; by default from the labels. The papers' is 4 for RetinaNet, 8 for Mask R-CNN."""  # noqa: E501
     detections: int | None = None
     """Most boxes kept, and counted in scores, in an image; by default COCO's 100, or more where labels are denser."""
-
-
-@dataclass(frozen=True)
-class DetectionAugmentation:
-    """Random changes to training images; validation images are never changed."""
-
-    crop_size: int | None = 384
-    """Edge of the training crop in network pixels; `none` in a recipe for whole images. Smaller images stay as they are."""  # noqa: E501
-    scale: tuple[float, float] = (0.6, 1.5)
-    """Smallest and largest factor an image is resized by before it is cut, beside that of --input-scale."""
-    flip: float = 0.5
-    """Probability of a left-right flip."""
-    vertical_flip: float = 0.0
-    """Probability of an upside-down flip."""
-    brightness: float = 0.2
-    """Largest relative change of brightness."""
-    contrast: float = 0.2
-    """Largest relative change of contrast."""
-    saturation: float = 0.2
-    """Largest relative change of saturation."""
-    hue: float = 0.0
-    """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
-    visible: float = 0.3
-    """An object is learnt from where at least this share of its box is left in the crop."""
-
-    def __post_init__(self) -> None:
-        if self.crop_size is not None and self.crop_size < 64:
-            raise ConfigError(f"--crop-size {self.crop_size} is too small: 64 or more")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(f"--scale {self.scale[0]} {self.scale[1]}: two factors above 0, smaller first")
-        for name in ("flip", "vertical_flip", "visible"):
-            within(self, name, 0.0, 1.0)
-        for name in ("brightness", "contrast", "saturation"):
-            within(self, name, 0.0, 1.0, upper_open=True)
-        within(self, "hue", 0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -107,9 +73,7 @@ class DetectionConfig(RunConfig):
     optimisation: Annotated[DetectionOptimisation, group("Optimisation", 2)] = field(
         default_factory=DetectionOptimisation
     )
-    augmentation: Annotated[DetectionAugmentation, group("Augmentation", 3)] = field(
-        default_factory=DetectionAugmentation
-    )
+    augmentation: Annotated[BoxAugmentation, group("Augmentation", 3)] = field(default_factory=BoxAugmentation)
     detector: Annotated[LightHead, group("Head", 4)] = field(default_factory=LightHead)
     loss: Annotated[DetectionLossWeights, group("Loss", 4)] = field(default_factory=DetectionLossWeights)
 
