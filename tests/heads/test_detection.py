@@ -111,6 +111,15 @@ def test_mask_rcnn_gives_scores_in_order_and_classes_from_0() -> None:
     assert masks.shape[1:] == (28, 28)
 
 
+@pytest.mark.parametrize("width", [8, 16, 32])
+def test_group_norm_trains_on_a_map_of_one_position(width: int) -> None:
+    model = build_detector("resnet18", "retinanet", 1, head_width=width, options=SMALL).eval()
+    norms = [part for part in model.modules() if isinstance(part, nn.GroupNorm)]
+    assert norms
+    for norm in norms:
+        norm.train()(torch.randn(1, width, 1, 1))
+
+
 def test_group_norm_takes_any_width() -> None:
     with torch.device("meta"):
         model = build_detector("resnet18", "retinanet", 1, head_width=40, options=SMALL)

@@ -173,7 +173,7 @@ def instance_segmentation(
 
 
 def _train(task: str, run: RunT, train_and_report: Callable[[RunT], Mapping[str, Any]], json: bool) -> None:
-    from cyclemlp.training.stopping import TrainingStopped
+    from cyclemlp.training.stopping import TrainingHelped, TrainingStopped
 
     try:
         metrics = train_and_report(replace(run, model=full_name(run.model)))
@@ -181,6 +181,8 @@ def _train(task: str, run: RunT, train_and_report: Callable[[RunT], Mapping[str,
         _logger.info("stopped at step %d; to continue:", stopped.step)
         _logger.info("cyclemlp train %s --resume --out %s", task, stopped.run_dir)
         sys.exit(128 + stopped.signum)
+    except TrainingHelped:
+        return
     _logger.info("%s", _summary(task, metrics))
     _logger.info("the model and report.html are in %s", run.out)
     if json:

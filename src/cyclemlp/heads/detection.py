@@ -183,7 +183,10 @@ def _pyramid_to_stride_128(channels: list[int], width: int) -> FeaturePyramidNet
 
 
 def _group_norm(width: int, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, width), channels)
+    groups = math.gcd(32, width)
+    if groups == width:  # one channel on a map of one position has no spread
+        groups = max(1, width // 2)
+    return nn.GroupNorm(groups, channels)
 
 
 def _convolutions(width: int, count: int, norm: "partial[nn.GroupNorm] | None") -> nn.Sequential:

@@ -8,6 +8,10 @@ from pathlib import Path
 from types import FrameType
 
 
+class TrainingHelped(Exception):  # noqa: N818  (an outcome, not an error)
+    """One of several processes has done its share; the first one writes model and report."""
+
+
 class TrainingStopped(Exception):  # noqa: N818  (an outcome, not an error)
     """A run was stopped by a signal; its checkpoint is written."""
 

@@ -17,6 +17,7 @@ from cyclemlp.training.acceleration import accelerate
 from cyclemlp.training.config import RunConfig
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.run_folder import open_run
+from cyclemlp.training.stopping import TrainingHelped
 from cyclemlp.training.task import TrainingTask
 
 try:
@@ -38,7 +39,8 @@ def train(config: RunConfig, prepare: Callable[[], TrainingTask], evaluate: Eval
     from the finished run folder, by default as the evaluations before.
 
     Raises UserError (ConfigError, DataError, CheckpointError) for what the user can put right, TrainingStopped
-    after Ctrl-C or SIGTERM, when a checkpoint to continue from is written.
+    after Ctrl-C or SIGTERM, when a checkpoint to continue from is written. With several processes, all but the first
+    raise TrainingHelped at the end: the run folder is the first one's, and is not finished by then.
     """
     trainer = lightning_trainer(config)
     torch.manual_seed(config.machine.seed)
@@ -52,10 +54,11 @@ def train(config: RunConfig, prepare: Callable[[], TrainingTask], evaluate: Eval
     if trainer.is_global_zero:
         open_run(config)
     best = fit(trainer, module, task)
-    if trainer.is_global_zero:
-        metrics = _finish(module, task.card, evaluate or partial(_count_all, task, module))
-        _keep_if_best(config.out, metrics[SCORES[task.card.task].main], best)
-        record_last(config.out, trainer.global_step, metric_columns(task.card.task, metrics))
+    if not trainer.is_global_zero:
+        raise TrainingHelped
+    metrics = _finish(module, task.card, evaluate or partial(_count_all, task, module))
+    _keep_if_best(config.out, metrics[SCORES[task.card.task].main], best)
+    record_last(config.out, trainer.global_step, metric_columns(task.card.task, metrics))
     return config.out
 
 
