@@ -41,10 +41,24 @@ def axial_shift(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilat
     """
     check_shift(shift_size, axis, dilation)
     moves = axial_moves(x_nhwc.shape[-1], shift_size, axis, dilation)
+    if torch.compiler.is_exporting():
+        return _shift_by_padding(x_nhwc, moves)
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x_nhwc.requires_grad):
         return shift_groups(x_nhwc, moves)
     out: Tensor = _Shift.apply(x_nhwc, moves)
     return out
+
+
+def _shift_by_padding(x_nhwc: Tensor, moves: tuple[Move, ...]) -> Tensor:
+    """The same for a graph: writing into slices becomes dozens of nodes there, a padding that cuts is one."""
+    groups = []
+    for channels, down, right in moves:
+        padding = (0, 0, -right, right, -down, down)
+        added, cut = [max(edge, 0) for edge in padding], [min(edge, 0) for edge in padding]
+        group = x_nhwc[..., channels]
+        # In two steps where a map may be smaller than the offset.
+        groups.append(F.pad(group, padding) if max(added) <= 1 else F.pad(F.pad(group, added), cut))
+    return torch.cat(groups, -1)
 
 
 def axial_shift_reference(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilation: int = 1) -> Tensor:
