@@ -28,13 +28,15 @@ class BoxAugmentation:
     """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
     visible: float = 0.3
     """An object is learnt from where at least this share of its box is left in the crop."""
+    object_crops: float = 0.0
+    """Share of crops that hold the middle of an object of the image, drawn at random; for images with few far apart."""
 
     def __post_init__(self) -> None:
         if self.crop_size is not None and self.crop_size < 64:
             raise ConfigError(f"--crop-size {self.crop_size} is too small: 64 or more")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"--scale {self.scale[0]} {self.scale[1]}: two factors above 0, smaller first")
-        for name in ("flip", "vertical_flip", "visible"):
+        for name in ("flip", "vertical_flip", "visible", "object_crops"):
             within(self, name, 0.0, 1.0)
         for name in ("brightness", "contrast", "saturation"):
             within(self, name, 0.0, 1.0, upper_open=True)

@@ -40,8 +40,9 @@ class DetectionTrainTransform:
         self._masks = masks
 
     def __call__(self, pixels: npt.NDArray[np.uint8], record: Record) -> tuple[Tensor, Target]:
-        region, size = self._region(*pixels.shape[:2])
-        record = _within(record.select(~record.crowd), region, size, self.augmentation.visible)
+        record = record.select(~record.crowd)
+        region, size = self._region(pixels.shape[0], pixels.shape[1], record)
+        record = _within(record, region, size, self.augmentation.visible)
         part = torch.from_numpy(pixels[region.rows, region.columns]).permute(2, 0, 1)
         image = _colours(_resized(part, size), self.augmentation)
         mean, std = (torch.tensor(values)[:, None, None] for values in _numbers(self._normalisation))
@@ -53,18 +54,29 @@ class DetectionTrainTransform:
             target["masks"] = _masks(record, region, size)
         return _flipped((image - mean) / std, target, self.augmentation)
 
-    def _region(self, height: int, width: int) -> tuple["_Region", tuple[int, int]]:
+    def _region(self, height: int, width: int, record: Record) -> tuple["_Region", tuple[int, int]]:
         """The part of the picture that is cut, and the size it is brought to."""
         factor = math.exp(_uniform(*map(math.log, self.augmentation.scale)))
         new = [max(1, round(edge * factor)) for edge in self._rule.size(height, width)]
         crop = self.augmentation.crop_size or max(new)
         size = (min(new[0], crop), min(new[1], crop))
         # Whole pixels of the picture are cut, so that masks and image are resized alike.
+        edges = [
+            max(1, round(given * kept / all_)) for given, kept, all_ in zip((height, width), size, new, strict=True)
+        ]
+        middle = self._middle_of_an_object(record)
         rows, columns = (
-            _cut(given, max(1, round(given * kept / all_)))
-            for given, kept, all_ in zip((height, width), size, new, strict=True)
+            _cut(given, edge, held) for given, edge, held in zip((height, width), edges, middle, strict=True)
         )
         return _Region(rows, columns), size
+
+    def _middle_of_an_object(self, record: Record) -> tuple[int | None, int | None]:
+        """Row and column that the crop is to hold, None where it may be anywhere."""
+        share = self.augmentation.object_crops
+        if not share or not len(record.labels) or _uniform(0, 1) >= share:
+            return None, None
+        left, top, right, bottom = record.boxes_xyxy[int(torch.randint(0, len(record.labels), ()))].tolist()
+        return int((top + bottom) / 2), int((left + right) / 2)
 
 
 @dataclass(frozen=True)
@@ -84,8 +96,12 @@ class _Region:
         return np.array([size[1] / (right - left), size[0] / (bottom - top)] * 2, dtype=np.float32)
 
 
-def _cut(length: int, edge: int) -> slice:
-    start = int(torch.randint(0, length - edge + 1, ()))
+def _cut(length: int, edge: int, held: int | None) -> slice:
+    """A random stretch of `edge` pixels of `length`, with the pixel `held` in it where one is given."""
+    first, last = 0, length - edge
+    if held is not None:
+        first, last = max(first, held - edge + 1), min(last, held)
+    start = int(torch.randint(first, last + 1, ()))
     return slice(start, start + edge)
 
 

@@ -46,11 +46,9 @@ def with_defaults(config: DetectionConfig, split: CocoSplit) -> DetectionConfig:
 
 
 def _edges(split: CocoSplit) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Edge of the square of each box's area, in pixels."""
-    areas = [
-        (record.boxes_xyxy[:, 2:] - record.boxes_xyxy[:, :2]).astype(np.float64).prod(axis=1)
-        for record in split.records
-    ]
+    """Edge of the square of each box's area, in pixels; regions to ignore are not counted."""
+    boxes = [record.boxes_xyxy[~record.crowd].astype(np.float64) for record in split.records]
+    areas = [(each[:, 2:] - each[:, :2]).prod(axis=1) for each in boxes]
     return np.sqrt(np.concatenate(areas)) if areas else np.zeros(0)
 
 
@@ -74,5 +72,5 @@ def _anchor_size(config: DetectionConfig, small: float) -> float:
 
 def _detections(split: CocoSplit) -> int:
     """COCO's number, or half as many again as the most objects in an image, in hundreds."""
-    most = max((len(record.labels) for record in split.records), default=0)
+    most = max((int((~record.crowd).sum()) for record in split.records), default=0)
     return max(COCO_DETECTIONS, 100 * math.ceil(1.5 * most / 100) if most > 0.7 * COCO_DETECTIONS else 0)
