@@ -13,11 +13,12 @@ from torchvision.models.detection import RetinaNet
 from torchvision.ops import batched_nms
 
 from cyclemlp.data.coco import Record
-from cyclemlp.data.instance_masks import run_lengths_of
+from cyclemlp.data.instance_masks import Patch, run_lengths_of, run_lengths_of_patch
 from cyclemlp.heads.anchors import level_anchors
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks import detection_decoding
 from cyclemlp.tasks.detection import DetectionCounts
-from cyclemlp.tasks.detection_decoding import Detections, decode, paste_mask, suppress
+from cyclemlp.tasks.detection_decoding import Detections, decode, paste_mask, paste_patch, suppress
 
 
 @pytest.mark.parametrize("size", [(128, 96), (100, 90)])
@@ -61,6 +62,32 @@ def test_a_full_mask_fills_its_box_and_one_outside_the_image_is_cut() -> None:
     assert mask.sum() == 8 * 5
     assert mask[3:8, 2:10].all()
     assert paste_mask(full, np.array([-4, -4, 4, 4], dtype=np.float32), (12, 12)).sum() == 16
+
+
+def test_a_mask_computed_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    probabilities, box = random.random((28, 28)).astype(np.float32), np.array([-3.5, 4.2, 61.1, 90.9], dtype=np.float32)
+    at_once = paste_patch(probabilities, box, (80, 70))
+    assert (at_once.top, at_once.left, at_once.bitmap.shape) == (4, 0, (76, 62))
+    monkeypatch.setattr(detection_decoding, "_PASTED_AT_ONCE", 300)
+    np.testing.assert_array_equal(paste_patch(probabilities, box, (80, 70)).bitmap, at_once.bitmap)
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (90, 5, 95, 9), (5, -9, 9, -2)])
+def test_a_box_without_pixels_in_the_image_has_an_empty_mask(box: tuple[float, ...]) -> None:
+    full, edges = np.ones((28, 28), dtype=np.float32), np.array(box, dtype=np.float32)
+    assert paste_patch(full, edges, (80, 70)).bitmap.size == 0
+    assert not paste_mask(full, edges, (80, 70)).any()
+
+
+@pytest.mark.parametrize("frame", [(0, 0, 9, 7), (0, 2, 9, 5), (2, 0, 6, 7), (3, 3, 4, 4), (0, 0, 0, 0)])
+@pytest.mark.parametrize("density", [0.0, 0.5, 1.0])
+def test_run_lengths_of_a_part_are_those_of_the_whole(frame: tuple[int, int, int, int], density: float) -> None:
+    top, left, bottom, right = frame
+    whole = np.zeros((9, 7), dtype=np.uint8)
+    patch = whole[top:bottom, left:right]
+    patch[:] = np.random.default_rng(0).random(patch.shape) < density
+    assert run_lengths_of_patch(Patch(top, left, patch), (9, 7)).counts == run_lengths_of(whole).counts
 
 
 def _made_up(images: int = 6, masks: bool = True) -> list[tuple[Record, Detections]]:

@@ -94,6 +94,19 @@ def run_lengths_of(mask: Bitmap) -> RunLengths:
     return RunLengths((mask.shape[0], mask.shape[1]), _as_bytes(encoded["counts"]))
 
 
+def run_lengths_of_patch(patch: Patch, size: tuple[int, int]) -> RunLengths:
+    """The mask of a picture of `size` (height, width) that has ones in `patch` alone; it is never made as a whole."""
+    framed = np.zeros((patch.bitmap.shape[0] + 2, patch.bitmap.shape[1]), np.int8)
+    framed[1:-1] = patch.bitmap
+    columns, rows = np.nonzero(np.diff(framed, axis=0).T)
+    changes = (patch.left + columns) * size[0] + patch.top + rows
+    # Ones at the foot of a column go on at the head of the next: there a run ends where another starts.
+    places, times = np.unique(changes, return_counts=True)
+    runs = np.diff(places[times == 1], prepend=0, append=size[0] * size[1])
+    counts = runs.tolist() if runs[-1] else runs[:-1].tolist()
+    return RunLengths(size, _as_bytes(_mask_api().frPyObjects({"size": list(size), "counts": counts}, *size)["counts"]))
+
+
 def to_coco(outline: Outline) -> Any:
     """The `segmentation` field of an annotation, as JSON has it."""
     if isinstance(outline, Polygons):

@@ -9,11 +9,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.coco import Record, masks_of
+from cyclemlp.data.instance_masks import Patch
 from cyclemlp.inference.networks import Network
 from cyclemlp.inference.results import as_rgb, palette
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection import coco_results
-from cyclemlp.tasks.detection_decoding import Detections, detect, paste_mask
+from cyclemlp.tasks.detection_decoding import Detections, detect, paste_patch
 
 _MOST_NAMED = 60
 """With more objects in a picture names would cover it."""
@@ -62,13 +63,20 @@ class DetectionResult:
 
     def mask(self, index: int) -> npt.NDArray[np.bool_]:
         """(H, W) where object `index` is. Made when asked for: those of a large image would fill the memory."""
+        mask = np.zeros(self.image.shape[:2], dtype=np.bool_)
+        patch = self.patch(index)
+        height, width = patch.bitmap.shape
+        mask[patch.top : patch.top + height, patch.left : patch.left + width] = patch.bitmap
+        return mask
+
+    def patch(self, index: int) -> Patch:
+        """The part of the mask of object `index` that can hold ones: small in a large image."""
         if self.given_masks is not None:
-            given: npt.NDArray[np.bool_] = self.given_masks[index].astype(np.bool_)
-            return given
+            return Patch(0, 0, self.given_masks[index])
         probabilities = self.detections.mask_probabilities
         if probabilities is None:
             raise ValueError("these are boxes without masks")
-        return paste_mask(probabilities[index], self.boxes[index], self.image.shape[:2])
+        return paste_patch(probabilities[index], self.boxes[index], self.image.shape[:2])
 
     def above(self, score: float) -> "DetectionResult":
         """The objects of at least this score."""
@@ -79,7 +87,7 @@ class DetectionResult:
         objects: list[dict[str, Any]] = []
         for i, (name, score, box) in enumerate(zip(self.names, self.scores, self.boxes, strict=True)):
             entry = {"class": name, "score": float(score), "box": [round(float(value), 2) for value in box]}
-            objects.append({**entry, "area": int(self.mask(i).sum())} if self.has_masks else entry)
+            objects.append({**entry, "area": int(self.patch(i).bitmap.sum())} if self.has_masks else entry)
         height, width = self.image.shape[:2]
         task = "instance-segmentation" if self.has_masks else "detection"
         return {"task": task, "size": {"height": height, "width": width}, "objects": objects}
@@ -108,16 +116,16 @@ class DetectionResult:
         return picture
 
     def _with_masks(self, opacity: float) -> Image.Image:
-        picture = np.array(as_rgb(self.image))
+        picture = as_rgb(self.image)
         if not self.has_masks:
-            return Image.fromarray(picture)
+            return picture
         # One colour for each object, so that those that touch are told apart.
         colours = palette(max(8, len(self)))
         for i in range(len(self))[::-1]:
-            mask = self.mask(i)
-            blended = (1 - opacity) * picture[mask] + opacity * colours[i].astype(np.float64)
-            picture[mask] = blended.astype(np.uint8)
-        return Image.fromarray(picture)
+            patch = self.patch(i)
+            paint = Image.fromarray(patch.bitmap * np.uint8(round(255 * opacity)))
+            picture.paste(tuple(colours[i].tolist()), (patch.left, patch.top), paint)
+        return picture
 
 
 def find_objects(

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.coco import Record
-from cyclemlp.data.instance_masks import run_lengths_of, to_coco
+from cyclemlp.data.instance_masks import run_lengths_of_patch, to_coco
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.heads.detection_options import COCO_DETECTIONS
-from cyclemlp.tasks.detection_decoding import Detections, paste_mask
+from cyclemlp.tasks.detection_decoding import Detections, paste_patch
 
 _logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ def coco_results(found: Detections, image_id: int, size: tuple[int, int], catego
             "score": float(score),
         }
         if found.mask_probabilities is not None:
-            mask = paste_mask(found.mask_probabilities[i], box, size)
-            entry["segmentation"] = to_coco(run_lengths_of(mask.astype(np.uint8)))
+            patch = paste_patch(found.mask_probabilities[i], box, size)
+            entry["segmentation"] = to_coco(run_lengths_of_patch(patch, size))
         entries.append(entry)
     return entries
 

@@ -4,12 +4,13 @@ Decoding gives what torchvision's `RetinaNet.postprocess_detections` gives on th
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.instance_masks import Patch
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.heads.anchors import level_anchors, padded
 from cyclemlp.heads.detection_options import RETINANET, DetectionHead
@@ -22,6 +23,8 @@ RunNetwork = Callable[[FloatArray], tuple[FloatArray, ...]]
 
 # Wider or higher than 62.5 times its anchor no box is: it keeps exp() finite while training is young.
 _MOST_GROWTH = math.log(1000 / 16)
+_PASTED_AT_ONCE = 2**22
+"""Pixels of a mask that are computed together, so that a box over a huge image needs little more than its mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +45,43 @@ class Detections:
         masks = None if self.mask_probabilities is None else self.mask_probabilities[keep]
         return Detections(self.boxes_xyxy[keep], self.scores[keep], self.labels[keep], masks)
 
+    def shifted(self, right: int, down: int) -> "Detections":
+        """As seen from an image that begins so many pixels further left and up."""
+        return replace(self, boxes_xyxy=self.boxes_xyxy + np.array([right, down] * 2, dtype=np.float32))
+
+    def mirrored(self, width: int) -> "Detections":
+        """In the mirror image, left to right, of an image of `width` pixels."""
+        left, top, right, bottom = self.boxes_xyxy.T
+        boxes = np.stack([width - right, top, width - left, bottom], axis=1)
+        masks = None if self.mask_probabilities is None else self.mask_probabilities[..., ::-1]
+        return replace(self, boxes_xyxy=boxes, mask_probabilities=masks)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Detections"]) -> "Detections":
+        """All of one or more, one after the other; in no order of likelihood."""
+        masks = [part.mask_probabilities for part in parts if part.mask_probabilities is not None]
+        return cls(
+            np.concatenate([part.boxes_xyxy for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate(masks) if masks else None,
+        )
+
     def stricter(self, score_threshold: float, nms: float) -> "Detections":
         """Those of at least this score, after suppression at this overlap."""
         likely = self.select(self.scores >= score_threshold)
         return likely.select(suppress(likely.boxes_xyxy, likely.scores, likely.labels, nms, len(likely.scores)))
 
 
-def detect(run: RunNetwork, card: ModelCard, pixels: npt.NDArray[np.uint8]) -> Detections:
-    """The objects in an image (H, W, C) of any size, by the network that `card` describes."""
+def detect(
+    run: RunNetwork, card: ModelCard, pixels: npt.NDArray[np.uint8], rule: ResizeRule | None = None
+) -> Detections:
+    """The objects in an image (H, W, C) of any size, by the network that `card` describes.
+
+    `rule` says how the image is resized, by default as the card has it; boxes are in pixels of the image as given.
+    """
     options = card.detection or DetectionHead()
-    resized = resize_rule(card).resized(pixels)
+    resized = (rule or resize_rule(card)).resized(pixels)
     size = resized.shape[:2]
     outputs = run(_network_input(resized, card))
     if card.head == RETINANET:
@@ -142,20 +172,31 @@ def suppress(boxes: FloatArray, scores: FloatArray, labels: IntArray, most_overl
     return np.array(kept, dtype=np.int64)
 
 
-def paste_mask(probabilities: FloatArray, box_xyxy: FloatArray, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The mask (H, W) of an object in an image of `size`: probabilities (M, M) over its box, above one half.
+def paste_patch(probabilities: FloatArray, box_xyxy: FloatArray, size: tuple[int, int]) -> Patch:
+    """The mask of an object within its box, in an image of `size` (height, width).
 
-    Sampled bilinearly at the centres of the pixels.
+    Probabilities (M, M) over the box are sampled bilinearly at the centres of the pixels; above one half is in it.
     """
     left, top, right, bottom = (float(value) for value in box_xyxy)
+    rows = np.arange(max(0, math.floor(top)), min(size[0], math.ceil(bottom)))
+    columns = np.arange(max(0, math.floor(left)), min(size[1], math.ceil(right)))
+    if bottom <= top or right <= left or not len(rows) or not len(columns):
+        return Patch(0, 0, np.zeros((0, 0), dtype=np.uint8))
+    across = _sampling(columns, left, right, probabilities.shape[1]).T
+    bitmap = np.empty((len(rows), len(columns)), dtype=np.uint8)
+    step = max(1, _PASTED_AT_ONCE // len(columns))
+    for start in range(0, len(rows), step):
+        down = _sampling(rows[start : start + step], top, bottom, probabilities.shape[0])
+        bitmap[start : start + step] = down @ probabilities @ across > 0.5
+    return Patch(int(rows[0]), int(columns[0]), bitmap)
+
+
+def paste_mask(probabilities: FloatArray, box_xyxy: FloatArray, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The same as a whole mask (H, W)."""
     mask = np.zeros(size, dtype=np.bool_)
-    rows = slice(max(0, math.floor(top)), min(size[0], math.ceil(bottom)))
-    columns = slice(max(0, math.floor(left)), min(size[1], math.ceil(right)))
-    if bottom <= top or right <= left:
-        return mask
-    down = _sampling(np.arange(rows.start, rows.stop), top, bottom, probabilities.shape[0])
-    across = _sampling(np.arange(columns.start, columns.stop), left, right, probabilities.shape[1])
-    mask[rows, columns] = down @ probabilities @ across.T > 0.5
+    patch = paste_patch(probabilities, box_xyxy, size)
+    height, width = patch.bitmap.shape
+    mask[patch.top : patch.top + height, patch.left : patch.left + width] = patch.bitmap
     return mask
 
 
