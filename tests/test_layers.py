@@ -20,7 +20,17 @@ FLOORS = [
     ["cli"],
 ]
 ALLOWED_SIDEWAYS = {("app", "inference"), ("export", "inference"), ("bench", "export"), ("bench", "inference")}
-OPTIONAL = ("lightning", "torchmetrics", "faster_coco_eval", "matplotlib", "mpl_toolkits", "gradio", "onnx", "openvino")
+OPTIONAL = (
+    "lightning",
+    "torchmetrics",
+    "faster_coco_eval",
+    "matplotlib",
+    "mpl_toolkits",
+    "gradio",
+    "onnx",
+    "openvino",
+    "av",
+)
 
 
 def _modules() -> list[Path]:
