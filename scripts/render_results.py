@@ -110,6 +110,21 @@ def bench_scale(result: dict[str, Any]) -> str:
     return f"{table}\n\n{by_batch}\n\n{note} {_measured(result)}"
 
 
+def bench_loader(result: dict[str, Any]) -> str:
+    """What the loader delivers over what a step takes, alone and while training."""
+    rows = [
+        [count, *(text for name, share in (("alone", "over_step"), ("training", "training_over_step"))
+                  for text in (f"{found[name]['images_per_s']:.0f}", _ratio(found[share])))]
+        for count, found in result["workers"].items()
+    ]  # fmt: skip
+    head = ["workers", "reading alone, images/s", "over the step", "while training, images/s", "over the step"]
+    note = (
+        f"{result['model']} at {result['size']}, batch {result['batch']}: a step takes"
+        f" {result['step']['images_per_s']:.1f} images/s from memory. Pictures: {result['pictures']['kind']}."
+    )
+    return f"{_table(head, rows)}\n\n{note} {_measured(result)}"
+
+
 def _time_and_memory(point: dict[str, Any]) -> str:
     return f"{1e3 * point['median_s']:.0f} ({_megabytes(point['forward_bytes'])})"
 
@@ -129,6 +144,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench-compare": bench_compare,
     "bench-train": bench_train,
     "bench-scale": bench_scale,
+    "bench-loader": bench_loader,
 }
 
 

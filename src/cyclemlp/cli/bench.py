@@ -12,5 +12,6 @@ for _subject, _target in {
     "resolution": "cyclemlp.cli.bench_resolution:resolution",
     "train": "cyclemlp.cli.bench_train:train",
     "scale": "cyclemlp.cli.bench_scale:scale",
+    "loader": "cyclemlp.cli.bench_loader:loader",
 }.items():
     app.command(_target, name=_subject)
