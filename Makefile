@@ -27,4 +27,4 @@ check: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo demo-detection demo-instance-segmentation runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,7 +9,13 @@ from PIL import Image
 
 from cyclemlp.data import blue_marble_instances
 from cyclemlp.data.blue_marble import is_held_out, read_earth_mask
-from cyclemlp.data.blue_marble_instances import EDGE, find_components, objects_in, prepare_blue_marble_instances
+from cyclemlp.data.blue_marble_instances import (
+    EDGE,
+    corner_of,
+    find_components,
+    objects_in,
+    prepare_blue_marble_instances,
+)
 from cyclemlp.data.coco import find_coco_dataset
 from cyclemlp.data.detection import CocoDataset, masks_of
 from cyclemlp.data.images import read_image
@@ -118,7 +124,7 @@ def test_an_ordinary_data_set_in_cocos_form(sample: CocoDataset) -> None:
 def test_held_out_columns_are_never_trained_on(sample: CocoDataset, small_earth: np.ndarray) -> None:
     for name, split in sample.splits.items():
         for path in split.images:
-            left, top = int(path.stem[1:5]), int(path.stem[7:11])
+            left, top = corner_of(path)
             assert {is_held_out(column) for column in range(left, left + EDGE)} == {name == "val"}
             np.testing.assert_array_equal(read_image(path), small_earth[top : top + EDGE, left : left + EDGE])
 

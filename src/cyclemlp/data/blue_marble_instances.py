@@ -66,6 +66,11 @@ def prepare_blue_marble_instances(cache: Path | None = None) -> Path:
     return prepare_once(_FOLDER, cache, lambda part: _write(part, read_earth(), find_components(read_earth_mask())))
 
 
+def corner_of(path: Path) -> tuple[int, int]:
+    """Left column and top row of a tile, by its file's name."""
+    return int(path.stem[1:5]), int(path.stem[7:11])
+
+
 def find_components(mask: npt.NDArray[np.uint8], most_area: int = EDGE**2) -> Components:
     """The islands, of at most `most_area` pixels, and lakes of a mask (H, W) that goes around the Earth.
 

@@ -1,0 +1,183 @@
+"""`cyclemlp demo` of every task: what it would train, what it draws, and one short run from start to picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
+from cyclemlp.data import blue_marble_instances
+from cyclemlp.data.blue_marble_instances import EDGE, prepare_blue_marble_instances
+from cyclemlp.data.coco import find_coco_dataset
+from cyclemlp.data.detection import CocoDataset
+from cyclemlp.data.images import read_image
+from cyclemlp.errors import ConfigError
+from cyclemlp.inference.detection import DetectionResult
+from cyclemlp.tasks.detection_decoding import Detections
+from cyclemlp.training.config import RunConfig, flat
+from cyclemlp.training.run_folder import open_run
+
+MODULES: dict[str, Any] = {
+    "segmentation": demo_segmentation,
+    "detection": demo_detection,
+    "instance-segmentation": demo_instance_segmentation,
+}
+HEADS = {"segmentation": "semantic-fpn", "detection": "retinanet", "instance-segmentation": "mask-rcnn"}
+TINY = """\
+head-width: 16
+head-convs: 1
+input-scale: 0.5
+steps: 1
+batch-size: 1
+crop-size: 64
+object-crops: 1.0
+evaluations: 1
+workers: 0
+device: cpu
+"""
+
+
+def config_of(task: str, out: Path, max_time: str | None = None) -> RunConfig:
+    return demo._config(MODULES[task], task, Path("sample"), out, max_time)
+
+
+@pytest.mark.parametrize("task", MODULES)
+def test_the_recipe_is_what_is_trained(task: str, tmp_path: Path) -> None:
+    config = config_of(task, tmp_path)
+    options = flat(config)
+    assert (options["head"], options["model"], options["data"]) == (HEADS[task], "cyclemlp_nano", "sample")
+    assert config.out == tmp_path / "run"
+    assert 300 <= (config.length.max_seconds or 0) <= 480
+    assert config_of(task, tmp_path, "2m").length.max_seconds == 120
+
+
+def test_a_run_that_was_begun_is_gone_on_with(tmp_path: Path) -> None:
+    open_run(config_of("detection", tmp_path, "3m"))
+    config = config_of("detection", tmp_path)
+    assert config.resume
+    assert config.length.max_time == "3m"
+
+
+def test_another_tasks_folder_is_refused(tmp_path: Path) -> None:
+    open_run(config_of("segmentation", tmp_path))
+    with pytest.raises(ConfigError, match=r"holds the demo of another task \(its head is semantic-fpn\): choose"):
+        config_of("detection", tmp_path)
+
+
+def test_an_unknown_task_gets_a_proposal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["demo", "--task", "detecton"])
+    assert left.value.code == 2
+    assert 'Did you mean "detection"' in capsys.readouterr().err
+
+
+def test_scores_in_lines() -> None:
+    boxes = {"AP": {"island": 0.5, "lake": None}, "mAP": 0.5, "AP50": 0.75}
+    assert demo_detection.table(boxes)[1:] == [
+        "class       AP",
+        "island  0.5000",
+        "lake    absent",
+        "mAP     0.5000",
+        "AP50    0.7500",
+    ]
+    masks = {f"{kind}_{name}": value for kind in ("mask", "box") for name, value in boxes.items()}
+    assert demo_instance_segmentation.table(masks)[-2:] == ["box_mAP    0.5000", "box_AP50   0.7500"]
+
+
+def object_result(mask: np.ndarray | None = None) -> DetectionResult:
+    """A lake in a black picture of 20x30 pixels."""
+    box = np.array([[10, 5, 16, 9]], np.float32)
+    found = Detections(box, np.array([0.8], np.float32), np.array([1]))
+    masks = None if mask is None else mask[None]
+    return DetectionResult(found, ("island", "lake"), np.zeros((20, 30, 3), np.uint8), masks)
+
+
+def test_boxes_stand_around_their_objects() -> None:
+    pixels = np.asarray(demo_objects.painted(object_result()))
+    assert pixels.shape == (20 * demo_objects.ZOOM, 30 * demo_objects.ZOOM, 3)
+    lake = (pixels == demo_objects.COLOURS[1]).all(axis=2)
+    assert not lake[10:18, 20:32].any()  # the object itself is left free
+    frame = np.zeros_like(lake)
+    frame[7:21, 17:35] = True
+    frame[10:18, 20:32] = False
+    np.testing.assert_array_equal(lake, frame)
+
+
+def test_masks_are_painted_where_they_are_known() -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[6:8, 11:15] = 1
+    pixels = np.asarray(demo_objects.painted(object_result(mask)))
+    painted = np.array([int(value * demo_objects.MASK_OPACITY) for value in demo_objects.COLOURS[1]])
+    np.testing.assert_array_equal((pixels == painted).all(axis=2), mask.repeat(2, axis=0).repeat(2, axis=1) == 1)
+
+
+@pytest.fixture(scope="module")
+def small_sample(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+    """Two rows of four tiles, an island with a lake in the lower ones; the first two columns are held out."""
+    mask = np.zeros((2 * EDGE, 4 * EDGE), np.uint8)
+    for left in range(0, 4 * EDGE, EDGE):
+        mask[EDGE + 50 : EDGE + 100, left + 30 : left + 90] = 1
+        mask[EDGE + 60 : EDGE + 80, left + 40 : left + 60] = 2
+    picture = np.where(mask[..., None] == 1, 200, 40).repeat(3, axis=2).astype(np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blue_marble_instances, "read_earth", lambda: picture)
+        patch.setattr(blue_marble_instances, "read_earth_mask", lambda: mask)
+        return find_coco_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")))
+
+
+class Exact:
+    """Finds what is labelled, and an unlikely island in every picture."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        self.card = dataset
+        self._split = dataset.splits["val"]
+
+    def predict(self, path: Path) -> DetectionResult:
+        record = self._split.records[self._split.images.index(path)]
+        boxes = np.concatenate([record.boxes_xyxy, np.array([[100, 200, 120, 210]], np.float32)])
+        scores = np.array([0.9] * len(record.labels) + [0.1], np.float32)
+        found = Detections(boxes, scores, np.append(record.labels, 0))
+        return DetectionResult(found, self.card.classes, read_image(path))
+
+
+def test_the_picture_has_what_was_found_beside_the_labels(small_sample: CocoDataset) -> None:
+    picture = np.asarray(demo_objects.draw_held_out(Exact(small_sample), small_sample.splits["val"]))  # type: ignore[arg-type]
+    strip = 540 * demo_objects.ZOOM
+    found, labels = (
+        picture[200:-200, x : x + strip]
+        for x in (demo_objects._MARGIN, demo_objects._MARGIN + strip + demo_objects._GAP)
+    )
+    np.testing.assert_array_equal(found, labels)
+    for colour in demo_objects.COLOURS:
+        assert (found == colour).all(axis=2).any()
+
+
+def test_from_start_to_picture(
+    small_sample: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step of training, and again without any: the finished run is scored and drawn anew."""
+    torch.set_num_threads(1)
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY, encoding="utf-8")
+    monkeypatch.setattr(demo_detection, "RECIPE", str(recipe))
+    monkeypatch.setattr(demo_detection, "prepare", lambda: small_sample.root)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as left:
+            main(["demo", "--task", "detection", "--json"])
+        assert left.value.code == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result == json.loads(Path("demo-detection/result.json").read_text(encoding="utf-8"))
+        assert (result["task"], result["data"], result["training"]["steps"]) == (
+            "detection",
+            "blue-marble-instances",
+            1,
+        )
+        assert result["environment"]["command"] == "cyclemlp demo --task detection"
+        assert set(result["metrics"]["AP"]) == {"island", "lake"}
+        with Image.open(result["earth"]) as picture:
+            assert picture.width > 2 * 540 * demo_objects.ZOOM
