@@ -20,7 +20,7 @@ from cyclemlp.training.config import (
     flat,
     parse_duration,
 )
-from cyclemlp.training.detection_config import InstanceSegmentationConfig
+from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
 from cyclemlp.training.recipes import packaged, read_recipe
 
 
@@ -123,5 +123,6 @@ def test_missing_recipe_proposes_one() -> None:
 @pytest.mark.parametrize("name", packaged())
 def test_packaged_recipes_hold_known_options(name: str) -> None:
     configs = {"ablations": ClassificationConfig, "imagenet": ClassificationConfig, "coco": InstanceSegmentationConfig}
+    configs |= {"sample-detection": DetectionConfig, "sample-instance-segmentation": InstanceSegmentationConfig}
     config = configs.get(name.partition("/")[0], SegmentationConfig)
     assert read_recipe(name, flat(config(data=Path("d"))))
