@@ -148,6 +148,20 @@ def test_option_of_another_task(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert "--crop is not for segmentation models: leave it out" in message
 
 
+def test_several_scales_and_flips(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run, "--scales", "1", "1.5", "--flip", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    predictor = Predictor.load(run).with_views((1.0, 1.5), flip=True)
+    assert report["metrics"] == evaluate_segmentation(predictor, find_mask_dataset(data).splits["val"])
+    assert (report["scales"], report["flip"]) == ([1.0, 1.5], True)
+    assert command(run, "--flip") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "averaged over scales 1, each mirrored as well"
+
+
+def test_wrong_scales(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--scales 0 1: different factors from 0.1 to 8, such as 0.5" in refused(capsys, run, "--scales", "0", "1")
+
+
 def test_scores_are_written_down(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(run, "--json", "--out", tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == json.loads(capsys.readouterr().out)

@@ -195,3 +195,10 @@ def test_out_that_is_a_file(run: Path, photos: Path, tmp_path: Path, capsys: pyt
 def test_option_of_another_task(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, run, photos, "--out", tmp_path / "out", "--no-pictures")
     assert "--no-pictures is not for segmentation models: leave it out" in message
+
+
+def test_several_scales_and_flips(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(run, photos / "a.png", "--out", tmp_path / "out", "--scales", "1", "1.5", "--flip", "--json") == 0
+    (entry,) = json.loads(capsys.readouterr().out)["images"]
+    expected = Predictor.load(run).with_views((1.0, 1.5), flip=True).predict(photos / "a.png")
+    assert np.array_equal(read_mask(Path(entry["mask"])), expected.mask)

@@ -126,13 +126,15 @@ def test_prediction_without_torch(exported: tuple[Path, dict[str, Path]], name: 
         "sys.meta_path.insert(0, Blocked())\n"
         "import numpy as np\n"
         "from cyclemlp.inference.predictor import Predictor\n"
-        "result = Predictor.load(sys.argv[1]).predict(sys.argv[2])\n"
-        "result.draw()\n"
-        "np.save(sys.argv[3], result.mask)\n"
+        "predictor = Predictor.load(sys.argv[1])\n"
+        "predictor.predict(sys.argv[2]).draw()\n"
+        "both = [each.predict(sys.argv[2]).mask for each in (predictor, predictor.with_views((1, 2), flip=True))]\n"
+        "np.save(sys.argv[3], both)\n"
     )
     arguments = [str(files[name]), str(tmp_path / "picture.png"), str(tmp_path / "mask.npy")]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
-    wanted = Predictor.load(run).predict(picture).mask
+    predictor = Predictor.load(run)
+    wanted = [each.predict(picture).mask for each in (predictor, predictor.with_views((1, 2), flip=True))]
     assert np.mean(np.load(tmp_path / "mask.npy") == wanted) >= 0.9999
 
 

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 import yaml
+from cyclopts import Parameter
 
 from cyclemlp.cli.task_modules import refuse_foreign_options, task_module
 from cyclemlp.errors import ConfigError, DataError
@@ -18,23 +19,40 @@ if TYPE_CHECKING:
 SCORES_NAME = "scores.json"
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What the command line says; options of some tasks only are None where they were not given."""
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """Options of some tasks only."""
+
+    crop: float | None = None
+    """Classification: share of the resized image's edge that is seen, in place of the run's (0.875 is the authors')."""
+    image_size: int | None = None
+    """Classification: edge of the images in pixels, in place of the run's."""
+    scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None
+    """Segmentation: look at each image at several factors of its usual size and average; the benchmarks' "multi-scale" is 0.5 0.75 1 1.25 1.5 1.75 with --flip."""  # noqa: E501
+    flip: bool = False
+    """Segmentation: look at each image mirrored left to right as well, and average."""
+
+
+_NO_OPTIONS = TaskOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(TaskOptions):
+    """What a task is to do."""
 
     data: Path
+    """Folder in the task's format."""
     split: str
+    """Which part of it."""
     out: Path | None = None
     """Folder that exists, for files beside the scores."""
-    crop: float | None = None
-    image_size: int | None = None
 
 
 class Evaluation(Protocol):
     """What a module `eval_TASK` has."""
 
     OPTIONS: Collection[str]
-    """Fields of `EvaluationOptions` that this task takes beside data, split and out."""
+    """Fields of `TaskOptions` that this task takes."""
 
     def evaluate(self, predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
         """Score, write what goes to `out`, and return `images` (how many), `metrics` and whatever else is to be told.
@@ -55,8 +73,7 @@ def evaluate(
     data: Path | None = None,
     split: str = "val",
     out: Path | None = None,
-    crop: float | None = None,
-    image_size: int | None = None,
+    options: Annotated[TaskOptions, Parameter(name="*")] = _NO_OPTIONS,
     device: str = "auto",
     json: bool = False,
 ) -> None:
@@ -76,10 +93,8 @@ def evaluate(
         Which part of the data: val, train, or another one that is there.
     out
         Folder for scores.json and what else the task has to show; made where it does not exist.
-    crop
-        Classification: share of the resized image's edge that is seen, in place of the run's (0.875 is the authors').
-    image_size
-        Classification: edge of the images in pixels, in place of the run's.
+    options
+        Options of some tasks only.
     device
         auto, cpu, cuda, cuda:1 or mps.
     json
@@ -92,19 +107,19 @@ def evaluate(
     predictor = Predictor.load(run, device)
     task = predictor.card.task
     module = cast("Evaluation", task_module("eval", task))
-    refuse_foreign_options(task, module.OPTIONS, {"crop": crop, "image_size": image_size})
+    refuse_foreign_options(task, module.OPTIONS, asdict(options))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    options = EvaluationOptions(data or training_data(run), split, out, crop, image_size)
+    wanted = EvaluationOptions(data=data or training_data(run), split=split, out=out, **asdict(options))
     report = {
         "task": task,
-        "data": str(options.data),
+        "data": str(wanted.data),
         "split": split,
-        **module.evaluate(predictor, options),
+        **module.evaluate(predictor, wanted),
         "model": predictor.card.model,
         "run": str(run),
     }
-    _show(report, module, options, json)
+    _show(report, module, wanted, json)
 
 
 def _show(report: Mapping[str, Any], module: Evaluation, options: EvaluationOptions, json: bool) -> None:
@@ -148,3 +163,11 @@ def listed(classes: Collection[str], shown: int = 6) -> str:
     """`4 classes (a, b, c, d)`, of many the first."""
     more = ", ..." if len(classes) > shown else ""
     return f"{len(classes)} classes ({', '.join(list(classes)[:shown])}{more})"
+
+
+def seen_as(report: Mapping[str, Any]) -> list[str]:
+    """A line on the views that predictions were averaged over, where there were several."""
+    if "scales" not in report:
+        return []
+    scales = " ".join(f"{scale:g}" for scale in report["scales"])
+    return [f"averaged over scales {scales}" + (", each mirrored as well" if report["flip"] else "")]

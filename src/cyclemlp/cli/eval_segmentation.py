@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.cli.eval import EvaluationOptions, listed, score_lines
+from cyclemlp.cli.eval import EvaluationOptions, listed, score_lines, seen_as
 from cyclemlp.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from cyclemlp.data.masks import MaskDataset
     from cyclemlp.inference.predictor import Predictor
 
-OPTIONS: tuple[str, ...] = ()
+OPTIONS = ("scales", "flip")
 CLASSES_NAME = "classes.txt"
 
 
@@ -27,14 +27,16 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
         )
     _check_classes(dataset, predictor.card.classes)
     pairs = dataset.splits[split]
-    return {"images": len(pairs.images), "metrics": evaluate_segmentation(predictor, pairs)}
+    predictor = predictor.with_views(options.scales or (1.0,), flip=options.flip)
+    seen = {} if predictor.views.plain else predictor.views.to_dict()
+    return {"images": len(pairs.images), **seen, "metrics": evaluate_segmentation(predictor, pairs)}
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
-    """IoU of each class, their mean, and pixel accuracy."""
+    """IoU of each class, their mean, and pixel accuracy; first how images were seen, if not as they are."""
     metrics = report["metrics"]
     rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"]), ("pixel accuracy", metrics["pixel_accuracy"])]
-    return score_lines(rows, "IoU")
+    return [*seen_as(report), *score_lines(rows, "IoU")]
 
 
 def _check_classes(dataset: "MaskDataset", classes: tuple[str, ...]) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+
+from cyclopts import Parameter
 
 from cyclemlp.cli.task_modules import refuse_foreign_options, task_module
 from cyclemlp.errors import ConfigError, DataError
@@ -30,11 +32,21 @@ class Job:
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """Options of some tasks only, as the command line has them."""
+    """Options of some tasks only."""
 
     no_pictures: bool = False
+    """Classification and detection: no pictures, only the files about all images."""
     score_threshold: float | None = None
+    """Detection: objects of lower scores are left out; 0.3 by default."""
     nms: float | None = None
+    """Detection: of two objects of a class whose boxes overlap (IoU) by more than this the likelier stays; by default as trained, and for masks no more than that."""  # noqa: E501
+    scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None
+    """Segmentation: look at each image at several factors of its usual size, such as 0.5 0.75 1 1.25 1.5 1.75, and average; better and slower."""  # noqa: E501
+    flip: bool = False
+    """Segmentation: look at each image mirrored left to right as well, and average."""
+
+
+_NO_OPTIONS = PredictionOptions()
 
 
 class Prediction(Protocol):
@@ -70,9 +82,7 @@ def predict(
     /,
     *,
     out: Path,
-    no_pictures: bool = False,
-    score_threshold: float | None = None,
-    nms: float | None = None,
+    options: Annotated[PredictionOptions, Parameter(name="*")] = _NO_OPTIONS,
     device: str = "auto",
     json: bool = False,
 ) -> None:
@@ -90,13 +100,8 @@ def predict(
         Images, folders of images, or patterns such as 'photos/*.jpg'.
     out
         Folder for the results; made where it does not exist.
-    no_pictures
-        Classification and detection: no pictures, only the files about all images.
-    score_threshold
-        Detection: objects of lower scores are left out; 0.3 by default.
-    nms
-        Detection: of two objects of a class whose boxes overlap (IoU) by more than this the likelier stays; by default
-        as trained, and for masks no more than that.
+    options
+        Options of some tasks only.
     device
         auto, cpu, cuda, cuda:1 or mps.
     json
@@ -108,7 +113,6 @@ def predict(
 
     from cyclemlp.inference.predictor import Predictor
 
-    options = PredictionOptions(no_pictures, score_threshold, nms)
     predictor = Predictor.load(run, device)
     task = predictor.card.task
     module = cast("Prediction", task_module("predict", task))

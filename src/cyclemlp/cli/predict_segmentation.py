@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.inference.results import SegmentationResult
 
-OPTIONS: tuple[str, ...] = ()
+OPTIONS = ("scales", "flip")
 _ENDINGS = MappingProxyType({"mask": "_mask.png", "overlay": "_overlay.png"})
 
 
-def prepare(predictor: "Predictor", _options: PredictionOptions) -> "Predictor":
-    """As it is."""
-    return predictor
+def prepare(predictor: "Predictor", options: PredictionOptions) -> "Predictor":
+    """The predictor with the views asked for."""
+    return predictor.with_views(options.scales or (1.0,), flip=options.flip)
 
 
 def endings(_options: PredictionOptions) -> Mapping[str, str]:

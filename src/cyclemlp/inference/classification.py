@@ -6,6 +6,7 @@ import numpy.typing as npt
 from cyclemlp.data.crops import central_crop
 from cyclemlp.inference.label_result import ClassificationResult
 from cyclemlp.inference.networks import Network
+from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 
 
@@ -13,6 +14,7 @@ def classify(
     network: Network,
     card: ModelCard,
     pixels: npt.NDArray[np.uint8],
+    views: Views,  # noqa: ARG001  judged by one
     progress: bool,  # noqa: ARG001  one image is quick
 ) -> ClassificationResult:
     """The class of an image (H, W, 3), judged by its middle as the card says."""

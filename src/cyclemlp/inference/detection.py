@@ -12,6 +12,7 @@ from cyclemlp.data.coco import Record, masks_of
 from cyclemlp.data.instance_masks import Patch
 from cyclemlp.inference.networks import Network
 from cyclemlp.inference.results import as_rgb, palette
+from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection import coco_results
 from cyclemlp.tasks.detection_decoding import Detections, detect, paste_patch
@@ -132,6 +133,7 @@ def find_objects(
     network: Network,
     card: ModelCard,
     pixels: npt.NDArray[np.uint8],
+    views: Views,  # noqa: ARG001  of one
     progress: bool,  # noqa: ARG001  one pass
 ) -> DetectionResult:
     """The objects in an image (H, W, C)."""

@@ -17,6 +17,7 @@ from cyclemlp.inference.networks import Network
 from cyclemlp.inference.segmentation import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WINDOW
 from cyclemlp.inference.segmentation import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
 from cyclemlp.inference.segmentation import segment
+from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import ModelCard
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ Result = Any
 """SegmentationResult, ClassificationResult or DetectionResult, as
 the card's task says; all have `draw()` and `to_dict()`."""
 
-Decoder = Callable[[Network, ModelCard, npt.NDArray[np.uint8], bool], Result]
-"""From network, card, image (H, W, C) and whether to show progress to the result of a task."""
+Decoder = Callable[[Network, ModelCard, npt.NDArray[np.uint8], Views, bool], Result]
+"""From network, card, image (H, W, C), the views of it and whether to show progress to the result of a task."""
 
 DECODERS: Mapping[str, Decoder] = MappingProxyType(
     {
@@ -39,6 +40,9 @@ DECODERS: Mapping[str, Decoder] = MappingProxyType(
         "instance-segmentation": find_objects,
     }
 )
+
+IN_VIEWS = ("segmentation",)
+"""Tasks that average over several views of an image."""
 
 CPU_ONLY = (".onnx", ".xml")
 """Suffixes of exported files that run on the CPU, and without torch."""
@@ -55,9 +59,12 @@ class Predictor:
     Images may have any size. Results do not depend on which images are given together.
     """
 
-    def __init__(self, network: Network, card: ModelCard) -> None:
-        """Use `network`, which the card describes."""
+    def __init__(self, network: Network, card: ModelCard, views: Views = PLAIN) -> None:
+        """Use `network`, which the card describes, on these views of each image. Raises ConfigError."""
+        if not views.plain and card.task not in IN_VIEWS:
+            raise ConfigError(f"several scales or flips are not for {card.task} models: leave them out")
         self.card = card
+        self.views = views
         self._network = network
         self._decode = DECODERS[card.task]
 
@@ -79,7 +86,14 @@ class Predictor:
 
     def described_as(self, card: ModelCard) -> "Predictor":
         """The same network under another card: another crop or window, say."""
-        return Predictor(self._network, card)
+        return Predictor(self._network, card, self.views)
+
+    def with_views(self, scales: Sequence[float] = (1.0,), *, flip: bool = False) -> "Predictor":
+        """The same network, averaging over images at these factors of their usual size, and mirrored ones with `flip`.
+
+        Better and slower: a pass for every view. Raises ConfigError for wrong scales and for a task without views.
+        """
+        return Predictor(self._network, self.card, Views(tuple(scales), flip))
 
     def predict(self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False) -> Result:
         """The result for one image, or a list of results for several.
@@ -92,7 +106,7 @@ class Predictor:
         return [self._predict_one(image, progress) for image in images]
 
     def _predict_one(self, image: ImageInput, progress: bool) -> Result:
-        return self._decode(self._network, self.card, as_array(image, self.card.in_chans), progress)
+        return self._decode(self._network, self.card, as_array(image, self.card.in_chans), self.views, progress)
 
 
 def _load(path: Path, device: str) -> tuple[Network, ModelCard]:

@@ -1,13 +1,17 @@
 """From the raw output of a segmentation network to the class of every pixel."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.sizes import size_factor
+from cyclemlp.inference.averaging import mean_probabilities
 from cyclemlp.inference.networks import Network
 from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.inference.results import SegmentationResult
-from cyclemlp.inference.tiling import DenseNetwork, Tiling, predict_classes
+from cyclemlp.inference.tiling import DenseNetwork, Tiling, logit_strips, most_likely_classes, predict_classes
+from cyclemlp.inference.views import View, Views
 from cyclemlp.tasks.card import ModelCard
 
 # Larger images go through windows even where the card asks for whole ones: 8 million network pixels need
@@ -16,21 +20,48 @@ MAX_WHOLE_PIXELS = 2**23
 LARGE_IMAGE_WINDOW = 1024
 
 
-def segment(network: Network, card: ModelCard, pixels: npt.NDArray[np.uint8], progress: bool) -> SegmentationResult:
-    """The class of every pixel of an image (H, W, C)."""
+def segment(
+    network: Network, card: ModelCard, pixels: npt.NDArray[np.uint8], views: Views, progress: bool
+) -> SegmentationResult:
+    """The class of every pixel of an image (H, W, C); over several views by their mean probabilities."""
     images = np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
-    tiling = choose_tiling(card, *pixels.shape[:2])
-    classes = predict_classes(_on_pixel_values(network, card), images, tiling, progress=progress)
+    on_values = _on_pixel_values(network, card)
+    if views.plain:
+        classes = predict_classes(on_values, images, choose_tiling(card, *pixels.shape[:2]), progress=progress)
+    else:
+        smallest_first = sorted(views)  # whose strips are the highest, so that the others hold little back
+        strips = [
+            _view_strips(on_values, card, images, view, progress=progress and view is smallest_first[0])
+            for view in smallest_first
+        ]
+        classes = most_likely_classes(mean_probabilities(strips))
     return SegmentationResult(classes[0], card.classes, pixels)
 
 
-def choose_tiling(card: ModelCard, height: int, width: int) -> Tiling:
-    """How an image of this size is cut for the network of `card`."""
+def choose_tiling(card: ModelCard, height: int, width: int, scale: float = 1.0) -> Tiling:
+    """How an image of this size is cut for the network of `card`, where it is seen at `scale` times its usual size."""
     window = card.window
-    scale = card.input_scale * size_factor(height, width, card.short_side, card.long_side)
-    if window is None and height * width * scale**2 > MAX_WHOLE_PIXELS:
+    usual = card.input_scale * size_factor(height, width, card.short_side, card.long_side)
+    # Seen smaller, an image is whole only where it is usually, since the result has its own size.
+    if window is None and height * width * (usual * max(1.0, scale)) ** 2 > MAX_WHOLE_PIXELS:
         window = LARGE_IMAGE_WINDOW
-    return Tiling(window, input_scale=scale)
+    return Tiling(window, input_scale=usual * scale)
+
+
+def _view_strips(
+    network: DenseNetwork, card: ModelCard, images: npt.NDArray[np.uint8], view: View, *, progress: bool
+) -> Iterator[FloatArray]:
+    """The logits of one view of images (1, C, H, W), turned back to the way they are."""
+    height, width = images.shape[-2:]
+    tiling = choose_tiling(card, height, width, view.scale)
+    seen = images[..., ::-1] if view.flipped else images
+    strips = logit_strips(network, seen, tiling, progress=progress)
+    return map(_mirrored, strips) if view.flipped else strips
+
+
+def _mirrored(strip: FloatArray) -> FloatArray:
+    mirrored: FloatArray = strip[..., ::-1]
+    return mirrored
 
 
 def _on_pixel_values(network: Network, card: ModelCard) -> DenseNetwork:

@@ -9,7 +9,7 @@ same way as torch's networks, and without torch.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,11 @@ def predict_classes(
     time, so many classes on a large image fit in memory.
     """
     strips = logit_strips(network, images, tiling, progress=progress)
+    return most_likely_classes(strips)
+
+
+def most_likely_classes(strips: Iterable[FloatArray]) -> npt.NDArray[np.uint8]:
+    """The most likely class of every pixel, (N, H, W), from strips (N, K, rows, W) of logits or probabilities."""
     return np.concatenate(list(map(_most_likely, strips)), axis=1)  # map keeps no strip alive
 
 
@@ -131,10 +136,9 @@ def logit_strips(
             if unfinished is not None:
                 band[:, :, : unfinished.shape[2]] += unfinished
             finished = (after.start if after else row.stop) - row.start
-            strip, unfinished = band[:, :, :finished], band[:, :, finished:].copy()
+            strip, unfinished = [band[:, :, :finished]], band[:, :, finished:].copy()
             del band
-            yield strip
-            del strip  # so that the last band is gone before the next one is made
+            yield strip.pop()  # nothing here keeps a band, neither while waiting nor while the next one is made
 
 
 def _cuts(length: int, edge: int, overlap: int) -> list[_Cut]:
