@@ -7,7 +7,6 @@ image, fitted to the training split and scored on the validation split that the 
 """
 
 import argparse
-import csv
 import shlex
 import sys
 from pathlib import Path
@@ -16,22 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
+from compare_runs import describe
 from torch import Tensor, nn
 
 from cyclemlp.bench.machine import environment, usable_cores
 from cyclemlp.data.folders import FolderSplit, find_folder_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.files import write_json
-from cyclemlp.tasks.card import load_model
 from cyclemlp.tasks.classification import LabelCounts
-from cyclemlp.training.classification_config import ClassificationConfig
-from cyclemlp.training.config import flat
 
 BINS = 16
 PENALTY = 1e-3
-NOT_SHOWN = ("data", "model", "out", "resume", "image-size")
-"""Options left out of the command of a run: named otherwise, or chosen by the run itself."""
 
 
 def main() -> None:
@@ -88,35 +82,6 @@ def fit_linear(features: Tensor, labels: Tensor, num_classes: int) -> nn.Linear:
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     return linear
-
-
-def describe(run: Path) -> dict[str, Any]:
-    """Model, size, length, command and scores of a finished run."""
-    model, card = load_model(run)
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {
-        "model": card.model,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "budget": config["max-time"],
-        "steps": max(int(line["step"]) for line in lines),
-        "seconds": max(float(line["seconds"] or 0) for line in lines),
-        "command": _training_command(card.model, config),
-        "versions": card.versions,
-        "metrics": card.metrics,
-    }
-
-
-def _training_command(model: str, config: dict[str, Any]) -> str:
-    """The run's command, from the options that are not the defaults."""
-    usual = flat(ClassificationConfig(data=Path("DATA")))
-    words = ["cyclemlp", "train", "classification", "--data", "DATA", "--model", model]
-    for name, value in config.items():
-        if name in NOT_SHOWN or usual.get(name) == value:
-            continue
-        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -54,6 +54,36 @@ def classification(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{source(result)}"
 
 
+def runs(result: dict[str, Any]) -> str:
+    """Scores of runs of one length on one data set, the targets of the first one, and the commands."""
+    names = [*result["targets"], *(name for name in SHOWN[result["task"]] if name not in result["targets"])]
+    per_class = {"detection": "AP", "segmentation": "IoU"}.get(result["task"])
+    classes = list(result["runs"][0]["metrics"][per_class]) if per_class else []
+    rows = [
+        [run["model"], f"{run['parameters'] / 1e6:.1f} M", f"{run['seconds'] / 60:.0f} min", str(run["images_seen"]),
+         *(_score(run["metrics"][name]) for name in names),
+         *(_score(run["metrics"][per_class or ""][name]) for name in classes)]
+        for run in result["runs"]
+    ]  # fmt: skip
+    head = ["model", "parameters", "training", "images seen", *names, *(f"{per_class} {name}" for name in classes)]
+    met = ", ".join(f"{name} at least {value:g}" for name, value in result["targets"].items())
+    note = f"Target of the first line: {met}. {result['note']}".strip()
+    commands = "\n".join(f"    {run['command']}" for run in result["runs"])
+    return f"{_table(head, rows)}\n\n{note} {source(result)}\n\n{commands}"
+
+
+SHOWN: dict[str, tuple[str, ...]] = {
+    "detection": ("AP50", "mAP", "AP75"),
+    "instance-segmentation": ("mask_AP50", "mask_mAP", "mask_AP75", "box_AP50", "box_mAP"),
+    "segmentation": ("mIoU", "pixel_accuracy"),
+}
+"""Scores of a task beside the targets."""
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _accuracies(metrics: dict[str, Any], classes: list[str]) -> list[str]:
     return [f"{metrics['top1']:.3f}", *(f"{metrics['accuracy'][name]:.3f}" for name in classes)]
 
@@ -145,6 +175,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench-train": bench_train,
     "bench-scale": bench_scale,
     "bench-loader": bench_loader,
+    "detection-bccd": runs,
+    "instances-dsb2018": runs,
+    "segmentation-dsb2018": runs,
 }
 
 

@@ -1,0 +1,142 @@
+"""Finished runs of one task on one data set side by side, with their curves, as one result file.
+
+    python scripts/compare_runs.py RUN... --target NAME VALUE --out results/detection-bccd.json
+
+A target is a score that the first run was to reach, such as `--target AP50 0.78`.
+"""
+
+import argparse
+import csv
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cyclemlp.bench.machine import environment, usable_cores
+from cyclemlp.files import whole_file, write_json
+from cyclemlp.tasks.card import load_model
+from cyclemlp.tasks.scores import SCORES
+from cyclemlp.training.classification_config import ClassificationConfig
+from cyclemlp.training.config import RunConfig, SegmentationConfig, flat
+from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
+
+CONFIGS: dict[str, type[RunConfig]] = {
+    "classification": ClassificationConfig,
+    "segmentation": SegmentationConfig,
+    "detection": DetectionConfig,
+    "instance-segmentation": InstanceSegmentationConfig,
+}
+NOT_SHOWN = ("data", "model", "out", "resume", "image-size")
+"""Options left out of the command of a run: named otherwise, or chosen by the run itself."""
+CHOSEN = ("detections",)
+"""Options that a run fills in from the labels."""
+
+
+def main() -> None:
+    """Compare the runs named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders of `cyclemlp train`")
+    parser.add_argument("--target", nargs=2, action="append", default=[], metavar=("SCORE", "VALUE"))
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of each training")
+    parser.add_argument("--note", default="", help="what a reader must know about the runs")
+    parser.add_argument("--plot", type=Path, help="draw the course of the target scores, as .svg or .png")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
+    options = parser.parse_args()
+    runs = [describe(run) for run in options.runs]
+    tasks = {run["task"] for run in runs}
+    if len(tasks) > 1:
+        parser.error(f"the runs have different tasks: {', '.join(sorted(tasks))}; give runs of one")
+    command = shlex.join(["python", "scripts/compare_runs.py", *(run.name for run in options.runs)])
+    record = {
+        "task": tasks.pop(),
+        "data": load_model(options.runs[0])[1].source.rpartition(" ")[2],
+        "targets": {name: float(value) for name, value in options.target},
+        "note": options.note,
+        "runs": runs,
+        "environment": environment(command, options.threads, []),
+    }
+    write_json(options.out, record)
+    if options.plot is not None:
+        draw(record, list(record["targets"]) or [SCORES[record["task"]].main], options.plot)
+    sys.stdout.write(f"{options.out}\n")
+
+
+def describe(run: Path) -> dict[str, Any]:
+    """Model, size, length, command, scores and curve of a finished run."""
+    model, card = load_model(run)
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    return {
+        "task": card.task,
+        "model": card.model,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "budget": config["max-time"],
+        "steps": max(int(line["step"]) for line in lines),
+        "images_seen": max(int(line["step"]) for line in lines) * config["batch-size"],
+        "seconds": max(float(line["seconds"] or 0) for line in lines),
+        "command": training_command(card.task, card.model, config),
+        "versions": card.versions,
+        "metrics": card.metrics,
+        "curve": _curve(lines, SCORES[card.task].main, SCORES[card.task].further),
+    }
+
+
+def training_command(task: str, model: str, config: dict[str, Any]) -> str:
+    """The run's command, from the options that are not the defaults."""
+    usual = flat(CONFIGS[task](data=Path("DATA")))
+    words = ["cyclemlp", "train", task, "--data", "DATA", "--model", model]
+    for name, value in config.items():
+        if name in (*NOT_SHOWN, *CHOSEN) or usual.get(name) == value:
+            continue
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def _curve(lines: Sequence[dict[str, str]], main: str, further: Sequence[str]) -> dict[str, list[Any]]:
+    """Loss and scores by step: a column each, None where a step has no such value; lines of scores have no time."""
+    columns = ["step", "seconds", "loss", *(name for name in (main, *further) if name in lines[0])]
+    return {name: [_number(line[name]) for line in lines] for name in columns}
+
+
+def draw(record: dict[str, Any], scores: Sequence[str], path: Path) -> None:
+    """The course of some scores over the minutes of training, a line for each run and score."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for number, run in enumerate(record["runs"]):
+        for style, score in zip(("-", "--", ":"), scores, strict=False):
+            points = _course(run["curve"], score)
+            axes.plot(
+                *zip(*points, strict=True), style, marker="o", color=f"C{number}", label=f"{run['model']}, {score}"
+            )
+    for name, value in record["targets"].items():
+        if name in scores:
+            axes.axhline(value, color="grey", linewidth=0.8)
+    axes.set(xlabel="minutes of training", ylabel="on the validation images", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    with whole_file(path) as part:
+        figure.savefig(part, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _course(curve: dict[str, list[Any]], score: str) -> list[tuple[float, float]]:
+    """(minutes, score) of each evaluation; its time is that of the step before it."""
+    points, seconds = [], 0.0
+    for now, value in zip(curve["seconds"], curve[score], strict=True):
+        seconds = now or seconds
+        if value is not None:
+            points.append((seconds / 60, value))
+    return points
+
+
+def _number(text: str) -> float | None:
+    return float(f"{float(text):.5g}") if text else None
+
+
+if __name__ == "__main__":
+    main()
