@@ -148,6 +148,9 @@ def test_boxes_are_the_checkpoints(tmp_path: Path) -> None:
         assert len(ours) == len(theirs) > 0
         np.testing.assert_allclose(np.sort(ours.scores), np.sort(theirs.scores), atol=1e-5)
         np.testing.assert_allclose(ours.boxes.mean(0), theirs.boxes.mean(0), rtol=1e-2)
+    several = [each.with_views((0.75, 1.0), flip=True).with_windows(64, 16) for each in (wanted, found)]
+    ours, theirs = (each.predict(picture) for each in several)
+    np.testing.assert_allclose(ours.scores[:50], theirs.scores[:50], atol=1e-5)
 
 
 def test_a_classifier_of_one_size_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

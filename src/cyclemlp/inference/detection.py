@@ -10,12 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.coco import Record, masks_of
 from cyclemlp.data.instance_masks import Patch
+from cyclemlp.inference.detection_views import detect_in_views
 from cyclemlp.inference.networks import Network
 from cyclemlp.inference.results import as_rgb, palette
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection import coco_results
-from cyclemlp.tasks.detection_decoding import Detections, detect, paste_patch
+from cyclemlp.tasks.detection_decoding import Detections, paste_patch
 
 _MOST_NAMED = 60
 """With more objects in a picture names would cover it."""
@@ -133,11 +134,11 @@ def find_objects(
     network: Network,
     card: ModelCard,
     pixels: npt.NDArray[np.uint8],
-    views: Views,  # noqa: ARG001  of one
-    progress: bool,  # noqa: ARG001  one pass
+    views: Views,
+    progress: bool,
 ) -> DetectionResult:
-    """The objects in an image (H, W, C)."""
-    return DetectionResult(detect(network, card, pixels), card.classes, pixels)
+    """The objects in an image (H, W, C) of any size, by one or more views of it."""
+    return DetectionResult(detect_in_views(network, card, pixels, views, progress=progress), card.classes, pixels)
 
 
 def labelled(record: Record, classes: tuple[str, ...], image: npt.NDArray[np.uint8]) -> DetectionResult:

@@ -1,6 +1,7 @@
 """From images to results: one object that knows its network, its preprocessing and what the outputs mean."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from cyclemlp.inference.segmentation import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WI
 from cyclemlp.inference.segmentation import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
 from cyclemlp.inference.segmentation import segment
 from cyclemlp.inference.views import PLAIN, Views
-from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,8 +42,8 @@ DECODERS: Mapping[str, Decoder] = MappingProxyType(
     }
 )
 
-IN_VIEWS = ("segmentation",)
-"""Tasks that average over several views of an image."""
+IN_VIEWS = ("segmentation", "detection", "instance-segmentation")
+"""Tasks that take several views of an image, and windows: all whose results are about places in it."""
 
 CPU_ONLY = (".onnx", ".xml")
 """Suffixes of exported files that run on the CPU, and without torch."""
@@ -89,11 +90,31 @@ class Predictor:
         return Predictor(self._network, card, self.views)
 
     def with_views(self, scales: Sequence[float] = (1.0,), *, flip: bool = False) -> "Predictor":
-        """The same network, averaging over images at these factors of their usual size, and mirrored ones with `flip`.
+        """The same network, which sees images at these factors of their usual size, and mirrored as well with `flip`.
 
-        Better and slower: a pass for every view. Raises ConfigError for wrong scales and for a task without views.
+        Segmentation averages over the views, detectors keep the likeliest box of each object. Better and slower: a pass
+        for every view. Raises ConfigError for wrong scales and for a task without views.
         """
         return Predictor(self._network, self.card, Views(tuple(scales), flip))
+
+    def with_windows(self, window: int | None, overlap: int | None = None) -> "Predictor":
+        """The same network, which sees images in windows of this edge that share `overlap`, in network pixels.
+
+        None leaves it as the card has it. Objects that are larger than the overlap may be found in pieces. Raises
+        ConfigError for sizes that make no sense and for a task without windows.
+        """
+        if window is None and overlap is None:
+            return self
+        if self.card.task not in IN_VIEWS:
+            raise ConfigError(f"windows are not for {self.card.task} models: leave them out")
+        if window is not None and window < MIN_WINDOW:
+            raise ConfigError(f"--window {window} is not allowed: {MIN_WINDOW} or more")
+        edge = window or self.card.window
+        if edge is None:
+            raise ConfigError(f"--overlap {overlap} needs the size of the windows: give --window, too")
+        if overlap is not None and not 0 <= overlap <= edge // 2:
+            raise ConfigError(f"--overlap {overlap} is not allowed: from 0 to {edge // 2}, half the window")
+        return self.described_as(replace(self.card, window=edge, overlap=overlap))
 
     def predict(self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False) -> Result:
         """The result for one image, or a list of results for several.

@@ -106,7 +106,8 @@ def _with_legend(picture: Image.Image, shares: dict[str, float]) -> Image.Image:
     size = min(64, max(12, min(picture.size) // 36))
     font = ImageFont.load_default(size)
     entries = _entries(shares)
-    widths = [round(font.getlength(text)) + 3 * size for _, text in entries]
+    # Room for any share, so that the frames of a video have pictures of one size.
+    widths = [round(font.getlength(text.rpartition("  ")[0] + "  100.0 %")) + 3 * size for _, text in entries]
     width = max(picture.width, max(widths) + size)
     places, rows = _flow(widths, width - size)
     canvas = Image.new("RGB", (width, picture.height + (2 * rows + 1) * size), "white")

@@ -10,7 +10,7 @@ from cyclemlp.inference.averaging import mean_probabilities
 from cyclemlp.inference.networks import Network
 from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.inference.results import SegmentationResult
-from cyclemlp.inference.tiling import DenseNetwork, Tiling, logit_strips, most_likely_classes, predict_classes
+from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, logit_strips, most_likely_classes, predict_classes
 from cyclemlp.inference.views import View, Views
 from cyclemlp.tasks.card import ModelCard
 
@@ -45,7 +45,7 @@ def choose_tiling(card: ModelCard, height: int, width: int, scale: float = 1.0) 
     # Seen smaller, an image is whole only where it is usually, since the result has its own size.
     if window is None and height * width * (usual * max(1.0, scale)) ** 2 > MAX_WHOLE_PIXELS:
         window = LARGE_IMAGE_WINDOW
-    return Tiling(window, input_scale=usual * scale)
+    return Tiling(window, OVERLAP if card.overlap is None else card.overlap, usual * scale)
 
 
 def _view_strips(

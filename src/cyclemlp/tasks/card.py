@@ -58,6 +58,8 @@ class ModelCard:
     """Factor by which an image is enlarged before the network; its outputs are resized back."""
     window: int | None = None
     """Edge of the sliding window in pixels of the enlarged image; None gives images whole."""
+    overlap: int | None = None
+    """Pixels of the enlarged image that windows share; None for what is usual for the task."""
     short_side: int | None = None
     """Pixels that an image's shorter edge is brought to before the network, and before `input_scale`; None keeps it."""
     long_side: int | None = None
@@ -102,6 +104,8 @@ class ModelCard:
             _require(sized, f"image_size {self.image_size}, crop_pct {self.crop_pct}: a size, and a share above 0 to 1")
         fits = self.window is None or self.window >= MIN_WINDOW
         _require(fits, f"window {self.window}: allowed are {MIN_WINDOW} and more, or none for whole images")
+        shared = self.overlap is None or self.overlap >= 0
+        _require(shared, f"overlap {self.overlap}: allowed are 0 and more, or none for the usual")
 
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON values, with the version of the format."""
@@ -153,7 +157,7 @@ def _is_kind(key: str, value: object) -> bool:
         return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
     if key == "detection":
         return value is None or isinstance(value, dict)
-    if key in ("in_chans", "window", "head_width", "image_size", "short_side", "long_side"):
+    if key in ("in_chans", "window", "overlap", "head_width", "image_size", "short_side", "long_side"):
         return (isinstance(value, int) and not isinstance(value, bool)) or (key != "in_chans" and value is None)
     if key in ("input_scale", "crop_pct"):
         return isinstance(value, int | float) or (key == "crop_pct" and value is None)

@@ -100,10 +100,14 @@ def resize_rule(card: ModelCard) -> ResizeRule:
 
 
 def _network_input(pixels: npt.NDArray[np.uint8], card: ModelCard) -> FloatArray:
-    """Normalised (1, C, H, W), filled up with the mean colour to edges a detector takes."""
+    """Normalised (1, C, H, W), for RetinaNet filled up with the mean colour to edges it takes.
+
+    Mask R-CNN fills up by itself: it has to know where the image ends, since boxes and masks are cut there.
+    """
     mean, std = (np.array(values, dtype=np.float32) * 255 for values in (card.mean, card.std))
     height, width = pixels.shape[:2]
-    image = np.zeros((1, pixels.shape[2], padded(height), padded(width)), dtype=np.float32)
+    edges = (padded(height), padded(width)) if card.head == RETINANET else (height, width)
+    image = np.zeros((1, pixels.shape[2], *edges), dtype=np.float32)
     image[0, :, :height, :width] = ((pixels - mean) / std).transpose(2, 0, 1)
     return image
 
