@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli import main
-from cyclemlp.cli.predict import find_images, plan
+from cyclemlp.cli.jobs import find_inputs, plan
 from cyclemlp.data.images import image_size, read_image, read_mask
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.predictor import Predictor
@@ -127,12 +127,12 @@ def test_single_damaged_image_is_the_whole_message(
 def test_folder_without_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").touch()
     message = refused(capsys, run, tmp_path, "--out", tmp_path / "out")
-    assert "has no images directly in it: looked for .bmp, " in message
+    assert "has no images or videos directly in it: looked for .avi, .bmp, " in message
 
 
 def test_missing_image(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, run, photos / "a.png", photos / "z.png", "--out", tmp_path / "out")
-    assert "z.png does not exist: give an image, a folder of images, or a pattern" in message
+    assert "z.png does not exist: give an image, a video, a folder of them, or a pattern" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -156,27 +156,27 @@ def test_no_images_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_pattern_that_the_shell_left_alone(photos: Path) -> None:
-    assert [path.name for path in find_images([photos / "*.png"])] == ["a.png", "b.png"]
+    assert [path.name for path in find_inputs([photos / "*.png"])] == ["a.png", "b.png"]
 
 
 def test_pattern_that_fits_nothing(photos: Path) -> None:
-    with pytest.raises(DataError, match=r"\*.webp fits no image: correct the pattern"):
-        find_images([photos / "*.webp"])
+    with pytest.raises(DataError, match=r"\*.webp fits no image or video: correct the pattern"):
+        find_inputs([photos / "*.webp"])
 
 
 def test_file_whose_name_looks_like_a_pattern(photos: Path) -> None:
     (photos / "a.png").rename(photos / "a[1].png")
-    assert find_images([photos / "a[1].png"]) == [photos / "a[1].png"]
+    assert find_inputs([photos / "a[1].png"]) == [photos / "a[1].png"]
 
 
 def test_image_given_twice_is_taken_once(photos: Path) -> None:
     again = photos / ".." / photos.name / "a.png"
-    assert find_images([photos / "a.png", photos, again]) == [photos / n for n in ("a.png", "b.png", "c.jpg")]
+    assert find_inputs([photos / "a.png", photos, again]) == [photos / n for n in ("a.png", "b.png", "c.jpg")]
 
 
 def test_images_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
     images = [tmp_path / name for name in ("x/a.png", "y/a.png", "y/A.jpg", "z/a-2.png")]
-    jobs = plan(images, tmp_path / "out", {"mask": "_mask.png"})
+    jobs = plan(images, tmp_path / "out", {"mask": "_mask.png"}, {})
     stems = [job.files["mask"].name.removesuffix("_mask.png") for job in jobs]
     assert stems == ["a", "a-3", "A-4", "a-2"]
 
@@ -184,7 +184,7 @@ def test_images_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
 def test_input_is_never_replaced(tmp_path: Path) -> None:
     images = [tmp_path / "a.png", tmp_path / "a_mask.png"]
     with pytest.raises(ConfigError, match=r"a_mask.png would replace an input; choose another folder"):
-        plan(images, tmp_path, {"mask": "_mask.png"})
+        plan(images, tmp_path, {"mask": "_mask.png"}, {})
 
 
 def test_out_that_is_a_file(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,9 +28,13 @@ class TaskOptions:
     image_size: int | None = None
     """Classification: edge of the images in pixels, in place of the run's."""
     scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None
-    """Segmentation: look at each image at several factors of its usual size and average; the benchmarks' "multi-scale" is 0.5 0.75 1 1.25 1.5 1.75 with --flip."""  # noqa: E501
+    """Segmentation, detection: look at each image at several factors of its usual size, such as 0.75 1 1.5; masks are averaged, of boxes the likeliest stays; the benchmarks' "multi-scale" of segmentation is 0.5 0.75 1 1.25 1.5 1.75 with --flip."""  # noqa: E501
     flip: bool = False
-    """Segmentation: look at each image mirrored left to right as well, and average."""
+    """Segmentation, detection: look at each image mirrored left to right as well."""
+    window: int | None = None
+    """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only at large images."""  # noqa: E501
+    overlap: int | None = None
+    """Network pixels that windows share; objects that are larger may be found in pieces."""
 
 
 _NO_OPTIONS = TaskOptions()
@@ -165,9 +169,9 @@ def listed(classes: Collection[str], shown: int = 6) -> str:
     return f"{len(classes)} classes ({', '.join(list(classes)[:shown])}{more})"
 
 
-def seen_as(report: Mapping[str, Any]) -> list[str]:
-    """A line on the views that predictions were averaged over, where there were several."""
+def seen_as(report: Mapping[str, Any], how: str = "averaged over") -> list[str]:
+    """A line on the views that predictions come from, where there were several, and `how`."""
     if "scales" not in report:
         return []
     scales = " ".join(f"{scale:g}" for scale in report["scales"])
-    return [f"averaged over scales {scales}" + (", each mirrored as well" if report["flip"] else "")]
+    return [f"{how} scales {scales}" + (", each mirrored as well" if report["flip"] else "")]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.cli.eval import EvaluationOptions, listed, score_lines
+from cyclemlp.cli.eval import EvaluationOptions, listed, score_lines, seen_as
 from cyclemlp.errors import DataError, did_you_mean
 from cyclemlp.files import write_text
 from cyclemlp.tasks.scores import SCORES
@@ -12,7 +12,7 @@ from cyclemlp.tasks.scores import SCORES
 if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
 
-OPTIONS = ()
+OPTIONS = ("scales", "flip", "window", "overlap")
 RESULTS_NAME = "coco_results.json"
 
 
@@ -29,9 +29,13 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
         theirs, ours = listed(dataset.classes), listed(classes)
         raise DataError(f"{options.data} has {theirs}, but the model was trained on {ours}: choose other --data")
     split = dataset.splits[options.split]
+    predictor = predictor.with_views(options.scales or (1.0,), flip=options.flip)
+    predictor = predictor.with_windows(options.window, options.overlap)
+    seen = {} if predictor.views.plain else predictor.views.to_dict()
     counts = evaluate_detection(predictor, split, dataset.category_ids)
     report = {
         "images": len(split.images),
+        **seen,
         "most_detections": counts.most,
         "metrics": counts.metrics(classes, dataset.category_ids),
     }
@@ -42,7 +46,8 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
 
 
 def table(report: Mapping[str, Any]) -> list[str]:
-    """Average precision of each class, over all, at single overlaps, and by size."""
+    """Average precision of each class, over all, at single overlaps, and by size; first how images were seen."""
     names, metrics = SCORES[report["task"]], report["metrics"]
     rows = [*metrics[names.per_class].items(), *((name, metrics[name]) for name in (names.main, *names.further))]
-    return [f"at most {report['most_detections']} objects an image count", *score_lines(rows, names.per_class)]
+    counted = f"at most {report['most_detections']} objects an image count"
+    return [*seen_as(report, "likeliest boxes of"), counted, *score_lines(rows, names.per_class)]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cyclemlp.data.masks import MaskDataset
     from cyclemlp.inference.predictor import Predictor
 
-OPTIONS = ("scales", "flip")
+OPTIONS = ("scales", "flip", "window", "overlap")
 CLASSES_NAME = "classes.txt"
 
 
@@ -28,6 +28,7 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
     _check_classes(dataset, predictor.card.classes)
     pairs = dataset.splits[split]
     predictor = predictor.with_views(options.scales or (1.0,), flip=options.flip)
+    predictor = predictor.with_windows(options.window, options.overlap)
     seen = {} if predictor.views.plain else predictor.views.to_dict()
     return {"images": len(pairs.images), **seen, "metrics": evaluate_segmentation(predictor, pairs)}
 

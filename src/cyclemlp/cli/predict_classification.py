@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.cli.predict import Job, PredictionOptions, write_png
+from cyclemlp.cli.jobs import Job
+from cyclemlp.cli.predict import PredictionOptions, write_png
 from cyclemlp.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
 
 OPTIONS = ("no_pictures",)
+COCO = False
 TABLE_NAME, JSON_NAME = "predictions.csv", "predictions.json"
 PICTURE = "picture"
 
@@ -28,12 +30,27 @@ def endings(options: PredictionOptions) -> Mapping[str, str]:
     return {} if options.no_pictures else {PICTURE: "_label.png"}
 
 
-def write(result: "ClassificationResult", job: Job) -> dict[str, Any]:
-    """Write the picture; returns size, label and the likeliest classes."""
-    if PICTURE in job.files:
-        write_png(job.files[PICTURE], result.draw())
+def told(result: "ClassificationResult") -> dict[str, Any]:
+    """Size, label and the likeliest classes."""
     summary = result.to_dict()
     return {"size": summary["size"], "label": summary["label"], "top5": summary["top5"]}
+
+
+def write(result: "ClassificationResult", job: Job) -> dict[str, Any]:
+    """Write the picture."""
+    if PICTURE in job.files:
+        write_png(job.files[PICTURE], result.draw())
+    return told(result)
+
+
+def columns(_classes: Sequence[str]) -> Sequence[str]:
+    """The likeliest class."""
+    return ("label", "probability")
+
+
+def rows(entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    """One row."""
+    return [[entry["label"], f"{entry['top5'][entry['label']]:.6f}"]]
 
 
 def line(entry: Mapping[str, Any]) -> str:

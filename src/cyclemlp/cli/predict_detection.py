@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.cli.predict import Job, PredictionOptions, write_png
+from cyclemlp.cli.jobs import Job
+from cyclemlp.cli.predict import PredictionOptions, write_png
 from cyclemlp.files import write_text
 from cyclemlp.heads.detection_options import DetectionHead
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from cyclemlp.inference.detection import DetectionResult
     from cyclemlp.inference.predictor import Predictor
 
-OPTIONS = ("no_pictures", "score_threshold", "nms")
+OPTIONS = ("no_pictures", "score_threshold", "nms", "scales", "flip", "window", "overlap")
+COCO = True
+COLUMNS = ("class", "score", "left", "top", "right", "bottom")
 OBJECTS_NAME, RESULTS_NAME, TABLE_NAME = "objects.json", "coco_results.json", "objects.csv"
 SHOWN_SCORE = 0.3
 """Objects of lower scores are left out unless --score-threshold says otherwise."""
@@ -24,11 +27,13 @@ PICTURE = "overlay"
 
 
 def prepare(predictor: "Predictor", options: PredictionOptions) -> "Predictor":
-    """The predictor with the thresholds asked for."""
+    """The predictor with the thresholds, views and windows asked for."""
     head = predictor.card.detection or DetectionHead()
     least = SHOWN_SCORE if options.score_threshold is None else options.score_threshold
     head = replace(head, score_threshold=least, nms=head.nms if options.nms is None else options.nms)
-    return predictor.described_as(replace(predictor.card, detection=head))
+    predictor = predictor.described_as(replace(predictor.card, detection=head))
+    predictor = predictor.with_views(options.scales or (1.0,), flip=options.flip)
+    return predictor.with_windows(options.window, options.overlap)
 
 
 def endings(options: PredictionOptions) -> Mapping[str, str]:
@@ -36,13 +41,28 @@ def endings(options: PredictionOptions) -> Mapping[str, str]:
     return {} if options.no_pictures else {PICTURE: "_overlay.png"}
 
 
-def write(result: "DetectionResult", job: Job) -> dict[str, Any]:
-    """Write the picture; returns size and objects."""
-    if PICTURE in job.files:
-        write_png(job.files[PICTURE], result.draw())
+def told(result: "DetectionResult") -> dict[str, Any]:
+    """Size, objects, and the same as COCO has them."""
     summary = result.to_dict()
     coco = [{key: entry[key] for key in entry if key != "image_id"} for entry in result.to_coco(0)]
     return {"size": summary["size"], "objects": summary["objects"], "coco": coco}
+
+
+def write(result: "DetectionResult", job: Job) -> dict[str, Any]:
+    """Write the picture."""
+    if PICTURE in job.files:
+        write_png(job.files[PICTURE], result.draw())
+    return told(result)
+
+
+def columns(_classes: Sequence[str]) -> Sequence[str]:
+    """Those of the table of images, too, behind the image's name."""
+    return COLUMNS
+
+
+def rows(entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    """A row for each object."""
+    return [[found["class"], f"{found['score']:.4f}", *found["box"]] for found in entry["objects"]]
 
 
 def line(entry: Mapping[str, Any]) -> str:
@@ -68,7 +88,7 @@ def finish(out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _csv(entries: Sequence[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["image", "class", "score", "left", "top", "right", "bottom"])
+    writer.writerow(["image", *COLUMNS])
     for entry in entries:
-        writer.writerows([entry["image"], o["class"], f"{o['score']:.4f}", *o["box"]] for o in entry["objects"])
+        writer.writerows([entry["image"], *row] for row in rows(entry))
     return buffer.getvalue()

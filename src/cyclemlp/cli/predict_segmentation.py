@@ -5,19 +5,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.cli.predict import Job, PredictionOptions, write_png
+from cyclemlp.cli.jobs import Job
+from cyclemlp.cli.predict import PredictionOptions, write_png
 
 if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.inference.results import SegmentationResult
 
-OPTIONS = ("scales", "flip")
+OPTIONS = ("scales", "flip", "window", "overlap")
+COCO = False
 _ENDINGS = MappingProxyType({"mask": "_mask.png", "overlay": "_overlay.png"})
 
 
 def prepare(predictor: "Predictor", options: PredictionOptions) -> "Predictor":
-    """The predictor with the views asked for."""
-    return predictor.with_views(options.scales or (1.0,), flip=options.flip)
+    """The predictor with the views and windows asked for."""
+    predictor = predictor.with_views(options.scales or (1.0,), flip=options.flip)
+    return predictor.with_windows(options.window, options.overlap)
 
 
 def endings(_options: PredictionOptions) -> Mapping[str, str]:
@@ -25,12 +28,27 @@ def endings(_options: PredictionOptions) -> Mapping[str, str]:
     return _ENDINGS
 
 
-def write(result: "SegmentationResult", job: Job) -> dict[str, Any]:
-    """Write mask and overlay; returns size and the share of each class."""
-    write_png(job.files["mask"], result.class_image())
-    write_png(job.files["overlay"], result.draw())
+def told(result: "SegmentationResult") -> dict[str, Any]:
+    """Size and the share of each class."""
     summary = result.to_dict()
     return {"size": summary["size"], "shares": summary["shares"]}
+
+
+def write(result: "SegmentationResult", job: Job) -> dict[str, Any]:
+    """Write mask and overlay."""
+    write_png(job.files["mask"], result.class_image())
+    write_png(job.files["overlay"], result.draw())
+    return told(result)
+
+
+def columns(classes: Sequence[str]) -> Sequence[str]:
+    """A column for the share of each class."""
+    return classes
+
+
+def rows(entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    """One row."""
+    return [[f"{share:.6f}" for share in entry["shares"].values()]]
 
 
 def line(entry: Mapping[str, Any]) -> str:
