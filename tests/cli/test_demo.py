@@ -12,8 +12,8 @@ from PIL import Image
 from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
 from cyclemlp.data import blue_marble_instances
 from cyclemlp.data.blue_marble_instances import EDGE, prepare_blue_marble_instances
-from cyclemlp.data.coco import find_coco_dataset
-from cyclemlp.data.detection import CocoDataset
+from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.detection import DetectionResult
@@ -116,7 +116,7 @@ def test_masks_are_painted_where_they_are_known() -> None:
 
 
 @pytest.fixture(scope="module")
-def small_sample(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+def small_sample(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
     """Two rows of four tiles, an island with a lake in the lower ones; the first two columns are held out."""
     mask = np.zeros((2 * EDGE, 4 * EDGE), np.uint8)
     for left in range(0, 4 * EDGE, EDGE):
@@ -126,13 +126,13 @@ def small_sample(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blue_marble_instances, "read_earth", lambda: picture)
         patch.setattr(blue_marble_instances, "read_earth_mask", lambda: mask)
-        return find_coco_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")))
+        return find_detection_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")))
 
 
 class Exact:
     """Finds what is labelled, and an unlikely island in every picture."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: DetectionDataset) -> None:
         self.card = dataset
         self._split = dataset.splits["val"]
 
@@ -144,7 +144,7 @@ class Exact:
         return DetectionResult(found, self.card.classes, read_image(path))
 
 
-def test_the_picture_has_what_was_found_beside_the_labels(small_sample: CocoDataset) -> None:
+def test_the_picture_has_what_was_found_beside_the_labels(small_sample: DetectionDataset) -> None:
     picture = np.asarray(demo_objects.draw_held_out(Exact(small_sample), small_sample.splits["val"]))  # type: ignore[arg-type]
     strip = 540 * demo_objects.ZOOM
     found, labels = (
@@ -157,7 +157,7 @@ def test_the_picture_has_what_was_found_beside_the_labels(small_sample: CocoData
 
 
 def test_from_start_to_picture(
-    small_sample: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_sample: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A step of training, and again without any: the finished run is scored and drawn anew."""
     torch.set_num_threads(1)

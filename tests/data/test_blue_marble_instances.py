@@ -16,8 +16,8 @@ from cyclemlp.data.blue_marble_instances import (
     objects_in,
     prepare_blue_marble_instances,
 )
-from cyclemlp.data.coco import find_coco_dataset
-from cyclemlp.data.detection import CocoDataset, masks_of
+from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.data.detection import DetectionDataset, masks_of
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.training.detection_config import DetectionConfig
@@ -106,11 +106,11 @@ def small_earth(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 @pytest.fixture
-def sample(small_earth: np.ndarray, tmp_path: Path) -> CocoDataset:
-    return find_coco_dataset(prepare_blue_marble_instances(tmp_path))
+def sample(small_earth: np.ndarray, tmp_path: Path) -> DetectionDataset:
+    return find_detection_dataset(prepare_blue_marble_instances(tmp_path))
 
 
-def test_an_ordinary_data_set_in_cocos_form(sample: CocoDataset) -> None:
+def test_an_ordinary_data_set_in_cocos_form(sample: DetectionDataset) -> None:
     assert sample.classes == ("island", "lake")
     assert sample.has_masks
     assert {name: len(split.images) for name, split in sample.splits.items()} == {"train": 2, "val": 4}
@@ -121,7 +121,7 @@ def test_an_ordinary_data_set_in_cocos_form(sample: CocoDataset) -> None:
     assert [path.name for path in sample.root.parent.iterdir()] == [sample.root.name]  # nothing temporary is left
 
 
-def test_held_out_columns_are_never_trained_on(sample: CocoDataset, small_earth: np.ndarray) -> None:
+def test_held_out_columns_are_never_trained_on(sample: DetectionDataset, small_earth: np.ndarray) -> None:
     for name, split in sample.splits.items():
         for path in split.images:
             left, top = corner_of(path)
@@ -129,7 +129,7 @@ def test_held_out_columns_are_never_trained_on(sample: CocoDataset, small_earth:
             np.testing.assert_array_equal(read_image(path), small_earth[top : top + EDGE, left : left + EDGE])
 
 
-def test_a_second_call_reads_nothing(sample: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_reads_nothing(sample: DetectionDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blue_marble_instances, "read_earth", pytest.fail)
     assert prepare_blue_marble_instances(sample.root.parent) == sample.root
 
@@ -153,7 +153,7 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         find_components(tiny_map())
 
 
-def test_image_size_and_anchors_do_not_follow_ignored_objects(sample: CocoDataset) -> None:
+def test_image_size_and_anchors_do_not_follow_ignored_objects(sample: DetectionDataset) -> None:
     config = with_defaults(DetectionConfig(data=sample.root), sample.splits["val"])
     assert (config.input_scale, config.detector.anchor_size) == (2.0, 3.0)  # lakes of 10 pixels, not islets of 1
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference_api
 
-from cyclemlp.data.coco import find_coco_dataset, is_coco_dataset, masks_of, survey_coco
-from cyclemlp.data.detection import CocoDataset, as_coco, remap_classes
+from cyclemlp.data.coco import is_coco_dataset, survey_coco
+from cyclemlp.data.detection import DetectionDataset, as_coco, masks_of, remap_classes
+from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.instance_masks import box_of, draw_patch, parse_outline, whole_mask
 from cyclemlp.errors import DataError
 
@@ -32,7 +33,7 @@ def change(root: Path, split: str, **parts: Any) -> None:
 
 def test_boxes_labels_and_ids(tmp_path: Path, write_coco: WriteCoco) -> None:
     objects = [annotation(1, [2, 3, 10, 5]), annotation(2, [0, 0, 4, 4], category_id=3, iscrowd=1, area=9.5)]
-    dataset = find_coco_dataset(write_coco(objects))
+    dataset = find_detection_dataset(write_coco(objects))
     assert dataset.classes == ("buoy", "boat")
     assert dataset.category_ids == (3, 7)
     split = dataset.splits["train"]
@@ -54,7 +55,7 @@ def test_the_layout_of_the_archives(write_coco: WriteCoco) -> None:
     for split in ("train", "val"):
         (root / split).rename(root / f"{split}2017")
         (root / f"{split}.json").rename(root / f"annotations/instances_{split}2017.json")
-    dataset = find_coco_dataset(root)
+    dataset = find_detection_dataset(root)
     assert list(dataset.splits) == ["train", "val"]
     assert dataset.splits["val"].images == (root / "val2017/a.png",)
 
@@ -70,7 +71,7 @@ def test_boxes_are_cut_to_the_image_and_flat_ones_left_out(
     ]
     root = write_coco(objects)
     with caplog.at_level(logging.WARNING):
-        record = find_coco_dataset(root).splits["train"].records[0]
+        record = find_detection_dataset(root).splits["train"].records[0]
     assert record.boxes_xyxy.tolist() == [[0, 3, 5, 20], [0, 0, 30, 20]]
     assert f"6 boxes are cut to the image or left out (cyclemlp data {root} lists them)" in caplog.text
     flaws = [str(flaw) for flaw in survey_coco(root).flaws if flaw.split == "train"]
@@ -112,7 +113,7 @@ def test_run_lengths_are_decoded_as_pycocotools_does(fill: str) -> None:
 def test_uncompressed_run_lengths(write_coco: WriteCoco) -> None:
     runs = {"size": [20, 30], "counts": [20, 3, 577]}
     root = write_coco([annotation(1, [1, 0, 1, 3], segmentation=runs), annotation(2, [0, 0, 5, 5])])
-    masks = masks_of(find_coco_dataset(root).splits["val"].records[0])
+    masks = masks_of(find_detection_dataset(root).splits["val"].records[0])
     assert masks.shape == (2, 20, 30)
     assert masks[0, :3, 1].tolist() == [1, 1, 1]
     assert masks.sum() == 3
@@ -126,26 +127,26 @@ def test_a_small_object_is_drawn_in_a_small_frame() -> None:
 
 def test_masks_need_an_outline_for_every_object(write_coco: WriteCoco) -> None:
     root = write_coco([annotation(1, [1, 0, 5, 3], segmentation=[TRIANGLE])])
-    assert find_coco_dataset(root).has_masks
-    assert masks_of(find_coco_dataset(write_coco([])).splits["val"].records[0]).shape == (0, 20, 30)
+    assert find_detection_dataset(root).has_masks
+    assert masks_of(find_detection_dataset(write_coco([])).splits["val"].records[0]).shape == (0, 20, 30)
 
 
 def test_the_evaluator_gets_what_was_read(tmp_path: Path, write_coco: WriteCoco) -> None:
     root = write_coco([annotation(0, [2, 3, 10, 5], segmentation=[TRIANGLE], iscrowd=1)])
-    given = as_coco(find_coco_dataset(root), "val")
+    given = as_coco(find_detection_dataset(root), "val")
     expected = annotation(1, [2, 3, 10, 5], segmentation=[TRIANGLE], iscrowd=1, area=50.0)
     assert given["annotations"] == [expected]
     assert given["images"] == [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}]
     assert given["categories"] == [{"id": 3, "name": "buoy"}, {"id": 7, "name": "boat"}]
     write_coco(given["annotations"], root=tmp_path / "again", categories=given["categories"])
-    assert as_coco(find_coco_dataset(tmp_path / "again"), "val") == given
+    assert as_coco(find_detection_dataset(tmp_path / "again"), "val") == given
 
 
 def test_classes_are_joined_and_dropped(write_coco: WriteCoco) -> None:
     objects = [annotation(1, [2, 3, 10, 5]), annotation(2, [0, 0, 4, 4], category_id=3)]
-    dataset = find_coco_dataset(write_coco(objects))
+    dataset = find_detection_dataset(write_coco(objects))
 
-    def labels(changed: CocoDataset) -> tuple[tuple[str, ...], list[int]]:
+    def labels(changed: DetectionDataset) -> tuple[tuple[str, ...], list[int]]:
         return changed.classes, changed.splits["val"].records[0].labels.tolist()
 
     assert labels(remap_classes(dataset, {"buoy": "thing", "boat": "thing"})) == (("thing",), [0, 0])
@@ -157,9 +158,9 @@ def test_classes_are_joined_and_dropped(write_coco: WriteCoco) -> None:
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     assert not is_coco_dataset(tmp_path)
     with pytest.raises(DataError, match=r"is no data set; expected COCO \(train.json and val.json"):
-        find_coco_dataset(tmp_path)
+        find_detection_dataset(tmp_path)
     with pytest.raises(DataError, match=r"none is no folder; expected COCO"):
-        find_coco_dataset(tmp_path / "none")
+        find_detection_dataset(tmp_path / "none")
 
 
 def test_broken_files(write_coco: WriteCoco) -> None:
@@ -167,7 +168,7 @@ def test_broken_files(write_coco: WriteCoco) -> None:
     (root / "train.json").write_text("{")
     (root / "val.json").write_text('{"images": [], "annotations": 3}')
     with pytest.raises(DataError, match=r"train.json is no JSON \(.*\); replace it \(and 1 more: cyclemlp data"):
-        find_coco_dataset(root)
+        find_detection_dataset(root)
     assert 'val.json has no list "annotations" of objects; COCO annotations are one JSON object' in problems_of(root)
 
 
@@ -228,7 +229,7 @@ def test_wrong_images(write_coco: WriteCoco) -> None:
 
 def test_a_size_that_is_not_listed_is_read_from_the_image(write_coco: WriteCoco) -> None:
     root = write_coco([], images=[{"id": 1, "file_name": "a.png"}])
-    assert find_coco_dataset(root).splits["train"].records[0].size == (20, 30)
+    assert find_detection_dataset(root).splits["train"].records[0].size == (20, 30)
     (root / "train/a.png").write_bytes(b"no picture")
     assert "train/a.png is no picture of a known format" in problems_of(root)
 

@@ -12,7 +12,7 @@ import torch
 from torchvision.models.detection import RetinaNet
 from torchvision.ops import batched_nms
 
-from cyclemlp.data.coco import Record
+from cyclemlp.data.detection import Record
 from cyclemlp.data.instance_masks import Patch, run_lengths_of, run_lengths_of_patch
 from cyclemlp.heads.anchors import level_anchors
 from cyclemlp.heads.detection_options import DetectionHead

@@ -14,7 +14,7 @@ from cyclemlp.data.blue_marble_instances import EDGE, corner_of
 from cyclemlp.inference.detection import DetectionResult, labelled
 
 if TYPE_CHECKING:
-    from cyclemlp.data.detection import CocoSplit, Record
+    from cyclemlp.data.detection import DetectionSplit, Record
     from cyclemlp.inference.predictor import Predictor
 
 ZOOM = 2
@@ -35,7 +35,7 @@ class _Tile(NamedTuple):
     result: DetectionResult
 
 
-def draw_held_out(predictor: "Predictor", split: "CocoSplit") -> Image.Image:
+def draw_held_out(predictor: "Predictor", split: "DetectionSplit") -> Image.Image:
     """For each band of columns in `split` two strips: what was found, and the labels; a legend below."""
     found, wanted = [], []
     for path, record in _shown(split):
@@ -50,7 +50,7 @@ def draw_held_out(predictor: "Predictor", split: "CocoSplit") -> Image.Image:
     return _arranged(strips, predictor.card.classes)
 
 
-def _shown(split: "CocoSplit") -> Iterator[tuple[Path, "Record"]]:
+def _shown(split: "DetectionSplit") -> Iterator[tuple[Path, "Record"]]:
     pairs = zip(split.images, split.records, strict=True)
     return ((path, record) for path, record in pairs if ROWS[0] <= corner_of(path)[1] < ROWS[1])
 

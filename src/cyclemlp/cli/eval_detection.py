@@ -18,10 +18,10 @@ RESULTS_NAME = "coco_results.json"
 
 def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
     """Scores over all images of the split; with `out` what was found, in COCO's results format."""
-    from cyclemlp.data.coco import find_coco_dataset
+    from cyclemlp.data.detection_formats import find_detection_dataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
 
-    dataset, classes = find_coco_dataset(options.data), predictor.card.classes
+    dataset, classes = find_detection_dataset(options.data), predictor.card.classes
     if options.split not in dataset.splits:
         near = did_you_mean(options.split, dataset.splits)
         raise DataError(f"{options.data} has no split {options.split!r}; it has {', '.join(dataset.splits)}.{near}")

@@ -9,7 +9,7 @@ from cyclemlp.training.detection_config import DetectionConfig
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cyclemlp.data.coco import CocoSplit
+    from cyclemlp.data.detection import DetectionSplit
     from cyclemlp.inference.predictor import Predictor
 
 REPORT_PICTURES = 6
@@ -22,7 +22,7 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
 
     Raises as `train_detection` does.
     """
-    from cyclemlp.data.coco import find_coco_dataset
+    from cyclemlp.data.detection_formats import find_detection_dataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.training.detection import train_detection
@@ -32,14 +32,14 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
         predictor = Predictor.load(run_dir, run.machine.device)
         return evaluate_detection(predictor, split).metrics(predictor.card.classes)
 
-    split = find_coco_dataset(run.data).splits["val"]
+    split = find_detection_dataset(run.data).splits["val"]
     run_dir = train_detection(run, evaluate=evaluate)
     predictor = Predictor.load(run_dir, run.machine.device)
     write_report(run_dir, _pictures(predictor, split))
     return predictor.card.metrics
 
 
-def _pictures(predictor: "Predictor", split: "CocoSplit") -> "list[tuple[str, Image.Image]]":
+def _pictures(predictor: "Predictor", split: "DetectionSplit") -> "list[tuple[str, Image.Image]]":
     """Validation images spread over the split: what was found on the left, the labels on the right."""
     import numpy as np
     from PIL import Image

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data.blue_marble import is_held_out, prepare_once, read_earth, read_earth_mask
-from cyclemlp.data.detection import CocoDataset, CocoSplit, Record, as_coco
+from cyclemlp.data.detection import DetectionDataset, DetectionSplit, Record, as_coco
 from cyclemlp.data.instance_masks import RunLengths, box_of, run_lengths_of
 from cyclemlp.errors import MissingExtraError
 
@@ -144,10 +144,10 @@ def _write(folder: Path, picture: npt.NDArray[np.uint8], components: Components)
         Image.fromarray(picture[place]).save(path, compress_level=1)
         found[split].append((path, record))
     splits = {
-        split: CocoSplit(tuple(path for path, _ in pairs), tuple(record for _, record in pairs))
+        split: DetectionSplit(tuple(path for path, _ in pairs), tuple(record for _, record in pairs))
         for split, pairs in found.items()
     }
-    dataset = CocoDataset(folder, CLASSES, splits)
+    dataset = DetectionDataset(folder, CLASSES, splits)
     for split in splits:
         content = {"info": {"description": _SOURCE}, **as_coco(dataset, split)}
         (folder / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")

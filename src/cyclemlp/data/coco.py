@@ -10,23 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.detection import REQUIRED_SPLITS, CocoDataset, CocoSplit, DetectionSamples, Record, masks_of
-from cyclemlp.data.detection_survey import RawObject, Survey, finish, make_record, missing_split
+from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.detection_survey import RawObject, Survey, make_record, missing_split
 from cyclemlp.data.images import ImageError, image_size
 from cyclemlp.data.instance_masks import parse_outline
 from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
-
-__all__ = [
-    "CocoDataset",
-    "CocoSplit",
-    "DetectionSamples",
-    "Record",
-    "find_coco_dataset",
-    "is_coco_dataset",
-    "masks_of",
-    "survey_coco",
-]
 
 LAYOUT = (
     "COCO (train.json and val.json with folders train/ and val/,"
@@ -57,20 +46,9 @@ def is_coco_dataset(root: Path) -> bool:
     return any(_paths(root, split) is not None for split in REQUIRED_SPLITS)
 
 
-def find_coco_dataset(root: Path) -> CocoDataset:
-    """The data set in `root`; annotations are read and checked, pictures are looked for but not opened.
-
-    Raises DataError for the first problem, with the number of further ones. Boxes that stand out are cut to the
-    picture and boxes without area left out, with a line in the log.
-    """
-    if not is_coco_dataset(root):
-        raise DataError(f"{root} {'is no data set' if root.is_dir() else 'is no folder'}; expected {LAYOUT}")
-    return finish(survey_coco(root))
-
-
 def survey_coco(root: Path) -> Survey:
     """What is in `root`, and what is wrong with it."""
-    survey = Survey(CocoDataset(root, (), {}))
+    survey = Survey(DetectionDataset(root, (), {}))
     files: dict[str, tuple[_File, CocoPaths]] = {}
     for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
         paths = _paths(root, split)
@@ -85,7 +63,7 @@ def survey_coco(root: Path) -> Survey:
             survey.problems.append(Problem(paths.annotations, split, what, fix))
     names = _class_names(files, survey.problems)
     splits = {split: _read_split(file, paths, split, list(names), survey) for split, (file, paths) in files.items()}
-    survey.dataset = CocoDataset(root, tuple(names.values()), splits, tuple(names))
+    survey.dataset = DetectionDataset(root, tuple(names.values()), splits, tuple(names))
     return survey
 
 
@@ -153,10 +131,10 @@ def _other_categories(path: Path, split: str, own: dict[int, str], names: dict[i
     return [Problem(path, split, what, "use the same categories in all files")]
 
 
-def _read_split(file: _File, paths: CocoPaths, split: str, ids: Sequence[int], survey: Survey) -> CocoSplit:
+def _read_split(file: _File, paths: CocoPaths, split: str, ids: Sequence[int], survey: Survey) -> DetectionSplit:
     if not paths.images.is_dir():
         survey.problems.append(missing_split(paths.images, split))
-        return CocoSplit((), (), file.path)
+        return DetectionSplit((), (), file.path)
     if not file.images:
         survey.problems.append(Problem(file.path, split, "lists no images", "add them, or use another split"))
     images = _images_by_id(file, split, survey.problems)
@@ -173,7 +151,7 @@ def _read_split(file: _File, paths: CocoPaths, split: str, ids: Sequence[int], s
         survey.flaws += flaws
         pictures.append(path)
         records.append(record)
-    return CocoSplit(tuple(pictures), tuple(records), file.path)
+    return DetectionSplit(tuple(pictures), tuple(records), file.path)
 
 
 def _images_by_id(file: _File, split: str, problems: list[Problem]) -> dict[int, _Json]:

@@ -56,7 +56,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class CocoSplit:
+class DetectionSplit:
     """The pictures of a split and the objects of each, in the same order."""
 
     images: tuple[Path, ...]
@@ -66,12 +66,12 @@ class CocoSplit:
 
 
 @dataclass(frozen=True)
-class CocoDataset:
+class DetectionDataset:
     """A whole data set, of whichever format; label `i` is `classes[i]`."""
 
     root: Path
     classes: tuple[str, ...]
-    splits: dict[str, CocoSplit]
+    splits: dict[str, DetectionSplit]
     category_ids: tuple[int, ...] = ()
     """The number that the annotation file gives to each class, for results in its terms; without one 1, 2, ..."""
 
@@ -93,7 +93,7 @@ class DetectionSamples:
     raises DataError for an unusable file and for a picture of another size than annotated.
     """
 
-    def __init__(self, split: CocoSplit, transform: Callable[[Any, Record], tuple[Any, dict[str, Any]]]) -> None:
+    def __init__(self, split: DetectionSplit, transform: Callable[[Any, Record], tuple[Any, dict[str, Any]]]) -> None:
         self.split = split
         self.transform = transform
 
@@ -119,7 +119,7 @@ def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str
     return f"is {read} (width x height), its annotation says {noted}"
 
 
-def as_coco(dataset: CocoDataset, split: str) -> dict[str, Any]:
+def as_coco(dataset: DetectionDataset, split: str) -> dict[str, Any]:
     """A split in COCO's own form, as evaluators take it: annotations numbered from 1, boxes (x, y, width, height).
 
     For every format, and with annotation numbers an evaluator can tell from "none" (some files begin at 0).
@@ -138,7 +138,7 @@ def as_coco(dataset: CocoDataset, split: str) -> dict[str, Any]:
     }
 
 
-def _annotation(dataset: CocoDataset, record: Record, index: int, number: int) -> dict[str, Any]:
+def _annotation(dataset: DetectionDataset, record: Record, index: int, number: int) -> dict[str, Any]:
     left, top, right, bottom = record.boxes_xyxy[index].tolist()
     outline = record.segmentations[index]
     return {
@@ -152,7 +152,7 @@ def _annotation(dataset: CocoDataset, record: Record, index: int, number: int) -
     }
 
 
-def remap_classes(dataset: CocoDataset, names: Mapping[str, str | None]) -> CocoDataset:
+def remap_classes(dataset: DetectionDataset, names: Mapping[str, str | None]) -> DetectionDataset:
     """The data set with classes renamed, joined (two names become one) or dropped (None); others stay as they are.
 
     Numbers are given anew in the order in which the new names first appear. DataError for a name it does not have.
@@ -172,7 +172,7 @@ def remap_classes(dataset: CocoDataset, names: Mapping[str, str | None]) -> Coco
         )
         for name, split in dataset.splits.items()
     }
-    return CocoDataset(dataset.root, classes, splits)
+    return DetectionDataset(dataset.root, classes, splits)
 
 
 def _renumbered(record: Record, number_of: npt.NDArray[np.int64]) -> Record:

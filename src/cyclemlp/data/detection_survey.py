@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclemlp.data.detection import CocoDataset, Record
+from cyclemlp.data.detection import DetectionDataset, Record
 from cyclemlp.data.instance_masks import Outline
 from cyclemlp.data.problems import Problem, first_of
 from cyclemlp.errors import DataError
@@ -34,7 +34,7 @@ class RawObject:
 class Survey:
     """A data set and what is wrong with it."""
 
-    dataset: CocoDataset
+    dataset: DetectionDataset
     problems: list[Problem] = field(default_factory=list)
     """What training cannot go on with."""
     flaws: list[Problem] = field(default_factory=list)
@@ -66,7 +66,7 @@ def make_record(
     return _record(image_id, size, kept, boxes), flaws
 
 
-def finish(survey: Survey) -> CocoDataset:
+def finish(survey: Survey) -> DetectionDataset:
     """The data set, where nothing is wrong that training cannot go on with; single flaws are logged in one line.
 
     Raises DataError for the first problem, with the number of further ones.

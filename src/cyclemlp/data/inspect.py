@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data import coco, folders, masks
-from cyclemlp.data.detection import CocoSplit, other_size
+from cyclemlp.data import folders, masks
+from cyclemlp.data.detection import DetectionSplit, other_size
+from cyclemlp.data.detection_formats import FORMATS, DetectionFormat
 from cyclemlp.data.images import ImageError, list_images, read_image
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.problems import Problem
@@ -151,15 +152,15 @@ def _repeated(path: Path, split: str, first: Path, first_split: str) -> Problem:
     return Problem(path, split, f"is the same file as {first}, {where}", "remove one of the two")
 
 
-def _inspect_coco(root: Path) -> DatasetReport:
-    survey = coco.survey_coco(root)
+def _inspect_objects(known: DetectionFormat, root: Path) -> DatasetReport:
+    survey = known.survey(root)
     problems = [*survey.problems, *survey.flaws]
     classes = survey.dataset.classes
     splits = {name: _objects(name, split, classes, problems) for name, split in survey.dataset.splits.items()}
-    return DatasetReport(root, "coco", classes, splits, tuple(problems))
+    return DatasetReport(root, known.name, classes, splits, tuple(problems))
 
 
-def _objects(name: str, split: CocoSplit, classes: tuple[str, ...], problems: list[Problem]) -> ObjectReport:
+def _objects(name: str, split: DetectionSplit, classes: tuple[str, ...], problems: list[Problem]) -> ObjectReport:
     pixels = 0
     record_of = dict(zip(split.images, split.records, strict=True))
     for path, size in _read_all(_size, split.images, f"{name} images"):
@@ -184,7 +185,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 _FORMATS = (
     _Format(masks.LAYOUT, masks.is_mask_dataset, _inspect_masks),
-    _Format(coco.LAYOUT, coco.is_coco_dataset, _inspect_coco),
+    *(_Format(known.layout, known.recognises, partial(_inspect_objects, known)) for known in FORMATS),
     _Format(folders.LAYOUT, folders.is_folder_dataset, _inspect_folders),
 )
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.data.coco import Record, masks_of
+from cyclemlp.data.detection import Record, masks_of
 from cyclemlp.data.instance_masks import Patch
 from cyclemlp.inference.detection_views import detect_in_views
 from cyclemlp.inference.networks import Network

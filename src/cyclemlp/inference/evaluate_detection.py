@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from cyclemlp.data.coco import CocoSplit
+from cyclemlp.data.detection import DetectionSplit
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.detection import DetectionCounts
 
 
 def evaluate_detection(
-    predictor: Predictor, split: CocoSplit, category_ids: Sequence[int] | None = None
+    predictor: Predictor, split: DetectionSplit, category_ids: Sequence[int] | None = None
 ) -> DetectionCounts:
     """What was found in every image of `split`, with a progress bar; `metrics(classes)` are the scores.
 

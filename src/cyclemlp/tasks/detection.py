@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.coco import Record
+from cyclemlp.data.detection import Record
 from cyclemlp.data.instance_masks import run_lengths_of_patch, to_coco
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.heads.detection_options import COCO_DETECTIONS

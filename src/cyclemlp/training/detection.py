@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.data.coco import CocoDataset, CocoSplit, DetectionSamples, Record, find_coco_dataset
+from cyclemlp.data.detection import DetectionDataset, DetectionSamples, DetectionSplit, Record
+from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.detection_transforms import DetectionTrainTransform
 from cyclemlp.data.images import read_image
 from cyclemlp.data.transforms import Normalisation
@@ -42,7 +43,7 @@ def train_detection(config: DetectionConfig, *, evaluate: EvaluateRun | None = N
     An `InstanceSegmentationConfig` trains masks as well. `evaluate` makes the final metrics from the finished run
     folder, by default as the evaluations before. Raises as `train`.
     """
-    dataset = find_coco_dataset(config.data)
+    dataset = find_detection_dataset(config.data)
     if not dataset.splits["train"].images:
         raise DataError(f"{config.data} has no training images: put some into its train split")
     if config.head == "mask-rcnn" and not dataset.has_masks:
@@ -51,7 +52,7 @@ def train_detection(config: DetectionConfig, *, evaluate: EvaluateRun | None = N
     return train(config, lambda: detection_task(config, dataset), evaluate)
 
 
-def detection_task(config: DetectionConfig, dataset: CocoDataset) -> TrainingTask:
+def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> TrainingTask:
     """The parts of a run whose image size and anchors are chosen. Raises ConfigError."""
     card = _card(config, dataset)
     model = build_detector(
@@ -81,7 +82,7 @@ def detection_task(config: DetectionConfig, dataset: CocoDataset) -> TrainingTas
     )
 
 
-def _card(config: DetectionConfig, dataset: CocoDataset) -> ModelCard:
+def _card(config: DetectionConfig, dataset: DetectionDataset) -> ModelCard:
     options = {item.name: getattr(config.detector, item.name) for item in fields(DetectionHead)}
     return ModelCard(
         task="instance-segmentation" if isinstance(config, InstanceSegmentationConfig) else "detection",
@@ -145,7 +146,7 @@ def _with_area(target: dict[str, Tensor]) -> dict[str, Tensor]:
 class DetectionEvaluator(Evaluator):
     """Objects found in a split, each image as in prediction."""
 
-    def __init__(self, split: CocoSplit, card: ModelCard) -> None:
+    def __init__(self, split: DetectionSplit, card: ModelCard) -> None:
         super().__init__(len(split.images), card.classes)
         self._split = split
         self._card = card

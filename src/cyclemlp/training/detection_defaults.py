@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cyclemlp.data.coco import CocoSplit
+from cyclemlp.data.detection import DetectionSplit
 from cyclemlp.heads.detection_options import COCO_DETECTIONS, STRIDES
 from cyclemlp.training.detection_config import DetectionConfig
 
@@ -25,7 +25,7 @@ _ANCHOR_SIZES = {"retinanet": (1.0, 1.5, 2.0, 3.0, 4.0), "mask-rcnn": (2.0, 3.0,
 _logger = logging.getLogger(__name__)
 
 
-def with_defaults(config: DetectionConfig, split: CocoSplit) -> DetectionConfig:
+def with_defaults(config: DetectionConfig, split: DetectionSplit) -> DetectionConfig:
     """The config with input scale, anchor size and number of boxes filled in, and a line in the log about them."""
     edges = _edges(split)
     small = float(np.quantile(edges, SMALL)) if len(edges) else 32.0
@@ -45,7 +45,7 @@ def with_defaults(config: DetectionConfig, split: CocoSplit) -> DetectionConfig:
     return replace(config, detector=head)
 
 
-def _edges(split: CocoSplit) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _edges(split: DetectionSplit) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Edge of the square of each box's area, in pixels; regions to ignore are not counted."""
     boxes = [record.boxes_xyxy[~record.crowd].astype(np.float64) for record in split.records]
     areas = [(each[:, 2:] - each[:, :2]).prod(axis=1) for each in boxes]
@@ -70,7 +70,7 @@ def _anchor_size(config: DetectionConfig, small: float) -> float:
     return min(sizes, key=lambda size: abs(math.log(size / max(strides, 1e-3))))
 
 
-def _detections(split: CocoSplit) -> int:
+def _detections(split: DetectionSplit) -> int:
     """COCO's number, or half as many again as the most objects in an image, in hundreds."""
     most = max((int((~record.crowd).sum()) for record in split.records), default=0)
     return max(COCO_DETECTIONS, 100 * math.ceil(1.5 * most / 100) if most > 0.7 * COCO_DETECTIONS else 0)
