@@ -12,8 +12,8 @@ from PIL import Image
 from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
 from cyclemlp.data import blue_marble_instances
 from cyclemlp.data.blue_marble_instances import EDGE, prepare_blue_marble_instances
-from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.detection import DetectionDataset
+from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.detection import DetectionResult

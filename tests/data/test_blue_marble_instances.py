@@ -16,8 +16,8 @@ from cyclemlp.data.blue_marble_instances import (
     objects_in,
     prepare_blue_marble_instances,
 )
-from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.detection import DetectionDataset, masks_of
+from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.training.detection_config import DetectionConfig

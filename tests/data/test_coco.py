@@ -157,9 +157,9 @@ def test_classes_are_joined_and_dropped(write_coco: WriteCoco) -> None:
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     assert not is_coco_dataset(tmp_path)
-    with pytest.raises(DataError, match=r"is no data set; expected COCO \(train.json and val.json"):
+    with pytest.raises(DataError, match=r"is no data set with boxes; expected COCO \(train.json and val.json"):
         find_detection_dataset(tmp_path)
-    with pytest.raises(DataError, match=r"none is no folder; expected COCO"):
+    with pytest.raises(DataError, match=r"none is no folder; expected one with COCO"):
         find_detection_dataset(tmp_path / "none")
 
 

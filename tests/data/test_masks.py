@@ -118,7 +118,7 @@ def test_unreadable_header(write_dataset: WriteDataset) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a\nb\na\n", "has 'a' more than once; give each class one line of its own"),
+        (b"a\nb\na\n", "has 'a' more than once; give each class a name of its own"),
         (b"a\n\nb\n", "has an empty line between classes; remove it or name the class"),
         (b"a\n", "names 1 classes; write 2 to 255 names, one per line"),
         (b"", "names 0 classes; write 2 to 255 names, one per line"),

@@ -17,8 +17,9 @@ def data(directory: Path, *, json: bool = False) -> None:
     Parameters
     ----------
     directory
-        Folder with images/{train,val} and masks/{train,val}, with train/CLASS and val/CLASS, of class folders, or with
-        COCO's train.json, val.json, train/ and val/, or ADE20K, COCO or ImageNet as their archives are.
+        Folder with images/{train,val} and masks/{train,val}, with train/CLASS and val/CLASS, of class folders, with
+        COCO's train.json, val.json, train/ and val/, with boxes as PASCAL VOC or YOLO have them, or ADE20K, COCO or
+        ImageNet as their archives are.
     json
         Print one JSON object instead of text.
     """

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 OPTIONS = ("scales", "flip", "window", "overlap")
 RESULTS_NAME = "coco_results.json"
+LABELS_NAME = "coco_labels.json"
 
 
 def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
-    """Scores over all images of the split; with `out` what was found, in COCO's results format."""
+    """Scores over all images of the split; with `out` what was found, in COCO's results format.
+
+    For data of another format also the labels in COCO's form, which the results number their images by.
+    """
+    from cyclemlp.data.detection import as_coco
     from cyclemlp.data.detection_formats import find_detection_dataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
 
@@ -33,7 +38,7 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
     predictor = predictor.with_windows(options.window, options.overlap)
     seen = {} if predictor.views.plain else predictor.views.to_dict()
     counts = evaluate_detection(predictor, split, dataset.category_ids)
-    report = {
+    report: dict[str, Any] = {
         "images": len(split.images),
         **seen,
         "most_detections": counts.most,
@@ -42,7 +47,11 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
     if options.out is None:
         return report
     write_text(options.out / RESULTS_NAME, json.dumps(counts.results) + "\n")
-    return {**report, "coco_results": str(options.out / RESULTS_NAME)}
+    report["coco_results"] = str(options.out / RESULTS_NAME)
+    if split.annotations is None:
+        write_text(options.out / LABELS_NAME, json.dumps(as_coco(dataset, options.split)) + "\n")
+        report["coco_labels"] = str(options.out / LABELS_NAME)
+    return report
 
 
 def table(report: Mapping[str, Any]) -> list[str]:

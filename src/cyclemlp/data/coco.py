@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
-from cyclemlp.data.detection_survey import RawObject, Survey, make_record, missing_split
-from cyclemlp.data.images import ImageError, image_size
+from cyclemlp.data.detection_survey import RawObject, Survey, header_size, make_record, missing_split
 from cyclemlp.data.instance_masks import parse_outline
 from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
@@ -196,11 +195,7 @@ def _size(path: Path, image: _Json, split: str, problems: list[Problem]) -> tupl
     height, width = image.get("height"), image.get("width")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
-    try:
-        return image_size(path)
-    except ImageError as error:
-        problems.append(Problem(path, split, error.what, error.fix))
-        return None
+    return header_size(path, split, problems)
 
 
 def _object(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cyclemlp.data import coco
+from cyclemlp.data import coco, voc, yolo
 from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.detection_survey import Survey, finish
 from cyclemlp.errors import DataError
@@ -20,7 +20,11 @@ class DetectionFormat(NamedTuple):
     survey: Callable[[Path], Survey]
 
 
-FORMATS = (DetectionFormat("coco", coco.LAYOUT, coco.is_coco_dataset, coco.survey_coco),)
+FORMATS = (
+    DetectionFormat("coco", coco.LAYOUT, coco.is_coco_dataset, coco.survey_coco),
+    DetectionFormat("voc", voc.LAYOUT, voc.is_voc_dataset, voc.survey_voc),
+    DetectionFormat("yolo", yolo.LAYOUT, yolo.is_yolo_dataset, yolo.survey_yolo),
+)
 """In the order in which they are looked for."""
 
 
@@ -35,8 +39,20 @@ def find_detection_dataset(root: Path) -> DetectionDataset:
 
 def survey_detection(root: Path) -> Survey:
     """What is in `root`, and what is wrong with it. Raises DataError where no format is recognised."""
-    for known in FORMATS:
-        if known.recognises(root):
-            return known.survey(root)
-    layouts = " or ".join(known.layout for known in FORMATS)
-    raise DataError(f"{root} {'is no data set' if root.is_dir() else 'is no folder'}; expected {layouts}")
+    known = _format_of(root)
+    if known is not None:
+        return known.survey(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; expected one with {_layouts()}")
+    inner = (path for path in (*root.glob("*/"), *root.glob("VOCdevkit/*/")) if _format_of(path))
+    if (nested := next(inner, None)) is not None:
+        raise DataError(f"{root} is no data set with boxes, but {nested} is one: give that")
+    raise DataError(f"{root} is no data set with boxes; expected {_layouts()}")
+
+
+def _format_of(root: Path) -> DetectionFormat | None:
+    return next((known for known in FORMATS if known.recognises(root)), None)
+
+
+def _layouts() -> str:
+    return ", or ".join(known.layout for known in FORMATS)

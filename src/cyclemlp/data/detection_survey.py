@@ -1,6 +1,7 @@
 """What every format of object annotations is checked for, and how its objects become a record."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cyclemlp.data.detection import DetectionDataset, Record
+from cyclemlp.data.images import ImageError, image_size
 from cyclemlp.data.instance_masks import Outline
 from cyclemlp.data.problems import Problem, first_of
 from cyclemlp.errors import DataError
@@ -79,6 +81,38 @@ def finish(survey: Survey) -> DetectionDataset:
         boxes = "1 box is" if count == 1 else f"{count} boxes are"
         _LOG.warning("%s: %s cut to the image or left out (cyclemlp data %s lists them)", root, boxes, root)
     return survey.dataset
+
+
+class WrongObjectError(DataError):
+    """An annotated object is not usable; `what` and `fix` are without file and object."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}; {fix}")
+        self.what = what
+        self.fix = fix
+
+
+def folder_of_split(parent: Path, split: str) -> Path:
+    """The folder of a split, under the name it has there; under its own where there is none."""
+    names = {"val": ("val", "valid", "validation")}.get(split, (split,))
+    return next((parent / name for name in names if (parent / name).is_dir()), parent / split)
+
+
+def refuse_shared_names(images: Sequence[Path], split: str) -> tuple[list[Path], list[Problem]]:
+    """The pictures without those that others share all of their path but the suffix with, and a problem for each."""
+    count = Counter(path.with_suffix("") for path in images)
+    shared = [path for path in images if count[path.with_suffix("")] > 1]
+    problems = [Problem(path, split, "shares its name with another image", "rename one of them") for path in shared]
+    return [path for path in images if path not in set(shared)], problems
+
+
+def header_size(path: Path, split: str, problems: list[Problem]) -> tuple[int, int] | None:
+    """(height, width) as the picture's header has it; None, and a further problem, where it cannot be read."""
+    try:
+        return image_size(path)
+    except ImageError as error:
+        problems.append(Problem(path, split, error.what, error.fix))
+        return None
 
 
 def missing_split(folder: Path, split: str) -> Problem:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data import folders, masks
+from cyclemlp.data.class_names import ClassesError
 from cyclemlp.data.detection import DetectionSplit, other_size
 from cyclemlp.data.detection_formats import FORMATS, DetectionFormat
 from cyclemlp.data.images import ImageError, list_images, read_image
@@ -197,8 +198,8 @@ def _layouts() -> str:
 def _class_names(root: Path, problems: list[Problem]) -> tuple[str, ...] | None:
     try:
         return masks.read_classes(root)
-    except masks.ClassesError as error:
-        problems.append(Problem(root / "classes.txt", "", error.what, error.fix))
+    except ClassesError as error:
+        problems.append(Problem(error.path, "", error.what, error.fix))
         return None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.class_names import CLASSES_NAME, ClassesError, read_class_names
 from cyclemlp.data.images import ImageError, image_size, list_images, read_image, read_mask
 from cyclemlp.data.problems import Problem, first_of
 from cyclemlp.errors import DataError
@@ -79,15 +80,6 @@ class MaskDataset:
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, MaskSplit]
-
-
-class ClassesError(DataError):
-    """`classes.txt` is not usable."""
-
-    def __init__(self, path: Path, what: str, fix: str) -> None:
-        super().__init__(f"{path} {what}; {fix}")
-        self.what = what
-        self.fix = fix
 
 
 class SegmentationSamples:
@@ -198,19 +190,11 @@ def read_classes(root: Path) -> tuple[str, ...] | None:
 
     Of ADE20K the names of its own list.
     """
-    path = root / "classes.txt"
+    path = root / CLASSES_NAME
     if not path.is_file():
         listed = root / ADE20K_NAMES
         return _ade20k_classes(listed) if layout_of(root) is ADE20K and listed.is_file() else None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ClassesError(path, "is not UTF-8 text", "save it as UTF-8, one class per line") from error
-    classes = tuple(name.strip() for name in text.strip().splitlines())
-    if "" in classes:  # dropping it could shift the numbers of the classes after it
-        raise ClassesError(path, "has an empty line between classes", "remove it or name the class")
-    if repeated := [name for name, count in Counter(classes).items() if count > 1]:
-        raise ClassesError(path, f"has {repeated[0]!r} more than once", "give each class one line of its own")
+    classes = read_class_names(path)
     if not 2 <= len(classes) <= IGNORE_INDEX:
         raise ClassesError(path, f"names {len(classes)} classes", "write 2 to 255 names, one per line")
     return classes

@@ -57,7 +57,7 @@ class DetectionConfig(RunConfig):
     """A whole detection run; only `data` has to be given."""
 
     data: Path
-    """Folder with train.json and val.json in COCO's format beside folders train/ and val/, or in COCO's own layout."""
+    """Folder with boxes in the format of COCO (train.json, val.json, train/, val/, or as its archives are), of PASCAL VOC or of YOLO."""  # noqa: E501
     out: Path = Path("runs/detection")
     """Run folder; new or empty, unless --resume is given."""
     head: str = "retinanet"
@@ -90,7 +90,7 @@ class InstanceSegmentationConfig(DetectionConfig):
     """A whole instance segmentation run; only `data` has to be given."""
 
     data: Path
-    """Folder with train.json and val.json in COCO's format, each object with an outline, beside folders train/ and val/."""  # noqa: E501
+    """Folder with an outline of each object in COCO's format (train.json, val.json, train/, val/, or as its archives are) or YOLO's."""  # noqa: E501
     out: Path = Path("runs/instance-segmentation")
     """Run folder; new or empty, unless --resume is given."""
     head: str = "mask-rcnn"
