@@ -79,3 +79,28 @@ def test_folder_that_is_no_data_set_is_one_line(
     status, out, err = run(capsys, str(tmp_path / "none"), *option)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"cyclemlp: {tmp_path}/none is missing; give a folder with images/{{train,val}}")
+
+
+def test_a_contact_sheet_is_written(lakes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "made" / "sheet.png"
+    status, out, _ = run(capsys, str(lakes), "--sheet", str(sheet), "--sheet-images", "1")
+    assert (status, out.splitlines()[-1]) == (0, f"contact sheet: {sheet}")
+    with Image.open(sheet) as picture:
+        assert picture.width == 340
+    _, out, _ = run(capsys, str(lakes), "--sheet", str(sheet), "--json")
+    assert json.loads(out)["sheet"] == str(sheet)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sheet", "sheet.gif"), "--sheet sheet.gif is no picture file: give a name that ends in .png or .jpg"),
+        (("--sheet", "s.png", "--sheet-images", "0"), "--sheet-images 0 is not allowed: give 1 to 600"),
+    ],
+)
+def test_wrong_options_of_the_sheet(
+    options: tuple[str, ...], message: str, lakes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(capsys, str(lakes), *options)
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err

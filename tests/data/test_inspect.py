@@ -118,6 +118,7 @@ def test_report_is_plain_json(write_dataset: WriteDataset) -> None:
                 "ignored_pixels": 96,
             },
         },
+        "notes": [],
         "problems": [
             {
                 "path": str(root / "images/val/c.png"),
@@ -156,3 +157,48 @@ def test_objects_of_a_coco_folder(write_coco: Callable[..., Path]) -> None:
     found = "\n".join(map(str, report.problems))
     assert "annotation 3 has the box (5, 5, 5, 9) without area; the object is left out" in found
     assert "val/a.png is 31x20 (width x height), its annotation says 30x20" in found
+
+
+def test_files_passed_over_are_one_note_a_split(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "images/train/scan.HEIC").touch()
+    (root / "images/train/notes.txt").touch()
+    (root / "images/val/x.gif").touch()
+    (root / "images/val/y.gif").touch()
+    report = inspect_dataset(root)
+    assert report.problems == ()
+    suffixes = "since images have one of the suffixes .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+    assert list(map(str, report.notes)) == [
+        f"{root}/images/train/scan.HEIC is passed over, {suffixes}; convert what is an image to JPEG or PNG",
+        f"{root}/images/val/x.gif and another file are passed over, {suffixes};"
+        " convert what is an image to JPEG or PNG",
+    ]
+
+
+def test_mask_values_that_are_hardly_there_are_noted(tmp_path: Path) -> None:
+    root = tmp_path / "lakes"
+    for split in ("train", "val"):
+        mask = np.zeros((120, 120), np.uint8)
+        mask[:50] = 2
+        if split == "train":
+            mask[60, 3] = 1
+        for kind, pixels in (("images", np.zeros((120, 120, 3), np.uint8)), ("masks", mask)):
+            (root / kind / split).mkdir(parents=True)
+            Image.fromarray(pixels).save(root / kind / split / "a.png")
+    note = str(inspect_dataset(root).notes[0])
+    assert f"{root}/masks hold the value 1 only in 1 pixels of a.png; where they come from smoothing or JPEG" in note
+    assert note.endswith("where they are classes, name all in classes.txt")
+    (root / "classes.txt").write_text("a\nb\nc\n")
+    assert inspect_dataset(root).notes == ()
+
+
+def test_numbers_without_a_class_are_noted(write_dataset: WriteDataset) -> None:
+    root = write_dataset(classes=None)
+    for path in root.glob("masks/*/*.png"):
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[pixels == 1] = 9
+        Image.fromarray(pixels).save(path)
+    assert [str(note) for note in inspect_dataset(root).notes] == [
+        f"{root}/masks hold no 1, 2, 3, 4, 5, ..., but 9, which makes 10 classes;"
+        " number the classes 0, 1, 2, ... or name all in classes.txt"
+    ]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.inference.results import MAX_LEGEND, SegmentationResult, palette
+from cyclemlp.data.legend import MAX_LEGEND, palette
+from cyclemlp.inference.results import SegmentationResult
 
 
 def result(mask: list[list[int]], classes: tuple[str, ...] = ("ocean", "land", "lake")) -> SegmentationResult:

@@ -5,13 +5,17 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclemlp.errors import DataError
+from cyclemlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from cyclemlp.data.inspect import DatasetReport, FolderReport, ObjectReport, SplitReport
 
 
-def data(directory: Path, *, json: bool = False) -> None:
+SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
+MOST_SHEET_IMAGES = 600
+
+
+def data(directory: Path, *, sheet: Path | None = None, sheet_images: int = 24, json: bool = False) -> None:
     """Count the images and classes of a data set and list what is wrong with it (exit status 2 if anything).
 
     Parameters
@@ -20,13 +24,22 @@ def data(directory: Path, *, json: bool = False) -> None:
         Folder with images/{train,val} and masks/{train,val}, with train/CLASS and val/CLASS, of class folders, with
         COCO's train.json, val.json, train/ and val/, with boxes as PASCAL VOC or YOLO have them, or ADE20K, COCO or
         ImageNet as their archives are.
+    sheet
+        Picture to write (.png or .jpg): a contact sheet of some images with their labels.
+    sheet_images
+        How many images it has, spread evenly over classes or files, three quarters of the training split.
     json
         Print one JSON object instead of text.
     """
     from cyclemlp.data.inspect import inspect_dataset
 
+    _check_options(sheet, sheet_images)
     report = inspect_dataset(directory)
-    sys.stdout.write(dumps(report.to_dict()) if json else _as_text(report))
+    written = sheet if sheet is not None and _write_sheet(report, sheet, sheet_images) else None
+    if json:
+        sys.stdout.write(dumps(report.to_dict() | ({"sheet": str(written)} if written else {})))
+    else:
+        sys.stdout.write(_as_text(report) + (f"\n\ncontact sheet: {written}" if written else ""))
     sys.stdout.write("\n")
     if report.problems:
         count = len(report.problems)
@@ -34,10 +47,31 @@ def data(directory: Path, *, json: bool = False) -> None:
         raise DataError(f"{directory} has {listed} on standard output with what to do about each")
 
 
+def _check_options(sheet: Path | None, images: int) -> None:
+    if sheet is not None and (sheet.suffix.lower() not in SHEET_SUFFIXES or sheet.is_dir()):
+        raise ConfigError(f"--sheet {sheet} is no picture file: give a name that ends in {' or '.join(SHEET_SUFFIXES)}")
+    if not 1 <= images <= MOST_SHEET_IMAGES:
+        raise ConfigError(f"--sheet-images {images} is not allowed: give 1 to {MOST_SHEET_IMAGES}")
+
+
+def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
+    """Whether there was something to draw."""
+    from cyclemlp.data.contact_sheet import contact_sheet
+    from cyclemlp.files import whole_file
+
+    picture = contact_sheet(report.pictures, report.classes, images)
+    if picture is not None:
+        with whole_file(path) as part:
+            picture.save(part)
+    return picture is not None
+
+
 def _as_text(report: "DatasetReport") -> str:
     lines = [f"{report.root}: format {report.format}, {len(report.classes)} classes"]
     for name, split in report.splits.items():
         lines += ["", f"{name}: {split.images:,} images, {split.pixels:,} pixels", *_class_lines(split)]
+    if report.notes:
+        lines += ["", "notes:", *(f"  {note}" for note in report.notes)]
     lines += ["", "problems:" if report.problems else "no problems found"]
     lines += [f"  {problem}" for problem in report.problems]
     return "\n".join(lines)

@@ -5,17 +5,18 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data import folders, masks
 from cyclemlp.data.class_names import ClassesError
+from cyclemlp.data.contact_sheet import LabelledPicture, MaskLabel
+from cyclemlp.data.dataset_notes import Counts, odd_values, passed_over
 from cyclemlp.data.detection import DetectionSplit, other_size
 from cyclemlp.data.detection_formats import FORMATS, DetectionFormat
 from cyclemlp.data.images import ImageError, list_images, read_image
@@ -23,8 +24,8 @@ from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
 
+Pictures = dict[str, tuple[LabelledPicture, ...]]
 Result = TypeVar("Result")
-Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,17 @@ class ObjectReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Content and problems of a data set."""
+    """Content and problems of a data set, of each split with its pictures."""
 
     root: Path
     format: str
     classes: tuple[str, ...]
     splits: dict[str, SplitReport] | dict[str, FolderReport] | dict[str, ObjectReport]
     problems: tuple[Problem, ...]
+    pictures: Pictures = field(default_factory=dict)
+    """Those of each split, for a contact sheet."""
+    notes: tuple[Problem, ...] = ()
+    """What is worth a look, but no obstacle."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -86,8 +91,13 @@ class DatasetReport:
             "format": self.format,
             "classes": list(self.classes),
             "splits": {name: dict(vars(split)) for name, split in self.splits.items()},
-            "problems": [{**vars(problem), "path": str(problem.path)} for problem in self.problems],
+            "notes": [_as_dict(note) for note in self.notes],
+            "problems": [_as_dict(problem) for problem in self.problems],
         }
+
+
+def _as_dict(problem: Problem) -> dict[str, str]:
+    return {**vars(problem), "path": str(problem.path)}
 
 
 def inspect_dataset(root: Path) -> DatasetReport:
@@ -124,7 +134,12 @@ def _inspect_masks(root: Path) -> DatasetReport:
     if totals.any() and highest == 0:
         problems.append(masks.no_second_class(root))
     splits = {split: _summary(files, classes) for split, files in found.items()}
-    return DatasetReport(root, "masks", classes, splits, tuple(dict.fromkeys(problems)))
+    values_in = {path: present for files in found.values() for path, present in files.values_in.items()}
+    notes = [] if names or highest == 0 else odd_values(root / masks.layout_of(root).masks, totals, values_in)
+    pictures = {split: files.pictures for split, files in found.items()}
+    return DatasetReport(
+        root, "masks", classes, splits, tuple(dict.fromkeys(problems)), pictures, (*notes, *_passed_over(pictures))
+    )
 
 
 def _inspect_folders(root: Path) -> DatasetReport:
@@ -145,7 +160,18 @@ def _inspect_folders(root: Path) -> DatasetReport:
         labels = np.bincount(split.labels, minlength=len(dataset.classes)).tolist() if split.labels else []
         counts = dict(zip(dataset.classes, labels or [0] * len(dataset.classes), strict=True))
         splits[name] = FolderReport(len(split.images), pixels, counts)
-    return DatasetReport(root, "folders", dataset.classes, splits, tuple(problems))
+    pictures = {name: _with_classes(split, dataset.classes) for name, split in dataset.splits.items()}
+    return DatasetReport(root, "folders", dataset.classes, splits, tuple(problems), pictures, _passed_over(pictures))
+
+
+def _with_classes(split: folders.FolderSplit, classes: tuple[str, ...]) -> tuple[LabelledPicture, ...]:
+    pairs = zip(split.images, split.labels, strict=True)
+    return tuple(LabelledPicture(path, classes[label]) for path, label in pairs)
+
+
+def _passed_over(pictures: Pictures) -> tuple[Problem, ...]:
+    of_splits = (passed_over([picture.image for picture in several], split) for split, several in pictures.items())
+    return tuple(note for notes in of_splits for note in notes)
 
 
 def _repeated(path: Path, split: str, first: Path, first_split: str) -> Problem:
@@ -158,7 +184,10 @@ def _inspect_objects(known: DetectionFormat, root: Path) -> DatasetReport:
     problems = [*survey.problems, *survey.flaws]
     classes = survey.dataset.classes
     splits = {name: _objects(name, split, classes, problems) for name, split in survey.dataset.splits.items()}
-    return DatasetReport(root, known.name, classes, splits, tuple(problems))
+    pictures = {
+        name: tuple(map(LabelledPicture, split.images, split.records)) for name, split in survey.dataset.splits.items()
+    }
+    return DatasetReport(root, known.name, classes, splits, tuple(problems), pictures, _passed_over(pictures))
 
 
 def _objects(name: str, split: DetectionSplit, classes: tuple[str, ...], problems: list[Problem]) -> ObjectReport:
@@ -212,10 +241,11 @@ class _Files:
     totals: Counts
     values_in: dict[Path, Counts]
     problems: list[Problem]
+    pictures: tuple[LabelledPicture, ...]
 
 
 def _read_split(root: Path, split: str) -> _Files:
-    _, problems = masks.pair_files(root, split)
+    pairs, problems = masks.pair_files(root, split)
     layout = masks.layout_of(root)
     images, drawn = map(_files_in, layout.folders(root, split))
     pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
@@ -231,7 +261,9 @@ def _read_split(root: Path, split: str) -> _Files:
         else:
             totals += counts
             values_in[path] = np.flatnonzero(counts)
-    return _Files(len(images), pixels, totals, values_in, problems)
+    labels = [MaskLabel(path, layout.zero_ignored) for path in pairs.masks]
+    pictures = tuple(map(LabelledPicture, pairs.images, labels))
+    return _Files(len(images), pixels, totals, values_in, problems, pictures)
 
 
 def _summary(files: _Files, classes: tuple[str, ...]) -> SplitReport:

@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.detection import Record, masks_of
 from cyclemlp.data.instance_masks import Patch
+from cyclemlp.data.legend import palette
 from cyclemlp.inference.detection_views import detect_in_views
 from cyclemlp.inference.networks import Network
-from cyclemlp.inference.results import as_rgb, palette
+from cyclemlp.inference.results import as_rgb
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection import coco_results

@@ -1,0 +1,114 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cyclemlp.data.contact_sheet import CELL_WIDTH, LabelledPicture, choose, contact_sheet
+from cyclemlp.data.detection import Record
+from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.instance_masks import Polygons, run_lengths_of
+from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
+from cyclemlp.data.legend import colour_list, ink_on
+
+BLUE, GREEN = colour_list(2)
+BLACK = Image.new("RGB", (60, 40))
+
+
+def pictures(**counts: int) -> list[LabelledPicture]:
+    """So many pictures of each class."""
+    return [LabelledPicture(Path(f"{name}/{i}.png"), name) for name, count in counts.items() for i in range(count)]
+
+
+def record(boxes: list[list[float]], crowd: bool = False, outline: Polygons | None = None) -> Record:
+    """Of a picture twice as large as BLACK; one class for each object."""
+    xyxy = np.array(boxes, np.float32)
+    return Record(
+        image_id=1,
+        size=(80, 120),
+        boxes_xyxy=xyxy,
+        labels=np.arange(len(boxes)),
+        crowd=np.full(len(boxes), crowd),
+        areas=(xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1).astype(np.float64),
+        segmentations=(outline,) * len(boxes),
+    )
+
+
+def test_pictures_are_spread_over_splits_and_classes() -> None:
+    chosen = choose({"val": pictures(a=50), "train": pictures(a=100, b=100, c=1)}, 12)
+    assert [split for split, _ in chosen] == ["train"] * 9 + ["val"] * 3
+    assert [picture.label for _, picture in chosen[:9]] == ["a"] * 4 + ["b"] * 4 + ["c"]
+    assert [picture.image.stem for _, picture in chosen[:4]] == ["0", "25", "50", "75"]
+
+
+def test_all_pictures_where_there_are_few() -> None:
+    assert len(choose({"train": pictures(a=2), "val": pictures(a=3)}, 24)) == 5
+    assert len(choose({"train": pictures(a=1), "val": pictures(a=30)}, 24)) == 24
+    assert choose({"train": [], "val": []}, 24) == []
+    many_classes = choose({"train": pictures(**{f"c{i:02}": 3 for i in range(40)})}, 10)
+    assert [picture.label for _, picture in many_classes] == [f"c{i:02}" for i in range(0, 40, 4)]
+
+
+def test_masks_are_painted_and_ignored_pixels_left() -> None:
+    numbers = np.zeros((80, 120), np.uint8)
+    numbers[:, 40:80], numbers[:, 80:] = 255, 7
+    drawn = np.asarray(draw_mask(BLACK, numbers, 2)).astype(int)
+    assert drawn.shape == (40, 60, 3)
+    assert (drawn[:, 21:39] == 0).all()
+    for column, colour in ((10, BLUE), (50, STRAY)):
+        np.testing.assert_allclose(drawn[20, column], 0.3 * np.array(colour), atol=1)
+    assert tuple(drawn[20, 19]) == BLUE  # the border
+
+
+def test_boxes_have_the_colour_of_their_class() -> None:
+    drawn = np.asarray(draw_objects(BLACK, record([[20, 40, 60, 70], [80, 40, 110, 70]]), ["a", "b"]))
+    assert tuple(drawn[30, 10]) == BLUE  # at half the size
+    assert tuple(drawn[30, 40]) == GREEN
+    assert tuple(drawn[30, 20]) == (0, 0, 0)
+
+
+def test_regions_to_ignore_are_grey() -> None:
+    drawn = np.asarray(draw_objects(BLACK, record([[20, 40, 60, 70]], crowd=True), ["a"]))
+    assert tuple(drawn[30, 10]) == IGNORED
+
+
+def test_outlines_are_filled_and_have_an_edge() -> None:
+    square = Polygons((np.array([20.0, 20, 100, 20, 100, 60, 20, 60]),))
+    drawn = np.asarray(draw_objects(BLACK, record([[20, 20, 100, 60]], outline=square), ["a"])).astype(int)
+    assert tuple(drawn[20, 10]) == BLUE
+    assert 0 < drawn[20, 30].max() < max(BLUE)
+    assert drawn[35, 30].max() == 0
+
+
+def test_names_are_read_on_their_colour() -> None:
+    assert ink_on((240, 228, 66)) == (0, 0, 0)
+    assert ink_on((0, 114, 178)) == (255, 255, 255)
+
+
+def test_a_sheet_of_every_kind(write_dataset: Callable[..., Path], write_coco: Callable[..., Path]) -> None:
+    objects = [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [2, 3, 10, 5]}]
+    for root in (write_dataset(), write_coco(objects, root=write_dataset().parent / "boats")):
+        report = inspect_dataset(root)
+        sheet = contact_sheet(report.pictures, report.classes, 24)
+        assert sheet is not None
+        count = sum(map(len, report.pictures.values()))
+        assert sheet.width == count * (CELL_WIDTH + 10) + 10
+        assert len(sheet.getcolors(2**20) or []) > 3
+
+
+def test_a_damaged_picture_is_a_grey_cell(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    sheet = contact_sheet({"train": [LabelledPicture(tmp_path / "a.png", "a" * 90)]}, ["a"], 24)
+    assert sheet is not None
+    assert sheet.getpixel((20, 20)) == (225, 225, 225)
+    assert contact_sheet({"train": []}, ["a"], 24) is None
+
+
+def test_run_lengths_are_drawn_too() -> None:
+    mask = np.zeros((80, 120), np.uint8)
+    mask[20:60, 20:100] = 1
+    given = record([[20, 20, 100, 60]])
+    drawn = np.asarray(draw_objects(BLACK, replace(given, segmentations=(run_lengths_of(mask),)), ["a"]))
+    assert tuple(drawn[20, 10]) == BLUE
+    assert drawn[35, 30].max() == 0
