@@ -3,7 +3,7 @@
 An object is a connected component of the mask's land or lakes. Land larger than a tile is mainland and no object. The
 map is cut into tiles of 270x270 pixels, 20 columns and 10 rows of them without remainder; those of the columns held out
 are validation. A tile's edge cuts objects: one of which less than half is left in the tile is a region to ignore, as
-are those too small to be seen. Training tiles of nothing but ocean or mainland are left out.
+are those too small to be seen. Training tiles without an object to learn are left out.
 """
 
 import json
@@ -28,7 +28,7 @@ LEAST_AREA, LEAST_SIDE = 12, 3
 LEAST_SHARE = 0.5
 """Objects of which less than this lies in the tile are ignored."""
 
-_FOLDER = "blue-marble-instances-1"
+_FOLDER = "blue-marble-instances-2"
 _MASK_VALUES = (1, 2)  # of land and lakes, in the order of CLASSES
 _TOUCHING = np.ones((3, 3), np.uint8)  # pixels that meet at a corner belong together
 _SOURCE = f"""\
@@ -37,7 +37,7 @@ blue-marble for the licences of its picture (NASA) and of the mask (GSHHG) that 
 
 Objects are connected pixels of land (up to {EDGE**2} of them; more are mainland) and of lakes. Those with fewer than
 {LEAST_AREA} pixels, a box under {LEAST_SIDE} pixels wide or high, or less than {LEAST_SHARE:.0%} of their area in the tile are marked iscrowd, which
-means that they are ignored. Training tiles without any are left out.
+means that they are ignored. Training tiles without others are left out.
 
 Files are named by left column and top row. Validation: the columns x with (x // 540) % 5 == 0. Training: all others.
 """  # noqa: E501
@@ -137,7 +137,7 @@ def _write(folder: Path, picture: npt.NDArray[np.uint8], components: Components)
     found: dict[str, list[tuple[Path, Record]]] = {"train": [], "val": []}
     for number, (split, place) in enumerate(_tiles(*components.numbers.shape), start=1):
         record = objects_in(components, place, number)
-        if split == "train" and not len(record.labels):
+        if split == "train" and record.crowd.all():
             continue
         path = folder / split / f"x{place[1].start:04d}_y{place[0].start:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
