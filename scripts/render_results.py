@@ -29,6 +29,22 @@ def demo(result: dict[str, Any]) -> str:
     )
 
 
+def demo_objects(result: dict[str, Any]) -> str:
+    """Held-out average precision of `cyclemlp demo --task detection` or `instance-segmentation`."""
+    metrics, training = result["metrics"], result["training"]
+    prefixes = {"mask_": "outlines", "box_": "boxes"} if "mask_mAP" in metrics else {"": "boxes"}
+    classes = list(metrics[f"{next(iter(prefixes))}AP"])
+    rows = [
+        [name, *(f"{metrics[f'{prefix}AP'][each]:.3f}" for each in classes)]
+        + [f"{metrics[f'{prefix}{score}']:.3f}" for score in ("mAP", "AP50")]
+        for prefix, name in prefixes.items()
+    ]
+    table = _table(["held-out AP", *classes, "mean", "AP50"], rows)
+    return (
+        f"{table}\n\n{training['steps']} steps in {training['seconds'] / 60:.1f} minutes of training. {source(result)}"
+    )
+
+
 def bench_op(result: dict[str, Any]) -> str:
     """CycleFC against the authors' deformable convolution and a plain linear layer, forward."""
     rows = []
@@ -169,6 +185,8 @@ def _megabytes(count: int | None) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
+    "demo-detection": demo_objects,
+    "demo-instance-segmentation": demo_objects,
     "bench-op": bench_op,
     "classification": classification,
     "bench-compare": bench_compare,

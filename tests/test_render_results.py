@@ -94,3 +94,13 @@ def test_commands_of_the_page_parse(line: str) -> None:
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", PAGE))))
 def test_links_of_the_page_lead_somewhere(link: str) -> None:
     assert (ROOT / "docs" / link).exists()
+
+
+def test_demos_of_detectors(script: ModuleType) -> None:
+    boxes = {"AP": {"island": 0.25, "lake": 0.5}, "mAP": 0.375, "AP50": 0.75}
+    masks = {f"{kind}_{name}": value for kind in ("mask", "box") for name, value in boxes.items()}
+    made = {**SOURCE, "training": {"steps": 9, "seconds": 90.0}}
+    row = "| boxes | 0.250 | 0.500 | 0.375 | 0.750 |"
+    assert script.demo_objects({**made, "metrics": boxes}).count(row) == 1
+    text = script.demo_objects({**made, "metrics": masks})
+    assert f"{row.replace('boxes', 'outlines')}\n{row}\n\n9 steps in 1.5 minutes of training." in text
