@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cyclemlp.data.box_augmentation import BoxAugmentation
-from cyclemlp.data.detection import CocoSplit, Record
+from cyclemlp.data.detection import DetectionSplit, Record
 from cyclemlp.errors import ConfigError
 from cyclemlp.training.detection_config import (
     DetectionConfig,
@@ -49,7 +49,7 @@ def test_messages(make: Callable[[], Any], message: str) -> None:
     assert message in str(refused.value)
 
 
-def split_of(edge: float, size: tuple[int, int], count: int = 10, images: int = 3) -> CocoSplit:
+def split_of(edge: float, size: tuple[int, int], count: int = 10, images: int = 3) -> DetectionSplit:
     """Pictures of one size with `count` square objects of one edge."""
     boxes = np.tile(np.array([0, 0, edge, edge], dtype=np.float32), (count, 1))
     zeros = np.zeros(count, dtype=np.int64)
@@ -57,7 +57,7 @@ def split_of(edge: float, size: tuple[int, int], count: int = 10, images: int = 
         Record(i, size, boxes, zeros, zeros.astype(bool), np.full(count, edge**2), (None,) * count)
         for i in range(images)
     ]
-    return CocoSplit(tuple(Path(f"{i}.png") for i in range(images)), tuple(records))
+    return DetectionSplit(tuple(Path(f"{i}.png") for i in range(images)), tuple(records))
 
 
 @pytest.mark.parametrize(

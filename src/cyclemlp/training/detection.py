@@ -100,7 +100,7 @@ def _card(config: DetectionConfig, dataset: DetectionDataset) -> ModelCard:
     )
 
 
-def shapes(config: DetectionConfig, split: CocoSplit) -> list[int] | None:
+def shapes(config: DetectionConfig, split: DetectionSplit) -> list[int] | None:
     """Which images are alike in shape, where they are not cut: a batch is filled up to its widest and its highest.
 
     Seven kinds, from 1 : 2 and narrower to 2 : 1 and wider in steps of a third of an octave; torchvision's references
