@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli.train import app
-from cyclemlp.data.coco import find_coco_dataset
+from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.training.config import SegmentationConfig
 from cyclemlp.training.detection import detection_task
 from cyclemlp.training.detection_config import DetectionConfig
@@ -93,7 +93,7 @@ def task_of(recipe: str, data: Path) -> TrainingTask:
         augmentation = replace(config.augmentation, crop_size=64)
         return segmentation_task(replace(config, short_side=64, augmentation=augmentation))
     assert isinstance(config, DetectionConfig)
-    return detection_task(replace(config, short_side=64), find_coco_dataset(data))
+    return detection_task(replace(config, short_side=64), find_detection_dataset(data))
 
 
 def test_every_recipe_is_known_here() -> None:
