@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.training.loader import ResumableLoader, SampleStream, derive_seed
+from cyclemlp.training.loader import GroupedStream, ResumableLoader, SampleStream, derive_seed
 
 
 class Numbers:
@@ -55,6 +55,52 @@ def test_continues_with_the_same_batches(workers: int, stopped_after: int) -> No
     second = ResumableLoader(Numbers(6), 2, seed=1, workers=workers)
     second.load_state_dict(first.state_dict())
     assert begun + batches(second, 10 - stopped_after) == whole
+
+
+KINDS = (0, 1, 1, 0, 2, 1, 0)
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 2**40))
+def test_grouping_keeps_samples_and_their_seeds(length: int, batch_size: int, seed: int) -> None:
+    plain = SampleStream(length, seed)
+    grouped = GroupedStream(plain, [index % 3 for index in range(length)], batch_size)
+    stretch = batch_size * max(1, min(64, length // batch_size))
+    for first in (0, stretch):
+        numbers = range(first, first + stretch)
+        assert sorted(grouped[number] for number in numbers) == sorted(plain[number] for number in numbers)
+
+
+def test_few_batches_are_mixed() -> None:
+    kinds = [index % 2 for index in range(200)]
+    stream = GroupedStream(SampleStream(200, 0), kinds, 4)
+    rows = [{kinds[stream[4 * batch + i][0]] for i in range(4)} for batch in range(50)]
+    assert sum(len(row) > 1 for row in rows) <= 1
+    assert {0} in rows[:10]
+    assert {1} in rows[:10]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stopped_after", [2, 3, 5])
+def test_grouped_batches_continue_the_same(workers: int, stopped_after: int) -> None:
+    whole = batches(ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS), 9)
+    assert whole != batches(ResumableLoader(Numbers(7), 2, seed=1), 9)
+    first = ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS, workers=workers)
+    begun = batches(first, stopped_after)
+    second = ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS)
+    second.load_state_dict(first.state_dict())
+    assert begun + batches(second, 9 - stopped_after) == whole
+
+
+def test_processes_share_out_grouped_batches() -> None:
+    alone = batches(ResumableLoader(Numbers(7), 2, seed=5, kinds=KINDS), 6)
+    parts = [batches(ResumableLoader(Numbers(7), 2, seed=5, kinds=KINDS, rank=rank, world=2), 3) for rank in range(2)]
+    assert [batch for step in zip(*parts, strict=True) for batch in step] == alone
+
+
+def test_refuses_to_continue_in_other_groups() -> None:
+    state = ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS).state_dict()
+    with pytest.raises(ConfigError, match="made with batches of similar shapes 1, now it is 0"):
+        ResumableLoader(Numbers(7), 2, seed=1).load_state_dict(state)
 
 
 def test_fewer_samples_than_a_batch() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
 from cyclemlp.tasks.card import read_card
+from cyclemlp.training import callbacks
 from cyclemlp.training import module as module_module
 from cyclemlp.training.callbacks import LossError
 from cyclemlp.training.config import Length, Loss, Machine, Optimisation, SegmentationConfig
@@ -107,6 +108,21 @@ def test_time_ends_a_run_with_the_learning_rate_at_its_end(
     assert max(float(row["lr"]) for row in found) > 0.009
     assert float(found[-1]["lr"]) < 0.0015
     assert float(found[-1]["seconds"]) >= 3.0
+
+
+def test_an_evaluation_longer_than_its_share_of_the_time_is_given_up(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module_module, "Clock", TickingClock)
+    monkeypatch.setattr(callbacks, "MOST_TIME_EVALUATING", 0.0)  # the first image is already too much
+    run_dir = train_segmentation(configured(steps=None, max_time="3s"))
+    found = rows(run_dir)
+    assert [row["step"] for row in found if row["mIoU"]] == [found[-1]["step"]]
+    warnings = [record.getMessage() for record in caplog.records if "evaluation-images" in record.getMessage()]
+    assert warnings == [
+        "an evaluation takes more than 0 % of --max-time, so there is none before the end: give fewer"
+        " --evaluation-images (now 200) to have some"
+    ]
 
 
 def a_module(model: nn.Module, config: SegmentationConfig) -> TrainingModule:

@@ -11,7 +11,7 @@ class BoxAugmentation:
     """Random changes to training images; validation images are never changed."""
 
     crop_size: int | None = 384
-    """Edge of the training crop in network pixels, `none` for whole images. Smaller images stay as they are."""
+    """Edge of the training crop in network pixels, `none` for whole images, which then come in batches of similar shapes. Smaller images stay as they are."""  # noqa: E501
     scale: tuple[float, float] = (0.6, 1.5)
     """Smallest and largest factor an image is resized by before it is cut, beside that of --input-scale."""
     flip: float = 0.5

@@ -27,7 +27,7 @@ LAST = "last.ckpt"
 BEST = "best.ckpt"
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SECONDS_BETWEEN_LINES = 30.0
-# Where time is the limit, evaluations may use this share of it.
+# Where time is the limit, evaluations may use this share of it; one that alone takes more is given up.
 MOST_TIME_EVALUATING = 0.15
 
 Metrics = Mapping[str, Any]
@@ -198,11 +198,14 @@ class Evaluations:
 
     def run(self, module: TrainingModule) -> None:
         """Evaluate, unless told to stop meanwhile: then it is made up for when the run continues."""
-        started = time.monotonic()
-        metrics = self._evaluate(module)
+        started, limit = time.monotonic(), module.config.length.max_seconds
+        until = math.inf if limit is None else started + MOST_TIME_EVALUATING * limit
+        metrics = self._evaluate(module, until)
         self._latest_seconds = time.monotonic() - started
         self._seconds += self._latest_seconds
         if metrics is None:
+            if module.trainer.world_size > 1 or time.monotonic() >= until:  # several stop for no other reason
+                self._give_up(module)
             return
         self._done = self._reached(module)
         self.latest = metrics[self.score]
@@ -213,7 +216,17 @@ class Evaluations:
             _check_weights(module)
             module.trainer.save_checkpoint(module.config.out / "checkpoints" / BEST)
 
-    def _evaluate(self, module: TrainingModule) -> Metrics | None:
+    def _give_up(self, module: TrainingModule) -> None:
+        self._latest_seconds = math.inf  # longer than there will ever be time for
+        if module.trainer.is_global_zero:
+            images = module.config.recording.evaluation_images
+            _logger.warning(
+                "an evaluation takes more than %.0f %% of --max-time, so there is none before the end: "
+                "give fewer --evaluation-images (now %d) to have some",
+                *(100 * MOST_TIME_EVALUATING, images),
+            )
+
+    def _evaluate(self, module: TrainingModule, until: float) -> Metrics | None:
         trainer = module.trainer
         alone = trainer.world_size == 1
         counts = self._task.evaluator.count(
@@ -221,10 +234,11 @@ class Evaluations:
             module.device,
             most=module.config.recording.evaluation_images,
             part=(trainer.global_rank, trainer.world_size),
-            # With several processes one that leaves early would leave the others waiting.
-            stop=lambda: alone and self._stop.signum is not None,
+            # Of several processes, those that have not got the signal would go on.
+            stop=lambda: (alone and self._stop.signum is not None) or time.monotonic() >= until,
         )
-        if counts is None:
+        # One that leaves early must not leave the others waiting.
+        if _any_process(trainer, counts is None) or counts is None:
             return None
         if not alone:
             counts = _of_all_processes(counts)

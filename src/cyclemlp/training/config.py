@@ -33,7 +33,7 @@ class Length:
     steps: int | None = None
     """Optimiser steps, in place of epochs."""
     max_time: str | None = None
-    """Training time such as 5m, 90s or 1h30m; the learning rate reaches its end just then. The run stops at whichever limit comes first."""  # noqa: E501
+    """Training time such as 5m, 90s or 1h30m; the learning rate reaches its end just then. The run stops at whichever limit comes first. Evaluations on the way count, and take at most 15 % of it; the last one and the report come after it."""  # noqa: E501
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:

@@ -1,5 +1,6 @@
 """Detection and instance segmentation runs: what they learn from, what they minimise, how they are scored."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -78,6 +79,7 @@ def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> Traini
         DetectionEvaluator(dataset.splits["val"], card),
         partial(decay_groups, weight_decay=config.optimisation.weight_decay),
         idle,
+        kinds=shapes(config, dataset.splits["train"]),
         collate=collate,
     )
 
@@ -96,6 +98,20 @@ def _card(config: DetectionConfig, dataset: DetectionDataset) -> ModelCard:
         detection=DetectionHead(**options),
         source=f"trained by cyclemlp on {config.data.name}",
     )
+
+
+def shapes(config: DetectionConfig, split: DetectionSplit) -> list[int] | None:
+    """Which images are alike in shape, where they are not cut: a batch is filled up to its widest and its highest.
+
+    Seven kinds, from 1 : 2 and narrower to 2 : 1 and wider in steps of a third of an octave; torchvision's references
+    group so, too.
+    """
+    if config.augmentation.crop_size is not None:
+        return None
+    return [
+        round(3 * min(1.0, max(-1.0, math.log2(width / height))))
+        for height, width in (record.size for record in split.records)
+    ]
 
 
 def _freeze_batch_norm(backbone: nn.Module) -> list[nn.Module]:

@@ -8,7 +8,7 @@ a batch works. Every sample is augmented under a seed of its own, so the number 
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -62,11 +62,44 @@ class SampleStream:
         return order
 
 
+class GroupedStream:
+    """A stream rearranged so that the samples of a batch are of one kind, as far as there are enough of it.
+
+    The numbers are taken in stretches of `REARRANGED` batches, or fewer where a pass is shorter. Within a stretch
+    samples are sorted by kind, cut into batches, and the batches shuffled; so every sample comes as often as before,
+    and a batch is still a function of its number.
+    """
+
+    REARRANGED = 64
+
+    def __init__(self, stream: SampleStream, kinds: Sequence[int], batch_size: int) -> None:
+        if len(kinds) != stream.length:
+            raise ValueError(f"{len(kinds)} kinds for {stream.length} samples")
+        self._stream = stream
+        self._kinds = kinds
+        self._batch_size = batch_size
+        self._batches = max(1, min(self.REARRANGED, stream.length // batch_size))
+        self._arranged = lru_cache(maxsize=4)(self._arrange)
+
+    def __getitem__(self, number: int) -> tuple[int, int]:
+        stretch, place = divmod(number, self._batches * self._batch_size)
+        return self._stream[self._arranged(stretch)[place]]
+
+    def _arrange(self, stretch: int) -> list[int]:
+        length = self._batches * self._batch_size
+        numbers = range(stretch * length, (stretch + 1) * length)
+        by_kind = sorted(numbers, key=lambda number: self._kinds[self._stream[number][0]])
+        generator = torch.Generator().manual_seed(derive_seed(self._stream.seed, 3, stretch))
+        starts = (torch.randperm(self._batches, generator=generator) * self._batch_size).tolist()
+        return [number for start in starts for number in by_kind[start : start + self._batch_size]]
+
+
 class ResumableLoader:
     """Batches of a `SampleStream` from any number on, read by `workers` processes.
 
     Iterating yields batches (images, targets), as `collate` makes them, without end. With `world` processes training
-    together, number `rank` gets its own `batch_size` samples of every step. Errors of the user's (an unreadable
+    together, number `rank` gets its own `batch_size` samples of every step. With `kinds`, a number for every sample,
+    batches are of one kind where they can be. Errors of the user's (an unreadable
     image, say) are raised here as they were, not wrapped in a worker's traceback.
     """
 
@@ -77,6 +110,7 @@ class ResumableLoader:
         *,
         seed: int,
         repeats: int = 1,
+        kinds: Sequence[int] | None = None,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -85,6 +119,7 @@ class ResumableLoader:
     ) -> None:
         self._samples = samples
         self._stream = SampleStream(len(samples), seed, repeats)
+        self._numbered = self._stream if kinds is None else GroupedStream(self._stream, kinds, batch_size)
         self._batch_size = batch_size
         self._workers = workers
         self._rank = rank
@@ -99,7 +134,7 @@ class ResumableLoader:
     def __iter__(self) -> Iterator[Any]:
         loader = DataLoader(
             _Seeded(self._samples),
-            batch_sampler=_Batches(self._stream, self._delivered, self._batch_size, self._rank, self._world),
+            batch_sampler=_Batches(self._numbered, self._delivered, self._batch_size, self._rank, self._world),
             num_workers=self._workers,
             collate_fn=self._collate,
             worker_init_fn=_outlive_signals,
@@ -132,6 +167,7 @@ class ResumableLoader:
             "training images": self._stream.length,
             "seed": self._stream.seed,
             "repeats": self._stream.repeats,
+            "batches of similar shapes": int(self._numbered is not self._stream),
             "batch size": self._batch_size,
             "devices": self._world,
         }
@@ -140,7 +176,9 @@ class ResumableLoader:
 class _Batches:
     """Endless lists of (index, seed), one a batch, from batch `start` on."""
 
-    def __init__(self, stream: SampleStream, start: int, batch_size: int, rank: int, world: int) -> None:
+    def __init__(
+        self, stream: SampleStream | GroupedStream, start: int, batch_size: int, rank: int, world: int
+    ) -> None:
         self._stream = stream
         self._start = start
         self._batch_size = batch_size

@@ -83,6 +83,7 @@ def fit(trainer: Trainer, module: TrainingModule, task: TrainingTask) -> float:
         task.samples,
         config.optimisation.batch_size,
         repeats=task.repeats,
+        kinds=task.kinds,
         collate=task.collate,
         seed=config.machine.seed,
         workers=_workers(config.machine),

@@ -42,5 +42,7 @@ class TrainingTask:
     """Parts of the network that stay as in prediction."""
     repeats: int = 1
     """How often a pass takes each sample, under different random changes; a pass then meets fewer of them."""
+    kinds: Sequence[int] | None = None
+    """A number for each sample; a batch is of samples of one number where it can be."""
     collate: Collate = default_collate
     """From a list of samples to a batch of images and targets."""

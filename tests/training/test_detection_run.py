@@ -1,0 +1,189 @@
+"""Detection runs: batches, losses of images without objects, evaluation in parts, exact continuation."""
+
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cyclemlp.data.box_augmentation import BoxAugmentation
+from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.heads.detection import RetinaNet, build_detector
+from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.training.config import Length, Machine, Recording
+from cyclemlp.training.detection import DetectionEvaluator, DetectionLoss, collate, shapes, train_detection
+from cyclemlp.training.detection_config import (
+    DetectionConfig,
+    DetectionOptimisation,
+    InstanceSegmentationConfig,
+    LightHead,
+)
+from cyclemlp.training.loader import GroupedStream, SampleStream
+from cyclemlp.training.module import TrainingModule
+from cyclemlp.training.stopping import TrainingStopped
+
+STEPS, STOPPED_IN = 4, 1
+SHAPES = ((64, 96), (96, 64), (64, 96), (64, 64), (96, 64))
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_block_a_stage() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "cyclemlp_nano", CycleMLPSizes((16, 32, 48, 64), (1, 1, 1, 1), (2, 2, 2, 2)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise of several shapes with two bright squares each, outlined."""
+    root, random = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
+    for split in ("train", "val"):
+        images: list[dict[str, Any]] = []
+        objects: list[dict[str, Any]] = []
+        (root / split).mkdir()
+        for number, (height, width) in enumerate(SHAPES, start=1):
+            pixels = random.integers(0, 120, (height, width, 3), dtype=np.uint8)
+            for left, top, edge in ((4, 6, 20), (34, 30, 26)):
+                pixels[top : top + edge, left : left + edge] += 100
+                corners = [left, top, left + edge, top, left + edge, top + edge, left, top + edge]
+                place = {"bbox": [left, top, edge, edge], "segmentation": [corners], "area": edge**2, "iscrowd": 0}
+                objects.append({"id": len(objects) + 1, "image_id": number, "category_id": 1 + (edge > 20), **place})
+            Image.fromarray(pixels).save(root / split / f"{number}.png")
+            images.append({"id": number, "file_name": f"{number}.png", "width": width, "height": height})
+        categories = [{"id": 1, "name": "small"}, {"id": 2, "name": "large"}]
+        content = {"images": images, "annotations": objects, "categories": categories}
+        (root / f"{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def sample(height: int, width: int, value: float) -> tuple[Tensor, dict[str, Tensor]]:
+    masks = torch.ones(1, height, width, dtype=torch.uint8)
+    box = torch.tensor([[0.0, 0.0, width, height]])
+    return torch.full((3, height, width), value), {"boxes": box, "labels": torch.tensor([0]), "masks": masks}
+
+
+def test_images_of_a_batch_are_filled_up_at_the_right_and_the_bottom() -> None:
+    images, targets = collate([sample(4, 6, 1.0), sample(5, 2, 2.0)])
+    assert images.shape == (2, 3, 5, 6)
+    assert (images[0, :, :4] == 1).all()
+    assert (images[0, :, 4:] == 0).all()
+    assert (images[1, :, :, :2] == 2).all()
+    assert (images[1, :, :, 2:] == 0).all()
+    assert [target["size"].tolist() for target in targets] == [[4, 6], [5, 2]]
+    assert [target["masks"].shape for target in targets] == [(1, 5, 6), (1, 5, 6)]
+    assert [int(target["masks"].sum()) for target in targets] == [24, 10]
+    assert targets[1]["boxes"].tolist() == [[0, 0, 2, 5]]
+
+
+@pytest.mark.parametrize("config_type", [DetectionConfig, InstanceSegmentationConfig])
+def test_a_batch_without_objects_is_learnt_from(config_type: type[DetectionConfig]) -> None:
+    config = config_type(data=Path("d"))
+    torch.manual_seed(0)
+    model = build_detector("cyclemlp_nano", config.head, 2, head_width=16, options=DetectionHead(head_convs=1)).train()
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    samples = [
+        (torch.randn(3, *size), {**nothing, "masks": torch.zeros(0, *size, dtype=torch.uint8)})
+        for size in ((64, 64), (50, 60))
+    ]
+    terms = DetectionLoss(config)(model, *collate(samples))
+    assert set(terms) == {"loss", *DetectionLoss(config).terms}
+    assert all(bool(term.isfinite()) for term in terms.values())
+    assert float(terms["loss"].detach()) > 0
+    terms["loss"].backward()
+    gradients = [parameter.grad for parameter in model.backbone.parameters()]
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+def test_whole_images_come_in_batches_of_similar_shapes(data: Path) -> None:
+    split = find_detection_dataset(data).splits["train"]
+    cut, whole = (DetectionConfig(data=data, augmentation=BoxAugmentation(crop_size=edge)) for edge in (64, None))
+    assert shapes(cut, split) is None
+    assert shapes(whole, split) == [2, -2, 2, 0, -2]
+
+
+def test_less_is_filled_up_where_shapes_are_alike() -> None:
+    sizes = [(480, 640), (640, 480), (427, 640), (640, 427)] * 25
+
+    def filled(stream: SampleStream | GroupedStream) -> float:
+        """Share of the batches' pixels that no image has."""
+        given = kept = 0
+        for batch in range(100):
+            chosen = [sizes[stream[4 * batch + i][0]] for i in range(4)]
+            given += 4 * max(h for h, _ in chosen) * max(w for _, w in chosen)
+            kept += sum(h * w for h, w in chosen)
+        return 1 - kept / given
+
+    plain = SampleStream(100, 0)
+    assert filled(plain) > 0.2
+    assert filled(GroupedStream(plain, [w > h for h, w in sizes], 4)) < 0.1
+
+
+def test_parts_of_an_evaluation_are_the_whole(data: Path) -> None:
+    torch.manual_seed(0)
+    options = DetectionHead(head_convs=1, score_threshold=0.01)
+    card = ModelCard("detection", "cyclemlp_nano", "retinanet", ("small", "large"), head_width=16, detection=options)
+    model = build_detector("cyclemlp_nano", "retinanet", 2, head_width=16, options=options)
+    assert isinstance(model, RetinaNet)
+    torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.2)
+    torch.nn.init.zeros_(model.head.classification_head.cls_logits.bias)
+    evaluator = DetectionEvaluator(find_detection_dataset(data).splits["val"], card)
+    whole = evaluator.count(model, torch.device("cpu"))
+    parts = [evaluator.count(model, torch.device("cpu"), part=(i, 2)) for i in range(2)]
+    assert whole is not None
+    assert parts[0] is not None
+    parts[0].merge(parts[1])
+    scores = whole.metrics(card.classes)
+    assert scores["mAP"] > 0
+    assert parts[0].metrics(card.classes) == scores
+
+
+def configured(kind: type[DetectionConfig], data: Path, out: Path, **options: Any) -> DetectionConfig:
+    """Whole images of several shapes for boxes, crops for masks."""
+    crop = 64 if kind is InstanceSegmentationConfig else None
+    return kind(
+        data=data,
+        out=out,
+        head_width=16,
+        input_scale=1.0,
+        length=Length(steps=STEPS),
+        optimisation=DetectionOptimisation(batch_size=2, lr=0.01, drop_path=0.3),
+        augmentation=BoxAugmentation(crop_size=crop, vertical_flip=0.5),
+        detector=LightHead(head_convs=1),
+        recording=Recording(evaluations=2, log_every=1),
+        machine=Machine(device="cpu", workers=0, seed=3),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("kind", [DetectionConfig, InstanceSegmentationConfig])
+def test_a_stopped_run_ends_as_an_unbroken_one(
+    kind: type[DetectionConfig], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(kind, data, tmp_path / "whole")
+    train_detection(config)
+    usual = TrainingModule.training_step
+
+    def interrupted(self: TrainingModule, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
+        if self.global_step == STOPPED_IN:
+            signal.raise_signal(signal.SIGTERM)
+        return usual(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", interrupted)
+        with pytest.raises(TrainingStopped):
+            train_detection(replace(config, out=tmp_path / "stopped"))
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    train_detection(replace(config, out=tmp_path / "stopped", resume=True))
+    whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert stopped == whole
