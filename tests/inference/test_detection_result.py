@@ -7,8 +7,8 @@ import pytest
 from pycocotools import mask as reference_api
 
 from cyclemlp.data.instance_masks import parse_outline, whole_mask
+from cyclemlp.data.legend import palette
 from cyclemlp.inference.detection import DetectionResult
-from cyclemlp.inference.results import palette
 from cyclemlp.tasks.detection_decoding import Detections
 
 BOXES = np.array([[2, 24, 22, 34], [30, 30, 40, 50]], dtype=np.float32)
