@@ -27,7 +27,12 @@ from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
 
 SEGMENTATION = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", ("sea", "land"), head_width=16)
 DETECTION = ModelCard(
-    "detection", "cyclemlp_nano", "retinanet", ("cell", "speck"), head_width=16, detection=DetectionHead(head_convs=1)
+    "detection",
+    "cyclemlp_nano",
+    "retinanet",
+    ("cell", "speck"),
+    head_width=16,
+    detection=DetectionHead(head_convs=1, head_norm="group"),
 )
 PICTURES = ((64, 64), (35, 90), (97, 131))
 

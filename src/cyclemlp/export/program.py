@@ -11,8 +11,9 @@ from torch.export import Dim, ExportedProgram
 from cyclemlp.errors import ConfigError
 from cyclemlp.export.raw import LARGEST_BATCH, LARGEST_EDGE, RawNetwork
 
-_EXAMPLE = (2, 128, 160)
-"""Batch, height and width that the network is traced at: all different, so that none is taken for another."""
+_EXAMPLE = (2, 320, 448)
+"""Batch, height and width that the network is traced at: all different, so that none is taken for another, and so large
+that no map of a pyramid to stride 128 has a single row, which torch.export would take for a constant."""
 
 _UNEXPORTABLE = (RuntimeError, ValueError, AssertionError, NotImplementedError, TypeError)
 """What torch.export raises where it cannot follow a network; its own errors are kinds of these."""
