@@ -1,5 +1,6 @@
 """Videos are made here by the library itself, so that reading and writing are tested apart."""
 
+import re
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -95,7 +96,8 @@ def test_a_photograph_with_the_name_of_a_video(tmp_path: Path) -> None:
     ("suffix", "encoder", "options", "message"),
     [
         (".mp4", "libx264", "", "incomplete"),
-        (".mp4", "libx264", "faststart", "of 12 frames; copy it again"),
+        # The encoder cuts frames into as many slices as it has processors: the last one is missing, or damaged.
+        (".mp4", "libx264", "faststart", "of 12 frames; copy it again|is damaged or incomplete"),
         (".mkv", "libx264", "", "of 12 frames; copy it again"),
         (".avi", "mpeg4", "", "of 12 frames; copy it again"),
     ],
@@ -104,7 +106,7 @@ def test_cut_off_files(tmp_path: Path, suffix: str, encoder: str, options: str, 
     path = write_clip(tmp_path / f"clip{suffix}", encoder=encoder, options=options)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
-    assert message in refusal(path)
+    assert re.search(message, refusal(path))
 
 
 def test_damaged_frames(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_passes_and_seeds_differ() -> None:
     assert len(seeds) == 200
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one processor
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stopped_after", [1, 3, 6, 7])
 def test_continues_with_the_same_batches(workers: int, stopped_after: int) -> None:
@@ -79,6 +80,7 @@ def test_few_batches_are_mixed() -> None:
     assert {1} in rows[:10]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one processor
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stopped_after", [2, 3, 5])
 def test_grouped_batches_continue_the_same(workers: int, stopped_after: int) -> None:
