@@ -5,6 +5,8 @@ shares the pinned cores, as in training. A loader is emptied before it is timed:
 faster than they are.
 """
 
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -192,25 +194,22 @@ def _rate(timing: Timing, images: int) -> dict[str, Any]:
 
 def _pictures(task: "TrainingTask", data: Path | None) -> dict[str, Any]:
     """What was read, without naming folders of this machine."""
-    made_up = None if data is not None else f"JPEG of {PICTURE_SIZE[0]}x{PICTURE_SIZE[1]}, made up"
-    return {"count": len(task.samples), "kind": made_up or "given"}
+    made_up = f"JPEG of {PICTURE_SIZE[0]}x{PICTURE_SIZE[1]}, made up"
+    return {"count": len(task.samples), "kind": made_up if data is None else "given"}
 
 
 def _family_seconds() -> float:
-    """Processor seconds of this process and of its workers, which count once they have ended or are asked for."""
-    return time.process_time() + _children_seconds()
+    """Processor seconds of this process and its workers, those that have ended and those that still run."""
+    spent = os.times()
+    ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 1
+    running = [Path(f"/proc/{child.pid}/stat") for child in multiprocessing.active_children()]
+    return sum(spent[:4]) + sum(map(_ticks, running)) / ticks
 
 
-def _children_seconds() -> float:
-    import multiprocessing
-    import os
-
-    ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-    total = 0.0
-    for child in multiprocessing.active_children():
-        try:
-            fields = Path(f"/proc/{child.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / ticks
-    return total
+def _ticks(stat: Path) -> int:
+    """Of a process, in its own code and in the system's; 0 where the system does not tell."""
+    try:
+        fields = stat.read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
