@@ -18,7 +18,7 @@ from cyclemlp.heads.anchors import level_anchors
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks import detection_decoding
 from cyclemlp.tasks.detection import DetectionCounts
-from cyclemlp.tasks.detection_decoding import Detections, decode, paste_mask, paste_patch, suppress
+from cyclemlp.tasks.detection_decoding import Detections, decode, paste_patch, suppress
 
 
 @pytest.mark.parametrize("size", [(128, 96), (100, 90)])
@@ -58,10 +58,10 @@ def test_suppression_is_torchvisions() -> None:
 
 def test_a_full_mask_fills_its_box_and_one_outside_the_image_is_cut() -> None:
     full = np.ones((28, 28), dtype=np.float32)
-    mask = paste_mask(full, np.array([2, 3, 10, 8], dtype=np.float32), (12, 12))
+    mask = paste_patch(full, np.array([2, 3, 10, 8], dtype=np.float32), (12, 12)).whole((12, 12))
     assert mask.sum() == 8 * 5
     assert mask[3:8, 2:10].all()
-    assert paste_mask(full, np.array([-4, -4, 4, 4], dtype=np.float32), (12, 12)).sum() == 16
+    assert paste_patch(full, np.array([-4, -4, 4, 4], dtype=np.float32), (12, 12)).whole((12, 12)).sum() == 16
 
 
 def test_a_mask_computed_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_mask_computed_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -
 def test_a_box_without_pixels_in_the_image_has_an_empty_mask(box: tuple[float, ...]) -> None:
     full, edges = np.ones((28, 28), dtype=np.float32), np.array(box, dtype=np.float32)
     assert paste_patch(full, edges, (80, 70)).bitmap.size == 0
-    assert not paste_mask(full, edges, (80, 70)).any()
+    assert not paste_patch(full, edges, (80, 70)).whole((80, 70)).any()
 
 
 @pytest.mark.parametrize("frame", [(0, 0, 9, 7), (0, 2, 9, 5), (2, 0, 6, 7), (3, 3, 4, 4), (0, 0, 0, 0)])

@@ -42,6 +42,13 @@ class Patch(NamedTuple):
     left: int
     bitmap: Bitmap
 
+    def whole(self, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """The mask (H, W) of a picture of `size`."""
+        mask = np.zeros(size, dtype=np.bool_)
+        height, width = self.bitmap.shape
+        mask[self.top : self.top + height, self.left : self.left + width] = self.bitmap
+        return mask
+
 
 def parse_outline(raw: Any, size: tuple[int, int]) -> Outline | None:
     """An annotation's `segmentation` field: polygons, run lengths, or None where it is empty or missing.

@@ -66,11 +66,7 @@ class DetectionResult:
 
     def mask(self, index: int) -> npt.NDArray[np.bool_]:
         """(H, W) where object `index` is. Made when asked for: those of a large image would fill the memory."""
-        mask = np.zeros(self.image.shape[:2], dtype=np.bool_)
-        patch = self.patch(index)
-        height, width = patch.bitmap.shape
-        mask[patch.top : patch.top + height, patch.left : patch.left + width] = patch.bitmap
-        return mask
+        return self.patch(index).whole(self.image.shape[:2])
 
     def patch(self, index: int) -> Patch:
         """The part of the mask of object `index` that can hold ones: small in a large image."""

@@ -195,15 +195,6 @@ def paste_patch(probabilities: FloatArray, box_xyxy: FloatArray, size: tuple[int
     return Patch(int(rows[0]), int(columns[0]), bitmap)
 
 
-def paste_mask(probabilities: FloatArray, box_xyxy: FloatArray, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """The same as a whole mask (H, W)."""
-    mask = np.zeros(size, dtype=np.bool_)
-    patch = paste_patch(probabilities, box_xyxy, size)
-    height, width = patch.bitmap.shape
-    mask[patch.top : patch.top + height, patch.left : patch.left + width] = patch.bitmap
-    return mask
-
-
 def _sampling(pixels: IntArray, start: float, end: float, cells: int) -> FloatArray:
     """Weights (pixels, cells) that interpolate cells over [start, end) at pixel centres; outside there is nothing."""
     places = (pixels + 0.5 - start) * (cells / (end - start)) - 0.5
