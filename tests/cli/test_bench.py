@@ -1,10 +1,10 @@
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
-
-from cyclemlp.cli import main
 
 
 def timing(median: float) -> dict[str, Any]:
@@ -40,13 +40,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cyclemlp.bench.operators.bench_operators", record)
 
 
-def command(*arguments: str | Path) -> int:
-    """Exit status of `cyclemlp bench`."""
-    try:
-        main(["bench", *map(str, arguments)])
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+command = partial(command_line.command, "bench")
 
 
 def test_table(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -1,12 +1,13 @@
 import json
+from functools import partial
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.cli import main
 from cyclemlp.data.masks import find_mask_dataset
 from cyclemlp.inference.evaluate import evaluate_segmentation
 from cyclemlp.inference.predictor import Predictor
@@ -49,22 +50,12 @@ def run(model_folder: Path, data: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def command(*arguments: str | Path) -> int:
-    """Exit status of the command line."""
-    try:
-        main(["eval", *map(str, arguments)])
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+command = partial(command_line.command, "eval")
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line with which the command refuses its input."""
-    assert command(*arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line with which it refuses its input."""
+    return command_line.refused(capsys, "eval", *arguments)
 
 
 def test_json_is_one_object_with_exact_scores(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

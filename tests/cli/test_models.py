@@ -1,18 +1,11 @@
 import json
+from functools import partial
 
+import command_line
 import pytest
 import timm
 
-from cyclemlp.cli import main
-
-
-def command(*arguments: str) -> int:
-    """Exit status of `cyclemlp models`."""
-    try:
-        main(["models", *arguments])
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+command = partial(command_line.command, "models")
 
 
 def test_lists_this_packages_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,14 @@
 import errno
 import json
+from functools import partial
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.cli import main
 from cyclemlp.cli.jobs import find_inputs, plan
 from cyclemlp.data.images import image_size, read_image, read_mask
 from cyclemlp.errors import ConfigError, DataError
@@ -36,22 +37,12 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def command(*arguments: str | Path) -> int:
-    """Exit status of the command line."""
-    try:
-        main(["predict", *map(str, arguments)])
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+command = partial(command_line.command, "predict")
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line with which the command refuses its input."""
-    assert command(*arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line with which it refuses its input."""
+    return command_line.refused(capsys, "predict", *arguments)
 
 
 def names(folder: Path) -> set[str]:

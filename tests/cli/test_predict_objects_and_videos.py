@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 import torch
+from command_line import command, refused
 from PIL import Image
 
-from cyclemlp.cli import main
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
@@ -71,24 +71,6 @@ def mixed(tmp_path: Path, clip: Path) -> Path:
     (folder / "clip.mp4").write_bytes(clip.read_bytes())
     (folder / "notes.txt").write_text("not for us")
     return folder
-
-
-def command(*arguments: str | Path) -> int:
-    """Exit status of the command line."""
-    try:
-        main([*map(str, arguments)])
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line with which the command refuses its input."""
-    assert command(*arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def names(folder: Path) -> set[str]:
