@@ -34,6 +34,10 @@ def draw_scale(record: Mapping[str, Any], path: Path) -> None:
         points = [point for point in curve["points"] if point["forward_bytes"]]
         times.loglog([p["size"] for p in curve["points"]], [p["median_s"] for p in curve["points"]], "o-", label=name)
         memory.loglog([p["size"] for p in points], [p["forward_bytes"] / 1e6 for p in points], "o-", label=name)
+    sizes = sorted({point["size"] for curve in record["models"].values() for point in curve["points"]})
+    for axes in (times, memory):
+        axes.minorticks_off()
+        axes.set_xticks(sizes, list(map(str, sizes)))
     times.legend()
     _save(figure, path)
 
