@@ -2,14 +2,15 @@
 
     python scripts/compare_runs.py RUN... --target NAME VALUE --out results/detection-bccd.json
 
-A target is a score that the first run was to reach, such as `--target AP50 0.78`.
+A target is a score that the first run was to reach, named as the columns of metrics.csv: `--target AP50 0.78`, or that
+of a class, `--target IoU/water 0.85`.
 """
 
 import argparse
 import csv
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 from cyclemlp.bench.machine import environment, usable_cores
 from cyclemlp.files import whole_file, write_json
 from cyclemlp.tasks.card import load_model
-from cyclemlp.tasks.scores import SCORES
+from cyclemlp.tasks.scores import SCORES, metric_columns
 from cyclemlp.training.classification_config import ClassificationConfig
 from cyclemlp.training.config import RunConfig, SegmentationConfig, flat
 from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
@@ -81,7 +82,7 @@ def describe(run: Path) -> dict[str, Any]:
         "command": training_command(card.task, card.model, config),
         "versions": card.versions,
         "metrics": card.metrics,
-        "curve": _curve(lines, SCORES[card.task].main, SCORES[card.task].further),
+        "curve": _curve(lines, metric_columns(card.task, card.metrics)),
     }
 
 
@@ -96,9 +97,9 @@ def training_command(task: str, model: str, config: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _curve(lines: Sequence[dict[str, str]], main: str, further: Sequence[str]) -> dict[str, list[Any]]:
+def _curve(lines: Sequence[dict[str, str]], scores: Iterable[str]) -> dict[str, list[Any]]:
     """Loss and scores by step: a column each, None where a step has no such value; lines of scores have no time."""
-    columns = ["step", "seconds", "loss", *(name for name in (main, *further) if name in lines[0])]
+    columns = ["step", "seconds", "loss", *(name for name in scores if name in lines[0])]
     return {name: [_number(line[name]) for line in lines] for name in columns}
 
 

@@ -3,16 +3,19 @@
     python scripts/nuclei_masks.py DSB2018_FOLDER --out nuclei-masks
     cyclemlp train segmentation --data nuclei-masks
 
-The pictures are stored again as RGB without loss.
+The pictures are stored again as RGB without loss. With --tile EDGE those of training are cut into equal parts of at
+most that edge, so that large ones are met more often than small ones; those of validation stay whole.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
@@ -24,15 +27,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with train.json, val.json, train/ and val/")
     parser.add_argument("--out", type=Path, required=True, help="folder for images and masks, new or empty")
+    parser.add_argument("--tile", type=int, help="largest edge of a training picture, 64 or more pixels")
     options = parser.parse_args()
+    if options.tile is not None and options.tile < 64:
+        parser.error(f"--tile {options.tile} is too small: 64 or more")
     if options.out.exists() and any(options.out.iterdir()):
         parser.error(f"--out {options.out} is not empty: choose another folder")
-    for split in ("train", "val"):
-        _convert(options.data, split, options.out)
+    for split, tile in (("train", options.tile), ("val", None)):
+        _convert(options.data, split, options.out, tile)
     (options.out / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 
-def _convert(data: Path, split: str, out: Path) -> None:
+def _convert(data: Path, split: str, out: Path, tile: int | None) -> None:
     annotations = json.loads((data / f"{split}.json").read_text(encoding="utf-8"))
     outlines: dict[int, list[Any]] = defaultdict(list)
     for annotation in annotations["annotations"]:
@@ -40,13 +46,22 @@ def _convert(data: Path, split: str, out: Path) -> None:
     for kind in ("images", "masks"):
         (out / kind / split).mkdir(parents=True)
     for entry in annotations["images"]:
-        name = f"{Path(entry['file_name']).stem}.png"
         with Image.open(data / split / entry["file_name"]) as image:
-            image.convert("RGB").save(out / "images" / split / name)
+            pixels = np.asarray(image.convert("RGB"))
         mask = np.zeros((entry["height"], entry["width"]), dtype=np.uint8)
         for outline in outlines[entry["id"]]:
             mask |= coco_mask.decode(outline)
-        Image.fromarray(mask).save(out / "masks" / split / name)
+        for kind, whole in (("images", pixels), ("masks", mask)):
+            for place, part in _parts(whole, tile):
+                Image.fromarray(part).save(out / kind / split / f"{Path(entry['file_name']).stem}{place}.png")
+
+
+def _parts(pixels: npt.NDArray[np.uint8], tile: int | None) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Equal parts with a name for their place; one without a name where nothing is cut."""
+    rows, columns = (1 if tile is None else -(-edge // tile) for edge in pixels.shape[:2])
+    for row, strip in enumerate(np.array_split(pixels, rows, axis=0)):
+        for column, part in enumerate(np.array_split(strip, columns, axis=1)):
+            yield ("" if rows == columns == 1 else f"-{row}{column}"), part
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cyclemlp.tasks.scores import metric_columns
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _PLACE = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
@@ -73,16 +75,16 @@ def classification(result: dict[str, Any]) -> str:
 def runs(result: dict[str, Any]) -> str:
     """Scores of runs of one length on one data set, the targets of the first one, and the commands."""
     names = [*result["targets"], *(name for name in SHOWN[result["task"]] if name not in result["targets"])]
-    per_class = {"detection": "AP", "segmentation": "IoU"}.get(result["task"])
-    classes = list(result["runs"][0]["metrics"][per_class]) if per_class else []
+    scores = [metric_columns(result["task"], run["metrics"]) for run in result["runs"]]
+    if result["task"] in SHOWN_BY_CLASS:
+        names += [name for name in scores[0] if "/" in name and name not in names]
     rows = [
         [run["model"], f"{run['parameters'] / 1e6:.1f} M", f"{run['seconds'] / 60:.0f} min", str(run["images_seen"]),
-         *(_score(run["metrics"][name]) for name in names),
-         *(_score(run["metrics"][per_class or ""][name]) for name in classes)]
-        for run in result["runs"]
+         *(_score(columns[name]) for name in names)]
+        for run, columns in zip(result["runs"], scores, strict=True)
     ]  # fmt: skip
-    head = ["model", "parameters", "training", "images seen", *names, *(f"{per_class} {name}" for name in classes)]
-    met = ", ".join(f"{name} at least {value:g}" for name, value in result["targets"].items())
+    head = ["model", "parameters", "training", "images seen", *(name.replace("/", " ") for name in names)]
+    met = ", ".join(f"{name.replace('/', ' ')} at least {value:g}" for name, value in result["targets"].items())
     note = f"Target of the first line: {met}. {result['note']}".strip()
     commands = "\n".join(f"    {run['command']}" for run in result["runs"])
     return f"{_table(head, rows)}\n\n{note} {source(result)}\n\n{commands}"
@@ -94,6 +96,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "segmentation": ("mIoU", "pixel_accuracy"),
 }
 """Scores of a task beside the targets."""
+SHOWN_BY_CLASS = ("detection", "segmentation")
 
 
 def _score(value: float | None) -> str:

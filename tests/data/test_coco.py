@@ -60,6 +60,17 @@ def test_the_layout_of_the_archives(write_coco: WriteCoco) -> None:
     assert dataset.splits["val"].images == (root / "val2017/a.png",)
 
 
+def test_annotations_in_the_folders_of_the_images(write_coco: WriteCoco) -> None:
+    root = write_coco([annotation(1, [2, 3, 10, 5])])
+    (root / "val").rename(root / "valid")
+    for split, folder in (("train", "train"), ("val", "valid")):
+        (root / f"{split}.json").rename(root / folder / "_annotations.coco.json")
+    dataset = find_detection_dataset(root)
+    assert list(dataset.splits) == ["train", "val"]
+    assert dataset.splits["val"].images == (root / "valid/a.png",)
+    assert dataset.splits["train"].annotations == root / "train/_annotations.coco.json"
+
+
 def test_boxes_are_cut_to_the_image_and_flat_ones_left_out(
     caplog: pytest.LogCaptureFixture, write_coco: WriteCoco
 ) -> None:

@@ -208,3 +208,10 @@ def test_messages(out: str, name: str, limit: float, message: str, tmp_path: Pat
     with pytest.raises(ConfigError) as error:
         check_request(tmp_path / out, name, limit)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["model.report.json", "model.bin"])
+def test_a_folder_in_the_place_of_a_file_beside(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=f"{name} is a folder where a file of --out"):
+        check_request(tmp_path / "model.xml", "openvino", 1e-4)

@@ -68,6 +68,65 @@ def test_a_backbone_file(tmp_path: Path) -> None:
         assert torch.equal(loaded[f"model.{key}"], classifier.state_dict()[key]), key
 
 
+CARDS = {
+    "classification": ModelCard("classification", NAME, "linear", ("a", "b"), image_size=32, crop_pct=0.875),
+    "segmentation": ModelCard("segmentation", NAME, "semantic-fpn", ("a", "b"), head_width=16),
+    "detection": ModelCard("detection", NAME, "retinanet", ("a", "b"), head_width=16),
+}
+
+
+@pytest.mark.parametrize("model", [NAME, "resnet18", "convnext_atto"])
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("segmentation", "detection"),
+        ("detection", "segmentation"),
+        ("classification", "detection"),
+        ("segmentation", "classification"),
+    ],
+)
+def test_the_backbone_of_a_run_of_another_task(theirs: str, ours: str, model: str, tmp_path: Path) -> None:
+    source_card, card = replace(CARDS[theirs], model=model), replace(CARDS[ours], model=model)
+    torch.manual_seed(1)
+    source = build_model(source_card)
+    save_model(tmp_path, source, source_card)
+    torch.manual_seed(2)
+    network = build_model(card)
+    load_initial_weights(network, card, tmp_path)
+    image = torch.randn(1, 3, 64, 64)
+    found, expected = (last_map(each.eval(), image) for each in (network, source))
+    assert torch.equal(found, expected)
+
+
+def last_map(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """What the backbone gives at stride 32, before any norm."""
+    if hasattr(network, "backbone"):
+        found = network.backbone.trunk(image)[-1]
+        return found.permute(0, 3, 1, 2) if network.backbone._nhwc else found
+    return network.forward_intermediates(image, norm=False, intermediates_only=True)[-1]
+
+
+def test_parts_of_another_network_are_refused(tmp_path: Path) -> None:
+    deeper = timm.create_model("cyclemlp_b2")
+    torch.save(deeper.state_dict(), tmp_path / "b2.pth")
+    torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    model = build_segmentation_model("cyclemlp_b1", "semantic-fpn", 2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"not in the model stages\.1\.blocks\.2"):
+        load_initial_weights(model, card("a", "b", model="cyclemlp_b1"), tmp_path / "b2.pth")
+    with pytest.raises(CheckpointError, match="nothing was loaded: missing"):
+        load_initial_weights(model, card("a", "b", model="cyclemlp_b1"), tmp_path / "other.pth")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_file_with_a_classifier_of_another_name(tmp_path: Path) -> None:
+    classifier = timm.create_model("resnet18")
+    torch.save(classifier.state_dict(), tmp_path / "resnet.pth")
+    model = build_segmentation_model("resnet18", "semantic-fpn", 2, head_width=16)
+    load_initial_weights(model, card("a", "b", model="resnet18"), tmp_path / "resnet.pth")
+    assert torch.equal(model.state_dict()["backbone.trunk.layer4.0.conv1.weight"], classifier.layer4[0].conv1.weight)
+
+
 def test_refusals_load_nothing(run: Path, tmp_path: Path) -> None:
     model, before = fresh(2), fresh(2).state_dict()
     with pytest.raises(

@@ -17,10 +17,12 @@ from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
 
 LAYOUT = (
-    "COCO (train.json and val.json with folders train/ and val/,"
-    " or annotations/instances_train2017.json with train2017/, and the same for val)"
+    "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
+    " train2017/ and the same for val, or train/_annotations.coco.json and valid/_annotations.coco.json)"
 )
 _OPTIONAL_SPLITS = ("test",)
+_BESIDE_IMAGES = "_annotations.coco.json"
+"""Roboflow's exports have it in each split's folder; theirs of validation is called valid."""
 _Json = dict[str, Any]
 
 
@@ -74,9 +76,14 @@ def _paths(root: Path, split: str) -> CocoPaths | None:
         CocoPaths(root / "annotations" / f"instances_{year}.json", root / "images" / year),
         CocoPaths(root / "annotations" / f"instances_{split}.json", root / split),
         CocoPaths(root / "annotations" / f"instances_{split}.json", root / "images" / split),
+        *(CocoPaths(folder / _BESIDE_IMAGES, folder) for folder in _own_folders(root, split)),
     )
     present = [paths for paths in candidates if paths.annotations.is_file()]
     return next((paths for paths in present if paths.images.is_dir()), present[0] if present else None)
+
+
+def _own_folders(root: Path, split: str) -> tuple[Path, ...]:
+    return (root / split, root / "valid") if split == "val" else (root / split,)
 
 
 def _read(path: Path) -> _File:

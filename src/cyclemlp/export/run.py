@@ -83,6 +83,10 @@ def check_request(out: Path, file_format: str, limit: float) -> None:
         raise ConfigError(f"--out {out} is a folder: give a file in it, such as {out / f'model{suffix}'}")
     if out.suffix != suffix:
         raise ConfigError(f"--out {out}: files of --format {file_format} end in {suffix}")
+    beside = [report_path(out), *([out.with_suffix(".bin")] if file_format == "openvino" else [])]
+    for path in beside:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder where a file of --out {out} goes: remove it, or give another --out")
     if not limit > 0:
         raise ConfigError(f"--limit {limit} is not allowed: more than 0")
 

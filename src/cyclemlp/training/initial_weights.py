@@ -1,14 +1,15 @@
 """Starting from weights that exist: a backbone's, or a whole network of an earlier run."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.models.checkpoints import load_checkpoint, load_pretrained
+from cyclemlp.models.checkpoints import adapt_state_dict, check_fit, load_pretrained, read_state_dict
 from cyclemlp.models.weights import fetch_weights
-from cyclemlp.tasks.card import CARD_NAME, WEIGHTS_NAME, ModelCard, load_model, read_card
+from cyclemlp.tasks.card import CARD_NAME, ModelCard, load_model, read_card
 
 AUTHORS = "authors"
 """Stands for the weights that the authors of the model published."""
@@ -28,29 +29,60 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
     is_run = path.is_dir() or path.with_name(CARD_NAME).is_file()
     if is_run and read_card(path if path.is_dir() else path.with_name(CARD_NAME)).task == card.task:
         _load_network(model, card, path)
+        return
+    if is_run:
+        source, theirs = load_model(path)
+        _require_alike(path, theirs, card, ("model",))
+        _load_backbone(_trunk(model), _trunk(source).state_dict(), path, whole=card.task != "classification")
+    elif card.task == "classification":  # a classifier of other classes stays new
+        load_pretrained(_trunk(model), path)
     else:
-        path = path / WEIGHTS_NAME if path.is_dir() else path
-        backbone = getattr(model, "backbone", model)
-        trunk = getattr(backbone, "trunk", backbone)
-        # timm wraps a network whose features it collects. A classifier of other classes stays new.
-        load = load_pretrained if card.task == "classification" else load_checkpoint
-        load(getattr(trunk, "model", trunk), path)
-        _logger.info("backbone starts from %s; the head starts from random weights", path)
+        _load_backbone(_trunk(model), read_state_dict(path), path, whole=True)
+    _logger.info("backbone starts from %s; the head starts from random weights", path)
+
+
+def _trunk(model: nn.Module) -> nn.Module:
+    """The backbone as timm made it, out of the wrapper in which timm collects its features."""
+    backbone = getattr(model, "backbone", model)
+    trunk = getattr(backbone, "trunk", backbone)
+    inner: nn.Module = getattr(trunk, "model", trunk)
+    return inner
+
+
+def _load_backbone(trunk: nn.Module, given: Mapping[str, Tensor], path: Path, *, whole: bool) -> None:
+    """Load what both have, which must be whole parts (stages, stem) of each; with `whole` all of `trunk`'s.
+
+    A part is what the first word of a key names. A classifier, and the norm before it, are parts that a network with
+    maps has not.
+    """
+    own = trunk.state_dict()
+    given = {_as_in(own, key): value for key, value in given.items()}
+    try:
+        given = adapt_state_dict(given, trunk, strict=False)
+        shared = {_part(key) for key in own} & {_part(key) for key in given}
+        known = {key: value for key, value in given.items() if _part(key) in shared}
+        check_fit(known, {key: value for key, value in own.items() if whole or _part(key) in shared})
+        if not shared:
+            raise CheckpointError("weights do not fit, nothing was loaded: no part has the name of one of the model's")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    trunk.load_state_dict(known, strict=False)
+
+
+def _part(key: str) -> str:
+    """The module at the top that a key of a state dict belongs to."""
+    return key.partition(".")[0]
+
+
+def _as_in(own: Mapping[str, Tensor], key: str) -> str:
+    """The key as `own` has it: where it gives maps, timm renames `stages.0` to `stages_0` in some networks."""
+    forms = (key, key.replace(".", "_", 1), key.replace("_", ".", 1))
+    return next((form for form in forms if form in own), key)
 
 
 def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
     source, theirs = load_model(path)
-    for what in ("model", "head", "head_width"):
-        given, wanted = getattr(theirs, what), getattr(card, what)
-        if given != wanted:
-            option = "--" + what.replace("_", "-")
-            fix = f"train with {option} {given}" if given is not None else f"leave {option} out"
-            raise CheckpointError(f"--init {path} has {option} {given}, the new run {wanted}: {fix}")
-    if _options(theirs) != _options(card):
-        raise CheckpointError(
-            f"--init {path} was trained with {_options(theirs) or 'no options of the model'}, the new run has"
-            f" {_options(card) or 'none'}: give --stepsize and --branches alike"
-        )
+    _require_alike(path, theirs, card, ("model", "head", "head_width"))
     state, own = source.state_dict(), model.state_dict()
     other = sorted(key for key in state if state[key].shape != own[key].shape)
     if other and len(theirs.classes) == len(card.classes):
@@ -63,6 +95,20 @@ def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
     _logger.info("starts from %s", path)
     if theirs.classes != card.classes:
         _logger.warning("classes were %s and are %s", ", ".join(theirs.classes), ", ".join(card.classes))
+
+
+def _require_alike(path: Path, theirs: ModelCard, card: ModelCard, names: Sequence[str]) -> None:
+    for what in names:
+        given, wanted = getattr(theirs, what), getattr(card, what)
+        if given != wanted:
+            option = "--" + what.replace("_", "-")
+            fix = f"train with {option} {given}" if given is not None else f"leave {option} out"
+            raise CheckpointError(f"--init {path} has {option} {given}, the new run {wanted}: {fix}")
+    if _options(theirs) != _options(card):
+        raise CheckpointError(
+            f"--init {path} was trained with {_options(theirs) or 'no options of the model'}, the new run has"
+            f" {_options(card) or 'none'}: give --stepsize and --branches alike"
+        )
 
 
 def _options(card: ModelCard) -> str:
