@@ -42,9 +42,10 @@ def demo_objects(result: dict[str, Any]) -> str:
         for prefix, name in prefixes.items()
     ]
     table = _table(["held-out AP", *classes, "mean", "AP50"], rows)
-    return (
-        f"{table}\n\n{training['steps']} steps in {training['seconds'] / 60:.1f} minutes of training. {source(result)}"
-    )
+    start = training["start"]
+    before = f"after {start['steps']} steps in {start['seconds'] / 60:.1f} minutes of {start['task']}"
+    length = f"{training['steps']} steps in {training['seconds'] / 60:.1f} minutes of training"
+    return f"{table}\n\n{length}, {before} on the same columns. {source(result)}"
 
 
 def bench_op(result: dict[str, Any]) -> str:

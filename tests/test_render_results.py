@@ -99,8 +99,9 @@ def test_links_of_the_page_lead_somewhere(link: str) -> None:
 def test_demos_of_detectors(script: ModuleType) -> None:
     boxes = {"AP": {"island": 0.25, "lake": 0.5}, "mAP": 0.375, "AP50": 0.75}
     masks = {f"{kind}_{name}": value for kind in ("mask", "box") for name, value in boxes.items()}
-    made = {**SOURCE, "training": {"steps": 9, "seconds": 90.0}}
+    start = {"task": "segmentation", "steps": 5, "seconds": 60.0}
+    made = {**SOURCE, "training": {"steps": 9, "seconds": 90.0, "start": start}}
     row = "| boxes | 0.250 | 0.500 | 0.375 | 0.750 |"
     assert script.demo_objects({**made, "metrics": boxes}).count(row) == 1
     text = script.demo_objects({**made, "metrics": masks})
-    assert f"{row.replace('boxes', 'outlines')}\n{row}\n\n9 steps in 1.5 minutes of training." in text
+    assert f"{row.replace('boxes', 'outlines')}\n{row}\n\n9 steps in 1.5 minutes of training, after 5 steps in 1.0 minutes of" in text

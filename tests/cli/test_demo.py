@@ -19,7 +19,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.inference.detection import DetectionResult
 from cyclemlp.tasks.detection_decoding import Detections
 from cyclemlp.training.config import RunConfig, flat
-from cyclemlp.training.run_folder import open_run
+from cyclemlp.training.run_folder import open_run, read_run_config
 
 MODULES: dict[str, Any] = {
     "segmentation": demo_segmentation,
@@ -29,12 +29,10 @@ MODULES: dict[str, Any] = {
 HEADS = {"segmentation": "semantic-fpn", "detection": "retinanet", "instance-segmentation": "mask-rcnn"}
 TINY = """\
 head-width: 16
-head-convs: 1
 input-scale: 0.5
 steps: 1
 batch-size: 1
 crop-size: 64
-object-crops: 1.0
 evaluations: 1
 workers: 0
 device: cpu
@@ -156,16 +154,44 @@ def test_the_picture_has_what_was_found_beside_the_labels(small_sample: Detectio
         assert (found == colour).all(axis=2).any()
 
 
-def test_from_start_to_picture(
-    small_sample: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A step of training, and again without any: the finished run is scored and drawn anew."""
+@pytest.fixture
+def tiny(small_sample: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demos of segmentation and detection as one step each on small pictures, in an empty working folder."""
     torch.set_num_threads(1)
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(TINY, encoding="utf-8")
-    monkeypatch.setattr(demo_detection, "RECIPE", str(recipe))
+    masks = tmp_path / "masks-of-two"
+    for split in ("train", "val"):
+        for kind, value in (("images", (9, 9, 9)), ("masks", 1)):
+            (masks / kind / split).mkdir(parents=True)
+            Image.new("RGB" if kind == "images" else "L", (64, 64), value).save(masks / kind / split / "a.png")
+    (masks / "classes.txt").write_text("ocean\nland\n", encoding="utf-8")
+    monkeypatch.setattr(demo_segmentation, "prepare", lambda: masks)
     monkeypatch.setattr(demo_detection, "prepare", lambda: small_sample.root)
-    monkeypatch.chdir(tmp_path)
+    for module, more in ((demo_segmentation, ""), (demo_detection, "head-convs: 1\nobject-crops: 1.0\n")):
+        recipe = tmp_path / f"{module.DATA}.yaml"
+        recipe.write_text(TINY + more, encoding="utf-8")
+        monkeypatch.setattr(module, "RECIPE", str(recipe))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_finished_demo_of_segmentation_gives_the_backbone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("demo").mkdir()
+    options = ["--out", "demo/run", "--data", str(demo_segmentation.prepare()), "--config", demo_segmentation.RECIPE]
+    with pytest.raises(SystemExit):
+        main(["train", "segmentation", *options])
+    Path("demo/result.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        main(["demo", "--task", "detection", "--json"])
+    assert left.value.code == 0
+    assert read_run_config(Path("demo-detection/run"))["init"] == "demo/run"
+    assert not Path("demo-detection/backbone").exists()
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_from_start_to_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    """A step of training for the backbone, a step for the boxes; again without any: scored and drawn anew."""
     for _ in range(2):
         with pytest.raises(SystemExit) as left:
             main(["demo", "--task", "detection", "--json"])
@@ -177,6 +203,8 @@ def test_from_start_to_picture(
             "blue-marble-instances",
             1,
         )
+        assert (result["training"]["start"]["task"], result["training"]["start"]["steps"]) == ("segmentation", 1)
+        assert read_run_config(Path("demo-detection/run"))["init"] == "demo-detection/backbone"
         assert result["environment"]["command"] == "cyclemlp demo --task detection"
         assert set(result["metrics"]["AP"]) == {"island", "lake"}
         with Image.open(result["earth"]) as picture:

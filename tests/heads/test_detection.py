@@ -101,6 +101,24 @@ def test_images_without_any_object_have_a_finite_loss(head: str) -> None:
     assert all(bool(torch.isfinite(loss.detach())) for loss in losses.values())
 
 
+def test_retinanets_loss_is_over_the_objects_of_the_batch() -> None:
+    """An image with more anchors on objects weighs more, as in the authors' detector."""
+    model = _small("retinanet").eval()
+    assert isinstance(model, RetinaNet)
+    images, sizes = torch.rand(2, 3, 64, 64), [(64, 64)] * 2
+    boxes = [torch.tensor([[8.0, 8, 40, 40], [0, 0, 20, 20], [30, 30, 60, 60]]), torch.tensor([[40.0, 0, 60, 30]])]
+    targets = [{"boxes": each, "labels": torch.zeros(len(each), dtype=torch.int64)} for each in boxes]
+    anchors = torch.cat(model.anchors(images))
+    counts = [int((model._match(each, anchors) >= 0).sum()) for each in boxes]
+    assert counts[0] != counts[1]
+    with torch.no_grad():
+        together = model.losses(images, sizes, targets)
+        alone = [model.losses(images[i : i + 1], sizes[:1], targets[i : i + 1]) for i in range(2)]
+    for name, loss in together.items():
+        expected = sum(count * each[name] for count, each in zip(counts, alone, strict=True)) / sum(counts)
+        torch.testing.assert_close(loss, expected)
+
+
 def test_mask_rcnn_gives_scores_in_order_and_classes_from_0() -> None:
     model = _small("mask-rcnn").eval()
     with torch.no_grad():

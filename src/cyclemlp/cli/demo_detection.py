@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
     from cyclemlp.inference.predictor import Predictor
 
-__all__ = ["DATA", "RECIPE", "draw", "prepare", "table", "train_and_report"]
+__all__ = ["DATA", "RECIPE", "START", "draw", "prepare", "table", "train_and_report"]
 
 _logger = logging.getLogger(__name__)
 
 RECIPE = "sample-detection"
 DATA = "blue-marble-instances"
+START = "segmentation"
 
 
 def prepare() -> Path:

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
     from cyclemlp.inference.predictor import Predictor
 
-__all__ = ["DATA", "RECIPE", "draw", "prepare", "table", "train_and_report"]
+__all__ = ["DATA", "RECIPE", "START", "draw", "prepare", "table", "train_and_report"]
 
 _logger = logging.getLogger(__name__)
 
 RECIPE = "sample-segmentation"
 DATA = "blue-marble"
+START = None
 
 TINTS = ((10, 60, 130), (90, 160, 70), (255, 150, 20))
 """Colours of ocean, land and lakes over the photograph."""

@@ -23,12 +23,12 @@ from cyclemlp.errors import MissingExtraError
 CLASSES = ("island", "lake")
 EDGE = 270
 """Pixels of a tile; two tiles are as wide as a band of columns."""
-LEAST_AREA, LEAST_SIDE = 6, 2
+LEAST_AREA, LEAST_SIDE = 12, 3
 """Objects of fewer pixels, or with a box narrower than this, are ignored."""
 LEAST_SHARE = 0.5
 """Objects of which less than this lies in the tile are ignored."""
 
-_FOLDER = "blue-marble-instances-3"
+_FOLDER = "blue-marble-instances-2"
 _MASK_VALUES = (1, 2)  # of land and lakes, in the order of CLASSES
 _TOUCHING = np.ones((3, 3), np.uint8)  # pixels that meet at a corner belong together
 _SOURCE = f"""\

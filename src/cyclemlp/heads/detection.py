@@ -97,13 +97,23 @@ class RetinaNet(Detector):
         return outputs["cls_logits"], outputs["bbox_regression"]
 
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:  # noqa: ARG002
-        """`classification` (focal) and `bbox_regression` (L1)."""
+        """`classification` (focal) and `bbox_regression` (L1), over the anchors with an object in the whole batch.
+
+        So the authors' detector (mmdetection) counts. torchvision divides by those of each image, which gives most
+        weight to the images with fewest objects; learning from sparse objects hardly begins then.
+        """
         images = _fill_up(images)
         outputs = self.head(list(self.maps(images).values()))
         anchors = torch.cat(self.anchors(images))
         matched = [self._match(target["boxes"], anchors) for target in targets]
         outputs = {name: each.float() for name, each in outputs.items()}  # the loss is in float32 in any precision
-        losses: dict[str, Tensor] = self.head.compute_loss(targets, outputs, [anchors] * len(targets), matched)
+        counts = [int((each >= 0).sum()) for each in matched]
+        losses: dict[str, Tensor] = {}
+        for i, (target, each, count) in enumerate(zip(targets, matched, counts, strict=True)):
+            single = {name: output[i : i + 1] for name, output in outputs.items()}
+            of_image = self.head.compute_loss([target], single, [anchors], [each])
+            share = max(1, count) / max(1, sum(counts))
+            losses = {name: losses.get(name, 0.0) + share * loss for name, loss in of_image.items()}
         return losses
 
     def _match(self, boxes: Tensor, anchors: Tensor) -> Tensor:
