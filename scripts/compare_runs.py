@@ -8,6 +8,7 @@ of a class, `--target IoU/water 0.85`.
 
 import argparse
 import csv
+import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,9 @@ def main() -> None:
     parser.add_argument("--target", nargs=2, action="append", default=[], metavar=("SCORE", "VALUE"))
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of each training")
     parser.add_argument("--note", default="", help="what a reader must know about the runs")
+    parser.add_argument(
+        "--views", type=Path, help="what `cyclemlp eval RUN --scales ... --flip --json` printed of the first run"
+    )
     parser.add_argument("--plot", type=Path, help="draw the course of the target scores, as .svg or .png")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     options = parser.parse_args()
@@ -57,6 +61,7 @@ def main() -> None:
         "targets": {name: float(value) for name, value in options.target},
         "note": options.note,
         "runs": runs,
+        **({} if options.views is None else {"views": json.loads(options.views.read_text(encoding="utf-8"))}),
         "environment": environment(command, options.threads, []),
     }
     write_json(options.out, record)

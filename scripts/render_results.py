@@ -84,6 +84,11 @@ def runs(result: dict[str, Any]) -> str:
          *(_score(columns[name]) for name in names)]
         for run, columns in zip(result["runs"], scores, strict=True)
     ]  # fmt: skip
+    if views := result.get("views"):
+        flipped = ", flipped too" if views["flip"] else ""
+        seen = f"the first, seen at {' and '.join(f'{scale:g}' for scale in views['scales'])} times its size{flipped}"
+        columns = metric_columns(result["task"], views["metrics"])
+        rows.append([seen, "", "", "", *(_score(columns[name]) for name in names)])
     head = ["model", "parameters", "training", "images seen", *(name.replace("/", " ") for name in names)]
     met = ", ".join(f"{name.replace('/', ' ')} at least {value:g}" for name, value in result["targets"].items())
     note = f"Target of the first line: {met}. {result['note']}".strip()
