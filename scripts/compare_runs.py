@@ -61,7 +61,7 @@ def main() -> None:
         "targets": {name: float(value) for name, value in options.target},
         "note": options.note,
         "runs": runs,
-        **({} if options.views is None else {"views": json.loads(options.views.read_text(encoding="utf-8"))}),
+        **({} if options.views is None else {"views": views(options.views)}),
         "environment": environment(command, options.threads, []),
     }
     write_json(options.out, record)
@@ -78,6 +78,7 @@ def describe(run: Path) -> dict[str, Any]:
         lines = list(csv.DictReader(file))
     return {
         "task": card.task,
+        "run": run.name,
         "model": card.model,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "budget": config["max-time"],
@@ -89,6 +90,18 @@ def describe(run: Path) -> dict[str, Any]:
         "metrics": card.metrics,
         "curve": _curve(lines, metric_columns(card.task, card.metrics)),
     }
+
+
+def views(path: Path) -> dict[str, Any]:
+    """How images were seen and what came of it, without where they lie."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    return {name: report[name] for name in ("images", "scales", "flip", "metrics")}
+
+
+def labels(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """The models' names, or the runs' where models repeat."""
+    models = [run["model"] for run in runs]
+    return models if len(set(models)) == len(models) else [run["run"] for run in runs]
 
 
 def training_command(task: str, model: str, config: dict[str, Any]) -> str:
@@ -114,12 +127,10 @@ def draw(record: dict[str, Any], scores: Sequence[str], path: Path) -> None:
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    for number, run in enumerate(record["runs"]):
+    for number, (run, label) in enumerate(zip(record["runs"], labels(record["runs"]), strict=True)):
         for style, score in zip(("-", "--", ":"), scores, strict=False):
             points = _course(run["curve"], score)
-            axes.plot(
-                *zip(*points, strict=True), style, marker="o", color=f"C{number}", label=f"{run['model']}, {score}"
-            )
+            axes.plot(*zip(*points, strict=True), style, marker="o", color=f"C{number}", label=f"{label}, {score}")
     for name, value in record["targets"].items():
         if name in scores:
             axes.axhline(value, color="grey", linewidth=0.8)

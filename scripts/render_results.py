@@ -79,8 +79,11 @@ def runs(result: dict[str, Any]) -> str:
     scores = [metric_columns(result["task"], run["metrics"]) for run in result["runs"]]
     if result["task"] in SHOWN_BY_CLASS:
         names += [name for name in scores[0] if "/" in name and name not in names]
+    models = [run["model"] for run in result["runs"]]
+    repeated = len(set(models)) < len(models)
     rows = [
-        [run["model"], f"{run['parameters'] / 1e6:.1f} M", f"{run['seconds'] / 60:.0f} min", str(run["images_seen"]),
+        [f"{run['model']}, {run['run']}" if repeated else run["model"],
+         f"{run['parameters'] / 1e6:.1f} M", f"{run['seconds'] / 60:.0f} min", str(run["images_seen"]),
          *(_score(columns[name]) for name in names)]
         for run, columns in zip(result["runs"], scores, strict=True)
     ]  # fmt: skip
