@@ -20,6 +20,7 @@ def draw_pareto(record: Mapping[str, Any], path: Path) -> None:
         axes.plot(1e3 * point["s"], point["top1"], "o" if ours else "s", color="tab:blue" if ours else "tab:gray")
         at, name = (1e3 * point["s"], point["top1"]), point["model"].split("_patch")[0]
         axes.annotate(name, at, xytext=(5, 4), textcoords="offset points")
+    axes.margins(x=0.3, y=0.1)  # room for the names
     _save(figure, path)
 
 
