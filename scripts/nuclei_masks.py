@@ -4,7 +4,9 @@
     cyclemlp train segmentation --data nuclei-masks
 
 The pictures are stored again as RGB without loss. With --tile EDGE those of training are cut into equal parts of at
-most that edge, so that large ones are met more often than small ones; those of validation stay whole.
+most that edge, so that large ones are met more often than small ones; those of validation stay whole. With --stretch
+the values of every picture, of both splits, are spread linearly so that their percentiles 1 and 99.8 become black and
+white, the usual preparation of microscopy (StarDist, CSBDeep): many are dark, or use a tenth of the range.
 """
 
 import argparse
@@ -20,6 +22,8 @@ from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
 CLASSES = ("background", "nucleus")
+STRETCHED_FROM, STRETCHED_TO = 1.0, 99.8
+"""Percentiles of a picture's values, over all its colours, that become black and white."""
 
 
 def main() -> None:
@@ -28,17 +32,18 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train.json, val.json, train/ and val/")
     parser.add_argument("--out", type=Path, required=True, help="folder for images and masks, new or empty")
     parser.add_argument("--tile", type=int, help="largest edge of a training picture, 64 or more pixels")
+    parser.add_argument("--stretch", action="store_true", help="spread each picture's values over the whole range")
     options = parser.parse_args()
     if options.tile is not None and options.tile < 64:
         parser.error(f"--tile {options.tile} is too small: 64 or more")
     if options.out.exists() and any(options.out.iterdir()):
         parser.error(f"--out {options.out} is not empty: choose another folder")
     for split, tile in (("train", options.tile), ("val", None)):
-        _convert(options.data, split, options.out, tile)
+        _convert(options.data, split, options.out, tile, stretch=options.stretch)
     (options.out / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 
-def _convert(data: Path, split: str, out: Path, tile: int | None) -> None:
+def _convert(data: Path, split: str, out: Path, tile: int | None, *, stretch: bool) -> None:
     annotations = json.loads((data / f"{split}.json").read_text(encoding="utf-8"))
     outlines: dict[int, list[Any]] = defaultdict(list)
     for annotation in annotations["annotations"]:
@@ -48,12 +53,23 @@ def _convert(data: Path, split: str, out: Path, tile: int | None) -> None:
     for entry in annotations["images"]:
         with Image.open(data / split / entry["file_name"]) as image:
             pixels = np.asarray(image.convert("RGB"))
+        if stretch:
+            pixels = _stretched(pixels)
         mask = np.zeros((entry["height"], entry["width"]), dtype=np.uint8)
         for outline in outlines[entry["id"]]:
             mask |= coco_mask.decode(outline)
         for kind, whole in (("images", pixels), ("masks", mask)):
             for place, part in _parts(whole, tile):
                 Image.fromarray(part).save(out / kind / split / f"{Path(entry['file_name']).stem}{place}.png")
+
+
+def _stretched(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The same picture over the whole range; one colour throughout stays as it is."""
+    black, white = np.percentile(pixels, (STRETCHED_FROM, STRETCHED_TO))
+    if white <= black:
+        return pixels
+    spread: npt.NDArray[np.uint8] = ((pixels - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
+    return spread
 
 
 def _parts(pixels: npt.NDArray[np.uint8], tile: int | None) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:

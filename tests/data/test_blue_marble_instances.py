@@ -11,6 +11,7 @@ from cyclemlp.data import blue_marble_instances
 from cyclemlp.data.blue_marble import is_held_out, read_earth_mask
 from cyclemlp.data.blue_marble_instances import (
     EDGE,
+    LEAST,
     corner_of,
     find_components,
     objects_in,
@@ -52,7 +53,7 @@ def test_components_of_a_tiny_map() -> None:
 
 
 def test_objects_have_the_boxes_and_areas_of_their_masks() -> None:
-    record = objects_in(find_components(tiny_map(), most_area=20), EVERYWHERE, 7)
+    record = objects_in(find_components(tiny_map(), most_area=20), EVERYWHERE, 7, LEAST["train"])
     assert (record.image_id, record.size) == (7, (12, 20))
     masks = masks_of(record)
     for box, area, mask in zip(record.boxes_xyxy, record.areas, masks, strict=True):
@@ -75,13 +76,21 @@ def test_objects_have_the_boxes_and_areas_of_their_masks() -> None:
     ],
 )
 def test_what_is_cut_or_small_is_ignored(place: tuple[slice, slice], kept: list[int]) -> None:
-    record = objects_in(find_components(tiny_map(), most_area=30), place, 1)
+    record = objects_in(find_components(tiny_map(), most_area=30), place, 1, LEAST["train"])
     assert record.labels[~record.crowd].tolist() == kept
     assert len(record.labels)  # ignored ones among them
 
 
+def test_smaller_objects_are_learnt_than_scored() -> None:
+    islet = np.zeros((20, 20), np.uint8)
+    islet[5:9, 5:10] = LAND
+    components = find_components(islet)
+    ignored = {split: objects_in(components, EVERYWHERE, 1, least).crowd.tolist() for split, least in LEAST.items()}
+    assert ignored == {"train": [False], "val": [True]}
+
+
 def test_nothing_in_the_open_ocean() -> None:
-    record = objects_in(find_components(tiny_map()), np.s_[0:1, 0:20], 1)
+    record = objects_in(find_components(tiny_map()), np.s_[0:1, 0:20], 1, LEAST["train"])
     assert record.boxes_xyxy.shape == (0, 4)
     assert not len(record.labels)
 

@@ -3,7 +3,7 @@
 An object is a connected component of the mask's land or lakes. Land larger than a tile is mainland and no object. The
 map is cut into tiles of 270x270 pixels, 20 columns and 10 rows of them without remainder; those of the columns held out
 are validation. A tile's edge cuts objects: one of which less than half is left in the tile is a region to ignore, as
-are those too small to be seen. Training tiles without an object to learn are left out.
+are those too small, in training or in scores. Training tiles without an object to learn are left out.
 """
 
 import json
@@ -23,12 +23,13 @@ from cyclemlp.errors import MissingExtraError
 CLASSES = ("island", "lake")
 EDGE = 270
 """Pixels of a tile; two tiles are as wide as a band of columns."""
-LEAST_AREA, LEAST_SIDE = 12, 3
-"""Objects of fewer pixels, or with a box narrower than this, are ignored."""
+LEAST = {"train": (12, 3), "val": (30, 5)}
+"""Objects of fewer pixels than the first, or with a box narrower than the second, are ignored. Smaller ones are learnt
+than are scored: the network shall not take them for sea, but their boxes are a matter of single pixels."""
 LEAST_SHARE = 0.5
 """Objects of which less than this lies in the tile are ignored."""
 
-_FOLDER = "blue-marble-instances-2"
+_FOLDER = "blue-marble-instances-3"
 _MASK_VALUES = (1, 2)  # of land and lakes, in the order of CLASSES
 _TOUCHING = np.ones((3, 3), np.uint8)  # pixels that meet at a corner belong together
 _SOURCE = f"""\
@@ -36,8 +37,8 @@ Islands and lakes of the Earth, prepared by cyclemlp from the PyPI package basem
 blue-marble for the licences of its picture (NASA) and of the mask (GSHHG) that the outlines follow.
 
 Objects are connected pixels of land (up to {EDGE**2} of them; more are mainland) and of lakes. Those with fewer than
-{LEAST_AREA} pixels, a box under {LEAST_SIDE} pixels wide or high, or less than {LEAST_SHARE:.0%} of their area in the tile are marked iscrowd, which
-means that they are ignored. Training tiles without others are left out.
+{LEAST["train"][0]} pixels in training and {LEAST["val"][0]} in validation, a box under {LEAST["train"][1]} and {LEAST["val"][1]} pixels wide or high, or less than {LEAST_SHARE:.0%} of
+their area in the tile are marked iscrowd, which means that they are ignored. Training tiles without others are left out.
 
 Files are named by left column and top row. Validation: the columns x with (x // 540) % 5 == 0. Training: all others.
 """  # noqa: E501
@@ -85,10 +86,11 @@ def find_components(mask: npt.NDArray[np.uint8], most_area: int = EDGE**2) -> Co
     return Components(numbers, labels, areas)
 
 
-def objects_in(components: Components, place: tuple[slice, slice], image_id: int) -> Record:
+def objects_in(components: Components, place: tuple[slice, slice], image_id: int, least: tuple[int, int]) -> Record:
     """The objects in these rows and columns of the map; what is to be ignored is marked `crowd`.
 
-    Boxes and outlines are those of the visible parts. Raises MissingExtraError without faster-coco-eval.
+    `least` is the area and the width, in pixels, from which on objects count. Boxes and outlines are those of the
+    visible parts. Raises MissingExtraError without faster-coco-eval.
     """
     part = components.numbers[place]
     size = (part.shape[0], part.shape[1])
@@ -100,7 +102,7 @@ def objects_in(components: Components, place: tuple[slice, slice], image_id: int
         size=size,
         boxes_xyxy=boxes,
         labels=components.labels[numbers],
-        crowd=_ignored(areas, boxes, components.areas[numbers]),
+        crowd=_ignored(areas, boxes, components.areas[numbers], least),
         areas=areas.astype(np.float64),
         segmentations=outlines,
     )
@@ -126,17 +128,21 @@ def _boxes(outlines: tuple[RunLengths, ...], size: tuple[int, int]) -> npt.NDArr
 
 
 def _ignored(
-    visible: npt.NDArray[np.int64], boxes: npt.NDArray[np.float32], whole: npt.NDArray[np.int64]
+    visible: npt.NDArray[np.int64],
+    boxes: npt.NDArray[np.float32],
+    whole: npt.NDArray[np.int64],
+    least: tuple[int, int],
 ) -> npt.NDArray[np.bool_]:
-    narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < LEAST_SIDE
-    ignored: npt.NDArray[np.bool_] = narrow | (visible < LEAST_AREA) | (visible < LEAST_SHARE * whole)
+    area, side = least
+    narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < side
+    ignored: npt.NDArray[np.bool_] = narrow | (visible < area) | (visible < LEAST_SHARE * whole)
     return ignored
 
 
 def _write(folder: Path, picture: npt.NDArray[np.uint8], components: Components) -> None:
     found: dict[str, list[tuple[Path, Record]]] = {"train": [], "val": []}
     for number, (split, place) in enumerate(_tiles(*components.numbers.shape), start=1):
-        record = objects_in(components, place, number)
+        record = objects_in(components, place, number, LEAST[split])
         if split == "train" and record.crowd.all():
             continue
         path = folder / split / f"x{place[1].start:04d}_y{place[0].start:04d}.png"
