@@ -4,9 +4,9 @@
     cyclemlp train segmentation --data nuclei-masks
 
 The pictures are stored again as RGB without loss. With --tile EDGE those of training are cut into equal parts of at
-most that edge, so that large ones are met more often than small ones; those of validation stay whole. With --stretch
-the values of every picture, of both splits, are spread linearly so that their percentiles 1 and 99.8 become black and
-white, the usual preparation of microscopy (StarDist, CSBDeep): many are dark, or use a tenth of the range.
+most that edge, so that large ones are met more often than small ones; those of validation stay whole. With --brighten
+the values of every picture, of both splits, are multiplied so that their percentile 99.8 becomes white: exposures of
+fluorescence differ tenfold.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
 CLASSES = ("background", "nucleus")
-STRETCHED_FROM, STRETCHED_TO = 1.0, 99.8
-"""Percentiles of a picture's values, over all its colours, that become black and white."""
+WHITE = 99.8
+"""Percentile of a picture's values, over all its colours, that becomes white."""
 
 
 def main() -> None:
@@ -32,18 +32,18 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train.json, val.json, train/ and val/")
     parser.add_argument("--out", type=Path, required=True, help="folder for images and masks, new or empty")
     parser.add_argument("--tile", type=int, help="largest edge of a training picture, 64 or more pixels")
-    parser.add_argument("--stretch", action="store_true", help="spread each picture's values over the whole range")
+    parser.add_argument("--brighten", action="store_true", help="make the brightest values of each picture white")
     options = parser.parse_args()
     if options.tile is not None and options.tile < 64:
         parser.error(f"--tile {options.tile} is too small: 64 or more")
     if options.out.exists() and any(options.out.iterdir()):
         parser.error(f"--out {options.out} is not empty: choose another folder")
     for split, tile in (("train", options.tile), ("val", None)):
-        _convert(options.data, split, options.out, tile, stretch=options.stretch)
+        _convert(options.data, split, options.out, tile, brighten=options.brighten)
     (options.out / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
 
 
-def _convert(data: Path, split: str, out: Path, tile: int | None, *, stretch: bool) -> None:
+def _convert(data: Path, split: str, out: Path, tile: int | None, *, brighten: bool) -> None:
     annotations = json.loads((data / f"{split}.json").read_text(encoding="utf-8"))
     outlines: dict[int, list[Any]] = defaultdict(list)
     for annotation in annotations["annotations"]:
@@ -53,8 +53,8 @@ def _convert(data: Path, split: str, out: Path, tile: int | None, *, stretch: bo
     for entry in annotations["images"]:
         with Image.open(data / split / entry["file_name"]) as image:
             pixels = np.asarray(image.convert("RGB"))
-        if stretch:
-            pixels = _stretched(pixels)
+        if brighten:
+            pixels = _brightened(pixels)
         mask = np.zeros((entry["height"], entry["width"]), dtype=np.uint8)
         for outline in outlines[entry["id"]]:
             mask |= coco_mask.decode(outline)
@@ -63,13 +63,11 @@ def _convert(data: Path, split: str, out: Path, tile: int | None, *, stretch: bo
                 Image.fromarray(part).save(out / kind / split / f"{Path(entry['file_name']).stem}{place}.png")
 
 
-def _stretched(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The same picture over the whole range; one colour throughout stays as it is."""
-    black, white = np.percentile(pixels, (STRETCHED_FROM, STRETCHED_TO))
-    if white <= black:
-        return pixels
-    spread: npt.NDArray[np.uint8] = ((pixels - black) * (255 / (white - black))).clip(0, 255).round().astype(np.uint8)
-    return spread
+def _brightened(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The same picture, its brightest values white; black ones stay as they are."""
+    white = max(1.0, np.percentile(pixels, WHITE))
+    brighter: npt.NDArray[np.uint8] = (pixels * (255 / white)).clip(0, 255).round().astype(np.uint8)
+    return brighter
 
 
 def _parts(pixels: npt.NDArray[np.uint8], tile: int | None) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
