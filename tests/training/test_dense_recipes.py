@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli.train import app
-from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.data.formats.detection import find_detection_dataset
 from cyclemlp.training.config import SegmentationConfig
 from cyclemlp.training.detection import detection_task
 from cyclemlp.training.detection_config import DetectionConfig

@@ -27,7 +27,7 @@ MOST_PAIRS = 5
 
 def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
     """Scores over all images of the split; with `out` the confusion matrix and the images that were wrong."""
-    from cyclemlp.data.folders import read_split
+    from cyclemlp.data.formats.class_folders import read_split
     from cyclemlp.inference.evaluate import evaluate_classification
     from cyclemlp.tasks.classification import most_confused
 
