@@ -16,9 +16,9 @@ from cyclemlp.data.images import read_image
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
-from cyclemlp.inference.detection import DetectionResult
-from cyclemlp.tasks.detection_decoding import Detections
-from cyclemlp.training.config import RunConfig, flat
+from cyclemlp.tasks.detection.decoding import Detections
+from cyclemlp.tasks.detection.predict import DetectionResult
+from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.training.run_folder import open_run, read_run_config
 
 MODULES: dict[str, Any] = {

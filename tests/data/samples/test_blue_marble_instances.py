@@ -21,8 +21,8 @@ from cyclemlp.data.samples.blue_marble_instances import (
     prepare_blue_marble_instances,
 )
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.training.detection_config import DetectionConfig
-from cyclemlp.training.detection_defaults import with_defaults
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.detection.defaults import with_defaults
 
 OCEAN, LAND, LAKE = 0, 1, 2
 EVERYWHERE = np.s_[0:12, 0:20]
