@@ -51,10 +51,10 @@ def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
         "masks/train/b.png": "has no image",
         "images/train/d.png": "is empty",
         "images/train/e.png": "is damaged or incomplete",
-        "images/train/f.png": "is no picture of a known format",
+        "images/train/f.png": "is not an image in a known format",
         "masks/train/g.png": "is 40x32",
         "masks/train/h.png": "holds the value 9, outside the 2 classes",
-        "masks/train/i.png": "is a RGB picture, but a mask has one channel",
+        "masks/train/i.png": "is a RGB image, but a mask has one channel",
         "masks/train/j.png": "is damaged or incomplete",
     }
     assert len(report.problems) == 9  # none twice, though header and pixels are looked at separately

@@ -97,7 +97,7 @@ def test_files_that_are_not_images_and_files_in_two_places(pets: Path) -> None:
     (pets / "val" / "cat" / "9.jpg").write_bytes((pets / "val" / "dog" / "2.png").read_bytes())
     found = problems_of(pets)
     assert len(found) == 3
-    assert found[0].startswith("train/cat/1.png is no picture of a known format")
+    assert found[0].startswith("train/cat/1.png is not an image in a known format")
     assert "val/dog/2.png is the same file as" in found[1]
     assert "val/cat/9.jpg, in another class; remove one of the two" in found[1]
     assert "train/dog/1.jpg, in train; remove one of the two" in found[2]

@@ -229,7 +229,7 @@ def test_a_size_that_is_not_listed_is_read_from_the_image(write_coco: WriteCoco)
     root = write_coco([], images=[{"id": 1, "file_name": "a.png"}])
     assert find_detection_dataset(root).splits["train"].records[0].size == (20, 30)
     (root / "train/a.png").write_bytes(b"no picture")
-    assert "train/a.png is no picture of a known format" in problems_of(root)
+    assert "train/a.png is not an image in a known format" in problems_of(root)
 
 
 def test_wrong_categories(write_coco: WriteCoco) -> None:

@@ -169,7 +169,7 @@ def test_missing_parts_of_the_plain_layout(plain: Path) -> None:
 
 def test_a_damaged_image(plain: Path) -> None:
     (plain / "images/train/a.jpg").write_bytes(b"no picture")
-    assert "images/train/a.jpg is no picture of a known format" in problems_of(plain)
+    assert "images/train/a.jpg is not an image in a known format" in problems_of(plain)
 
 
 @pytest.mark.parametrize(
