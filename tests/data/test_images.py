@@ -277,7 +277,7 @@ def test_what_is_no_image_is_refused_with_what_is_accepted() -> None:
     with pytest.raises(TypeError, match=r"a path, a Pillow image or a numpy array of uint8 or uint16 values, not list"):
         decode_image([[0, 1]])  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"shape \(4, 4\) and type int64: give an array .*uint16 values 0 to 65535"):
-        decode_image(np.zeros((4, 4), np.int64))
+        decode_image(np.zeros((4, 4), np.int64))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="an image with 3 channels, but the model was trained on 4"):
         decode_image(scene(), channels=4)
     assert decode_image(np.zeros((4, 5, 4), np.uint8), channels=4).shape == (4, 5, 4)

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data.crops import central_crop
-from cyclemlp.data.formats.class_folders import FolderSplit
 from cyclemlp.data.images import read_image
+from cyclemlp.data.labels import ClassifiedSplit
 from cyclemlp.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def corrupt(pixels: npt.NDArray[np.uint8], corruption: str, severity: int, seed:
     return out
 
 
-def choose_images(split: FolderSplit, count: int | None) -> list[tuple[Path, int]]:
+def choose_images(split: ClassifiedSplit, count: int | None) -> list[tuple[Path, int]]:
     """Images and labels spread evenly over the split, all of them where `count` is None.
 
     Raises:

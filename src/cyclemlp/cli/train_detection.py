@@ -22,7 +22,8 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
 
     Raises as `train_detection` does.
     """
-    from cyclemlp.data.formats.detection import find_detection_dataset
+    from cyclemlp.data.detection import DetectionDataset
+    from cyclemlp.data.formats.registry import find_dataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.detection.train import train_detection
@@ -32,7 +33,7 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
         predictor = Predictor.load(run_dir, run.machine.device)
         return evaluate_detection(predictor, split).metrics(predictor.card.classes)
 
-    split = find_detection_dataset(run.data).splits["val"]
+    split = find_dataset(run.data, DetectionDataset).splits["val"]
     run_dir = train_detection(run, evaluate=evaluate)
     predictor = Predictor.load(run_dir, run.machine.device)
     write_report(run_dir, _pictures(predictor, split))

@@ -83,11 +83,8 @@ def decode_image(image: ImageInput, channels: int = 3) -> Pixels:
         with _named_errors(path):
             _check_pixels(path, image.width * image.height)
             pixels = _as_rgb(image, path)
-    elif isinstance(image, np.ndarray):
-        pixels = _of_array(image, channels)
     else:
-        given = type(image).__name__
-        raise TypeError(f"an image is a path, a Pillow image or a numpy array of uint8 or uint16 values, not {given}")
+        pixels = _of_array(image, channels)
     if pixels.shape[2] != channels:
         raise DataError(
             f"an image with {pixels.shape[2]} channels, but the model was trained on {channels}: give an"
@@ -162,13 +159,16 @@ def _as_rgb(image: Image.Image, path: Path) -> Pixels:
     return np.array(_rgb_on_white(upright))
 
 
-def _of_array(values: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], channels: int) -> Pixels:
+def _of_array(values: object, channels: int) -> Pixels:
+    if not isinstance(values, np.ndarray):
+        given = type(values).__name__
+        raise TypeError(f"an image is a path, a Pillow image or a numpy array of uint8 or uint16 values, not {given}")
     if values.ndim not in (2, 3) or values.dtype not in (np.uint8, np.uint16) or not values.size:
         raise DataError(
             f"an image of shape {values.shape} and type {values.dtype}: give an array (height, width, {channels}) or"
             " (height, width) of uint8 values 0 to 255 or uint16 values 0 to 65535"
         )
-    pixels = values if values.dtype == np.uint8 else _sixteen_to_eight_bits(values)
+    pixels: Pixels = values if values.dtype == np.uint8 else _sixteen_to_eight_bits(values)
     return np.repeat(pixels[..., None], channels, axis=2) if pixels.ndim == 2 else pixels
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cyclemlp.data.detection import DetectionDataset, DetectionSamples, DetectionSplit, Record
 from cyclemlp.data.detection_transforms import DetectionTrainTransform
-from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
@@ -45,7 +45,7 @@ def train_detection(config: DetectionConfig, *, evaluate: EvaluateRun | None = N
     An `InstanceSegmentationConfig` trains masks as well. `evaluate` makes the final metrics from the finished run
     folder, by default as the evaluations before. Raises as `train`.
     """
-    dataset = find_detection_dataset(config.data)
+    dataset = find_dataset(config.data, DetectionDataset)
     if not dataset.splits["train"].images:
         raise DataError(f"{config.data} has no training images: put some into its train split")
     if config.head == "mask-rcnn" and not dataset.has_masks:

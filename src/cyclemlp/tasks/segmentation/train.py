@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cyclemlp.data.formats.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
 from cyclemlp.errors import ConfigError, DataError
@@ -44,7 +45,7 @@ def train_segmentation(
 def segmentation_task(config: SegmentationConfig, predict: PredictLogits | None = None) -> TrainingTask:
     """The parts of a segmentation run. Raises ConfigError and DataError."""
     _check_batch(config)
-    dataset = find_mask_dataset(config.data)
+    dataset = find_dataset(config.data, MaskDataset)
     card = _card(config, dataset)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = build_segmentation_model(
