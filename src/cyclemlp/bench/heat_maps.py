@@ -7,7 +7,7 @@ import numpy as np
 
 from cyclemlp.bench.receptive_field import Seen, area_of_energy
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 
 DECADES = 4
 """Energies below the highest by more than so many powers of ten are drawn alike."""
@@ -35,5 +35,5 @@ def draw_heat_maps(seen: Sequence[Seen], path: Path) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
     figure.colorbar(shown, ax=row.tolist(), label="energy over the highest, power of ten", shrink=0.7)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=130)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from cyclemlp.bench.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 from cyclemlp.bench.rounds import Plan
 from cyclemlp.bench.timing import Timing
-from cyclemlp.data.folders import find_folder_dataset
+from cyclemlp.data.formats.class_folders import find_folder_dataset
 from cyclemlp.errors import MissingExtraError
 
 if TYPE_CHECKING:

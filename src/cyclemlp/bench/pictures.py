@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 
 
 def draw_pareto(record: Mapping[str, Any], path: Path) -> None:
@@ -59,5 +59,5 @@ def _axes(x: str, *ys: str) -> tuple[Any, list[Any]]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part)

@@ -9,7 +9,7 @@ from cyclemlp.bench.models import Group, entry, measure_groups, summary
 from cyclemlp.bench.rounds import Plan
 from cyclemlp.bench.runtimes import check_runtimes
 from cyclemlp.bench.subjects import Subject, plain_network
-from cyclemlp.data.folders import read_split
+from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.evaluate import evaluate_classification
 from cyclemlp.inference.predictor import Predictor

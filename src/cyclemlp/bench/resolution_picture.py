@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 
 
 def draw_resolution(record: Mapping[str, Any], path: Path) -> None:
@@ -28,7 +28,7 @@ def draw_resolution(record: Mapping[str, Any], path: Path) -> None:
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=110)
 
 

@@ -65,8 +65,8 @@ def receptive_field(
 
 
 def _images(data: Path | None, count: int) -> list[Path]:
-    from cyclemlp.data.blue_marble import prepare_blue_marble
     from cyclemlp.data.images import list_images
+    from cyclemlp.data.samples.blue_marble import prepare_blue_marble
     from cyclemlp.errors import DataError
 
     folder = prepare_blue_marble() / "images" / "val" if data is None else data

@@ -53,7 +53,7 @@ def _record(
 ) -> dict[str, Any]:
     from cyclemlp.bench.machine import environment
     from cyclemlp.bench.robustness import choose_images, corruption_errors, error_rates, mean_corruption_error
-    from cyclemlp.data.folders import find_folder_dataset
+    from cyclemlp.data.formats.class_folders import find_folder_dataset
     from cyclemlp.errors import ConfigError, DataError
     from cyclemlp.inference.predictor import Predictor
 
