@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from cyclemlp.bench.machine import environment, usable_cores
 from cyclemlp.files import whole_file, write_json
+from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.card import load_model
 from cyclemlp.tasks.scores import SCORES, metric_columns
 from cyclemlp.training.classification_config import ClassificationConfig
