@@ -36,7 +36,7 @@ def export(subject: "Subject", path: Path) -> None:
 
     from benchmarks.subjects import plain_network
     from cyclemlp.errors import MissingExtraError
-    from cyclemlp.models.fused import graph_form
+    from cyclemlp.models.forms.fused import graph_form
 
     plain = plain_network(subject)
     images = np.random.default_rng(0).standard_normal((subject.batch, 3, subject.size, subject.size), np.float32)

@@ -27,7 +27,7 @@ from cyclemlp.errors import MissingExtraError
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 
 if TYPE_CHECKING:
-    from cyclemlp.training.task import TrainingTask
+    from cyclemlp.tasks.base import TrainingTask
 
 PICTURE_SIZE = (500, 375)
 """(width, height) of the pictures made up; about the average of ImageNet's."""
@@ -116,8 +116,8 @@ def _make_picture(folder: Path, number: int) -> None:
 def _task(data: Path, model: str, size: int) -> "TrainingTask":
     """The parts of a classification run with default options."""
     try:
-        from cyclemlp.training.classification import classification_task
-        from cyclemlp.training.classification_config import ClassificationConfig
+        from cyclemlp.tasks.classification.config import ClassificationConfig
+        from cyclemlp.tasks.classification.train import classification_task
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     config = ClassificationConfig(data=data, model=model, image_size=size)

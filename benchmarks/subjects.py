@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.operators import authors_cycle_fc, authors_offsets
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.flops import count_flops, count_multiply_adds
-from cyclemlp.models.lean import LeanMlp
+from cyclemlp.models.forms.lean import LeanMlp
 from cyclemlp.ops import CycleFC
 
 

@@ -22,7 +22,7 @@ from cyclemlp.data.folders import FolderSplit, find_folder_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.files import write_json
 from cyclemlp.machine import environment, usable_cores
-from cyclemlp.tasks.classification import LabelCounts
+from cyclemlp.tasks.classification.metrics import LabelCounts
 
 BINS = 16
 PENALTY = 1e-3

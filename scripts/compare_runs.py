@@ -20,10 +20,12 @@ import yaml
 from cyclemlp.files import whole_file, write_json
 from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.card import load_model
+from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.scores import SCORES, metric_columns
-from cyclemlp.training.classification_config import ClassificationConfig
-from cyclemlp.training.config import RunConfig, SegmentationConfig, flat
-from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 
 CONFIGS: dict[str, type[RunConfig]] = {
     "classification": ClassificationConfig,

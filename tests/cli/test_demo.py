@@ -16,9 +16,9 @@ from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import ConfigError
-from cyclemlp.inference.detection import DetectionResult
-from cyclemlp.tasks.detection_decoding import Detections
-from cyclemlp.training.config import RunConfig, flat
+from cyclemlp.tasks.detection.decoding import Detections
+from cyclemlp.tasks.detection.predict import DetectionResult
+from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.training.run_folder import open_run, read_run_config
 
 MODULES: dict[str, Any] = {

@@ -21,8 +21,8 @@ from cyclemlp.data.detection import DetectionDataset, masks_of
 from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.training.detection_config import DetectionConfig
-from cyclemlp.training.detection_defaults import with_defaults
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.detection.defaults import with_defaults
 
 OCEAN, LAND, LAKE = 0, 1, 2
 EVERYWHERE = np.s_[0:12, 0:20]

@@ -16,7 +16,7 @@ from cyclemlp.models import CycleMixer, CycleMLP
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.models.cyclemlp_swin import SIZES as SWIN_SIZES
 from cyclemlp.models.cyclemlp_swin import CycleSwinMLP, CycleSwinSizes, SummedCycleMixer
-from cyclemlp.models.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_form
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_form
 
 # Relative to the largest value. Rounding gives about 1e-6 and 5e-15 where weights are of the size training leaves.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}

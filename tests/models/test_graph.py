@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from cyclemlp.models import CycleMixer, CycleMLP
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.models.cyclemlp_swin import CycleSwinMLP, CycleSwinSizes
-from cyclemlp.models.fused import graph_form
-from cyclemlp.models.fused_mixer import BlendedMixer, ChannelOrder
-from cyclemlp.models.graph_mixer import BlendedGraph, BranchesGraph, graph_form_of, moved_parts
+from cyclemlp.models.forms.fused import graph_form
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder
+from cyclemlp.models.forms.graph import BlendedGraph, BranchesGraph, graph_form_of, moved_parts
 from cyclemlp.ops import cycle_shift
 
 # Relative to the largest value; float64 shows that the form is exact and float32 that it is stable.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cyclemlp.models import CycleMixer
 from cyclemlp.models.cyclemlp import CycleMLP, CycleMLPSizes
-from cyclemlp.models.lean import LeanMlp, shifted_means, weighted_branches
+from cyclemlp.models.forms.lean import LeanMlp, shifted_means, weighted_branches
 from cyclemlp.ops import cycle_fc
 
 SIZES = [(2, 4, 5), (1, 1, 1), (2, 1, 3), (1, 6, 2)]
@@ -99,7 +99,7 @@ def gradients(model: nn.Module, images: Tensor) -> list[Tensor]:
 
 def without_lean(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> Any:
     with monkeypatch.context() as patch:
-        for module in ("cyclemlp.models.cyclemlp", "cyclemlp.models.lean"):
+        for module in ("cyclemlp.models.cyclemlp", "cyclemlp.models.forms.lean"):
             patch.setattr(f"{module}.pays", lambda _: False)
         return run()
 

@@ -22,10 +22,11 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from cyclemlp.files import whole_file
+from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
+from cyclemlp.tasks.segmentation import train as segmentation_module
+from cyclemlp.tasks.segmentation.config import Augmentation, Loss, SegmentationConfig
 from cyclemlp.training import loop
-from cyclemlp.training import segmentation as segmentation_module
 from cyclemlp.training.callbacks import LAST
-from cyclemlp.training.config import Augmentation, Length, Loss, Machine, Optimisation, Recording, SegmentationConfig
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.stopping import TrainingStopped
 

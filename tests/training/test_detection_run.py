@@ -19,14 +19,10 @@ from cyclemlp.heads.detection import RetinaNet, build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.training.config import Length, Machine, Recording
-from cyclemlp.training.detection import DetectionEvaluator, DetectionLoss, collate, shapes, train_detection
-from cyclemlp.training.detection_config import (
-    DetectionConfig,
-    DetectionOptimisation,
-    InstanceSegmentationConfig,
-    LightHead,
-)
+from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation, LightHead
+from cyclemlp.tasks.detection.train import DetectionEvaluator, DetectionLoss, collate, shapes, train_detection
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.training.loader import GroupedStream, SampleStream
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.stopping import TrainingStopped

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from cyclemlp.cli.task_modules import task_module
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import write_json
-from cyclemlp.training.config import RunConfig, flat
+from cyclemlp.tasks.options import RunConfig, flat
 
 if TYPE_CHECKING:
     from PIL import Image

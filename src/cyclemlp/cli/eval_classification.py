@@ -15,8 +15,8 @@ from cyclemlp.tasks.scores import MOST_CLASSES_LISTED
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cyclemlp.inference.label_result import ClassificationResult
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.tasks.classification.result import ClassificationResult
 
 OPTIONS = ("crop", "image_size")
 PICTURE_NAME = "confusion.png"
@@ -29,7 +29,7 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
     """Scores over all images of the split; with `out` the confusion matrix and the images that were wrong."""
     from cyclemlp.data.folders import read_split
     from cyclemlp.inference.evaluate import evaluate_classification
-    from cyclemlp.tasks.classification import most_confused
+    from cyclemlp.tasks.classification.metrics import most_confused
 
     predictor = _seen_as(predictor, options)
     card = predictor.card
@@ -80,7 +80,7 @@ def _seen_as(predictor: "Predictor", options: EvaluationOptions) -> "Predictor":
 
 
 def _write(out: Path, confusion: "npt.NDArray[Any]", classes: tuple[str, ...], wrong: list[Wrong]) -> dict[str, str]:
-    from cyclemlp.inference.confusion_picture import draw_confusion, write_confusion
+    from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
 
     table = write_confusion(out, confusion, classes)
     with whole_file(out / PICTURE_NAME) as part:

@@ -13,10 +13,12 @@ from cyclopts import App, Parameter
 
 from cyclemlp.cli.model_families import full_name
 from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.scores import metric_columns
-from cyclemlp.training.classification_config import ClassificationConfig
-from cyclemlp.training.config import RunConfig, SegmentationConfig
-from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training.recipes import read_recipe
 from cyclemlp.training.run_folder import read_run_config
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from cyclemlp.data.masks import MaskSplit
     from cyclemlp.inference.predictor import Predictor
-    from cyclemlp.tasks.segmentation import SegmentationMetrics
+    from cyclemlp.tasks.segmentation.metrics import SegmentationMetrics
 
 _logger = logging.getLogger(__name__)
 
@@ -207,8 +209,8 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
     from cyclemlp.data.masks import find_mask_dataset
     from cyclemlp.inference.evaluate import evaluate_segmentation
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.tasks.segmentation.train import train_segmentation
     from cyclemlp.training.report import write_report
-    from cyclemlp.training.segmentation import train_segmentation
 
     def evaluate(run_dir: Path) -> "SegmentationMetrics":
         return evaluate_segmentation(Predictor.load(run_dir, run.machine.device), split)
@@ -242,7 +244,7 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
     from PIL import Image
 
     from cyclemlp.data.masks import IGNORE_INDEX
-    from cyclemlp.inference.results import SegmentationResult
+    from cyclemlp.tasks.segmentation.result import SegmentationResult
 
     pictures = []
     count = min(len(split.images), REPORT_PICTURES)

@@ -91,7 +91,7 @@ class RetinaNet(Detector):
         """Normalised images (B, C, H, W), any size -> logits (B, anchors, K) and box offsets (B, anchors, 4).
 
         The anchors are those of the size filled up to multiples of 32, level by level, row by row;
-        `cyclemlp.tasks.detection_decoding` turns the outputs into boxes.
+        `cyclemlp.tasks.detection.decoding` turns the outputs into boxes.
         """
         outputs = self.head(list(self.maps(_fill_up(images)).values()))
         return outputs["cls_logits"], outputs["bbox_regression"]

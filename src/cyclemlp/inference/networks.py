@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError
-from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.tasks.card import ModelCard
 
 INPUT_NAME = "images"

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError, MissingExtraError
 from cyclemlp.inference.networks import INPUT_NAME, Facts
-from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.tasks.card import ModelCard
 
 try:

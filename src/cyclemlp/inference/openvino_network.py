@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError, MissingExtraError
 from cyclemlp.inference.networks import INPUT_NAME, PREFIX, Facts
-from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.tasks.card import ModelCard
 
 try:

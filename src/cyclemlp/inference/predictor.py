@@ -12,14 +12,14 @@ from PIL import Image, ImageOps
 
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
-from cyclemlp.inference.classification import classify
-from cyclemlp.inference.detection import find_objects
 from cyclemlp.inference.networks import Network
-from cyclemlp.inference.segmentation import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WINDOW
-from cyclemlp.inference.segmentation import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
-from cyclemlp.inference.segmentation import segment
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
+from cyclemlp.tasks.classification.predict import classify
+from cyclemlp.tasks.detection.predict import find_objects
+from cyclemlp.tasks.segmentation.predict import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WINDOW
+from cyclemlp.tasks.segmentation.predict import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
+from cyclemlp.tasks.segmentation.predict import segment
 
 if TYPE_CHECKING:
     from torch import nn

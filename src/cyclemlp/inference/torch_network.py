@@ -9,9 +9,9 @@ import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.inference.networks import Facts, SizeRule
-from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.tasks.card import ModelCard, load_model
 
 FACTS_FILE = "cyclemlp.json"

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.branches import BranchedMixer
-from cyclemlp.models.fused import fuse_stages, fuse_stem
-from cyclemlp.models.lean import LeanMlp, pays, shifted_means, weighted_branches
+from cyclemlp.models.forms.fused import fuse_stages, fuse_stem
+from cyclemlp.models.forms.lean import LeanMlp, pays, shifted_means, weighted_branches
 from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import build, default_cfg
 from cyclemlp.ops import CycleFC

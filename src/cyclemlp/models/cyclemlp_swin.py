@@ -22,7 +22,7 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from cyclemlp.models.cyclemlp import CycleBlock, CycleStages
-from cyclemlp.models.fused import fuse_stem
+from cyclemlp.models.forms.fused import fuse_stem
 from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import build, default_cfg

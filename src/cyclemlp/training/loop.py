@@ -17,14 +17,14 @@ from lightning.pytorch import Trainer
 
 from cyclemlp.errors import CheckpointError, ConfigError, UserError
 from cyclemlp.files import whole_file
+from cyclemlp.tasks.base import TrainingTask
+from cyclemlp.tasks.options import Machine, RunConfig
 from cyclemlp.tasks.scores import metric_columns, no_metrics
 from cyclemlp.training.callbacks import LAST, BetweenSteps
-from cyclemlp.training.config import Machine, RunConfig
 from cyclemlp.training.loader import ResumableLoader
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder
 from cyclemlp.training.stopping import StopRequest
-from cyclemlp.training.task import TrainingTask
 
 _logger = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ import torch
 
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import whole_file
+from cyclemlp.tasks.base import TrainingTask
 from cyclemlp.tasks.card import ModelCard, save_model
+from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.scores import SCORES, metric_columns
 from cyclemlp.training.acceleration import accelerate
-from cyclemlp.training.config import RunConfig
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.run_folder import open_run
 from cyclemlp.training.stopping import TrainingHelped
-from cyclemlp.training.task import TrainingTask
 
 try:
     from cyclemlp.training.callbacks import BEST, LAST

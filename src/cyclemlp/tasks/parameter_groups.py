@@ -8,7 +8,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.task import ParameterGroups
+from cyclemlp.tasks.base import ParameterGroups
 
 BACKBONE = "backbone"
 """What `freeze` calls all but the classifier."""

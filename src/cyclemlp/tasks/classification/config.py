@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.option_checks import at_least_zero, positive, within
-from cyclemlp.training.config import Optimisation, RunConfig, ScheduleName, group
+from cyclemlp.tasks.options import Optimisation, RunConfig, ScheduleName, group
 
 MIN_IMAGE_SIZE = 32
 

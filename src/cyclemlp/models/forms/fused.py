@@ -21,8 +21,8 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.models.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, fuse_mixer
-from cyclemlp.models.graph_mixer import graph_mixer
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, fuse_mixer
+from cyclemlp.models.forms.graph import graph_mixer
 from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage
 

@@ -15,13 +15,13 @@ from cyclemlp.data.folders import ClassifiedSamples, FolderDataset, FolderSplit,
 from cyclemlp.data.images import image_size, read_image
 from cyclemlp.data.label_transforms import LabelTestTransform, LabelTrainTransform, seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size, create_classifier
+from cyclemlp.tasks.base import TaskLoss, TrainingTask
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.classification import LabelCounts, classification_loss, distillation_loss
-from cyclemlp.training.classification_config import ClassificationConfig, LabelAugmentation
+from cyclemlp.tasks.classification.config import ClassificationConfig, LabelAugmentation
+from cyclemlp.tasks.classification.metrics import LabelCounts, classification_loss, distillation_loss
+from cyclemlp.tasks.classification.teacher import Teacher, load_teacher
+from cyclemlp.tasks.parameter_groups import freeze, layer_groups
 from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.groups import freeze, layer_groups
-from cyclemlp.training.task import TaskLoss, TrainingTask
-from cyclemlp.training.teacher import Teacher, load_teacher
 from cyclemlp.training.trainer import EvaluateRun, train
 
 SMALLEST, LARGEST = 64, 224

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.inference.results import as_rgb
+from cyclemlp.tasks.segmentation.result import as_rgb
 
 TOP = 5
 _BAR = (0, 114, 178)

@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from cyclemlp.data.detection import Record, masks_of
 from cyclemlp.data.instance_masks import Patch
 from cyclemlp.data.legend import palette
-from cyclemlp.inference.detection_views import detect_in_views
 from cyclemlp.inference.networks import Network
-from cyclemlp.inference.results import as_rgb
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.detection import coco_results
-from cyclemlp.tasks.detection_decoding import Detections, paste_patch
+from cyclemlp.tasks.detection.decoding import Detections, paste_patch
+from cyclemlp.tasks.detection.metrics import coco_results
+from cyclemlp.tasks.detection.views import detect_in_views
+from cyclemlp.tasks.segmentation.result import as_rgb
 
 _MOST_NAMED = 60
 """With more objects in a picture names would cover it."""

@@ -18,12 +18,12 @@ from cyclemlp.data.sizes import size_factor
 from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.segmentation import LEAST_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
+from cyclemlp.tasks.base import TaskLoss, TrainingTask
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.segmentation import ConfusionMatrix, class_weights_from_counts, segmentation_loss
-from cyclemlp.training.config import SegmentationConfig
+from cyclemlp.tasks.parameter_groups import decay_groups
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
+from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix, class_weights_from_counts, segmentation_loss
 from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.groups import decay_groups
-from cyclemlp.training.task import TaskLoss, TrainingTask
 from cyclemlp.training.trainer import EvaluateRun, train
 
 PredictLogits = Callable[[nn.Module, Tensor], Tensor]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.models.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, Form
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, Form
 
 
 def graph_mixer(mixer: BlendedMixer | ConstantMixer, positions: int, batch: int) -> nn.Module:

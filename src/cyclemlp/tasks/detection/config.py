@@ -12,7 +12,7 @@ from cyclemlp.data.box_augmentation import BoxAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.option_checks import positive
-from cyclemlp.training.config import Optimisation, RunConfig, ScheduleName, group
+from cyclemlp.tasks.options import Optimisation, RunConfig, ScheduleName, group
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,3 @@ class DetectionConfig(RunConfig):
             raise ConfigError(f"--head-width {self.head_width} is too small: 8 or more")
         if self.input_scale is not None and self.short_side is not None:
             raise ConfigError("--input-scale and --short-side were both given: give one of them")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InstanceSegmentationConfig(DetectionConfig):
-    """A whole instance segmentation run; only `data` has to be given."""
-
-    data: Path
-    """Folder with an outline of each object in COCO's format (train.json, val.json, train/, val/, or as its archives are) or YOLO's."""  # noqa: E501
-    out: Path = Path("runs/instance-segmentation")
-    """Run folder; new or empty, unless --resume is given."""
-    head: str = "mask-rcnn"
-    """Head: mask-rcnn."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.head != "mask-rcnn":
-            raise ConfigError(f"--head {self.head} gives no masks: instance-segmentation needs mask-rcnn")

@@ -14,7 +14,7 @@ from cyclemlp.data.detection import Record
 from cyclemlp.data.instance_masks import run_lengths_of_patch, to_coco
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.heads.detection_options import COCO_DETECTIONS
-from cyclemlp.tasks.detection_decoding import Detections, paste_patch
+from cyclemlp.tasks.detection.decoding import Detections, paste_patch
 
 _logger = logging.getLogger(__name__)
 

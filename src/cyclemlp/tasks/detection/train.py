@@ -20,14 +20,15 @@ from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import Detector, build_detector
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks.base import TaskLoss, TrainingTask
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.detection import DetectionCounts
-from cyclemlp.tasks.detection_decoding import FloatArray, detect, resize_rule
-from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
-from cyclemlp.training.detection_defaults import with_defaults
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.detection.decoding import FloatArray, detect, resize_rule
+from cyclemlp.tasks.detection.defaults import with_defaults
+from cyclemlp.tasks.detection.metrics import DetectionCounts
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.parameter_groups import decay_groups
 from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.groups import decay_groups
-from cyclemlp.training.task import TaskLoss, TrainingTask
 from cyclemlp.training.trainer import EvaluateRun, train
 
 LOSS_TERMS = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from cyclemlp.data.detection import DetectionSplit
 from cyclemlp.heads.detection_options import COCO_DETECTIONS, STRIDES
-from cyclemlp.training.detection_config import DetectionConfig
+from cyclemlp.tasks.detection.config import DetectionConfig
 
 WANTED_EDGE = 24
 """Pixels that the small objects of a data set shall have in the network."""

@@ -20,15 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.networks import Network
-from cyclemlp.inference.resampling import FloatArray
 from cyclemlp.inference.tiling import Tiling
 from cyclemlp.inference.views import View, Views
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.detection_decoding import Detections, detect, suppress
+from cyclemlp.tasks.detection.decoding import Detections, detect, suppress
 
 # Larger images go through windows: 8 million network pixels need gigabytes of memory.
 MAX_WHOLE_PIXELS = 2**23

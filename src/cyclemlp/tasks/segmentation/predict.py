@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.inference.averaging import mean_probabilities
 from cyclemlp.inference.networks import Network
-from cyclemlp.inference.resampling import FloatArray
-from cyclemlp.inference.results import SegmentationResult
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, logit_strips, most_likely_classes, predict_classes
 from cyclemlp.inference.views import View, Views
 from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.segmentation.result import SegmentationResult
 
 # Larger images go through windows even where the card asks for whole ones: 8 million network pixels need
 # gigabytes of memory, and the need grows with the image.
