@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from cyclemlp.bench.machine import environment, usable_cores
 from cyclemlp.files import atomic_write, write_json
+from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.card import load_model
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig

@@ -44,8 +44,8 @@ def receptive_field(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.heat_maps import draw_heat_maps
-    from cyclemlp.bench.receptive_field import record_of, see
+    from benchmarks.heat_maps import draw_heat_maps
+    from benchmarks.receptive_field import record_of, see
     from cyclemlp.errors import ConfigError
     from cyclemlp.files import write_json
 

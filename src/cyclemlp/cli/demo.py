@@ -160,7 +160,7 @@ def _result(module: Demo, task: str, out: Path, metrics: Mapping[str, Any]) -> d
     """Scores, with what a reader needs to judge or repeat them."""
     import torch
 
-    from cyclemlp.bench.machine import environment
+    from cyclemlp.machine import environment
     from cyclemlp.training.run_folder import read_run_config
 
     training = _length(out / RUN)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.bench.robustness import CORRUPTIONS, corrupt, corruption_errors, error_rates, mean_corruption_error
+from benchmarks.robustness import CORRUPTIONS, corrupt, corruption_errors, error_rates, mean_corruption_error
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.models.classifiers import create_classifier

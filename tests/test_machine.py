@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cyclemlp.bench.machine import busy_seconds, environment, usable_cores
+from cyclemlp.machine import busy_seconds, environment, usable_cores
 
 
 def test_environment_is_json_with_versions_and_date() -> None:
@@ -23,7 +23,7 @@ def test_environment_names_no_folder() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot pin")
 def test_pins_in_a_process_of_its_own() -> None:
     program = (
-        "import os, _cyclemlp_launcher; from cyclemlp.bench.machine import pin_to_cores;"  # the launcher spares torch
+        "import os, _cyclemlp_launcher; from cyclemlp.machine import pin_to_cores;"  # the launcher spares torch
         "print(pin_to_cores(1), os.sched_getaffinity(0))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

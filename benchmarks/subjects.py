@@ -7,7 +7,7 @@ import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from cyclemlp.bench.operators import authors_cycle_fc, authors_offsets
+from benchmarks.operators import authors_cycle_fc, authors_offsets
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.flops import count_flops, count_multiply_adds
 from cyclemlp.models.forms.lean import LeanMlp

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from cyclemlp.bench.operators import OPERATORS, bench_operators, operators
-from cyclemlp.bench.rounds import Measurement, Plan
-from cyclemlp.bench.timing import Timing
-from cyclemlp.bench.worker import Suite
+from benchmarks.operators import OPERATORS, bench_operators, operators
+from benchmarks.rounds import Measurement, Plan
+from benchmarks.timing import Timing
+from benchmarks.worker import Suite
 from cyclemlp.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ def measure_here(suites: Sequence[Suite], plan: Plan) -> Measurement:
 
 
 def test_the_record_is_json_with_medians_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cyclemlp.bench.operators.measure", measure_here)
+    monkeypatch.setattr("benchmarks.operators.measure", measure_here)
     plan = Plan(rounds=2, threads=1)
     threads = torch.get_num_threads()
     try:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from cyclemlp.bench import peak
-from cyclemlp.bench.machine import environment
-from cyclemlp.bench.rounds import Measurement, Plan, measure
-from cyclemlp.bench.timing import ratio
-from cyclemlp.bench.worker import Case, Suite
+from benchmarks import peak
+from benchmarks.rounds import Measurement, Plan, measure
+from benchmarks.timing import ratio
+from benchmarks.worker import Case, Suite
 from cyclemlp.errors import ConfigError
+from cyclemlp.machine import environment
 from cyclemlp.ops.cycle_fc import StepSize, check_stepsize
 
 SHAPES = ((8, 56, 56, 64), (8, 28, 28, 128), (8, 14, 14, 320), (8, 7, 7, 512))

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cyclemlp.bench import peak
-from cyclemlp.bench.resolution import PUBLISHED, SIZES, accuracies, bench_resolution
-from cyclemlp.bench.resolution_picture import draw_resolution
-from cyclemlp.bench.rounds import Measurement, Plan
-from cyclemlp.bench.timing import Timing
-from cyclemlp.bench.worker import Suite
+from benchmarks import peak
+from benchmarks.resolution import PUBLISHED, SIZES, accuracies, bench_resolution
+from benchmarks.resolution_picture import draw_resolution
+from benchmarks.rounds import Measurement, Plan
+from benchmarks.timing import Timing
+from benchmarks.worker import Suite
 from cyclemlp.cli import main
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
@@ -28,7 +28,7 @@ def test_the_published_curves_have_all_sizes() -> None:
 
 
 def test_cost_grows_with_the_area_and_one_size_is_one_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("cyclemlp.bench.models.measure", measure_nothing)
+    monkeypatch.setattr("benchmarks.models.measure", measure_nothing)
     record = bench_resolution(["cyclemlp_nano", "resmlp_12_224"], [128, 256], "eager", Plan(rounds=2, threads=1))
     nano, resmlp = record["curves"]
     small, large = (point["flops"] for point in nano["points"])

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.bench.exported import check_output, sample
-from cyclemlp.bench.worker import Case, Suite
+from benchmarks.exported import check_output, sample
+from benchmarks.worker import Case, Suite
 from cyclemlp.errors import ConfigError, MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
-    from cyclemlp.bench.subjects import Subject
+    from benchmarks.subjects import Subject
 
 FORWARD = "forward"
 RUNTIMES = ("eager", "compile", "onnx", "openvino")
@@ -55,7 +55,7 @@ def torch_case(subject: "Subject", runtime: str, threads: int) -> Mapping[str, C
     """PyTorch: eager, compiled, or eager with the authors' operator."""
     import torch
 
-    from cyclemlp.bench.subjects import authors_network, inference_network
+    from benchmarks.subjects import authors_network, inference_network
 
     torch.set_num_threads(threads)
     network: Callable[..., Any] = (authors_network if runtime == AUTHORS else inference_network)(subject)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclemlp.bench.receptive_field import area_of_energy, energy
+from benchmarks.receptive_field import area_of_energy, energy
 from cyclemlp.cli import main
 
 

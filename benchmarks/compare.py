@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cyclemlp.bench.models import Group, GroupResult, entry, measure_groups, summary
-from cyclemlp.bench.published import ACCURACY
-from cyclemlp.bench.rounds import Plan
-from cyclemlp.bench.runtimes import AUTHORS, DEPLOYED
-from cyclemlp.bench.subjects import Subject, counts
-from cyclemlp.bench.timing import Timing, ratio
+from benchmarks.models import Group, GroupResult, entry, measure_groups, summary
+from benchmarks.published import ACCURACY
+from benchmarks.rounds import Plan
+from benchmarks.runtimes import AUTHORS, DEPLOYED
+from benchmarks.subjects import Subject, counts
+from benchmarks.timing import Timing, ratio
 
 B1, B2 = "cyclemlp_b1", "cyclemlp_b2"
 RESNET, SWIN, CONVNEXT = "resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"

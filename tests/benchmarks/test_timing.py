@@ -1,6 +1,6 @@
 import pytest
 
-from cyclemlp.bench.timing import Timing, ratio
+from benchmarks.timing import Timing, ratio
 
 
 def test_median_and_interquartile_range() -> None:

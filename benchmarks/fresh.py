@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LOADED_ONCE = ["torch", "timm", "cyclemlp.bench.subjects"]
+_LOADED_ONCE = ["torch", "timm", "benchmarks.subjects"]
 
 
 def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

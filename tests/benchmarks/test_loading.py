@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cyclemlp.bench import loading
-from cyclemlp.bench.rounds import Plan
+from benchmarks import loading
+from benchmarks.rounds import Plan
 from cyclemlp.cli.bench_loader import _table, loader
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import ConfigError, DataError

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from statistics import linear_regression, median
 from typing import Any
 
-from cyclemlp.bench import peak
-from cyclemlp.bench.fresh import in_fresh_process
-from cyclemlp.bench.machine import (
+from benchmarks import peak
+from benchmarks.fresh import in_fresh_process
+from benchmarks.rounds import Plan
+from benchmarks.timing import Timing
+from cyclemlp.machine import (
     BUSY_SHARE,
     ForeignLoad,
     available_bytes,
@@ -25,8 +27,6 @@ from cyclemlp.bench.machine import (
     resident_bytes,
     return_free_memory,
 )
-from cyclemlp.bench.rounds import Plan
-from cyclemlp.bench.timing import Timing
 
 SIZES = (224, 512, 1024, 2048, 4096)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -118,7 +118,7 @@ def measure_point(name: str, size: int, batch: int, threads: int) -> dict[str, A
     cores = pin_to_cores(threads)
     import torch
 
-    from cyclemlp.bench.subjects import Subject, inference_network
+    from benchmarks.subjects import Subject, inference_network
 
     product = peak.cases(threads)[peak.NAME]  # also sets the threads
     with torch.inference_mode():

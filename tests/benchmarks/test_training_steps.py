@@ -1,6 +1,6 @@
 import torch
 
-from cyclemlp.bench.training_steps import Step, kept_bytes, training_step
+from benchmarks.training_steps import Step, kept_bytes, training_step
 
 SMALL = ("cyclemlp_nano", 64, 2)
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from cyclemlp.bench.fresh import in_fresh_process
-from cyclemlp.bench.machine import peak_bytes
-from cyclemlp.bench.pictures import draw_scale
-from cyclemlp.bench.rounds import Plan
-from cyclemlp.bench.scale import Limits, bench_scale, exponents, measure_point
+from benchmarks.fresh import in_fresh_process
+from benchmarks.pictures import draw_scale
+from benchmarks.rounds import Plan
+from benchmarks.scale import Limits, bench_scale, exponents, measure_point
+from cyclemlp.machine import peak_bytes
 
 
 def point(_measure: Callable[..., Any], name: str, size: int, batch: int, threads: int) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def point(_measure: Callable[..., Any], name: str, size: int, batch: int, thread
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cyclemlp.bench.scale.in_fresh_process", point)
+    monkeypatch.setattr("benchmarks.scale.in_fresh_process", point)
 
 
 @pytest.mark.usefixtures("unmeasured")

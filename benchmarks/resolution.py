@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cyclemlp.bench.models import Group, entry, measure_groups, summary
-from cyclemlp.bench.rounds import Plan
-from cyclemlp.bench.runtimes import check_runtimes
-from cyclemlp.bench.subjects import Subject, plain_network
+from benchmarks.models import Group, entry, measure_groups, summary
+from benchmarks.rounds import Plan
+from benchmarks.runtimes import check_runtimes
+from benchmarks.subjects import Subject, plain_network
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.evaluate import evaluate_classification

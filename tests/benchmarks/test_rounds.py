@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from cyclemlp.bench import peak
-from cyclemlp.bench.rounds import Plan, measure
-from cyclemlp.bench.worker import Suite
+from benchmarks import peak
+from benchmarks.rounds import Plan, measure
+from benchmarks.worker import Suite
 from cyclemlp.errors import ConfigError
 
 

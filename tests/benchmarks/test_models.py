@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from cyclemlp.bench import peak
-from cyclemlp.bench.compare import BOUND, COMPARISONS, Comparison, bench_compare, groups_of, pareto
-from cyclemlp.bench.exported import check_output
-from cyclemlp.bench.models import bench_models
-from cyclemlp.bench.pictures import draw_pareto
-from cyclemlp.bench.rounds import Measurement, Plan
-from cyclemlp.bench.runtimes import AUTHORS, check_runtimes, torch_case
-from cyclemlp.bench.subjects import Subject, authors_network, counts, inference_network, plain_network
-from cyclemlp.bench.timing import Timing
-from cyclemlp.bench.worker import Suite
+from benchmarks import peak
+from benchmarks.compare import BOUND, COMPARISONS, Comparison, bench_compare, groups_of, pareto
+from benchmarks.exported import check_output
+from benchmarks.models import bench_models
+from benchmarks.pictures import draw_pareto
+from benchmarks.rounds import Measurement, Plan
+from benchmarks.runtimes import AUTHORS, check_runtimes, torch_case
+from benchmarks.subjects import Subject, authors_network, counts, inference_network, plain_network
+from benchmarks.timing import Timing
+from benchmarks.worker import Suite
 from cyclemlp.errors import ConfigError
 
 NANO = Subject("cyclemlp_nano", 64)
@@ -60,8 +60,8 @@ def export_nothing(subjects: Iterable[Subject], folder: Path, processes: int) ->
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cyclemlp.bench.models.measure", measure_nothing)
-    monkeypatch.setattr("cyclemlp.bench.models.export_all", export_nothing)
+    monkeypatch.setattr("benchmarks.models.measure", measure_nothing)
+    monkeypatch.setattr("benchmarks.models.export_all", export_nothing)
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from cyclemlp.bench.timing import Timing
-from cyclemlp.bench.worker import Case
+from benchmarks.timing import Timing
+from benchmarks.worker import Case
 
 EDGE = 1024
 FLOPS = 2 * EDGE**3

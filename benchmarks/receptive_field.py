@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cyclemlp.bench.machine import environment
 from cyclemlp.data.crops import central_crop
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import ConfigError
+from cyclemlp.machine import environment
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.tasks.card import load_model
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from cyclemlp.bench.subjects import Subject
+    from benchmarks.subjects import Subject
 
 MOST_DIFFERENCE = 1e-3
 """Largest difference of a runtime's output from PyTorch's, as a share of the largest value, that is measured at all."""
@@ -34,7 +34,7 @@ def export(subject: "Subject", path: Path) -> None:
     """Write the graph form of `subject` for its own size and batch, and `.npz` beside it: input and output."""
     import torch
 
-    from cyclemlp.bench.subjects import plain_network
+    from benchmarks.subjects import plain_network
     from cyclemlp.errors import MissingExtraError
     from cyclemlp.models.forms.fused import graph_form
 

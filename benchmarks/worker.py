@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cyclemlp.bench.machine import peak_bytes, pin_to_cores
+from cyclemlp.machine import peak_bytes, pin_to_cores
 
 Case = Callable[[], object]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclemlp.bench.receptive_field import Seen, area_of_energy
+from benchmarks.receptive_field import Seen, area_of_energy
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import atomic_write
 

@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cyclemlp.bench.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
-from cyclemlp.bench.rounds import Plan
-from cyclemlp.bench.timing import Timing
+from benchmarks.rounds import Plan
+from benchmarks.timing import Timing
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import MissingExtraError
+from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 
 if TYPE_CHECKING:
     from cyclemlp.tasks.base import TrainingTask

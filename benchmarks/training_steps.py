@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cyclemlp.bench import peak
-from cyclemlp.bench.fresh import in_fresh_process
-from cyclemlp.bench.machine import (
+from benchmarks import peak
+from benchmarks.fresh import in_fresh_process
+from benchmarks.rounds import Plan, measure
+from benchmarks.timing import ratio
+from benchmarks.worker import Case, Suite
+from cyclemlp.machine import (
     environment,
     forget_peak,
     peak_bytes,
@@ -20,9 +23,6 @@ from cyclemlp.bench.machine import (
     resident_bytes,
     return_free_memory,
 )
-from cyclemlp.bench.rounds import Plan, measure
-from cyclemlp.bench.timing import ratio
-from cyclemlp.bench.worker import Case, Suite
 
 OURS, AUTHORS = "ours", "authors' operator"
 TIMES_FASTER_TARGET = 3.3
@@ -106,7 +106,7 @@ def training_step(step: Step, threads: int) -> tuple[Callable[[], None], Callabl
     import torch
     import torch.nn.functional as F
 
-    from cyclemlp.bench.subjects import Subject, authors_network, plain_network
+    from benchmarks.subjects import Subject, authors_network, plain_network
 
     torch.set_num_threads(threads)
     build = authors_network if step.authors else plain_network

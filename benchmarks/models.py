@@ -6,14 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cyclemlp.bench import peak
-from cyclemlp.bench.exported import export_all
-from cyclemlp.bench.machine import environment
-from cyclemlp.bench.rounds import Measurement, Plan, measure
-from cyclemlp.bench.runtimes import DEPLOYED, FORWARD, check_runtimes, suite, suite_name
-from cyclemlp.bench.subjects import Subject, counts, plain_network
-from cyclemlp.bench.timing import Timing, ratio
-from cyclemlp.bench.worker import Suite
+from benchmarks import peak
+from benchmarks.exported import export_all
+from benchmarks.rounds import Measurement, Plan, measure
+from benchmarks.runtimes import DEPLOYED, FORWARD, check_runtimes, suite, suite_name
+from benchmarks.subjects import Subject, counts, plain_network
+from benchmarks.timing import Timing, ratio
+from benchmarks.worker import Suite
+from cyclemlp.machine import environment
 
 SAMPLE_SECONDS = 0.5
 """A measurement repeats a network for about so long."""

@@ -9,10 +9,10 @@ from functools import partial
 
 from tqdm import tqdm
 
-from cyclemlp.bench.machine import BUSY_SHARE, ForeignLoad, usable_cores
-from cyclemlp.bench.timing import Timing
-from cyclemlp.bench.worker import Suite, Worker
+from benchmarks.timing import Timing
+from benchmarks.worker import Suite, Worker
 from cyclemlp.errors import ConfigError
+from cyclemlp.machine import BUSY_SHARE, ForeignLoad, usable_cores
 
 
 @dataclass(frozen=True)
