@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.crops import central_crop
 from cyclemlp.data.images import read_image
 from cyclemlp.data.labels import ClassifiedSplit
+from cyclemlp.data.resizing import central_crop
 from cyclemlp.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cyclemlp.data.box_augmentation import BoxAugmentation
+from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.heads.detection import RetinaNet, build_detector

@@ -225,7 +225,7 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
 
 def _windowed(run: SegmentationConfig) -> Callable[["nn.Module", "Tensor"], "Tensor"]:
     """Logits as the predictor makes them: in windows where the run asks for them or the image is large."""
-    from cyclemlp.data.sizes import size_factor
+    from cyclemlp.data.resizing import size_factor
     from cyclemlp.inference.predictor import LARGE_IMAGE_WINDOW, MAX_WHOLE_PIXELS
     from cyclemlp.inference.tiling import predict_logits
 

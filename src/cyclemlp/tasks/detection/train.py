@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclemlp.data.box_transforms import BoxTrainTransform
 from cyclemlp.data.detection import DetectionDataset, DetectionSamples, DetectionSplit, Record
-from cyclemlp.data.detection_transforms import DetectionTrainTransform
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.data.transforms import Normalisation
@@ -66,7 +66,7 @@ def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> Traini
         drop_path_rate=config.optimisation.drop_path,
     )
     idle = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
-    transform = DetectionTrainTransform(
+    transform = BoxTrainTransform(
         config.augmentation,
         Normalisation(),
         resize_rule(card),

@@ -1,7 +1,6 @@
 """Segmentation runs: what they learn from, what they minimise, how they are scored."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -14,9 +13,10 @@ from tqdm import tqdm
 
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.mask_transforms import MaskTrainTransform
 from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples
-from cyclemlp.data.sizes import size_factor
-from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
+from cyclemlp.data.resizing import ResizeRule, size_factor
+from cyclemlp.data.transforms import Normalisation, normalise
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.segmentation import LEAST_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
 from cyclemlp.tasks.base import TaskLoss, TrainingTask
@@ -159,11 +159,9 @@ def whole_image(model: nn.Module, image: Tensor, config: SegmentationConfig) -> 
     return logits
 
 
-def _transform(config: SegmentationConfig) -> SegmentationTrainTransform:
-    options = asdict(config.augmentation)
-    options["scale"] = tuple(factor * config.input_scale for factor in config.augmentation.scale)
-    options |= {"short_side": config.short_side, "long_side": config.long_side}
-    return SegmentationTrainTransform(SegmentationAugmentation(**options), Normalisation())
+def _transform(config: SegmentationConfig) -> MaskTrainTransform:
+    rule = ResizeRule(config.input_scale, config.short_side, config.long_side)
+    return MaskTrainTransform(config.augmentation, Normalisation(), rule)
 
 
 def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: int) -> Tensor | None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclemlp.data.box_augmentation import BoxAugmentation
+from cyclemlp.data.augmentation import BoxAugmentation
+from cyclemlp.data.box_transforms import BoxTrainTransform
 from cyclemlp.data.detection import Record
-from cyclemlp.data.detection_transforms import DetectionTrainTransform
 from cyclemlp.data.instance_masks import run_lengths_of
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import Normalisation
@@ -52,7 +52,7 @@ def transformed(
     seed: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     torch.manual_seed(seed)
-    return DetectionTrainTransform(augmentation, UNCHANGED, rule or ResizeRule(), masks=True)(pixels, record)
+    return BoxTrainTransform(augmentation, UNCHANGED, rule or ResizeRule(), masks=True)(pixels, record)
 
 
 @pytest.mark.parametrize(
