@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
-from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError

@@ -6,11 +6,12 @@ import numpy as np
 from PIL import Image
 
 from cyclemlp.data.contact_sheet import CELL_WIDTH, LabelledImage, choose, contact_sheet
-from cyclemlp.data.detection import Record
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.instance_masks import Polygons, run_lengths_of
 from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
 from cyclemlp.data.legend import colour_list, ink_on
+from cyclemlp.data.objects import Record
+from cyclemlp.data.outlines import Polygons
+from cyclemlp.data.rle import rle_of_mask
 
 BLUE, GREEN = colour_list(2)
 BLACK = Image.new("RGB", (60, 40))
@@ -109,6 +110,6 @@ def test_run_lengths_are_drawn_too() -> None:
     mask = np.zeros((80, 120), np.uint8)
     mask[20:60, 20:100] = 1
     given = record([[20, 20, 100, 60]])
-    drawn = np.asarray(draw_objects(BLACK, replace(given, segmentations=(run_lengths_of(mask),)), ["a"]))
+    drawn = np.asarray(draw_objects(BLACK, replace(given, segmentations=(rle_of_mask(mask),)), ["a"]))
     assert tuple(drawn[20, 10]) == BLUE
     assert drawn[35, 30].max() == 0

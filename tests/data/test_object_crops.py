@@ -6,7 +6,7 @@ import torch
 
 from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.data.box_transforms import BoxTrainTransform
-from cyclemlp.data.detection import Record
+from cyclemlp.data.objects import Record
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli.train import app
-from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.tasks.base import TrainingTask
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.train import detection_task

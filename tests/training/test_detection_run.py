@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from cyclemlp.data.augmentation import BoxAugmentation
-from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.heads.detection import RetinaNet, build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes

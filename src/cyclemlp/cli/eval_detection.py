@@ -22,8 +22,8 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
 
     For data of another format also the labels in COCO's form, which the results number their images by.
     """
-    from cyclemlp.data.detection import DetectionDataset, as_coco
     from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.objects import DetectionDataset, as_coco
     from cyclemlp.inference.evaluate_detection import evaluate_detection
 
     dataset, classes = find_dataset(options.data, DetectionDataset), predictor.card.classes

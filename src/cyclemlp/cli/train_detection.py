@@ -9,7 +9,7 @@ from cyclemlp.tasks.detection.config import DetectionConfig
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cyclemlp.data.detection import DetectionSplit
+    from cyclemlp.data.objects import DetectionSplit
     from cyclemlp.inference.predictor import Predictor
 
 REPORT_PICTURES = 6
@@ -22,8 +22,8 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
 
     Raises as `train_detection` does.
     """
-    from cyclemlp.data.detection import DetectionDataset
     from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.objects import DetectionDataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.detection.train import train_detection

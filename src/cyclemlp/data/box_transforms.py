@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from cyclemlp.data.augmentation import BoxAugmentation
-from cyclemlp.data.detection import Record
 from cyclemlp.data.images import Pixels
-from cyclemlp.data.instance_masks import whole_mask
+from cyclemlp.data.objects import Record
+from cyclemlp.data.outlines import whole_mask
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import (
     Normalisation,

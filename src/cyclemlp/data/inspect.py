@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from cyclemlp.data.contact_sheet import LabelledImage, MaskLabel
 from cyclemlp.data.dataset_notes import Counts, odd_values, skipped_files
-from cyclemlp.data.detection import DetectionDataset, other_size
 from cyclemlp.data.formats.registry import all_formats, layouts, recognised
 from cyclemlp.data.images import ImageError, read_image
 from cyclemlp.data.labels import ClassifiedDataset
@@ -29,6 +28,7 @@ from cyclemlp.data.masks import (
     outside_classes,
     read_target,
 )
+from cyclemlp.data.objects import DetectionDataset, other_size
 from cyclemlp.data.problems import Findings, Problem
 from cyclemlp.errors import DataError
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference_api
 
-from cyclemlp.data.detection import DetectionDataset, as_coco, masks_of
 from cyclemlp.data.formats.coco import is_coco_dataset, read_coco
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.instance_masks import box_of, draw_patch, parse_outline, whole_mask
+from cyclemlp.data.objects import DetectionDataset, as_coco, masks_of
+from cyclemlp.data.outlines import box_of, draw_patch, parse_outline, whole_mask
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
@@ -205,15 +205,15 @@ def test_missing_parts(write_coco: WriteCoco) -> None:
         ),
         (
             [annotation(1, [0, 0, 5, 5], segmentation=[[1, 2]])],
-            "that has a polygon that is no list of three or more pairs",
+            "with a polygon that is not a list of three or more pairs",
         ),
-        ([annotation(1, [0, 0, 5, 5], segmentation=[["x"]])], "that has a polygon that is no list of numbers"),
-        ([annotation(1, [0, 0, 5, 5], segmentation=3)], "that is neither a list of polygons nor run lengths; correct"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [3, 4]})], "is of size [3, 4], its picture is [20, 30]"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30]})], "that has no run lengths (counts)"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": [5]})], "that do not add up to"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "1"})], "that do not add up to"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "o"})], "that cannot be read"),
+        ([annotation(1, [0, 0, 5, 5], segmentation=[["x"]])], "with a polygon that is not a list of numbers"),
+        ([annotation(1, [0, 0, 5, 5], segmentation=3)], "that is neither a list of polygons nor an RLE; correct"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [3, 4]})], "of size [3, 4], but its image is [20, 30]"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30]})], "without an RLE (counts)"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": [5]})], "whose RLE does not add up to"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "1"})], "whose RLE does not add up to"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "o"})], "whose RLE cannot be read"),
     ],
 )
 def test_wrong_annotations(objects: list[dict[str, Any]], message: str, write_coco: WriteCoco) -> None:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.formats.registry import find_dataset, format_of
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.detection import DetectionDataset, masks_of
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.objects import DetectionDataset, masks_of
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble import is_held_out, read_earth_mask
 from cyclemlp.data.samples.blue_marble_instances import (

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
 from cyclemlp.data.formats.records import AnnotationFile, RawObject, WrongObjectError, add_missing_split, header_size
 from cyclemlp.data.formats.registry import DatasetFormat, register
-from cyclemlp.data.instance_masks import parse_outline
+from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.outlines import parse_outline
 from cyclemlp.data.problems import FileError, Findings
 
 _OPTIONAL_SPLITS = ("test",)
@@ -218,7 +218,7 @@ def _parse(item: _Json, size: tuple[int, int], label_of: dict[int, int]) -> RawO
     try:
         outline = parse_outline(item.get("segmentation"), size)
     except ValueError as error:
-        raise WrongObjectError(f"has a segmentation that {error}", "correct or remove it") from error
+        raise WrongObjectError(f"has a segmentation {error}", "correct or remove it") from error
     left, top, width, height = box
     area = item.get("area")
     xyxy = (float(left), float(top), float(left + width), float(top + height))

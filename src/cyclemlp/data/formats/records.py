@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclemlp.data.detection import Record
 from cyclemlp.data.images import ImageError, image_size
-from cyclemlp.data.instance_masks import Outline
+from cyclemlp.data.objects import Record
+from cyclemlp.data.outlines import Outline
 from cyclemlp.data.problems import Findings, Problem
 from cyclemlp.errors import DataError
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cyclemlp.data import formats
-from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.data.masks import MaskDataset
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from cyclemlp.data.class_names import CLASSES_NAME, read_class_names
-from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
 from cyclemlp.data.formats.records import (
     AnnotationFile,
     RawObject,
@@ -24,6 +23,7 @@ from cyclemlp.data.formats.records import (
 )
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
+from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
 from cyclemlp.data.problems import FileError, Findings
 from cyclemlp.errors import did_you_mean
 

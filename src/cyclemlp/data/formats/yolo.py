@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from cyclemlp.data.class_names import CLASSES_NAME, read_class_names, refuse_repeated
-from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit, Record
 from cyclemlp.data.formats.records import (
     AnnotationFile,
     add_missing_split,
@@ -23,6 +22,7 @@ from cyclemlp.data.formats.records import (
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.formats.yolo_labels import LabelRules, read_labels
 from cyclemlp.data.images import list_images
+from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit, Record
 from cyclemlp.data.problems import FileError, Findings
 
 _OPTIONAL_SPLITS = ("test",)

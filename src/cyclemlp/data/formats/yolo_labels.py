@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.formats.records import AnnotationFile, RawObject, WrongObjectError
-from cyclemlp.data.instance_masks import Polygons
+from cyclemlp.data.outlines import Polygons
 
 _BOX_VALUES = 5
 _MIN_OUTLINE_VALUES = 7

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.data.box_transforms import BoxTrainTransform
-from cyclemlp.data.detection import DetectionDataset, DetectionSamples, DetectionSplit, Record
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.objects import DetectionDataset, DetectionSamples, DetectionSplit, Record
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import Detector, build_detector
