@@ -43,8 +43,7 @@ def rle_of_polygons(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> 
 
 
 def parse_rle(counts: object, size: tuple[int, int]) -> Rle:
-    """The RLE of an annotation's `counts`, compressed or not. Raises ValueError as `parse_outline` does.
-    """
+    """The RLE of an annotation's `counts`, compressed or not. Raises ValueError as `parse_outline` does."""
     if isinstance(counts, list):
         if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
             raise ValueError("whose RLE does not add up to the image's pixels")

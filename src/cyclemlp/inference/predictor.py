@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclemlp.data.images import ImageInput, decode_image
 from cyclemlp.errors import CheckpointError, ConfigError
-from cyclemlp.inference.networks import Network
+from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
 from cyclemlp.tasks.classification.predict import classify
@@ -70,7 +70,7 @@ class Predictor:
     @classmethod
     def of_model(cls, model: "nn.Module", card: ModelCard, device: str = "auto") -> "Predictor":
         """The predictor of a torch model on `device`: auto, cpu, cuda, cuda:1, mps. Raises ConfigError."""
-        from cyclemlp.inference.torch_network import network_of
+        from cyclemlp.inference.runtimes.torch import network_of
 
         return cls(network_of(model, device), card)
 
@@ -139,17 +139,17 @@ def _load(path: Path, device: str) -> tuple[Network, ModelCard]:
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device {device!r}: {suffix} files run on cpu here; for another device use the checkpoint")
     if suffix == ".onnx":
-        from cyclemlp.inference.onnx_network import load_onnx
+        from cyclemlp.inference.runtimes.onnx import load_onnx
 
         return load_onnx(path)
-    from cyclemlp.inference.openvino_network import load_openvino
+    from cyclemlp.inference.runtimes.openvino import load_openvino
 
     return load_openvino(path)
 
 
 def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:
     try:
-        from cyclemlp.inference.torch_network import load_checkpoint, load_pt2
+        from cyclemlp.inference.runtimes.torch import load_checkpoint, load_pt2
     except ModuleNotFoundError as error:
         raise CheckpointError(
             f"{path} needs {error.name}, which is not installed: pip install torch torchvision timm, or use a file"

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.data.resizing import ResizeRule, size_factor
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.inference.networks import Network
+from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.tiling import Tiling
 from cyclemlp.inference.views import View, Views
 from cyclemlp.tasks.card import ModelCard
