@@ -22,6 +22,7 @@ from tqdm import tqdm
 from cyclemlp.data.images import read_image
 from cyclemlp.data.labels import ClassifiedSplit
 from cyclemlp.data.resizing import central_crop
+from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def choose_images(split: ClassifiedSplit, count: int | None) -> list[tuple[Path,
         return pairs
     if count < 1:
         raise ConfigError(f"--images is {count}; it must be 1 or more")
-    return [pairs[i * len(pairs) // count] for i in range(count)]
+    return evenly_spaced(pairs, count)
 
 
 def error_rates(

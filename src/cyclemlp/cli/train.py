@@ -245,11 +245,11 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
     from PIL import Image
 
     from cyclemlp.data.masks import IGNORE_INDEX
+    from cyclemlp.data.sampling import evenly_spaced
     from cyclemlp.tasks.segmentation.result import SegmentationResult
 
     pictures = []
-    count = min(len(split.images), REPORT_PICTURES)
-    for index in (i * len(split.images) // count for i in range(count)):
+    for index in evenly_spaced(range(len(split.images)), REPORT_PICTURES):
         found = predictor.predict(split.images[index])
         wanted = split.target(index)
         counted = wanted != IGNORE_INDEX

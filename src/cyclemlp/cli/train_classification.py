@@ -48,10 +48,10 @@ def train_and_report(run: ClassificationConfig) -> Mapping[str, Any]:
 
 def _pictures(predictor: "Predictor", split: "ClassifiedSplit") -> "list[tuple[str, Image.Image]]":
     """Validation images spread over the split, each with its prediction."""
-    count = min(len(split.images), REPORT_PICTURES)
+    from cyclemlp.data.sampling import evenly_spaced
+
     pictures = []
-    for index in (i * len(split.images) // count for i in range(count)):
-        path = split.images[index]
+    for path in evenly_spaced(split.images, REPORT_PICTURES):
         picture = predictor.predict(path).draw()
         pictures.append((f"{path.parent.name}/{path.name}", picture))
     return pictures

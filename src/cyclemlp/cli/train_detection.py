@@ -45,11 +45,11 @@ def _pictures(predictor: "Predictor", split: "DetectionSplit") -> "list[tuple[st
     import numpy as np
     from PIL import Image
 
+    from cyclemlp.data.sampling import evenly_spaced
     from cyclemlp.tasks.detection.predict import labelled
 
     pictures = []
-    count = min(len(split.images), REPORT_PICTURES)
-    for index in (i * len(split.images) // count for i in range(count)):
+    for index in evenly_spaced(range(len(split.images)), REPORT_PICTURES):
         found = predictor.predict(split.images[index]).above(SHOWN_SCORE)
         wanted = labelled(split.records[index], found.classes, found.image)
         both = np.concatenate([np.asarray(found.draw()), np.asarray(wanted.draw(scores=False))], axis=1)

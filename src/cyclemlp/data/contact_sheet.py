@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,6 +13,7 @@ from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
 from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, shortened, with_legend
 from cyclemlp.data.masks import read_target
 from cyclemlp.data.objects import Record
+from cyclemlp.data.sampling import evenly_spaced
 
 CELL_WIDTH = 320
 _COLUMNS = 6
@@ -24,7 +24,6 @@ _TRAIN_SHARE = 0.75
 _LARGEST_ZOOM = 5.0
 _EMPTY = (225, 225, 225)
 _INK = (30, 30, 30)
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,12 @@ def _spread(pictures: Sequence[LabelledImage], count: int) -> list[LabelledImage
     groups: dict[str, list[LabelledImage]] = {}
     for picture in pictures:
         groups.setdefault(picture.label if isinstance(picture.label, str) else "", []).append(picture)
-    members = _evenly(list(groups.values()), min(count, len(groups)))
+    members = evenly_spaced(list(groups.values()), min(count, len(groups)))
     quotas = [0] * len(members)
     while sum(quotas) < min(count, sum(map(len, members))):
         smallest = min((i for i, group in enumerate(members) if quotas[i] < len(group)), key=lambda i: quotas[i])
         quotas[smallest] += 1
-    return [each for group, quota in zip(members, quotas, strict=True) for each in _evenly(group, quota)]
-
-
-def _evenly(items: Sequence[Item], count: int) -> list[Item]:
-    return [items[i * len(items) // count] for i in range(count)]
+    return [each for group, quota in zip(members, quotas, strict=True) for each in evenly_spaced(group, quota)]
 
 
 def _cell_height(pictures: Sequence[LabelledImage]) -> int:

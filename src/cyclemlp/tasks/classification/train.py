@@ -15,6 +15,7 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import image_size, read_image
 from cyclemlp.data.label_transforms import LabelTestTransform, LabelTrainTransform, seeded_by_torch
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSamples, ClassifiedSplit
+from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.models.classifiers import check_image_size, create_classifier
 from cyclemlp.tasks.base import TaskLoss, TrainingTask
 from cyclemlp.tasks.card import ModelCard
@@ -74,9 +75,7 @@ def classification_task(config: ClassificationConfig, dataset: ClassifiedDataset
 
 def natural_size(split: ClassifiedSplit) -> int:
     """The multiple of 32, from 64 to 224, nearest to the usual shorter side of the images."""
-    count = min(len(split.images), _LOOKED_AT)
-    looked_at = [split.images[i * len(split.images) // count] for i in range(count)]
-    edge = median(min(image_size(path)) for path in looked_at)
+    edge = median(min(image_size(path)) for path in evenly_spaced(split.images, _LOOKED_AT))
     return min(max(32 * round(edge / 32), SMALLEST), LARGEST)
 
 
