@@ -17,13 +17,15 @@ from typing import Any
 
 import yaml
 
-from cyclemlp.bench.machine import environment, usable_cores
-from cyclemlp.files import whole_file, write_json
+from cyclemlp.files import atomic_write, write_json
+from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.card import load_model
+from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.scores import SCORES, metric_columns
-from cyclemlp.training.classification_config import ClassificationConfig
-from cyclemlp.training.config import RunConfig, SegmentationConfig, flat
-from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 
 CONFIGS: dict[str, type[RunConfig]] = {
     "classification": ClassificationConfig,
@@ -137,7 +139,7 @@ def draw(record: dict[str, Any], scores: Sequence[str], path: Path) -> None:
     axes.set(xlabel="minutes of training", ylabel="on the validation images", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

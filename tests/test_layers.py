@@ -16,15 +16,12 @@ FLOORS = [
     ["models"],
     ["heads", "data"],
     ["tasks"],
-    ["app", "bench", "export", "training", "inference"],
+    ["app", "export", "training", "inference"],
     ["cli"],
 ]
 ALLOWED_SIDEWAYS = {
     ("app", "inference"),
     ("export", "inference"),
-    ("bench", "export"),
-    ("bench", "inference"),
-    ("bench", "training"),  # a benchmark of the loader is about the loader that trains
 }
 OPTIONAL = (
     "lightning",

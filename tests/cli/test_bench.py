@@ -37,7 +37,7 @@ def record(*_: object) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cyclemlp.bench.operators.bench_operators", record)
+    monkeypatch.setattr("benchmarks.operators.bench_operators", record)
 
 
 command = partial(command_line.command, "bench")

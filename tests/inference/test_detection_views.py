@@ -7,15 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.inference import detection_views
-from cyclemlp.inference.detection import DetectionResult
-from cyclemlp.inference.detection_views import detect_in_views, looks, merged
-from cyclemlp.inference.networks import SizeRule
-from cyclemlp.inference.resampling import FloatArray
+from cyclemlp.inference.runtimes.network import SizeRule
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.detection_decoding import Detections, detect
+from cyclemlp.tasks.detection import views as detection_views
+from cyclemlp.tasks.detection.decoding import Detections, detect
+from cyclemlp.tasks.detection.predict import DetectionResult
+from cyclemlp.tasks.detection.views import detect_in_views, looks, merged
 
 Image = npt.NDArray[np.uint8]
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import cyclemlp
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
-from cyclemlp.inference import segmentation
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
+from cyclemlp.tasks.segmentation import predict as segmentation
 
 CARD = ModelCard(task="segmentation", model="cyclemlp_nano", head="semantic-fpn", classes=("red", "green", "blue"))
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclemlp.inference.resampling import FloatArray
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.inference.tiling import MIN_EDGE, Tiling, logit_strips, predict_classes, predict_logits
 
 SIZES = [(1, 1), (1, 31), (31, 5), (32, 32), (33, 95), (64, 200), (150, 40), (7, 400)]

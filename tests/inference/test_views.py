@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import ConfigError
-from cyclemlp.inference import segmentation
 from cyclemlp.inference.averaging import mean_probabilities
-from cyclemlp.inference.networks import SizeRule
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.resampling import FloatArray
+from cyclemlp.inference.runtimes.network import SizeRule
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.segmentation import predict as segmentation
 
 CARD = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", classes=tuple("abcd"))
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

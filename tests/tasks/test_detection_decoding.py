@@ -16,9 +16,9 @@ from cyclemlp.data.detection import Record
 from cyclemlp.data.instance_masks import Patch, run_lengths_of, run_lengths_of_patch
 from cyclemlp.heads.anchors import level_anchors
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.tasks import detection_decoding
-from cyclemlp.tasks.detection import DetectionCounts
-from cyclemlp.tasks.detection_decoding import Detections, decode, paste_patch, suppress
+from cyclemlp.tasks.detection import decoding as detection_decoding
+from cyclemlp.tasks.detection.decoding import Detections, decode, paste_patch, suppress
+from cyclemlp.tasks.detection.metrics import DetectionCounts
 
 
 @pytest.mark.parametrize("size", [(128, 96), (100, 90)])
@@ -122,7 +122,7 @@ def test_average_precision_is_that_of_pycocotools(kind: str) -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from cyclemlp.tasks.detection import _truth
+    from cyclemlp.tasks.detection.metrics import _truth
 
     counts = DetectionCounts(masks=True)
     for record, found in _made_up():

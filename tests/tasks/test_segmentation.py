@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.tasks.segmentation import ConfusionMatrix, class_weights_from_counts, segmentation_loss
+from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix, class_weights_from_counts, segmentation_loss
 
 
 def counted(prediction: list[int], target: list[int], num_classes: int = 3) -> ConfusionMatrix:

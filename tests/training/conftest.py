@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cyclemlp.training import segmentation as segmentation_module
-from cyclemlp.training.config import Length, Machine, Optimisation, Recording, SegmentationConfig
+from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
+from cyclemlp.tasks.segmentation import train as segmentation_module
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=np.uint8)
 

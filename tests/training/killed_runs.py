@@ -21,11 +21,12 @@ from PIL import Image
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
+from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
+from cyclemlp.tasks.segmentation import train as segmentation_module
+from cyclemlp.tasks.segmentation.config import Augmentation, Loss, SegmentationConfig
 from cyclemlp.training import loop
-from cyclemlp.training import segmentation as segmentation_module
 from cyclemlp.training.callbacks import LAST
-from cyclemlp.training.config import Augmentation, Length, Loss, Machine, Optimisation, Recording, SegmentationConfig
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.stopping import TrainingStopped
 
@@ -78,7 +79,7 @@ def kill_in_step(step: int, signum: int, *, group: bool) -> None:
 
 def kill_while_writing(number: int) -> None:
     """Half of the checkpoint of that number is on the disk then."""
-    usual = whole_file
+    usual = atomic_write
     written: list[Path] = []
 
     @contextmanager
@@ -90,7 +91,7 @@ def kill_while_writing(number: int) -> None:
                 os.truncate(part, part.stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    patch.object(loop, "whole_file", deadly).start()
+    patch.object(loop, "atomic_write", deadly).start()
 
 
 def main(run: dict[str, Any]) -> int:

@@ -9,8 +9,8 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.heads.segmentation import build_segmentation_model
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.pyramid import Stage
+from cyclemlp.tasks.options import Machine, RunConfig
 from cyclemlp.training.acceleration import accelerate, checkpoint_activations
-from cyclemlp.training.config import Machine, RunConfig
 
 
 def losses_of_two_steps(checkpointing: bool) -> list[float]:

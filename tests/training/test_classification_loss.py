@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
-from cyclemlp.tasks.classification import distillation_loss
-from cyclemlp.training.classification import LabelLoss as LossOfRun
-from cyclemlp.training.classification_config import (
+from cyclemlp.tasks.classification.config import (
     ClassificationConfig,
     ClassificationOptimisation,
     LabelAugmentation,
     LabelLoss,
 )
-from cyclemlp.training.teacher import Teacher, load_teacher
+from cyclemlp.tasks.classification.metrics import distillation_loss
+from cyclemlp.tasks.classification.teacher import Teacher, load_teacher
+from cyclemlp.tasks.classification.train import LabelLoss as LossOfRun
 
 CLASSES = 4
 LABELS = torch.arange(CLASSES)

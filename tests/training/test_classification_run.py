@@ -15,10 +15,10 @@ from cyclemlp.inference.predictor import Predictor
 from cyclemlp.models.backbones import create_backbone
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
-from cyclemlp.training.classification import train_classification
-from cyclemlp.training.classification_config import ClassificationConfig, ClassificationOptimisation
-from cyclemlp.training.config import Length, Machine, Recording
-from cyclemlp.training.groups import freeze, layer_groups
+from cyclemlp.tasks.classification.config import ClassificationConfig, ClassificationOptimisation
+from cyclemlp.tasks.classification.train import train_classification
+from cyclemlp.tasks.options import Length, Machine, Recording
+from cyclemlp.tasks.parameter_groups import freeze, layer_groups
 from cyclemlp.training.loader import SampleStream
 
 GREY = np.full((40, 40, 3), 128, dtype=np.uint8)

@@ -7,20 +7,11 @@ import pytest
 import yaml
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.classification_config import ClassificationConfig
-from cyclemlp.training.config import (
-    RESUMABLE_CHANGES,
-    Augmentation,
-    Length,
-    Loss,
-    Machine,
-    Optimisation,
-    Recording,
-    SegmentationConfig,
-    flat,
-    parse_duration,
-)
-from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
+from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.options import RESUMABLE_CHANGES, Length, Machine, Optimisation, Recording, flat, parse_duration
+from cyclemlp.tasks.segmentation.config import Augmentation, Loss, SegmentationConfig
 from cyclemlp.training.recipes import packaged, read_recipe
 
 

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli.train import app
-from cyclemlp.data.detection_formats import find_detection_dataset
-from cyclemlp.training.config import SegmentationConfig
-from cyclemlp.training.detection import detection_task
-from cyclemlp.training.detection_config import DetectionConfig
+from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.tasks.base import TrainingTask
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.detection.train import detection_task
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
+from cyclemlp.tasks.segmentation.train import segmentation_task
 from cyclemlp.training.recipes import FOLDER, packaged
-from cyclemlp.training.segmentation import segmentation_task
-from cyclemlp.training.task import TrainingTask
 
 # Published with each recipe: millions of parameters (counted in tests/heads) and scores. arXiv 2107.10224.
 PUBLISHED: dict[str, tuple[float, ...]] = {

@@ -10,13 +10,9 @@ import pytest
 from cyclemlp.data.box_augmentation import BoxAugmentation
 from cyclemlp.data.detection import DetectionSplit, Record
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.detection_config import (
-    DetectionConfig,
-    DetectionLossWeights,
-    InstanceSegmentationConfig,
-    LightHead,
-)
-from cyclemlp.training.detection_defaults import with_defaults
+from cyclemlp.tasks.detection.config import DetectionConfig, DetectionLossWeights, LightHead
+from cyclemlp.tasks.detection.defaults import with_defaults
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
 
 DATA = Path("cells")
 

@@ -10,9 +10,9 @@ from PIL import Image
 from cyclemlp.cli.eval import EvaluationOptions
 from cyclemlp.cli.eval_detection import evaluate
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.training.config import Length, Machine
-from cyclemlp.training.detection import train_detection
-from cyclemlp.training.detection_config import DetectionConfig, DetectionOptimisation
+from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation
+from cyclemlp.tasks.detection.train import train_detection
+from cyclemlp.tasks.options import Length, Machine
 
 VOC = (
     "<annotation><object><name>boat</name><bndbox><xmin>9</xmin><ymin>9</ymin>"

@@ -14,19 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from cyclemlp.data.box_augmentation import BoxAugmentation
-from cyclemlp.data.detection_formats import find_detection_dataset
-from cyclemlp.heads.detection import RetinaNet, build_detector
+from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.retinanet import RetinaNet
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.training.config import Length, Machine, Recording
-from cyclemlp.training.detection import DetectionEvaluator, DetectionLoss, collate, shapes, train_detection
-from cyclemlp.training.detection_config import (
-    DetectionConfig,
-    DetectionOptimisation,
-    InstanceSegmentationConfig,
-    LightHead,
-)
+from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation, LightHead
+from cyclemlp.tasks.detection.train import DetectionEvaluator, DetectionLoss, collate, shapes, train_detection
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.training.loader import GroupedStream, SampleStream
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.stopping import TrainingStopped

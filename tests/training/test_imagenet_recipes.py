@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.data.folders import FolderDataset, find_folder_dataset
+from cyclemlp.data.formats.class_folders import FolderDataset, find_folder_dataset
 from cyclemlp.models.cyclemlp import SIZES
-from cyclemlp.training.classification import classification_task
-from cyclemlp.training.classification_config import ClassificationConfig
-from cyclemlp.training.config import flat
+from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.classification.train import classification_task
+from cyclemlp.tasks.options import flat
 from cyclemlp.training.recipes import packaged, read_recipe
 
 RECIPES = [name for name in packaged() if name.startswith("imagenet/") and name != "imagenet/authors"]

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
 from cyclemlp.tasks.card import read_card
+from cyclemlp.tasks.options import Length, Machine, Optimisation
+from cyclemlp.tasks.parameter_groups import decay_groups
+from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
+from cyclemlp.tasks.segmentation.train import SegmentationLoss, train_segmentation
 from cyclemlp.training import callbacks
 from cyclemlp.training import module as module_module
 from cyclemlp.training.callbacks import LossError
-from cyclemlp.training.config import Length, Loss, Machine, Optimisation, SegmentationConfig
-from cyclemlp.training.groups import decay_groups
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.schedule import Clock
-from cyclemlp.training.segmentation import SegmentationLoss, train_segmentation
 
 Configured = Callable[..., SegmentationConfig]
 pytestmark = pytest.mark.usefixtures("small_networks")

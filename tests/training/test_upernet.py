@@ -9,8 +9,9 @@ import pytest
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.card import load_model
-from cyclemlp.training.config import Augmentation, Length, Optimisation, SegmentationConfig
-from cyclemlp.training.segmentation import train_segmentation
+from cyclemlp.tasks.options import Length, Optimisation
+from cyclemlp.tasks.segmentation.config import Augmentation, SegmentationConfig
+from cyclemlp.tasks.segmentation.train import train_segmentation
 
 Configured = Callable[..., SegmentationConfig]
 

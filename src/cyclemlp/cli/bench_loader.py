@@ -47,8 +47,8 @@ def loader(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.loading import bench_loading
-    from cyclemlp.bench.rounds import Plan
+    from benchmarks.loading import bench_loading
+    from benchmarks.rounds import Plan
 
     check_out(out, "bench-loader.json")
     for option, values in (("--size", (size,)), ("--batch", (batch,)), ("--workers", workers)):

@@ -48,7 +48,7 @@ def model(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.models import bench_models
+    from benchmarks.models import bench_models
 
     check_out(out, "bench-model.json")
     _positive("--size", size)
@@ -82,8 +82,8 @@ def compare(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.compare import bench_compare
-    from cyclemlp.bench.pictures import draw_pareto
+    from benchmarks.compare import bench_compare
+    from benchmarks.pictures import draw_pareto
 
     check_out(out, "bench-compare.json")
     record = bench_compare(_plan(rounds, threads), command_line())
@@ -93,8 +93,8 @@ def compare(
 
 
 def _plan(rounds: int, threads: int | None) -> Any:
-    from cyclemlp.bench.models import SAMPLE_SECONDS
-    from cyclemlp.bench.rounds import Plan
+    from benchmarks.models import SAMPLE_SECONDS
+    from benchmarks.rounds import Plan
 
     if threads is None:
         return Plan(rounds=rounds, sample_seconds=SAMPLE_SECONDS)

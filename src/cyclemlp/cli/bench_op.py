@@ -30,8 +30,8 @@ def op(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.operators import bench_operators
-    from cyclemlp.bench.rounds import Plan
+    from benchmarks.operators import bench_operators
+    from benchmarks.rounds import Plan
 
     check_out(out, "op.json")
     plan = Plan(rounds=rounds) if threads is None else Plan(rounds=rounds, threads=threads)

@@ -44,8 +44,8 @@ def receptive_field(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.heat_maps import draw_heat_maps
-    from cyclemlp.bench.receptive_field import record_of, see
+    from benchmarks.heat_maps import draw_heat_maps
+    from benchmarks.receptive_field import record_of, see
     from cyclemlp.errors import ConfigError
     from cyclemlp.files import write_json
 
@@ -65,8 +65,8 @@ def receptive_field(
 
 
 def _images(data: Path | None, count: int) -> list[Path]:
-    from cyclemlp.data.blue_marble import prepare_blue_marble
     from cyclemlp.data.images import list_images
+    from cyclemlp.data.samples.blue_marble import prepare_blue_marble
     from cyclemlp.errors import DataError
 
     folder = prepare_blue_marble() / "images" / "val" if data is None else data

@@ -47,10 +47,10 @@ def resolution(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.models import SAMPLE_SECONDS
-    from cyclemlp.bench.resolution import accuracies, bench_resolution
-    from cyclemlp.bench.resolution_picture import draw_resolution
-    from cyclemlp.bench.rounds import Plan
+    from benchmarks.models import SAMPLE_SECONDS
+    from benchmarks.resolution import accuracies, bench_resolution
+    from benchmarks.resolution_picture import draw_resolution
+    from benchmarks.rounds import Plan
     from cyclemlp.errors import ConfigError
 
     check_out(out, "resolution.json")

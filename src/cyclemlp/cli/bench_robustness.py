@@ -51,11 +51,11 @@ def robustness(
 def _record(
     runs: tuple[Path, ...], data: Path, split: str, relative_to: Path | None, count: int | None, seed: int
 ) -> dict[str, Any]:
-    from cyclemlp.bench.machine import environment
-    from cyclemlp.bench.robustness import choose_images, corruption_errors, error_rates, mean_corruption_error
-    from cyclemlp.data.folders import find_folder_dataset
+    from benchmarks.robustness import choose_images, corruption_errors, error_rates, mean_corruption_error
+    from cyclemlp.data.formats.class_folders import find_folder_dataset
     from cyclemlp.errors import ConfigError, DataError
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.machine import environment
 
     if not runs:
         raise ConfigError("no model was given: name a run folder written by `cyclemlp train classification`")

@@ -47,9 +47,9 @@ def scale(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.pictures import draw_scale
-    from cyclemlp.bench.rounds import Plan
-    from cyclemlp.bench.scale import LARGEST, Limits, bench_scale
+    from benchmarks.pictures import draw_scale
+    from benchmarks.rounds import Plan
+    from benchmarks.scale import LARGEST, Limits, bench_scale
 
     check_out(out, "bench-scale.json")
     for option, values in (("--size", size), ("--batch", batch)):

@@ -50,9 +50,9 @@ def train(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.bench.rounds import Plan
-    from cyclemlp.bench.runtimes import check_compiler
-    from cyclemlp.bench.training_steps import bench_training
+    from benchmarks.rounds import Plan
+    from benchmarks.runtimes import check_compiler
+    from benchmarks.training_steps import bench_training
 
     check_out(out, "bench-train.json")
     for option, value in (("--size", size), ("--batch", batch)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from cyclemlp.cli.task_modules import task_module
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import write_json
-from cyclemlp.training.config import RunConfig, flat
+from cyclemlp.tasks.options import RunConfig, flat
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -147,12 +147,12 @@ def _train(module: Demo, config: RunConfig) -> Mapping[str, Any]:
 
 
 def _draw(module: Demo, data: Path, out: Path) -> None:
-    from cyclemlp.files import whole_file
+    from cyclemlp.files import atomic_write
     from cyclemlp.inference.predictor import Predictor
 
     _logger.info("drawing the Earth")
     picture = module.draw(Predictor.load(out / RUN), data)
-    with whole_file(out / EARTH) as part:
+    with atomic_write(out / EARTH) as part:
         picture.save(part)
 
 
@@ -160,7 +160,7 @@ def _result(module: Demo, task: str, out: Path, metrics: Mapping[str, Any]) -> d
     """Scores, with what a reader needs to judge or repeat them."""
     import torch
 
-    from cyclemlp.bench.machine import environment
+    from cyclemlp.machine import environment
     from cyclemlp.training.run_folder import read_run_config
 
     training = _length(out / RUN)

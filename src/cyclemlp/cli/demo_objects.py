@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.cli.train_detection import SHOWN_SCORE
-from cyclemlp.data.blue_marble import BAND
-from cyclemlp.data.blue_marble_instances import EDGE, corner_of
-from cyclemlp.inference.detection import DetectionResult, labelled
+from cyclemlp.data.samples.blue_marble import BAND
+from cyclemlp.data.samples.blue_marble_instances import EDGE, corner_of
+from cyclemlp.tasks.detection.predict import DetectionResult, labelled
 
 if TYPE_CHECKING:
     from cyclemlp.data.detection import DetectionSplit, Record

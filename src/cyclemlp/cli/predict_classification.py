@@ -11,8 +11,8 @@ from cyclemlp.cli.predict import PredictionOptions, write_png
 from cyclemlp.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from cyclemlp.inference.label_result import ClassificationResult
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.tasks.classification.result import ClassificationResult
 
 OPTIONS = ("no_pictures",)
 COCO = False

@@ -14,8 +14,8 @@ from cyclemlp.files import write_text
 from cyclemlp.heads.detection_options import DetectionHead
 
 if TYPE_CHECKING:
-    from cyclemlp.inference.detection import DetectionResult
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.tasks.detection.predict import DetectionResult
 
 OPTIONS = ("no_pictures", "score_threshold", "nms", "scales", "flip", "window", "overlap")
 COCO = True

@@ -10,7 +10,7 @@ from cyclemlp.cli.predict import PredictionOptions, write_png
 
 if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
-    from cyclemlp.inference.results import SegmentationResult
+    from cyclemlp.tasks.segmentation.result import SegmentationResult
 
 OPTIONS = ("scales", "flip", "window", "overlap")
 COCO = False

@@ -13,10 +13,12 @@ from cyclopts import App, Parameter
 
 from cyclemlp.cli.model_families import full_name
 from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.scores import metric_columns
-from cyclemlp.training.classification_config import ClassificationConfig
-from cyclemlp.training.config import RunConfig, SegmentationConfig
-from cyclemlp.training.detection_config import DetectionConfig, InstanceSegmentationConfig
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training.recipes import read_recipe
 from cyclemlp.training.run_folder import read_run_config
 
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from cyclemlp.data.masks import MaskSplit
+    from cyclemlp.data.formats.masks import MaskSplit
     from cyclemlp.inference.predictor import Predictor
-    from cyclemlp.tasks.segmentation import SegmentationMetrics
+    from cyclemlp.tasks.segmentation.metrics import SegmentationMetrics
 
 _logger = logging.getLogger(__name__)
 
@@ -204,11 +206,11 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
 
     Raises as `train_segmentation` does.
     """
-    from cyclemlp.data.masks import find_mask_dataset
+    from cyclemlp.data.formats.masks import find_mask_dataset
     from cyclemlp.inference.evaluate import evaluate_segmentation
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.tasks.segmentation.train import train_segmentation
     from cyclemlp.training.report import write_report
-    from cyclemlp.training.segmentation import train_segmentation
 
     def evaluate(run_dir: Path) -> "SegmentationMetrics":
         return evaluate_segmentation(Predictor.load(run_dir, run.machine.device), split)
@@ -241,8 +243,8 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
     import numpy as np
     from PIL import Image
 
-    from cyclemlp.data.masks import IGNORE_INDEX
-    from cyclemlp.inference.results import SegmentationResult
+    from cyclemlp.data.formats.masks import IGNORE_INDEX
+    from cyclemlp.tasks.segmentation.result import SegmentationResult
 
     pictures = []
     count = min(len(split.images), REPORT_PICTURES)

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cyclemlp.training.classification_config import ClassificationConfig
+from cyclemlp.tasks.classification.config import ClassificationConfig
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cyclemlp.data.folders import FolderSplit
+    from cyclemlp.data.formats.class_folders import FolderSplit
     from cyclemlp.inference.predictor import Predictor
-    from cyclemlp.tasks.classification import LabelCounts
+    from cyclemlp.tasks.classification.metrics import LabelCounts
 
 REPORT_PICTURES = 12
 
@@ -21,11 +21,11 @@ def train_and_report(run: ClassificationConfig) -> Mapping[str, Any]:
 
     Raises as `train_classification` does.
     """
-    from cyclemlp.data.folders import find_folder_dataset
-    from cyclemlp.inference.confusion_picture import draw_confusion, write_confusion
+    from cyclemlp.data.formats.class_folders import find_folder_dataset
     from cyclemlp.inference.evaluate import evaluate_classification
     from cyclemlp.inference.predictor import Predictor
-    from cyclemlp.training.classification import train_classification
+    from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
+    from cyclemlp.tasks.classification.train import train_classification
     from cyclemlp.training.report import write_report
 
     counted: list[LabelCounts] = []

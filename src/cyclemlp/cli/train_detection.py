@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.training.detection_config import DetectionConfig
+from cyclemlp.tasks.detection.config import DetectionConfig
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,10 +22,10 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
 
     Raises as `train_detection` does.
     """
-    from cyclemlp.data.detection_formats import find_detection_dataset
+    from cyclemlp.data.formats.detection import find_detection_dataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
     from cyclemlp.inference.predictor import Predictor
-    from cyclemlp.training.detection import train_detection
+    from cyclemlp.tasks.detection.train import train_detection
     from cyclemlp.training.report import write_report
 
     def evaluate(run_dir: Path) -> Mapping[str, Any]:
@@ -44,7 +44,7 @@ def _pictures(predictor: "Predictor", split: "DetectionSplit") -> "list[tuple[st
     import numpy as np
     from PIL import Image
 
-    from cyclemlp.inference.detection import labelled
+    from cyclemlp.tasks.detection.predict import labelled
 
     pictures = []
     count = min(len(split.images), REPORT_PICTURES)

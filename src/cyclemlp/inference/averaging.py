@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cyclemlp.inference.resampling import FloatArray
+from cyclemlp.data.resampling import FloatArray
 
 
 def mean_probabilities(views: Sequence[Iterator[FloatArray]]) -> Iterator[FloatArray]:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from cyclemlp.data.folders import FolderSplit
-from cyclemlp.data.masks import MaskSplit
+from cyclemlp.data.formats.class_folders import FolderSplit
+from cyclemlp.data.formats.masks import MaskSplit
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.inference.label_result import ClassificationResult
 from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.classification.result import ClassificationResult
 
 if TYPE_CHECKING:
-    from cyclemlp.tasks.classification import LabelCounts
-    from cyclemlp.tasks.segmentation import ConfusionMatrix, SegmentationMetrics
+    from cyclemlp.tasks.classification.metrics import LabelCounts
+    from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix, SegmentationMetrics
 
 
 def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> "SegmentationMetrics":
@@ -24,7 +24,7 @@ def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> "Segmentati
     and a mask value that is no class; ConfigError where torch is not installed. No image is ever skipped.
     """
     try:
-        from cyclemlp.tasks.segmentation import ConfusionMatrix
+        from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
     except ModuleNotFoundError as error:
         raise ConfigError(f"scores are counted by {error.name}, which is not installed: pip install torch") from error
 
@@ -47,7 +47,7 @@ def evaluate_classification(predictor: Predictor, split: FolderSplit, note: Note
     try:
         import torch
 
-        from cyclemlp.tasks.classification import LabelCounts
+        from cyclemlp.tasks.classification.metrics import LabelCounts
     except ModuleNotFoundError as error:
         raise ConfigError(f"scores are counted by {error.name}, which is not installed: pip install torch") from error
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 from cyclemlp.data.detection import DetectionSplit
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.detection import DetectionCounts
+from cyclemlp.tasks.detection.metrics import DetectionCounts
 
 
 def evaluate_detection(

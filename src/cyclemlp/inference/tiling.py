@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.inference.resampling import FloatArray, resize_bilinear
+from cyclemlp.data.resampling import FloatArray, resize_bilinear
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from torch import nn
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.forms.lean import lean_
 from cyclemlp.models.torch_internals import has_compiler
-from cyclemlp.training.config import RunConfig
+from cyclemlp.tasks.options import RunConfig
 
 _logger = logging.getLogger(__name__)
 

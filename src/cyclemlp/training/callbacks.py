@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cyclemlp.errors import UserError
+from cyclemlp.tasks.base import TrainingTask
 from cyclemlp.tasks.scores import SCORES, metric_columns
 from cyclemlp.training.evaluation import Counts
 from cyclemlp.training.module import TrainingModule
 from cyclemlp.training.recorder import Recorder
 from cyclemlp.training.stopping import StopRequest, TrainingStopped
-from cyclemlp.training.task import TrainingTask
 
 _logger = logging.getLogger(__name__)
 

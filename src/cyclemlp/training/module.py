@@ -8,10 +8,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cyclemlp.training.config import RunConfig
+from cyclemlp.tasks.base import ParameterGroups, TaskLoss
+from cyclemlp.tasks.options import RunConfig
 from cyclemlp.training.loader import derive_seed
 from cyclemlp.training.schedule import Clock, share_done
-from cyclemlp.training.task import ParameterGroups, TaskLoss
 
 
 class TrainingModule(LightningModule):

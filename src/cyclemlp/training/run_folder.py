@@ -7,7 +7,7 @@ import yaml
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import write_text
-from cyclemlp.training.config import RESUMABLE_CHANGES, RunConfig, flat
+from cyclemlp.tasks.options import RESUMABLE_CHANGES, RunConfig, flat
 
 CONFIG_NAME = "config.yaml"
 # In config.yaml these would make it act on the wrong run when it is given as a recipe.

@@ -1,0 +1,144 @@
+"""CycleFC against the authors' operator, a deformable convolution, and against a plain linear layer of its size."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from benchmarks import peak
+from benchmarks.rounds import Measurement, Plan, measure
+from benchmarks.timing import ratio
+from benchmarks.worker import Case, Suite
+from cyclemlp.errors import ConfigError
+from cyclemlp.machine import environment
+from cyclemlp.ops.cycle_fc import StepSize, check_stepsize
+
+SHAPES = ((8, 56, 56, 64), (8, 28, 28, 128), (8, 14, 14, 320), (8, 7, 7, 512))
+"""(batch, height, width, channels) of the four stages of B1-B4 at 224x224."""
+TARGETS = dict(zip(SHAPES, (15.0, 10.0, 6.0, 4.0), strict=True))
+"""How many times faster than the deformable convolution the forward pass is to be."""
+LINEAR_TARGET = 1.5
+"""At most this many times the time of the linear layer, forward."""
+PASSES = ("forward", "forward+backward")
+OPERATORS = ("cycle_fc", "deform_conv2d", "linear")
+SUITE = "pytorch"
+
+Shape = tuple[int, int, int, int]
+
+
+def bench_operators(
+    plan: Plan, stepsize: StepSize = (1, 3), command: str = "cyclemlp bench op", shapes: tuple[Shape, ...] = SHAPES
+) -> dict[str, Any]:
+    """Measure and give the record for JSON: environment, peak, one entry for each shape and pass.
+
+    Args:
+        plan: rounds and threads.
+        stepsize: (1, S) or (S, 1); the authors' operator knows no other.
+        command: noted in the record.
+        shapes: of the inputs.
+
+    Raises:
+        ConfigError: another step size.
+    """
+    _check_stepsize(stepsize)
+    measured = measure([Suite(SUITE, operator_cases, (shapes, stepsize, plan.threads))], plan)
+    product = measured.timings[SUITE, peak.NAME]
+    return {
+        "bench": "op",
+        "environment": environment(command, plan.threads, measured.cores),
+        "rounds": plan.rounds,
+        "stepsize": list(stepsize),
+        "foreign_share": measured.foreign_share,
+        "busy": measured.busy,
+        "matrix_product": {"gflops_per_s": peak.gflops_per_second(product), **product.to_dict()},
+        "cases": [_entry(measured, shape, direction) for direction in PASSES for shape in shapes],
+    }
+
+
+def _check_stepsize(stepsize: StepSize) -> None:
+    try:
+        check_stepsize(stepsize, 1)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if 1 not in stepsize:
+        raise ConfigError(f"stepsize is {stepsize}; the authors' operator takes (1, S) and (S, 1) only")
+
+
+def _entry(measured: Measurement, shape: Shape, direction: str) -> dict[str, Any]:
+    timings = {each: measured.timings[SUITE, _case_name(shape, direction, each)] for each in OPERATORS}
+    forward = direction == PASSES[0]
+    return {
+        "shape_nhwc": list(shape),
+        "pass": direction,
+        "operators": {name: timing.to_dict() for name, timing in timings.items()},
+        "times_faster_than_deform_conv2d": ratio(timings["deform_conv2d"], timings["cycle_fc"]),
+        "target_times_faster": TARGETS.get(shape) if forward else None,
+        "time_over_linear": ratio(timings["cycle_fc"], timings["linear"]),
+        "target_time_over_linear": LINEAR_TARGET if forward else None,
+    }
+
+
+def _case_name(shape: Shape, direction: str, operator: str) -> str:
+    return f"{'x'.join(map(str, shape))} {direction} {operator}"
+
+
+def operator_cases(shapes: tuple[Shape, ...], stepsize: StepSize, threads: int) -> Mapping[str, Case]:
+    """The cases, built in the process that measures them."""
+    cases: dict[str, Case] = dict(peak.cases(threads))
+    for shape in shapes:
+        for operator, (function, inputs) in operators(shape, stepsize).items():
+            cases[_case_name(shape, PASSES[0], operator)] = partial(_forward, function, inputs)
+            cases[_case_name(shape, PASSES[1], operator)] = partial(_forward_backward, function, inputs)
+    return cases
+
+
+def operators(shape: Shape, stepsize: StepSize) -> dict[str, tuple[Callable[..., Any], list[Any]]]:
+    """The three operators with the same values as inputs (x, weight, bias), each in the layout it likes best."""
+    import torch
+    import torch.nn.functional as F
+
+    from cyclemlp.ops import cycle_fc
+
+    generator = torch.Generator().manual_seed(0)
+    width = shape[-1]
+    sizes = (shape, (width, width), (width,))
+    x_nhwc, weight, bias = (torch.randn(size, generator=generator).requires_grad_() for size in sizes)
+    x_nchw = x_nhwc.detach().permute(0, 3, 1, 2).contiguous().requires_grad_()
+    weight_oihw = weight.detach()[:, :, None, None].clone().requires_grad_()
+    authors = partial(authors_cycle_fc, authors_offsets(width, stepsize))
+    return {
+        "cycle_fc": (partial(cycle_fc, stepsize=stepsize), [x_nhwc, weight, bias]),
+        "deform_conv2d": (authors, [x_nchw, weight_oihw, bias]),
+        "linear": (F.linear, [x_nhwc, weight, bias]),
+    }
+
+
+def authors_offsets(channels: int, stepsize: StepSize) -> Any:
+    """The buffer the authors' layer keeps: (1, 2 * channels, 1, 1), moves down and right of each channel."""
+    import torch
+
+    from cyclemlp.ops.cycle_fc import cycle_offsets
+
+    offsets = torch.tensor([cycle_offsets(c, stepsize) for c in range(channels)], dtype=torch.float32)
+    return offsets.reshape(1, 2 * channels, 1, 1)
+
+
+def authors_cycle_fc(offset: Any, x_nchw: Any, weight_oihw: Any, bias: Any) -> Any:
+    """As `CycleFC.forward` of github.com/ShoufaChen/CycleMLP: the buffer expanded to every position of every image."""
+    from torchvision.ops import deform_conv2d
+
+    batch, _, height, width = x_nchw.shape
+    return deform_conv2d(x_nchw, offset.expand(batch, -1, height, width), weight_oihw, bias)
+
+
+def _forward(function: Callable[..., Any], inputs: list[Any]) -> None:
+    import torch
+
+    with torch.inference_mode():
+        function(*inputs)
+
+
+def _forward_backward(function: Callable[..., Any], inputs: list[Any]) -> None:
+    import torch
+
+    out = function(*inputs)
+    torch.autograd.grad(out, inputs, out)  # any gradient of the right shape will do

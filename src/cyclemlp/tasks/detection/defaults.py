@@ -1,0 +1,76 @@
+"""Image size, anchors and number of boxes where they are not given: chosen from the training labels."""
+
+import logging
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from cyclemlp.data.detection import DetectionSplit
+from cyclemlp.heads.detection_options import COCO_DETECTIONS, STRIDES
+from cyclemlp.tasks.detection.config import DetectionConfig
+
+WANTED_EDGE = 24
+"""Pixels that the small objects of a data set shall have in the network."""
+SMALL = 0.1
+"""Share of objects that count as its small ones."""
+MOST_ENLARGED, LEAST_REDUCED = 4.0, 0.25
+MOST_PIXELS = 4e6
+"""Images are not enlarged beyond this."""
+FEW_PIXELS = 1e6
+"""Images of fewer pixels are not reduced: it would save little time."""
+# torchvision matches an anchor from an overlap of one half on: with steps of this the next size is never far.
+_ANCHOR_SIZES = {"retinanet": (1.0, 1.5, 2.0, 3.0, 4.0), "mask-rcnn": (2.0, 3.0, 4.0, 6.0, 8.0)}
+
+_logger = logging.getLogger(__name__)
+
+
+def with_defaults(config: DetectionConfig, split: DetectionSplit) -> DetectionConfig:
+    """The config with input scale, anchor size and number of boxes filled in, and a line in the log about them."""
+    edges = _edges(split)
+    small = float(np.quantile(edges, SMALL)) if len(edges) else 32.0
+    pixels = float(np.median([height * width for height, width in (record.size for record in split.records)]))
+    if config.input_scale is None and config.short_side is None:
+        config = replace(config, input_scale=_input_scale(small, pixels))
+    head = config.detector
+    if head.anchor_size is None:
+        head = replace(head, anchor_size=_anchor_size(config, small))
+    if head.detections is None:
+        head = replace(head, detections=_detections(split))
+    _logger.info(
+        "small objects are %.0f pixels wide: images are resized by %s, anchors are %g strides, %d boxes an image",
+        *(small, config.input_scale or f"the rule of --short-side {config.short_side}"),
+        *(head.anchor_size, head.detections),
+    )
+    return replace(config, detector=head)
+
+
+def _edges(split: DetectionSplit) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Edge of the square of each box's area, in pixels; regions to ignore are not counted."""
+    boxes = [record.boxes_xyxy[~record.crowd].astype(np.float64) for record in split.records]
+    areas = [(each[:, 2:] - each[:, :2]).prod(axis=1) for each in boxes]
+    return np.sqrt(np.concatenate(areas)) if areas else np.zeros(0)
+
+
+def _input_scale(small: float, pixels: float) -> float:
+    wanted = 2.0 ** round(math.log2(WANTED_EDGE / max(small, 1.0)))
+    if pixels < FEW_PIXELS:
+        wanted = max(wanted, 1.0)
+    while wanted > 1.0 and pixels * wanted**2 > MOST_PIXELS:
+        wanted /= 2
+    return min(max(wanted, LEAST_REDUCED), MOST_ENLARGED)
+
+
+def _anchor_size(config: DetectionConfig, small: float) -> float:
+    """The size, among those of a geometric kind, whose smallest anchor is nearest to the small objects."""
+    sizes = _ANCHOR_SIZES.get(config.head, (4.0,))
+    if config.input_scale is None:  # objects get sizes that the papers' anchors are for
+        return sizes[-1]
+    strides = small * config.input_scale / STRIDES.get(config.head, (8,))[0]
+    return min(sizes, key=lambda size: abs(math.log(size / max(strides, 1e-3))))
+
+
+def _detections(split: DetectionSplit) -> int:
+    """COCO's number, or half as many again as the most objects in an image, in hundreds."""
+    most = max((int((~record.crowd).sum()) for record in split.records), default=0)
+    return max(COCO_DETECTIONS, 100 * math.ceil(1.5 * most / 100) if most > 0.7 * COCO_DETECTIONS else 0)

@@ -1,0 +1,158 @@
+"""Detection and instance segmentation: what is measured, by COCO's rules."""
+
+import contextlib
+import copy
+import io
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclemlp.data.detection import Record
+from cyclemlp.data.instance_masks import run_lengths_of_patch, to_coco
+from cyclemlp.errors import MissingExtraError
+from cyclemlp.heads.detection_options import COCO_DETECTIONS
+from cyclemlp.tasks.detection.decoding import Detections, paste_patch
+
+_logger = logging.getLogger(__name__)
+
+_AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
+
+
+def coco_results(found: Detections, image_id: int, size: tuple[int, int], category_ids: Sequence[int]) -> list[Any]:
+    """Entries of COCO's results format for an image of `size` (height, width); masks as run lengths."""
+    entries = []
+    for i, (box, score, label) in enumerate(zip(found.boxes_xyxy, found.scores, found.labels, strict=True)):
+        left, top, right, bottom = (float(value) for value in box)
+        entry: dict[str, Any] = {
+            "image_id": image_id,
+            "category_id": category_ids[int(label)],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": float(score),
+        }
+        if found.mask_probabilities is not None:
+            patch = paste_patch(found.mask_probabilities[i], box, size)
+            entry["segmentation"] = to_coco(run_lengths_of_patch(patch, size))
+        entries.append(entry)
+    return entries
+
+
+class DetectionCounts:
+    """What was found and what is there, image by image, from which average precision follows; those of parts add up.
+
+    Args:
+        masks: whether masks are compared as well as boxes.
+        most: boxes an image that count; COCO's tables have 100.
+    """
+
+    def __init__(self, *, masks: bool, most: int = COCO_DETECTIONS) -> None:
+        self.masks = masks
+        self.most = most
+        self.records: dict[int, Record] = {}
+        self.results: list[dict[str, Any]] = []
+
+    def add(self, record: Record, found: Detections, category_ids: Sequence[int]) -> None:
+        """Count an image. `category_ids` are those of the classes in `results`, 1, 2, ... in the metrics."""
+        self.records[record.image_id] = record
+        self.results += coco_results(found, record.image_id, record.size, category_ids)
+
+    def merge(self, other: "DetectionCounts") -> None:
+        """Add the images of `other`, as if they had been counted here."""
+        self.records |= other.records
+        self.results += other.results
+
+    def metrics(self, classes: Sequence[str], category_ids: Sequence[int] | None = None) -> dict[str, Any]:
+        """Average precision over overlaps 0.5 to 0.95, at 0.5 and 0.75, by size, and of each class; None where absent.
+
+        For instance segmentation the scores of masks and of boxes, under `mask_` and `box_`.
+        """
+        numbers = list(category_ids or range(1, len(classes) + 1))
+        truth = _truth(self.records, classes, numbers)
+        if not self.masks:
+            return _scores(truth, self.results, "bbox", self.most, classes)
+        scores: dict[str, Any] = {}
+        for kind, prefix in (("segm", "mask_"), ("bbox", "box_")):
+            part = _scores(truth, self.results, kind, self.most, classes)
+            scores |= {prefix + name: value for name, value in part.items()}
+        return scores
+
+
+def _truth(records: dict[int, Record], classes: Sequence[str], numbers: Sequence[int]) -> dict[str, Any]:
+    """The labels as COCO has them, annotations numbered from 1: evaluators take 0 for none."""
+    annotations: list[dict[str, Any]] = []
+    for record in records.values():
+        for i, (left, top, right, bottom) in enumerate(record.boxes_xyxy.astype(float).tolist()):
+            outline = record.segmentations[i] if record.segmentations else None
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": record.image_id,
+                    "category_id": numbers[int(record.labels[i])],
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": float(record.areas[i]),
+                    "iscrowd": int(record.crowd[i]),
+                    **({} if outline is None else {"segmentation": to_coco(outline)}),
+                }
+            )
+    images = [{"id": r.image_id, "height": r.size[0], "width": r.size[1]} for r in records.values()]
+    categories = [{"id": number, "name": name} for number, name in zip(numbers, classes, strict=True)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _scores(
+    truth: dict[str, Any], results: list[dict[str, Any]], kind: str, most: int, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Average precision of boxes (`bbox`) or masks (`segm`)."""
+    precision = _precision(truth, results, kind, most)
+    single = {f"AP{area}": _mean(precision[..., index, -1]) for area, index in _AREAS.items() if area}
+    return {
+        "mAP": _mean(precision[..., 0, -1]),
+        "AP50": _mean(precision[0, ..., 0, -1]),
+        "AP75": _mean(precision[5, ..., 0, -1]),
+        **single,
+        "AP": {name: _mean(precision[:, :, i, 0, -1]) for i, name in enumerate(classes)},
+    }
+
+
+def _precision(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, most: int) -> npt.NDArray[np.float64]:
+    """(10 overlaps, 101 recalls, classes, 4 ranges of area, 3 numbers of boxes); -1 where there is nothing to find."""
+    shape = (10, 101, len(truth["categories"]), 4, 3)
+    if not truth["annotations"]:
+        return np.full(shape, -1.0)
+    if not results:  # the library cannot load an empty list
+        present = {entry["category_id"] for entry in truth["annotations"] if not entry["iscrowd"]}
+        return _nothing_found(truth, present, shape)
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "train") from error
+    with contextlib.redirect_stdout(io.StringIO()):
+        # Copies, since it writes areas and encoded masks into what it is given.
+        labels = COCO(copy.deepcopy(truth), print_function=_logger.debug)
+        found = labels.loadRes(copy.deepcopy(results))
+        comparison = COCOeval_faster(labels, found, kind, print_function=_logger.debug)
+        comparison.params.maxDets = [1, 10, most] if most > 10 else [most, most, most]
+        comparison.evaluate()
+        comparison.accumulate()
+    return np.asarray(comparison.eval["precision"])
+
+
+def _nothing_found(truth: dict[str, Any], present: set[int], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Precision 0 for each class and range of area that has something to find."""
+    precision = np.full(shape, -1.0)
+    bounds = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
+    for column, category in enumerate(truth["categories"]):
+        if category["id"] not in present:
+            continue
+        areas = [a["area"] for a in truth["annotations"] if a["category_id"] == category["id"] and not a["iscrowd"]]
+        for index, (low, high) in enumerate(bounds):
+            if any(low <= area <= high for area in areas):
+                precision[:, :, column, index] = 0.0
+    return precision
+
+
+def _mean(precision: npt.NDArray[np.float64]) -> float | None:
+    counted = precision[precision > -1]
+    return float(counted.mean()) if counted.size else None

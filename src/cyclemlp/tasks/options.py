@@ -1,0 +1,203 @@
+"""What a training run is made of. Light on purpose: the command line reads this without importing torch."""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.option_checks import at_least_zero, choice, positive, within
+from cyclemlp.training.schedule import DROPS, POLY_POWER, SCHEDULES, Schedule
+
+ScheduleName = Literal["poly", "cosine", "multistep"]
+
+DEFAULT_EPOCHS = 50
+DEFAULT_LEAST_STEPS = 3000
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+
+
+def group(title: str, order: int) -> Parameter:
+    """The options of a part of a config stand under this title in --help."""
+    return Parameter(name="*", group=Group(title, sort_key=order))
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train. With none of the three given: 50 epochs, and no fewer than 3000 steps."""
+
+    epochs: float | None = None
+    """Passes over the training images."""
+    steps: int | None = None
+    """Optimiser steps, in place of epochs."""
+    max_time: str | None = None
+    """Training time such as 5m, 90s or 1h30m; the learning rate reaches its end just then. The run stops at whichever limit comes first. Evaluations on the way count, and take at most 15 % of it; the last one and the report come after it."""  # noqa: E501
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise ConfigError("--epochs and --steps were both given: give one of them")
+        positive(self, "epochs", "steps")
+        if self.max_time is not None:
+            parse_duration(self.max_time)
+
+    @property
+    def max_seconds(self) -> float | None:
+        """The time limit in seconds, None where there is none."""
+        return None if self.max_time is None else parse_duration(self.max_time)
+
+    def total_steps(self, images: int, images_per_step: int) -> int | None:
+        """Steps of the whole run over `images` training images; None where only time limits it."""
+        if self.steps is not None:
+            return self.steps
+        if self.epochs is not None:
+            return max(1, round(self.epochs * images / images_per_step))
+        if self.max_time is not None:
+            return None
+        return max(DEFAULT_LEAST_STEPS, round(DEFAULT_EPOCHS * images / images_per_step))
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """The optimiser is AdamW; norms and biases are not decayed."""
+
+    batch_size: int = 8
+    """Crops per step and device."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    lr_batch: int | None = None
+    """The learning rate is meant for this many images a step, and scaled in proportion to how many there are; by default it is taken as it is."""  # noqa: E501
+    weight_decay: float = 0.05
+    """AdamW weight decay."""
+    warmup: float = 0.05
+    """Share of the run over which the learning rate rises to its peak."""
+    schedule: ScheduleName = "poly"
+    """How the learning rate falls afterwards; multistep cuts it to a tenth at each of --lr-drops."""
+    final_lr: float = 0.0
+    """Learning rate at the end of the run, as a share of the peak; multistep does without."""
+    poly_power: float = POLY_POWER
+    """Power of the poly schedule; 1 falls in a straight line."""
+    lr_drops: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = DROPS
+    """Shares of the run at which the multistep schedule cuts the learning rate; by default after 8 and 11 epochs of 12."""  # noqa: E501
+    clip_norm: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which is what is evaluated and kept; 0 keeps the raw weights."""
+    drop_path: float = 0.0
+    """Stochastic depth rate of the backbone."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """Number format; auto is bf16-mixed on a GPU that has it, 32-true elsewhere."""
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "lr", "lr_batch", "poly_power")
+        at_least_zero(self, "weight_decay", "clip_norm")
+        choice(self, "schedule", SCHEDULES)
+        choice(self, "precision", ("auto", "32-true", "bf16-mixed", "16-mixed"))
+        for name in ("warmup", "ema", "drop_path", "final_lr"):
+            within(self, name, 0.0, 1.0, upper_open=True)
+        if not all(0 < drop < 1 for drop in self.lr_drops):
+            given = " ".join(f"{drop:g}" for drop in self.lr_drops)
+            raise ConfigError(f"--lr-drops {given}: shares of the run above 0 and below 1, such as 0.67 0.92")
+
+    def rate_over_run(self) -> Schedule:
+        """How the learning rate goes."""
+        return Schedule(self.schedule, self.warmup, self.final_lr, self.poly_power, self.lr_drops)
+
+    def scaled_lr(self, images_per_step: int) -> float:
+        """The peak learning rate of a run with so many images a step."""
+        return self.lr if self.lr_batch is None else self.lr * images_per_step / self.lr_batch
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a run writes down while it goes."""
+
+    evaluations: int = 10
+    """Evaluations on the validation images, spread evenly over the run; the last one is at its end."""
+    evaluation_images: int = 200
+    """Most validation images used by the evaluations before the last one, spread evenly; the last uses all."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; by default one about every minute. One is always written at the end."""
+    log_every: int = 10
+    """Steps between the lines of metrics.csv."""
+
+    def __post_init__(self) -> None:
+        positive(self, "evaluations", "evaluation_images", "checkpoint_every", "log_every")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how fast it runs."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of processor."""
+    devices: int = 1
+    """Number of processors; with more than one, each takes batch-size crops a step."""
+    workers: int | None = None
+    """Processes that read and augment images; by default half the processors, at most 8. The result does not depend on it."""  # noqa: E501
+    seed: int = 0
+    """Seed of everything random: two runs with the same seed on the same machine are the same."""
+    checkpoint_activations: bool = False
+    """Compute the activations of the backbone's blocks again in the backward pass instead of keeping them: less memory, a step takes longer, what is learnt is the same."""  # noqa: E501
+    compile: bool = False
+    """Compile the network with torch.compile; where there is no C++ compiler the run goes on without."""
+
+    def __post_init__(self) -> None:
+        choice(self, "device", ("auto", "cpu", "cuda", "mps"))
+        positive(self, "devices")
+        at_least_zero(self, "workers", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What the runs of all tasks have; only `data` has to be given."""
+
+    data: Path
+    """Folder with the training and validation data."""
+    model: str = "cyclemlp_nano"
+    """Backbone, by its timm name."""
+    out: Path = Path("runs/run")
+    """Run folder; new or empty, unless --resume is given."""
+    resume: bool = False
+    """Continue the run in --out, exactly where its last checkpoint was."""
+    init: Path | None = None
+    """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for those that the authors of --model published."""  # noqa: E501
+    length: Annotated[Length, group("Length", 1)] = field(default_factory=Length)
+    optimisation: Annotated[Optimisation, group("Optimisation", 2)] = field(default_factory=Optimisation)
+    recording: Annotated[Recording, group("Recording", 5)] = field(default_factory=Recording)
+    machine: Annotated[Machine, group("Machine", 6)] = field(default_factory=Machine)
+
+
+# What may differ between a run and its continuation: nothing that changes the batches or the network.
+RESUMABLE_CHANGES = frozenset(
+    {"data", "out", "resume", "init", "epochs", "steps", "max-time", "evaluations", "evaluation-images"}
+    | {"checkpoint-every", "log-every", "device", "workers", "precision", "window", "crop"}
+    | {"checkpoint-activations", "compile"}
+)
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """Every option by its name on the command line, as plain values that YAML can hold."""
+    options: dict[str, Any] = {}
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        parts = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else {entry.name: value}  # type: ignore[arg-type]
+        options |= {name.replace("_", "-"): _plain(part) for name, part in parts.items()}
+    return options
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `5m`, `90s`, `1h30m` or `300`. Raises ConfigError for anything else and for zero."""
+    match = _DURATION.fullmatch(text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total:
+        raise ConfigError(f"--max-time {text!r} is not a time: write 90s, 5m or 1h30m")
+    return float(total)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,61 @@
+import json
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from benchmarks.operators import OPERATORS, bench_operators, operators
+from benchmarks.rounds import Measurement, Plan
+from benchmarks.timing import Timing
+from benchmarks.worker import Suite
+from cyclemlp.errors import ConfigError
+
+
+@pytest.mark.parametrize("stepsize", [(1, 3), (5, 1)])
+def test_ours_and_the_authors_give_the_same_values(stepsize: tuple[int, int]) -> None:
+    found = operators((2, 5, 6, 7), stepsize)
+    outputs = {name: function(*inputs) for name, (function, inputs) in found.items()}
+    assert set(outputs) == set(OPERATORS)
+    authors = outputs["deform_conv2d"].permute(0, 2, 3, 1)
+    torch.testing.assert_close(outputs["cycle_fc"], authors, rtol=1e-5, atol=1e-5)
+    assert outputs["linear"].shape == authors.shape
+
+
+def measure_here(suites: Sequence[Suite], plan: Plan) -> Measurement:
+    """As `measure`, without processes: each case runs, and then counts as having taken 1 s and 2 s."""
+    timings = {}
+    for suite in suites:
+        for name, case in suite.build(*suite.arguments).items():
+            case()
+            timings[suite.name, name] = Timing((1.0, 2.0))
+    return Measurement(timings, [0], None)
+
+
+def test_the_record_is_json_with_medians_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.operators.measure", measure_here)
+    plan = Plan(rounds=2, threads=1)
+    threads = torch.get_num_threads()
+    try:
+        record = json.loads(json.dumps(bench_operators(plan, shapes=((1, 4, 4, 6),))))
+    finally:
+        torch.set_num_threads(threads)
+    assert record["bench"] == "op"
+    assert record["environment"]["threads"] == 1
+    assert not record["busy"]
+    assert record["matrix_product"]["gflops_per_s"] > 0
+    assert [case["pass"] for case in record["cases"]] == ["forward", "forward+backward"]
+    for case in record["cases"]:
+        assert case["shape_nhwc"] == [1, 4, 4, 6]
+        assert set(case["operators"]) == set(OPERATORS)
+        assert all(timing["median_s"] == 1.5 for timing in case["operators"].values())
+        assert case["times_faster_than_deform_conv2d"] is None
+        assert case["time_over_linear"] is None
+
+
+@pytest.mark.parametrize(
+    ("stepsize", "message"),
+    [((3, 3), r"the authors' operator takes \(1, S\) and \(S, 1\) only"), ((1, 2), "must be odd and positive")],
+)
+def test_step_sizes_that_cannot_be(stepsize: tuple[int, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bench_operators(Plan(), stepsize)

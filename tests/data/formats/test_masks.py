@@ -1,0 +1,192 @@
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from cyclemlp.data.formats.masks import SegmentationSamples, find_mask_dataset, read_classes
+from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.errors import DataError
+
+WriteDataset = Callable[..., Path]
+
+
+def refusal(root: Path) -> str:
+    """The one line that says why the data set is refused."""
+    with pytest.raises(DataError) as error:
+        find_mask_dataset(root)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_pairs_are_found_by_name(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "images/train/a.png").rename(root / "images/train/a.PNG")
+    dataset = find_mask_dataset(root)
+    assert dataset.classes == ("ground", "water")
+    assert list(dataset.splits) == ["train", "val"]
+    assert dataset.splits["train"].images == (root / "images/train/a.PNG", root / "images/train/b.png")
+    assert dataset.splits["train"].masks == (root / "masks/train/a.png", root / "masks/train/b.png")
+
+
+def test_further_splits_with_masks_are_kept(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    for kind in ("images", "masks"):
+        shutil.copytree(root / kind / "val", root / kind / "test")
+    (root / "images/unlabelled").mkdir()
+    assert list(find_mask_dataset(root).splits) == ["train", "val", "test"]
+
+
+def test_classes_are_counted_where_no_file_names_them(write_dataset: WriteDataset) -> None:
+    root = write_dataset(classes=None)
+    Image.new("L", (48, 32), 3).save(root / "masks/val/c.png")
+    assert find_mask_dataset(root).classes == ("class0", "class1", "class2", "class3")
+
+
+def test_black_and_white_masks_are_explained(write_dataset: WriteDataset) -> None:
+    root = write_dataset(classes=None)
+    for path in root.glob("masks/*/*.png"):
+        Image.fromarray(np.where(np.eye(32, 48), 255, 0).astype(np.uint8)).save(path)
+    assert "hold no class but 0, so there is nothing to tell apart; write the object class as 1" in refusal(root)
+
+
+def test_missing_folder_names_the_layout(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "none")
+    assert "none is no folder; expected images/{train,val} with masks/{train,val}" in message
+    assert "is no data set; expected images/{train,val}" in refusal(tmp_path)
+
+
+def test_missing_validation_says_how_to_make_it(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    for kind in ("images", "masks"):
+        (root / kind / "val" / "c.png").unlink()
+        (root / kind / "val").rmdir()
+    message = refusal(root)
+    assert f"{root}/images/val is missing; move about every fifth image of images/train to images/val" in message
+    assert message.endswith(f"(and 1 more: cyclemlp data {root})")
+
+
+def test_empty_split_says_so(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    for path in root.glob("*/train/*"):
+        path.unlink()
+    assert "images/train has no images; put .jpg or .png files there" in refusal(root)
+
+
+def test_image_without_mask_and_mask_without_image(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "masks/train/b.png").rename(root / "masks/train/other.png")
+    message = refusal(root)
+    assert f"{root}/images/train/b.png has no mask; add {root}/masks/train/b.png or remove the image" in message
+    (root / "images/train/b.png").unlink()
+    message = refusal(root)
+    assert f"{root}/masks/train/other.png has no image; add the image to {root}/images/train" in message
+
+
+def test_two_images_of_one_name(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    Image.new("RGB", (48, 32)).save(root / "images/train/a.jpg")
+    assert "a.jpg shares its name with another image; rename one of them" in refusal(root)
+
+
+def test_mask_that_is_no_png(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    with Image.open(root / "masks/train/a.png") as mask:
+        mask.save(root / "masks/train/a.jpg")
+    (root / "masks/train/a.png").unlink()
+    assert "a.jpg is a mask but no PNG; save it as PNG, which keeps the numbers" in refusal(root)
+
+
+def test_mask_of_another_size(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    Image.new("L", (48, 31)).save(root / "masks/train/a.png")
+    expected = "a.png is 48x31 (width x height), its image 48x32; make the mask the size of its image"
+    assert expected in refusal(root)
+
+
+def test_unreadable_header(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "images/val/c.png").write_bytes(b"")
+    assert refusal(root) == f"{root}/images/val/c.png is empty (0 bytes); replace or remove it"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\nb\na\n", "has 'a' more than once; give each class a name of its own"),
+        (b"a\n\nb\n", "has an empty line between classes; remove it or name the class"),
+        (b"a\n", "names 1 classes; write 2 to 255 names, one per line"),
+        (b"", "names 0 classes; write 2 to 255 names, one per line"),
+        ("\n".join(map(str, range(256))).encode(), "names 256 classes; write 2 to 255 names"),
+        (b"\xff\xfe\x00", "is not UTF-8 text; save it as UTF-8, one class per line"),
+    ],
+)
+def test_unusable_class_names(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path))}/classes.txt {re.escape(message)}"):
+        read_classes(tmp_path)
+
+
+def test_class_names_with_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfsea\r\nland \r\n\r\n")
+    assert read_classes(tmp_path) == ("sea", "land")
+
+
+def test_samples_are_pictures_with_masks(write_dataset: WriteDataset) -> None:
+    split = find_mask_dataset(write_dataset()).splits["train"]
+    samples = SegmentationSamples(split, num_classes=2)
+    image, mask = samples[1]
+    assert len(samples) == 2
+    assert isinstance(image, tv_tensors.Image)
+    assert isinstance(mask, tv_tensors.Mask)
+    assert (image.shape, image.dtype) == ((3, 32, 48), torch.uint8)
+    assert (mask.shape, mask.dtype) == ((32, 48), torch.uint8)
+    assert mask.unique().tolist() == [0, 1, 255]
+    assert SegmentationSamples(split, lambda image, mask: (image.shape, mask.shape))[0] == ((3, 32, 48), (32, 48))
+
+
+def test_sample_with_value_outside_the_classes(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    Image.fromarray(np.full((32, 48), 7, np.uint8)).save(root / "masks/train/b.png")
+    samples = SegmentationSamples(find_mask_dataset(root).splits["train"], num_classes=2)
+    samples[0]
+    expected = r"b.png holds the value 7, outside the 2 classes \(0 to 1, and 255 for ignore\); name the class"
+    with pytest.raises(DataError, match=expected):
+        samples[1]
+
+
+def test_sample_whose_size_changed_after_the_check(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    split = find_mask_dataset(root).splits["train"]
+    Image.new("L", (10, 20)).save(root / "masks/train/a.png")
+    with pytest.raises(DataError, match=r"a.png is 10x20 \(width x height\), its image 48x32; make the mask"):
+        SegmentationSamples(split)[0]
+
+
+def write_ade20k(root: Path) -> Path:
+    for folder in ("training", "validation"):
+        mask = np.array([[0, 1], [2, 3]], np.uint8).repeat(8, 0).repeat(8, 1)
+        for kind, pixels, name in (("images", mask, "a.jpg"), ("annotations", mask, "a.png")):
+            (root / kind / folder).mkdir(parents=True)
+            Image.fromarray(pixels).save(root / kind / folder / name)
+    rows = [
+        "Idx\tRatio\tTrain\tVal\tName",
+        *(f"{i}\t0.1\t1\t1\t{n}\t\t" for i, n in enumerate(("wall", "sky", "sea, water"))),
+    ]
+    (root / "objectInfo150.txt").write_text("\n".join(row.rstrip() + " " for row in rows), encoding="utf-8")
+    return root
+
+
+def test_the_archive_of_ade20k_is_taken_as_it_is(tmp_path: Path) -> None:
+    dataset = find_mask_dataset(write_ade20k(tmp_path))
+    assert dataset.classes == ("wall", "sky", "sea, water")
+    assert list(dataset.splits) == ["train", "val"]
+    assert dataset.splits["val"].target(0)[::8, ::8].tolist() == [[255, 0], [1, 2]]
+    report = inspect_dataset(tmp_path)
+    assert report.problems == ()
+    assert dict(report.splits["val"].counts()) == {"wall": 64, "sky": 64, "sea, water": 64, "(ignored)": 64}
