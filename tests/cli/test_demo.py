@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cyclemlp.tasks.detection.predict import DetectionResult
 from PIL import Image
 
 from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
@@ -17,7 +18,6 @@ from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.detection.decoding import Detections
-from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.training.run_folder import open_run, read_run_config
 

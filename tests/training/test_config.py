@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cyclemlp.training.recipes import packaged, read_recipe
 
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError
@@ -13,7 +14,6 @@ from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
 from cyclemlp.tasks.options import RESUMABLE_CHANGES, Length, Machine, Optimisation, Recording, flat, parse_duration
 from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
-from cyclemlp.training.recipes import packaged, read_recipe
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cyclemlp.training.recipes import FOLDER, packaged
 from PIL import Image
 
 from cyclemlp.cli.train import app
@@ -21,7 +22,6 @@ from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.train import detection_task
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.train import segmentation_task
-from cyclemlp.training.recipes import FOLDER, packaged
 
 # Published with each recipe: millions of parameters (counted in tests/heads) and scores. arXiv 2107.10224.
 PUBLISHED: dict[str, tuple[float, ...]] = {

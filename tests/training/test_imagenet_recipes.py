@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+from cyclemlp.training.recipes import packaged, read_recipe
 from PIL import Image
 
 from cyclemlp.data.formats.registry import find_dataset
@@ -15,7 +16,6 @@ from cyclemlp.models.cyclemlp import SIZES
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.classification.train import classification_task
 from cyclemlp.tasks.options import flat
-from cyclemlp.training.recipes import packaged, read_recipe
 
 RECIPES = [name for name in packaged() if name.startswith("imagenet/") and name != "imagenet/authors"]
 

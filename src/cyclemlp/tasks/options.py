@@ -177,6 +177,42 @@ RESUMABLE_CHANGES = frozenset(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """How a network looks at each image; for tasks whose results are about places in it."""
+
+    scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None
+    """Segmentation, detection: look at each image at several factors of its usual size, such as 0.75 1 1.5, which is better and slower; masks are averaged, of overlapping boxes the top-scoring one is kept. The benchmarks' "multi-scale" of segmentation is 0.5 0.75 1 1.25 1.5 1.75 with --flip."""  # noqa: E501
+    flip: bool = False
+    """Segmentation, detection: look at each image mirrored left to right as well."""
+    window: int | None = None
+    """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only at large images."""  # noqa: E501
+    overlap: int | None = None
+    """Network pixels that windows share; larger objects may be found in pieces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(ViewOptions):
+    """Options of an evaluation that only some tasks have."""
+
+    crop: float | None = None
+    """Classification: share of the resized image's edge that is seen, in place of the run's (0.875 is the authors')."""
+    image_size: int | None = None
+    """Classification: edge of the images in pixels, in place of the run's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionOptions(ViewOptions):
+    """Options of a prediction that only some tasks have."""
+
+    no_pictures: bool = False
+    """Classification and detection: write no images, only the files about all images."""
+    score_threshold: float | None = None
+    """Detection: objects with lower scores are left out; 0.3 by default."""
+    nms: float | None = None
+    """Detection: of two objects of a class whose boxes overlap (IoU) by more than this, the one with the higher score is kept; by default as trained, and for masks no more than that."""  # noqa: E501
+
+
 def flat(config: RunConfig) -> dict[str, Any]:
     """Every option by its name on the command line, as plain values that YAML can hold."""
     options: dict[str, Any] = {}

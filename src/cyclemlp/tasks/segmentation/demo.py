@@ -1,26 +1,18 @@
 """`cyclemlp demo` of segmentation: ocean, land and lakes, pixel by pixel, drawn over the whole Earth."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.cli.train import train_and_report
+from cyclemlp.tasks.base import SampleDemo
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image, ImageDraw
 
-    from cyclemlp.inference.predictor import Predictor
-
-__all__ = ["DATA", "RECIPE", "START", "draw", "prepare", "table", "train_and_report"]
-
 _logger = logging.getLogger(__name__)
-
-RECIPE = "sample-segmentation"
-DATA = "blue-marble"
-START = None
 
 TINTS = ((10, 60, 130), (90, 160, 70), (255, 150, 20))
 """Colours of ocean, land and lakes over the photograph."""
@@ -32,44 +24,49 @@ LEGEND_LEFT = 640
 """Where the legend begins, in pixels: right of the first held-out band."""
 
 
-def prepare() -> Path:
-    """The sample's folder. Raises MissingExtraError."""
-    from cyclemlp.data.samples.blue_marble import prepare_blue_marble
+class EarthDemo(SampleDemo):
+    """Ocean, land and lakes."""
 
-    _logger.info("preparing the sample: NASA's Blue Marble with a mask of ocean, land and lakes")
-    return prepare_blue_marble()
+    recipe = "sample-segmentation"
+    data_name = "blue-marble"
+
+    def prepare(self) -> Path:
+        """The sample's folder. Raises MissingExtraError."""
+        from cyclemlp.data.samples.blue_marble import prepare_blue_marble
+
+        _logger.info("preparing the sample: NASA's Blue Marble with a mask of ocean, land and lakes")
+        return prepare_blue_marble()
+
+    def table(self, metrics: Mapping[str, Any]) -> list[str]:
+        """IoU of each class and their mean."""
+        rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"])]
+        scores = [f"{name:7}  {'absent' if value is None else f'{value:.4f}'}" for name, value in rows]
+        return ["held-out columns of the Earth, all rows", "class    IoU", *scores]
+
+    def draw(self, predict: Callable[[Any], Any], classes: tuple[str, ...], data: Path) -> "Image.Image":  # noqa: ARG002
+        """The whole Earth with the predicted classes."""
+        from cyclemlp.data.samples.blue_marble import read_earth
+
+        earth = read_earth()
+        return draw_earth(predict(earth).mask, classes, earth)
 
 
-def table(metrics: Mapping[str, Any]) -> list[str]:
-    """IoU of each class and their mean."""
-    rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"])]
-    scores = [f"{name:7}  {'absent' if value is None else f'{value:.4f}'}" for name, value in rows]
-    return ["held-out columns of the Earth, all rows", "class    IoU", *scores]
-
-
-def draw(predictor: "Predictor", data: Path) -> "Image.Image":  # noqa: ARG001  the picture is of all columns
-    """The whole Earth as the network sees it."""
-    from cyclemlp.data.samples.blue_marble import read_earth
-
-    return draw_earth(predictor, read_earth())
-
-
-def draw_earth(predictor: "Predictor", earth: "npt.NDArray[np.uint8]") -> "Image.Image":
-    """The picture (height, width, 3) with predicted lakes and coasts drawn in and the held-out bands marked."""
+def draw_earth(
+    mask: "npt.NDArray[np.uint8]", classes: tuple[str, ...], earth: "npt.NDArray[np.uint8]"
+) -> "Image.Image":
+    """The photograph (H, W, 3) with predicted lakes and coasts drawn in and the held-out bands marked."""
     import numpy as np
     from PIL import Image, ImageDraw
 
-    mask = predictor.predict(earth, progress=True).mask
     tints = np.array(TINTS, dtype=np.float32)[mask]
     opacity = np.array(OPACITIES, dtype=np.float32)[mask][..., None]
     painted = earth * (1 - opacity) + tints * opacity
-    coast = _coasts(mask)
-    painted[coast] = COAST
-    picture = Image.fromarray(painted.round().astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
-    _mark_held_out(pen, picture.size)
-    _legend(pen, predictor.card.classes, picture.size)
-    return picture
+    painted[_coasts(mask)] = COAST
+    image = Image.fromarray(painted.round().astype(np.uint8))
+    pen = ImageDraw.Draw(image)
+    _mark_held_out(pen, image.size)
+    _legend(pen, classes, image.size)
+    return image
 
 
 def _coasts(mask: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.bool_]":

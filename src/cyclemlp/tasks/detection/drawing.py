@@ -1,26 +1,24 @@
-"""The picture of `cyclemlp demo` of detectors: the columns held out, what was found beside the labels."""
+"""The image that `cyclemlp demo` makes with detectors: the held-out columns, detections next to labels."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.cli.train_detection import SHOWN_SCORE
 from cyclemlp.data.samples.blue_marble import BAND
 from cyclemlp.data.samples.blue_marble_instances import EDGE, corner_of
-from cyclemlp.tasks.detection.predict import DetectionResult, labelled
+from cyclemlp.tasks.detection.result import SHOWN_SCORE, DetectionResult, labelled
 
 if TYPE_CHECKING:
     from cyclemlp.data.objects import DetectionSplit, Record
-    from cyclemlp.inference.predictor import Predictor
 
 ZOOM = 2
 """Pixels of the drawing for one of the Earth."""
 ROWS = (270, 1620)
-"""First row and end of what is drawn, from 72 degrees north to 18 south; there is little beyond."""
+"""First row and end of what is drawn, from 72 degrees north to 18 south; there are few islands beyond."""
 COLOURS = ((255, 176, 32), (96, 224, 255))
 """Of islands and lakes."""
 MASK_OPACITY = 0.6
@@ -35,11 +33,11 @@ class _Tile(NamedTuple):
     result: DetectionResult
 
 
-def draw_held_out(predictor: "Predictor", split: "DetectionSplit") -> Image.Image:
+def draw_held_out(predict: Callable[[Any], Any], classes: tuple[str, ...], split: "DetectionSplit") -> Image.Image:
     """For each band of columns in `split` two strips: what was found, and the labels; a legend below."""
     found, wanted = [], []
     for path, record in _shown(split):
-        result = predictor.predict(path).above(SHOWN_SCORE)
+        result = predict(path).above(SHOWN_SCORE)
         found.append(_Tile(*corner_of(path), result))
         labels = labelled(record, result.classes, result.image)
         wanted.append(_Tile(*corner_of(path), labels if result.has_masks else replace(labels, given_masks=None)))
@@ -47,7 +45,7 @@ def draw_held_out(predictor: "Predictor", split: "DetectionSplit") -> Image.Imag
     for band in sorted({tile.left // BAND for tile in found}):
         for tiles, title in ((found, "found"), (wanted, "labels")):
             strips.append(_strip([tile for tile in tiles if tile.left // BAND == band], title, band * BAND))
-    return _arranged(strips, predictor.card.classes)
+    return _arranged(strips, classes)
 
 
 def _shown(split: "DetectionSplit") -> Iterator[tuple[Path, "Record"]]:
@@ -56,22 +54,22 @@ def _shown(split: "DetectionSplit") -> Iterator[tuple[Path, "Record"]]:
 
 
 def painted(result: DetectionResult) -> Image.Image:
-    """An image enlarged, with a box of its class's colour around every object, and its pixels where they are known."""
-    pixels = np.asarray(Image.fromarray(result.image).resize(_enlarged(result), Image.Resampling.BICUBIC)).copy()
+    """An upscaled image, with a box of its class's colour around every object, and its pixels where there are masks."""
+    pixels = np.asarray(Image.fromarray(result.image).resize(_upscaled(result), Image.Resampling.BICUBIC)).copy()
     colours = [COLOURS[int(label)] for label in result.labels]
     if result.has_masks:
         for i, colour in enumerate(colours):
             mask = result.mask(i).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
             pixels[mask] = (1 - MASK_OPACITY) * pixels[mask] + MASK_OPACITY * np.array(colour)
-    picture = Image.fromarray(pixels)
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(image)
     for box, colour in zip(result.boxes, colours, strict=True):
         left, top, right, bottom = (float(value) * ZOOM for value in box)
         pen.rectangle((left - _LINE, top - _LINE, right + _LINE - 1, bottom + _LINE - 1), outline=colour, width=_LINE)
-    return picture
+    return image
 
 
-def _enlarged(result: DetectionResult) -> tuple[int, int]:
+def _upscaled(result: DetectionResult) -> tuple[int, int]:
     height, width = result.image.shape[:2]
     return width * ZOOM, height * ZOOM
 

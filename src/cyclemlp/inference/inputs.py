@@ -1,4 +1,4 @@
-"""Which images and videos the inputs of `cyclemlp predict` mean, and where their results go."""
+"""The images and videos that the inputs of a prediction stand for, and where their results go."""
 
 import glob
 from collections.abc import Iterable, Mapping
@@ -71,11 +71,11 @@ def _suffixes() -> list[str]:
     return sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
 
 
-def plan(sources: list[Path], out: Path, endings: Mapping[str, str], of_videos: Mapping[str, str]) -> list[Job]:
+def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos: Mapping[str, str]) -> list[Job]:
     """Where everything will be written, decided before anything is.
 
-    `endings` are those of the files of an image by their kind, `of_videos` those of a video. Inputs of one name get
-    numbered names. Raises ConfigError where a file would replace one of the inputs.
+    `of_images` are the suffixes of the files of an image by their kind, `of_videos` those of a video. Inputs of equal
+    name get numbered names. Raises ConfigError where a file would replace one of the inputs.
     """
     given = {_identity(source) for source in sources}
     stems = {source.stem.casefold() for source in sources}
@@ -84,8 +84,8 @@ def plan(sources: list[Path], out: Path, endings: Mapping[str, str], of_videos: 
     for source in sources:
         name = _free_name(source.stem, taken, stems)
         taken.add(name.casefold())
-        own = of_videos if is_video(source) else endings
-        jobs.append(Job(source, {kind: out / f"{name}{ending}" for kind, ending in own.items()}))
+        own = of_videos if is_video(source) else of_images
+        jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}))
     for path in (path for job in jobs for path in job.files.values()):
         if _identity(path) in given:
             raise ConfigError(f"--out {out}: {path.name} would replace an input; choose another folder")

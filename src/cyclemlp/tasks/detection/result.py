@@ -1,4 +1,4 @@
-"""From an image to the objects in it, and what can be done with them: values, JSON, COCO's results, a picture."""
+"""The objects found in an image: values to compute with, JSON, COCO's results, and a drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,30 +11,28 @@ from PIL import Image, ImageDraw, ImageFont
 from cyclemlp.data.legend import palette
 from cyclemlp.data.objects import Record, masks_of
 from cyclemlp.data.outlines import Patch
-from cyclemlp.inference.runtimes.network import Network
-from cyclemlp.inference.views import Views
-from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.decoding import Detections, paste_patch
 from cyclemlp.tasks.detection.metrics import coco_results
-from cyclemlp.tasks.detection.views import detect_in_views
-from cyclemlp.tasks.segmentation.result import as_rgb
+from cyclemlp.tasks.drawing import as_rgb
 
-_MOST_NAMED = 60
-"""With more objects in a picture names would cover it."""
+SHOWN_SCORE = 0.3
+"""Objects with lower scores are not drawn or written unless a threshold is given."""
+_MAX_NAMED = 60
+"""With more objects than this, their names would cover the image."""
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionResult:
-    """The objects in an image, the likeliest first."""
+    """The objects in an image, the top-scoring first."""
 
     detections: Detections
     """Boxes, scores, class numbers, and masks for instance segmentation."""
     classes: tuple[str, ...]
     """Name of each class."""
     image: npt.NDArray[np.uint8]
-    """(H, W, C) the image itself, which `draw` paints on."""
+    """(H, W, C) the image itself, on which `draw` paints."""
     given_masks: npt.NDArray[np.uint8] | None = None
-    """(D, H, W) of 0 and 1 in place of those that follow from the detections; for labels."""
+    """(D, H, W) masks of 0 and 1, in place of those that follow from the detections; for labels."""
 
     def __len__(self) -> int:
         return len(self.detections.scores)
@@ -65,7 +63,7 @@ class DetectionResult:
         return self.given_masks is not None or self.detections.mask_probabilities is not None
 
     def mask(self, index: int) -> npt.NDArray[np.bool_]:
-        """(H, W) where object `index` is. Made when asked for: those of a large image would fill the memory."""
+        """(H, W) where object `index` is. Computed on request: the masks of a large image would fill the memory."""
         return self.patch(index).whole(self.image.shape[:2]).astype(np.bool_)
 
     def patch(self, index: int) -> Patch:
@@ -74,7 +72,7 @@ class DetectionResult:
             return Patch(0, 0, self.given_masks[index])
         probabilities = self.detections.mask_probabilities
         if probabilities is None:
-            raise ValueError("these are boxes without masks")
+            raise ValueError("the objects have boxes without masks")
         return paste_patch(probabilities[index], self.boxes[index], self.image.shape[:2])
 
     def above(self, score: float) -> "DetectionResult":
@@ -82,7 +80,7 @@ class DetectionResult:
         return replace(self, detections=self.detections.select(self.scores >= score))
 
     def to_dict(self) -> dict[str, Any]:
-        """Task, size and objects as JSON values; of a mask its area in pixels, `to_coco` has the whole."""
+        """Task, size and objects as JSON values; a mask is given by its area in pixels, in full by `to_coco`."""
         objects: list[dict[str, Any]] = []
         for i, (name, score, box) in enumerate(zip(self.names, self.scores, self.boxes, strict=True)):
             entry = {"class": name, "score": float(score), "box": [round(float(value), 2) for value in box]}
@@ -92,50 +90,39 @@ class DetectionResult:
         return {"task": task, "size": {"height": height, "width": width}, "objects": objects}
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Entries of COCO's results format; class numbers from 1 on where no `category_ids` are given."""
+        """Entries of COCO's results format; class numbers start at 1 where no `category_ids` are given."""
         numbers = category_ids or range(1, len(self.classes) + 1)
         return coco_results(self.detections, image_id, self.image.shape[:2], numbers)
 
     def draw(self, opacity: float = 0.45, *, scores: bool = True) -> Image.Image:
         """The image with every box, its class and, with `scores`, its score; masks are painted with `opacity`."""
-        picture = self._with_masks(opacity)
-        pen = ImageDraw.Draw(picture)
+        image = self._with_masks(opacity)
+        pen = ImageDraw.Draw(image)
         colours = [tuple(colour) for colour in palette(len(self.classes)).tolist()]
-        size = min(28, max(10, min(picture.size) // 40))
+        size = min(28, max(10, min(image.size) // 40))
         font = ImageFont.load_default(size)
-        for i in range(len(self))[::-1]:  # the likeliest on top
+        for i in range(len(self))[::-1]:  # the top-scoring above the others
             colour = colours[int(self.labels[i])]
             left, top, right, bottom = (float(value) for value in self.boxes[i])
             pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=1 + size // 12)
-            if len(self) <= _MOST_NAMED:
+            if len(self) <= _MAX_NAMED:
                 name = self.names[i] + (f" {self.scores[i]:.2f}" if scores else "")
                 place = (left, top - size - 2 if top > size + 2 else top)
                 pen.rectangle((*place, place[0] + font.getlength(name) + 4, place[1] + size + 2), fill=colour)
                 pen.text((place[0] + 2, place[1]), name, fill="white", font=font)
-        return picture
+        return image
 
     def _with_masks(self, opacity: float) -> Image.Image:
-        picture = as_rgb(self.image)
+        image = as_rgb(self.image)
         if not self.has_masks:
-            return picture
-        # One colour for each object, so that those that touch are told apart.
+            return image
+        # One colour for each object, so that touching objects can be distinguished.
         colours = palette(max(8, len(self)))
         for i in range(len(self))[::-1]:
             patch = self.patch(i)
             paint = Image.fromarray(patch.bitmap * np.uint8(round(255 * opacity)))
-            picture.paste(tuple(colours[i].tolist()), (patch.left, patch.top), paint)
-        return picture
-
-
-def find_objects(
-    network: Network,
-    card: ModelCard,
-    pixels: npt.NDArray[np.uint8],
-    views: Views,
-    progress: bool,
-) -> DetectionResult:
-    """The objects in an image (H, W, C) of any size, by one or more views of it."""
-    return DetectionResult(detect_in_views(network, card, pixels, views, progress=progress), card.classes, pixels)
+            image.paste(tuple(colours[i].tolist()), (patch.left, patch.top), paint)
+        return image
 
 
 def labelled(record: Record, classes: tuple[str, ...], image: npt.NDArray[np.uint8]) -> DetectionResult:
