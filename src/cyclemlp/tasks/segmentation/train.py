@@ -17,7 +17,7 @@ from cyclemlp.data.images import read_image
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.heads.segmentation import LEAST_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
+from cyclemlp.heads.segmentation import MIN_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
 from cyclemlp.tasks.base import TaskLoss, TrainingTask
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.parameter_groups import decay_groups
@@ -70,7 +70,7 @@ def segmentation_task(config: SegmentationConfig, predict: PredictLogits | None 
 
 def _check_batch(config: SegmentationConfig) -> None:
     """A batch of one fails in BatchNorm where a map has one position, with a message about neither head nor batch."""
-    batch, least = config.optimisation.batch_size, LEAST_BATCH.get(config.head, 1)
+    batch, least = config.optimisation.batch_size, MIN_BATCH.get(config.head, 1)
     if batch < least:
         raise ConfigError(
             f"--batch-size {batch} is too small for --head {config.head}, whose BatchNorm sees maps of one position:"
