@@ -13,7 +13,7 @@ from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
-from cyclemlp.heads.segmentation import LEAST_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
+from cyclemlp.heads.segmentation import MIN_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.loss import TaskLoss
@@ -49,7 +49,7 @@ def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> Trai
 
 def _check_batch(config: SegmentationConfig) -> None:
     """Refuse batches of one where BatchNorm sees maps of one position: its own message names neither head nor batch."""
-    batch, least = config.optimisation.batch_size, LEAST_BATCH.get(config.head, 1)
+    batch, least = config.optimisation.batch_size, MIN_BATCH.get(config.head, 1)
     if batch < least:
         raise ConfigError(
             f"--batch-size {batch} is too small for --head {config.head}, whose BatchNorm sees maps of one position:"
