@@ -20,8 +20,8 @@ def test_counts_of_a_sound_data_set(write_dataset: WriteDataset) -> None:
     train = report.splits["train"]
     assert isinstance(train, SplitReport)
     assert (train.images, train.pixels) == (2, 2 * 32 * 48)
-    assert train.class_pixels == {"ground": 2 * 22 * 48, "water": 2 * 8 * 48}
-    assert train.ignored_pixels == 2 * 2 * 48
+    assert train.of_class == {"ground": 2 * 22 * 48, "water": 2 * 8 * 48}
+    assert train.ignored == 2 * 2 * 48
     assert list(report.splits) == ["train", "val"]
 
 

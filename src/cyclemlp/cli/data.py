@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclemlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cyclemlp.data.inspect import DatasetReport, FolderReport, ObjectReport, SplitReport
+    from cyclemlp.data.inspect import DatasetReport, SplitReport
 
 
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -77,7 +77,7 @@ def _as_text(report: "DatasetReport") -> str:
     return "\n".join(lines)
 
 
-def _class_lines(split: "SplitReport | FolderReport | ObjectReport") -> list[str]:
+def _class_lines(split: "SplitReport") -> list[str]:
     rows = split.counts()
     total = sum(count for _, count in rows) or 1
     width = max((len(name) for name, _ in rows), default=0)

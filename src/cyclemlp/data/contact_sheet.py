@@ -34,12 +34,15 @@ class MaskLabel:
     zero_ignored: bool = False
 
 
+Label = str | Record | MaskLabel
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
     """A picture and what is known of it: its class, its objects or the classes of its pixels."""
 
     image: Path
-    label: str | Record | MaskLabel
+    label: Label
 
 
 def contact_sheet(

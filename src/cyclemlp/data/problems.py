@@ -62,9 +62,3 @@ class Findings:
             count = len(self.flaws)
             boxes = "1 box is" if count == 1 else f"{count} boxes are"
             _LOG.warning("%s: %s cut to the image or left out (cyclemlp data %s lists them)", root, boxes, root)
-
-
-def first_of(problems: list[Problem], root: Path) -> str:
-    """The first problem in one line, with the number of further ones and the command that lists them."""
-    more = f" (and {len(problems) - 1} more: cyclemlp data {root})" if problems[1:] else ""
-    return f"{problems[0]}{more}"

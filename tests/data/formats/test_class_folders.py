@@ -39,10 +39,10 @@ def test_a_sound_data_set(pets: Path) -> None:
     assert [path.name for path in train.images] == ["1.png", "2.PNG", "1.jpg"]
     assert train.labels == (0, 0, 1)
     assert dataset.splits["val"].labels == (0, 1)
-    report = inspect_dataset(pets).to_dict()
-    assert report["format"] == "folders"
-    assert report["splits"]["train"] == {"images": 3, "pixels": 1800, "class_images": {"cat": 2, "dog": 1}}
-    assert report["problems"] == []
+    report = inspect_dataset(pets)
+    assert report.format == "folders"
+    assert report.splits["train"].to_dict() == {"images": 3, "pixels": 1800, "class_images": {"cat": 2, "dog": 1}}
+    assert report.problems == ()
 
 
 def test_samples_are_read_and_labelled(pets: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_registered_format_is_found_and_inspected(toy: Path) -> None:
     assert dataset.splits["train"].labels == (0, 1)
     report = inspect_dataset(toy)
     assert (report.format, report.problems) == ("toy", ())
-    assert report.to_dict()["splits"]["val"] == {"images": 1, "pixels": 72, "class_images": {"cat": 0, "dog": 1}}
+    assert report.splits["val"].to_dict() == {"images": 1, "pixels": 72, "class_images": {"cat": 0, "dog": 1}}
 
 
 def test_its_problems_are_those_of_every_format(toy: Path) -> None:
