@@ -19,15 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
-from timm.models._features import FeatureGetterNet  # private, hence timm is pinned below 1.1
 from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.models.layouts import from_authors_layout, is_authors_layout
+from cyclemlp.models.layouts import StateDict, from_authors_layout, is_authors_layout
+from cyclemlp.models.timm_internals import FeatureGetterNet
 
 _logger = logging.getLogger(__name__)
-
-StateDict = Mapping[str, Tensor]
 
 _LISTED = 6  # keys written out in an error
 

@@ -10,13 +10,10 @@ from typing import Any
 import torch
 from timm.layers import ClassifierHead
 from timm.models import checkpoint_seq
-from timm.models._features import (
-    FeatureGetterNet,
-    feature_take_indices,
-)  # private, hence timm is pinned below 1.1
 from torch import Tensor, nn
 
 from cyclemlp.models.checkpoints import adapt_state_dict
+from cyclemlp.models.timm_internals import FeatureGetterNet, feature_take_indices
 
 REDUCTIONS = (4, 8, 16, 32)
 
