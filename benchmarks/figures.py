@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,5 +101,5 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=120)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.rounds import Plan
 from benchmarks.timing import Timing
-from cyclemlp.data.folders import find_folder_dataset
+from cyclemlp.data.formats.class_folders import find_folder_dataset
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 

@@ -9,7 +9,7 @@ from benchmarks.models import Group, entry, measure_groups, summary
 from benchmarks.rounds import Plan
 from benchmarks.runtimes import check_runtimes
 from benchmarks.subjects import Subject, plain_network
-from cyclemlp.data.folders import read_split
+from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.evaluate import evaluate_classification
 from cyclemlp.inference.predictor import Predictor

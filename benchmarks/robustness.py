@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data.crops import central_crop
-from cyclemlp.data.folders import FolderSplit
+from cyclemlp.data.formats.class_folders import FolderSplit
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import ConfigError, MissingExtraError
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from compare_runs import describe
 from torch import Tensor, nn
 
-from cyclemlp.data.folders import FolderSplit, find_folder_dataset
+from cyclemlp.data.formats.class_folders import FolderSplit, find_folder_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.files import write_json
 from cyclemlp.machine import environment, usable_cores

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from cyclemlp.files import whole_file, write_json
+from cyclemlp.files import atomic_write, write_json
 from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.card import load_model
 from cyclemlp.tasks.classification.config import ClassificationConfig
@@ -139,7 +139,7 @@ def draw(record: dict[str, Any], scores: Sequence[str], path: Path) -> None:
     axes.set(xlabel="minutes of training", ylabel="on the validation images", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 from cyclemlp.ops.cycle_fc import cycle_offsets
 
 CHANNELS, POSITIONS, HERE = 9, 9, 4
@@ -27,7 +27,7 @@ def main() -> None:
     # outlines instead of fonts and a fixed salt: the same file on every machine
     mpl.rcParams.update({"svg.hashsalt": "cyclemlp", "font.family": "DejaVu Sans", "text.color": INK})
     for name, figure in {"staircase.svg": draw_staircase(), "reach.svg": draw_reach()}.items():
-        with whole_file(folder / name) as part:
+        with atomic_write(folder / name) as part:
             figure.savefig(part, format="svg", metadata={"Date": None}, facecolor="white")
 
 

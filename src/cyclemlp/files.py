@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside their place, then renamed."""
+"""Files and folders that appear complete or not at all: written next to their place, then renamed."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from typing import Any
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; rename it to `path` when the block succeeds, else remove it.
 
-    The temporary name keeps the suffix, since many writers choose the format by it.
+    The temporary name keeps the suffix because many writers choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -30,10 +30,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to it when the block ends well and removed when it does not.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `path`; rename it to `path` when the block succeeds, else remove it.
 
-    Raises FileExistsError where `path` is a folder with something in it.
+    Raises FileExistsError if `path` is a folder that is not empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and any(path.iterdir()):
@@ -49,7 +49,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
-from cyclemlp.data import blue_marble_instances
-from cyclemlp.data.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.data.detection import DetectionDataset
-from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.data.formats.detection import find_detection_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.samples import blue_marble_instances
+from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.data.masks import find_mask_dataset
+from cyclemlp.data.formats.masks import find_mask_dataset
 from cyclemlp.inference.evaluate import evaluate_segmentation
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model

@@ -21,7 +21,7 @@ from PIL import Image
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
 from cyclemlp.tasks.segmentation import train as segmentation_module
 from cyclemlp.tasks.segmentation.config import Augmentation, Loss, SegmentationConfig
@@ -79,7 +79,7 @@ def kill_in_step(step: int, signum: int, *, group: bool) -> None:
 
 def kill_while_writing(number: int) -> None:
     """Half of the checkpoint of that number is on the disk then."""
-    usual = whole_file
+    usual = atomic_write
     written: list[Path] = []
 
     @contextmanager
@@ -91,7 +91,7 @@ def kill_while_writing(number: int) -> None:
                 os.truncate(part, part.stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    patch.object(loop, "whole_file", deadly).start()
+    patch.object(loop, "atomic_write", deadly).start()
 
 
 def main(run: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli.train import app
-from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.data.formats.detection import find_detection_dataset
 from cyclemlp.tasks.base import TrainingTask
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.train import detection_task

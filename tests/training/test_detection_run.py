@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cyclemlp.data.box_augmentation import BoxAugmentation
-from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.data.formats.detection import find_detection_dataset
 from cyclemlp.heads.detection import RetinaNet, build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes

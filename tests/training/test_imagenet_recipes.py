@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.data.folders import FolderDataset, find_folder_dataset
+from cyclemlp.data.formats.class_folders import FolderDataset, find_folder_dataset
 from cyclemlp.models.cyclemlp import SIZES
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.classification.train import classification_task

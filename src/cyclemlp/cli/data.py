@@ -57,11 +57,11 @@ def _check_options(sheet: Path | None, images: int) -> None:
 def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
     """Whether there was something to draw."""
     from cyclemlp.data.contact_sheet import contact_sheet
-    from cyclemlp.files import whole_file
+    from cyclemlp.files import atomic_write
 
     picture = contact_sheet(report.pictures, report.classes, images)
     if picture is not None:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             picture.save(part)
     return picture is not None
 

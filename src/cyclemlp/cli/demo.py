@@ -147,12 +147,12 @@ def _train(module: Demo, config: RunConfig) -> Mapping[str, Any]:
 
 
 def _draw(module: Demo, data: Path, out: Path) -> None:
-    from cyclemlp.files import whole_file
+    from cyclemlp.files import atomic_write
     from cyclemlp.inference.predictor import Predictor
 
     _logger.info("drawing the Earth")
     picture = module.draw(Predictor.load(out / RUN), data)
-    with whole_file(out / EARTH) as part:
+    with atomic_write(out / EARTH) as part:
         picture.save(part)
 
 

@@ -23,7 +23,7 @@ START = "segmentation"
 
 def prepare() -> Path:
     """The sample's folder. Raises MissingExtraError."""
-    from cyclemlp.data.blue_marble_instances import prepare_blue_marble_instances
+    from cyclemlp.data.samples.blue_marble_instances import prepare_blue_marble_instances
 
     _logger.info("preparing the sample: NASA's Blue Marble with its islands and lakes as objects")
     return prepare_blue_marble_instances()
@@ -43,6 +43,6 @@ def table(metrics: Mapping[str, Any]) -> list[str]:
 def draw(predictor: "Predictor", data: Path) -> "Image.Image":
     """The held-out columns from Alaska and from Europe southwards: what was found beside what is there."""
     from cyclemlp.cli.demo_objects import draw_held_out
-    from cyclemlp.data.detection_formats import find_detection_dataset
+    from cyclemlp.data.formats.detection import find_detection_dataset
 
     return draw_held_out(predictor, find_detection_dataset(data).splits["val"])

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.cli.train_detection import SHOWN_SCORE
-from cyclemlp.data.blue_marble import BAND
-from cyclemlp.data.blue_marble_instances import EDGE, corner_of
+from cyclemlp.data.samples.blue_marble import BAND
+from cyclemlp.data.samples.blue_marble_instances import EDGE, corner_of
 from cyclemlp.tasks.detection.predict import DetectionResult, labelled
 
 if TYPE_CHECKING:

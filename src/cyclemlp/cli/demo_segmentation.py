@@ -34,7 +34,7 @@ LEGEND_LEFT = 640
 
 def prepare() -> Path:
     """The sample's folder. Raises MissingExtraError."""
-    from cyclemlp.data.blue_marble import prepare_blue_marble
+    from cyclemlp.data.samples.blue_marble import prepare_blue_marble
 
     _logger.info("preparing the sample: NASA's Blue Marble with a mask of ocean, land and lakes")
     return prepare_blue_marble()
@@ -49,7 +49,7 @@ def table(metrics: Mapping[str, Any]) -> list[str]:
 
 def draw(predictor: "Predictor", data: Path) -> "Image.Image":  # noqa: ARG001  the picture is of all columns
     """The whole Earth as the network sees it."""
-    from cyclemlp.data.blue_marble import read_earth
+    from cyclemlp.data.samples.blue_marble import read_earth
 
     return draw_earth(predictor, read_earth())
 
@@ -87,7 +87,7 @@ def _coasts(mask: "npt.NDArray[np.uint8]") -> "npt.NDArray[np.bool_]":
 def _mark_held_out(pen: "ImageDraw.ImageDraw", size: tuple[int, int]) -> None:
     from PIL import ImageFont
 
-    from cyclemlp.data.blue_marble import BAND, is_held_out
+    from cyclemlp.data.samples.blue_marble import BAND, is_held_out
 
     width, height = size
     font = ImageFont.load_default(64)

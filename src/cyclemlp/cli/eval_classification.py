@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclemlp.cli.eval import EvaluationOptions, score_lines
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import whole_file, write_text
+from cyclemlp.files import atomic_write, write_text
 from cyclemlp.tasks.scores import MOST_CLASSES_LISTED
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MOST_PAIRS = 5
 
 def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
     """Scores over all images of the split; with `out` the confusion matrix and the images that were wrong."""
-    from cyclemlp.data.folders import read_split
+    from cyclemlp.data.formats.class_folders import read_split
     from cyclemlp.inference.evaluate import evaluate_classification
     from cyclemlp.tasks.classification.metrics import most_confused
 
@@ -83,7 +83,7 @@ def _write(out: Path, confusion: "npt.NDArray[Any]", classes: tuple[str, ...], w
     from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
 
     table = write_confusion(out, confusion, classes)
-    with whole_file(out / PICTURE_NAME) as part:
+    with atomic_write(out / PICTURE_NAME) as part:
         buffer = io.BytesIO()
         draw_confusion(confusion, classes).savefig(buffer, format="png", dpi=150)
         part.write_bytes(buffer.getbuffer())

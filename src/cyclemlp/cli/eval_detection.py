@@ -23,7 +23,7 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
     For data of another format also the labels in COCO's form, which the results number their images by.
     """
     from cyclemlp.data.detection import as_coco
-    from cyclemlp.data.detection_formats import find_detection_dataset
+    from cyclemlp.data.formats.detection import find_detection_dataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
 
     dataset, classes = find_detection_dataset(options.data), predictor.card.classes

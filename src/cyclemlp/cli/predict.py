@@ -14,7 +14,7 @@ from cyclemlp.cli.jobs import Job, find_inputs, plan
 from cyclemlp.cli.task_modules import refuse_foreign_options, task_module
 from cyclemlp.cli.videos import predict_video, video_endings, video_line
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -178,7 +178,7 @@ def write_png(path: Path, picture: "Image") -> None:
     """Write a picture; encoded in memory first, since Pillow's own errors when a disk is full do not say so."""
     encoded = io.BytesIO()
     picture.save(encoded, "PNG")
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(encoded.getbuffer())
 
 

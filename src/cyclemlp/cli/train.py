@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from cyclemlp.data.masks import MaskSplit
+    from cyclemlp.data.formats.masks import MaskSplit
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.segmentation.metrics import SegmentationMetrics
 
@@ -206,7 +206,7 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
 
     Raises as `train_segmentation` does.
     """
-    from cyclemlp.data.masks import find_mask_dataset
+    from cyclemlp.data.formats.masks import find_mask_dataset
     from cyclemlp.inference.evaluate import evaluate_segmentation
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.segmentation.train import train_segmentation
@@ -243,7 +243,7 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
     import numpy as np
     from PIL import Image
 
-    from cyclemlp.data.masks import IGNORE_INDEX
+    from cyclemlp.data.formats.masks import IGNORE_INDEX
     from cyclemlp.tasks.segmentation.result import SegmentationResult
 
     pictures = []

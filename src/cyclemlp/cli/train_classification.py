@@ -9,7 +9,7 @@ from cyclemlp.tasks.classification.config import ClassificationConfig
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cyclemlp.data.folders import FolderSplit
+    from cyclemlp.data.formats.class_folders import FolderSplit
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.classification.metrics import LabelCounts
 
@@ -21,7 +21,7 @@ def train_and_report(run: ClassificationConfig) -> Mapping[str, Any]:
 
     Raises as `train_classification` does.
     """
-    from cyclemlp.data.folders import find_folder_dataset
+    from cyclemlp.data.formats.class_folders import find_folder_dataset
     from cyclemlp.inference.evaluate import evaluate_classification
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion

@@ -22,7 +22,7 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
 
     Raises as `train_detection` does.
     """
-    from cyclemlp.data.detection_formats import find_detection_dataset
+    from cyclemlp.data.formats.detection import find_detection_dataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.detection.train import train_detection

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cyclemlp.cli.jobs import Job
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 
 if TYPE_CHECKING:
     from cyclemlp.cli.predict import Prediction
@@ -112,5 +112,5 @@ def _frame_files(files: Mapping[str, Path], columns: Sequence[str]) -> Iterator[
 
 @contextmanager
 def _whole_text(path: Path) -> Iterator[TextIO]:
-    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
         yield file

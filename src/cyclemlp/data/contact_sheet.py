@@ -10,10 +10,10 @@ from typing import TypeVar
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.detection import Record
+from cyclemlp.data.formats.masks import read_target
 from cyclemlp.data.images import ImageError, image_size, read_image
 from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
 from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, shortened, with_legend
-from cyclemlp.data.masks import read_target
 
 CELL_WIDTH = 320
 _COLUMNS = 6

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.formats.masks import IGNORE_INDEX
 from cyclemlp.data.images import IMAGE_SUFFIXES
-from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.problems import Problem
 
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255

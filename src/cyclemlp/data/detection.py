@@ -3,7 +3,7 @@
 Only numpy is imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cyclemlp.data.images import read_image
 from cyclemlp.data.instance_masks import Bitmap, Outline, stacked, to_coco, whole_mask
-from cyclemlp.errors import DataError, did_you_mean
+from cyclemlp.errors import DataError
 
 Boxes = npt.NDArray[np.float32]
 REQUIRED_SPLITS = ("train", "val")
@@ -150,31 +150,3 @@ def _annotation(dataset: DetectionDataset, record: Record, index: int, number: i
         "iscrowd": int(record.crowd[index]),
         **({} if outline is None else {"segmentation": to_coco(outline)}),
     }
-
-
-def remap_classes(dataset: DetectionDataset, names: Mapping[str, str | None]) -> DetectionDataset:
-    """The data set with classes renamed, joined (two names become one) or dropped (None); others stay as they are.
-
-    Numbers are given anew in the order in which the new names first appear. DataError for a name it does not have.
-    """
-    for name in names:
-        if name not in dataset.classes:
-            known = ", ".join(dataset.classes)
-            raise DataError(
-                f"{name!r} is no class of {dataset.root}; it has {known}.{did_you_mean(name, dataset.classes)}"
-            )
-    new_names = [names.get(name, name) for name in dataset.classes]
-    classes = tuple(dict.fromkeys(name for name in new_names if name is not None))
-    number_of = np.array([-1 if name is None else classes.index(name) for name in new_names], np.int64)
-    splits = {
-        name: replace(
-            split, records=tuple(_renumbered(record, number_of) for record in split.records), annotations=None
-        )
-        for name, split in dataset.splits.items()
-    }
-    return DetectionDataset(dataset.root, classes, splits)
-
-
-def _renumbered(record: Record, number_of: npt.NDArray[np.int64]) -> Record:
-    renamed = replace(record, labels=number_of[record.labels])
-    return renamed.select(renamed.labels >= 0)

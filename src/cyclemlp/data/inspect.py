@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from cyclemlp.data import folders, masks
 from cyclemlp.data.class_names import ClassesError
 from cyclemlp.data.contact_sheet import LabelledPicture, MaskLabel
 from cyclemlp.data.dataset_notes import Counts, odd_values, passed_over
 from cyclemlp.data.detection import DetectionSplit, other_size
-from cyclemlp.data.detection_formats import FORMATS, DetectionFormat
+from cyclemlp.data.formats import class_folders, masks
+from cyclemlp.data.formats.detection import FORMATS, DetectionFormat
+from cyclemlp.data.formats.masks import IGNORE_INDEX
 from cyclemlp.data.images import ImageError, list_images, read_image
-from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
 
@@ -143,7 +143,7 @@ def _inspect_masks(root: Path) -> DatasetReport:
 
 
 def _inspect_folders(root: Path) -> DatasetReport:
-    dataset, problems = folders.survey(root)
+    dataset, problems = class_folders.survey(root)
     seen: dict[bytes, tuple[Path, str, int]] = {}
     splits = {}
     for name, split in dataset.splits.items():
@@ -164,7 +164,7 @@ def _inspect_folders(root: Path) -> DatasetReport:
     return DatasetReport(root, "folders", dataset.classes, splits, tuple(problems), pictures, _passed_over(pictures))
 
 
-def _with_classes(split: folders.FolderSplit, classes: tuple[str, ...]) -> tuple[LabelledPicture, ...]:
+def _with_classes(split: class_folders.FolderSplit, classes: tuple[str, ...]) -> tuple[LabelledPicture, ...]:
     pairs = zip(split.images, split.labels, strict=True)
     return tuple(LabelledPicture(path, classes[label]) for path, label in pairs)
 
@@ -216,7 +216,7 @@ def _size(path: Path) -> tuple[int, int]:
 _FORMATS = (
     _Format(masks.LAYOUT, masks.is_mask_dataset, _inspect_masks),
     *(_Format(known.layout, known.recognises, partial(_inspect_objects, known)) for known in FORMATS),
-    _Format(folders.LAYOUT, folders.is_folder_dataset, _inspect_folders),
+    _Format(class_folders.LAYOUT, class_folders.is_folder_dataset, _inspect_folders),
 )
 
 

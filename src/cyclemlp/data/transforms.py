@@ -16,7 +16,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from cyclemlp.data.masks import IGNORE_INDEX
+from cyclemlp.data.formats.masks import IGNORE_INDEX
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.errors import ConfigError
 

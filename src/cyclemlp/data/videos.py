@@ -15,7 +15,7 @@ from PIL import Image
 
 from cyclemlp.data.images import MAX_PIXELS
 from cyclemlp.errors import DataError, MissingExtraError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -155,7 +155,7 @@ def written_video(path: Path, rate: Fraction) -> Iterator[VideoWriter]:
     """An MP4 file (H.264) with `rate` frames a second, which appears when the block ends well, or not at all."""
     av = _library()
     with (
-        whole_file(path) as part,
+        atomic_write(path) as part,
         av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container,
     ):
         writer = VideoWriter(container, rate)

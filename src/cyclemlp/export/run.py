@@ -14,7 +14,7 @@ from cyclemlp.export.formats import WRITERS
 from cyclemlp.export.program import export_program
 from cyclemlp.export.raw import RawNetwork, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
-from cyclemlp.files import whole_file, write_json
+from cyclemlp.files import atomic_write, write_json
 from cyclemlp.inference.networks import Network
 from cyclemlp.tasks.card import load_model
 
@@ -51,8 +51,8 @@ def write_checked(
     Returns the report, which is written beside the file. Raises as `export_run`.
     """
     with ExitStack() as stack:  # left in reverse order: what the file needs is there before it is
-        part = stack.enter_context(whole_file(out))
-        weights = stack.enter_context(whole_file(out.with_suffix(".bin"))) if file_format == "openvino" else None
+        part = stack.enter_context(atomic_write(out))
+        weights = stack.enter_context(atomic_write(out.with_suffix(".bin"))) if file_format == "openvino" else None
         graph = WRITERS[file_format](program, raw.facts, part)
         if weights is not None:
             part.with_suffix(".bin").replace(weights)

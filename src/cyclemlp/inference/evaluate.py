@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from cyclemlp.data.folders import FolderSplit
-from cyclemlp.data.masks import MaskSplit
+from cyclemlp.data.formats.class_folders import FolderSplit
+from cyclemlp.data.formats.masks import MaskSplit
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.classification.result import ClassificationResult

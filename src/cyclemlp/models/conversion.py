@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError, ConfigError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 from cyclemlp.models.backbones import check_model_name
 from cyclemlp.models.checkpoints import StateDict, adapt_state_dict, read_state_dict
 from cyclemlp.models.layouts import to_authors_layout
@@ -43,7 +43,7 @@ def convert(
         theirs = to_authors_layout(weights, stepsize) if to == "authors" else {}
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    with whole_file(target) as part:
+    with atomic_write(target) as part:
         # By way of bytes, so that a full disk is the plain OSError the command line knows.
         part.write_bytes(_torch_bytes(theirs) if to == "authors" else _safetensors_bytes(weights, name))
     return name

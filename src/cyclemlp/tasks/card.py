@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
-from cyclemlp.files import whole_file, write_json
+from cyclemlp.files import atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
@@ -214,7 +214,7 @@ def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
     unwanted = tuple(f"{part}." for part in getattr(model, "training_only", ()))
     kept = {key: value for key, value in model.state_dict().items() if not key.startswith(unwanted)}
     state = {key: value.detach().cpu().contiguous() for key, value in kept.items()}
-    with whole_file(folder / WEIGHTS_NAME) as part:
+    with atomic_write(folder / WEIGHTS_NAME) as part:
         # By way of bytes, so that a full disk is the plain OSError the command line knows.
         part.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
     versions = {package: version(package) for package in ("cyclemlp", "torch", "timm")}

@@ -16,7 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
 from cyclemlp.errors import CheckpointError, ConfigError, UserError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 from cyclemlp.tasks.base import TrainingTask
 from cyclemlp.tasks.options import Machine, RunConfig
 from cyclemlp.tasks.scores import metric_columns, no_metrics
@@ -39,7 +39,7 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         # Through memory: where the disk is full, torch's own file writer hides the reason.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        with whole_file(Path(path)) as part, part.open("wb") as file:
+        with atomic_write(Path(path)) as part, part.open("wb") as file:
             file.write(buffer.getbuffer())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import whole_file
+from cyclemlp.files import atomic_write
 from cyclemlp.tasks.base import TrainingTask
 from cyclemlp.tasks.card import ModelCard, save_model
 from cyclemlp.tasks.options import RunConfig
@@ -79,5 +79,5 @@ def _finish(module: TrainingModule, card: ModelCard, evaluate: EvaluateRun) -> M
 
 def _keep_if_best(run_dir: Path, score: float | None, best: float) -> None:
     if (score or 0.0) >= best:
-        with whole_file(run_dir / "checkpoints" / BEST) as part:
+        with atomic_write(run_dir / "checkpoints" / BEST) as part:
             shutil.copyfile(run_dir / "checkpoints" / LAST, part)

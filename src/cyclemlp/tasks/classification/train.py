@@ -11,7 +11,7 @@ import torch
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
-from cyclemlp.data.folders import ClassifiedSamples, FolderDataset, FolderSplit, find_folder_dataset
+from cyclemlp.data.formats.class_folders import ClassifiedSamples, FolderDataset, FolderSplit, find_folder_dataset
 from cyclemlp.data.images import image_size, read_image
 from cyclemlp.data.label_transforms import LabelTestTransform, LabelTrainTransform, seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size, create_classifier

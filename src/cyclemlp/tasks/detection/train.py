@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.data.detection import DetectionDataset, DetectionSamples, DetectionSplit, Record
-from cyclemlp.data.detection_formats import find_detection_dataset
 from cyclemlp.data.detection_transforms import DetectionTrainTransform
+from cyclemlp.data.formats.detection import find_detection_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError

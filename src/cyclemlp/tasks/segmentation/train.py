@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cyclemlp.data.formats.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
 from cyclemlp.data.images import read_image
-from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
 from cyclemlp.errors import ConfigError, DataError

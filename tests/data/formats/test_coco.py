@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference_api
 
-from cyclemlp.data.coco import is_coco_dataset, survey_coco
-from cyclemlp.data.detection import DetectionDataset, as_coco, masks_of, remap_classes
-from cyclemlp.data.detection_formats import find_detection_dataset
+from cyclemlp.data.detection import as_coco, masks_of
+from cyclemlp.data.formats.coco import is_coco_dataset, survey_coco
+from cyclemlp.data.formats.detection import find_detection_dataset
 from cyclemlp.data.instance_masks import box_of, draw_patch, parse_outline, whole_mask
 from cyclemlp.errors import DataError
 
@@ -151,19 +151,6 @@ def test_the_evaluator_gets_what_was_read(tmp_path: Path, write_coco: WriteCoco)
     assert given["categories"] == [{"id": 3, "name": "buoy"}, {"id": 7, "name": "boat"}]
     write_coco(given["annotations"], root=tmp_path / "again", categories=given["categories"])
     assert as_coco(find_detection_dataset(tmp_path / "again"), "val") == given
-
-
-def test_classes_are_joined_and_dropped(write_coco: WriteCoco) -> None:
-    objects = [annotation(1, [2, 3, 10, 5]), annotation(2, [0, 0, 4, 4], category_id=3)]
-    dataset = find_detection_dataset(write_coco(objects))
-
-    def labels(changed: DetectionDataset) -> tuple[tuple[str, ...], list[int]]:
-        return changed.classes, changed.splits["val"].records[0].labels.tolist()
-
-    assert labels(remap_classes(dataset, {"buoy": "thing", "boat": "thing"})) == (("thing",), [0, 0])
-    assert labels(remap_classes(dataset, {"buoy": None})) == (("boat",), [0])
-    with pytest.raises(DataError, match=r"'boot' is no class of .*; it has buoy, boat\. Did you mean 'boat'\?"):
-        remap_classes(dataset, {"boot": None})
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import DataError, MissingExtraError
-from cyclemlp.files import whole_folder
+from cyclemlp.files import atomic_folder
 
 CLASSES = ("ocean", "land", "lake")
 HEIGHT, WIDTH = 2700, 5400
@@ -64,7 +64,7 @@ def prepare_once(name: str, cache: Path | None, write: Callable[[Path], None]) -
     if _is_ready(folder):
         return folder
     try:
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             write(part)
     except OSError as error:
         if _is_ready(folder):  # another process was faster

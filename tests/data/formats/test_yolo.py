@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cyclemlp.data.detection import masks_of
-from cyclemlp.data.detection_formats import find_detection_dataset, survey_detection
+from cyclemlp.data.formats.detection import find_detection_dataset, survey_detection
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.errors import DataError
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.blue_marble import is_held_out, prepare_once, read_earth, read_earth_mask
 from cyclemlp.data.detection import DetectionDataset, DetectionSplit, Record, as_coco
 from cyclemlp.data.instance_masks import RunLengths, box_of, run_lengths_of
+from cyclemlp.data.samples.blue_marble import is_held_out, prepare_once, read_earth, read_earth_mask
 from cyclemlp.errors import MissingExtraError
 
 CLASSES = ("island", "lake")

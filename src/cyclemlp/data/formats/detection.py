@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cyclemlp.data import coco, voc, yolo
 from cyclemlp.data.detection import DetectionDataset
 from cyclemlp.data.detection_survey import Survey, finish
+from cyclemlp.data.formats import coco, voc, yolo
 from cyclemlp.errors import DataError
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.folders import ClassifiedSamples, find_folder_dataset, is_folder_dataset
+from cyclemlp.data.formats.class_folders import ClassifiedSamples, find_folder_dataset, is_folder_dataset
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.errors import DataError
 

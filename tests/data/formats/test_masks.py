@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from cyclemlp.data.formats.masks import SegmentationSamples, find_mask_dataset, read_classes
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.masks import SegmentationSamples, find_mask_dataset, read_classes
 from cyclemlp.errors import DataError
 
 WriteDataset = Callable[..., Path]

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data import blue_marble_instances
-from cyclemlp.data.blue_marble import is_held_out, read_earth_mask
-from cyclemlp.data.blue_marble_instances import (
+from cyclemlp.data.detection import DetectionDataset, masks_of
+from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.data.images import read_image
+from cyclemlp.data.samples import blue_marble_instances
+from cyclemlp.data.samples.blue_marble import is_held_out, read_earth_mask
+from cyclemlp.data.samples.blue_marble_instances import (
     EDGE,
     LEAST,
     corner_of,
@@ -17,9 +20,6 @@ from cyclemlp.data.blue_marble_instances import (
     objects_in,
     prepare_blue_marble_instances,
 )
-from cyclemlp.data.detection import DetectionDataset, masks_of
-from cyclemlp.data.detection_formats import find_detection_dataset
-from cyclemlp.data.images import read_image
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.defaults import with_defaults

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data import blue_marble
-from cyclemlp.data.blue_marble import is_held_out, prepare_blue_marble, read_earth, read_earth_mask
+from cyclemlp.data.formats.masks import MaskDataset, find_mask_dataset
 from cyclemlp.data.images import read_image, read_mask
-from cyclemlp.data.masks import MaskDataset, find_mask_dataset
+from cyclemlp.data.samples import blue_marble
+from cyclemlp.data.samples.blue_marble import is_held_out, prepare_blue_marble, read_earth, read_earth_mask
 from cyclemlp.errors import DataError, MissingExtraError
 
 

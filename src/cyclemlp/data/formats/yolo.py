@@ -21,9 +21,9 @@ from cyclemlp.data.detection_survey import (
     missing_split,
     refuse_shared_names,
 )
+from cyclemlp.data.formats.yolo_labels import LabelRules, read_labels
 from cyclemlp.data.images import list_images
 from cyclemlp.data.problems import Problem
-from cyclemlp.data.yolo_labels import LabelRules, read_labels
 
 LAYOUT = (
     "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"

