@@ -1,6 +1,8 @@
 """`python -m benchmarks NAME --out results/NAME.json`: one module per benchmark."""
 
-import _cyclemlp_launcher  # noqa: F401  with it, processes that run exported files do not load torch
+if __name__ in ("__main__", "__mp_main__"):
+    import _cyclemlp_launcher  # noqa: F401  with it, processes that run exported files do not load torch
+
 from cyclopts import App, Parameter
 
 from cyclemlp.cli import run

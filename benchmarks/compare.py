@@ -87,9 +87,7 @@ def compare(
     deliver(record, _table(record), out, json)
 
 
-def bench_compare(
-    plan: Plan, command: str = "", comparisons: Sequence[Comparison] = COMPARISONS
-) -> dict[str, Any]:
+def bench_compare(plan: Plan, command: str = "", comparisons: Sequence[Comparison] = COMPARISONS) -> dict[str, Any]:
     """Measure and return the record for JSON: rows with targets, all latencies, and the points of the Pareto plot.
 
     Raises:

@@ -20,10 +20,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.rounds import Plan
-from benchmarks.timing import Timing
+from benchmarks.records import command_line
+from cyclemlp.cli.bench_output import Json, Numbers, Out, Rounds, Threads, aligned, check_out, check_positive, deliver
 from cyclemlp.data.formats.class_folders import find_folder_dataset
 from cyclemlp.errors import MissingExtraError
+from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan, Timing
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 
 if TYPE_CHECKING:
@@ -42,6 +43,43 @@ PREFETCHED = 2
 STEP = "step"
 
 
+def loader(
+    data: Path | None = None,
+    /,
+    *,
+    model: str = "cyclemlp_nano",
+    size: int = 224,
+    batch: int = 32,
+    workers: Numbers = (1, 2),
+    rounds: Rounds = 5,
+    threads: Threads = DEFAULT_THREADS,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Images per second that workers read and augment, that a training step takes, and that both process together.
+
+    Step and loader are those of `cyclemlp train classification` with its defaults, and share the pinned cores.
+
+    Parameters
+    ----------
+    data
+        Folder of class folders to read; by default JPEGs of 500x375 pixels are synthesised for the measurement.
+    model
+        Trained on them.
+    size
+        Edge of the square images, in pixels.
+    batch
+        Images per step.
+    workers
+        Numbers of processes that read.
+    """
+    check_out(out, "bench-loader.json")
+    check_positive(size=size, batch=batch, workers=workers)
+    plan = Plan(rounds, threads=threads)
+    record = bench_loading(plan, data, model, size=size, batch=batch, workers=workers, command=command_line())
+    deliver(record, _table(record), out, json)
+
+
 def bench_loading(
     plan: Plan,
     data: Path | None = None,
@@ -51,7 +89,7 @@ def bench_loading(
     batch: int = 32,
     workers: Sequence[int] = (1, 2),
     batches: int = 4,
-    command: str = "cyclemlp bench loader",
+    command: str = "",
 ) -> dict[str, Any]:
     """Measure and give the record for JSON; `batches` of them are a measurement.
 
@@ -213,3 +251,16 @@ def _ticks(stat: Path) -> int:
     except OSError:
         return 0
     return int(fields[11]) + int(fields[12])
+
+
+def _table(record: dict[str, Any]) -> str:
+    made = record["environment"]
+    head = f"{made['processor']}, {made['threads']} threads, {record['model']} at {record['size']}, images a second"
+    rows: list[tuple[str, ...]] = [("workers", "reading alone", "over the step", "while training", "over the step")]
+    for count, found in record["workers"].items():
+        rates = [(found["alone"], found["over_step"]), (found["training"], found["training_over_step"])]
+        rows.append(
+            (count, *(text for rate, share in rates for text in (f"{rate['images_per_s']:.0f}", f"{share:.2f}")))
+        )
+    step = f"a training step on a batch kept in memory: {record['step']['images_per_s']:.0f} images a second"
+    return "\n".join([head, "", *aligned(rows), "", step]) + "\n"

@@ -111,9 +111,7 @@ def operator_cases(shapes: tuple[Shape, ...], stepsize: "StepSize") -> Mapping[s
     return cases
 
 
-def operators_and_inputs(
-    shape: Shape, stepsize: "StepSize"
-) -> "dict[str, tuple[Callable[..., Tensor], list[Tensor]]]":
+def operators_and_inputs(shape: Shape, stepsize: "StepSize") -> "dict[str, tuple[Callable[..., Tensor], list[Tensor]]]":
     """The three operators with the same values as inputs (x, weight, bias), each in the layout that suits it best."""
     import torch
     import torch.nn.functional as F

@@ -33,6 +33,11 @@ def pin_to_cores(count: int) -> list[int]:
     return cores
 
 
+def pinned_cores() -> list[int]:
+    """The cores this process is kept on, or an empty list where the system cannot pin."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def usable_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
