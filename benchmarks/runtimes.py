@@ -119,7 +119,7 @@ def export(subject: "Subject", runtime: str, folder: Path) -> None:
 
     from benchmarks.subjects import plain_network
     from cyclemlp.export.formats import WRITERS
-    from cyclemlp.inference.networks import Facts, SizeRule
+    from cyclemlp.inference.runtimes.network import Facts, SizeRule
     from cyclemlp.models.forms.fused import graph_form
     from cyclemlp.tasks.card import ModelCard
 

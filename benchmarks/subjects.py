@@ -7,7 +7,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from benchmarks.operators import authors_cycle_fc, authors_offsets
-from cyclemlp.inference.torch_network import inference_form
+from cyclemlp.inference.runtimes.torch import inference_form
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.flops import count_flops, count_multiply_adds
 from cyclemlp.models.forms.lean import LeanMlp

@@ -11,8 +11,10 @@ from torchvision.models.detection.image_list import ImageList
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.anchors import cell_anchors, grid_sizes, level_anchors, padded
-from cyclemlp.heads.detection import MaskRCNN, RetinaNet, build_detector
+from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.mask_rcnn import MaskRCNN
+from cyclemlp.heads.retinanet import RetinaNet
 
 # Millions of parameters, CycleMLP's tables 4 and 5 (COCO).
 PUBLISHED = {

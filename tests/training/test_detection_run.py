@@ -15,8 +15,9 @@ from torch import Tensor
 
 from cyclemlp.data.box_augmentation import BoxAugmentation
 from cyclemlp.data.formats.detection import find_detection_dataset
-from cyclemlp.heads.detection import RetinaNet, build_detector
+from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.retinanet import RetinaNet
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation, LightHead

@@ -15,8 +15,8 @@ import torch
 from torch.export import ExportedProgram
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.inference.networks import INPUT_NAME, PREFIX, Facts
-from cyclemlp.inference.torch_network import FACTS_FILE
+from cyclemlp.inference.runtimes.network import INPUT_NAME, PREFIX, Facts
+from cyclemlp.inference.runtimes.torch import FACTS_FILE
 
 Graph = dict[str, Any]
 """Facts of the written graph for the report: number of nodes, operators, version of the operator set."""
@@ -46,7 +46,7 @@ def write_openvino(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
     try:
         import openvino
 
-        from cyclemlp.inference.openvino_network import FACTS_SECTION
+        from cyclemlp.inference.runtimes.openvino import FACTS_SECTION
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "export") from error
     between = path.with_suffix(".onnx")

@@ -11,7 +11,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.heads.anchors import PADDING
 from cyclemlp.heads.detection_options import MASK_RCNN
 from cyclemlp.heads.pyramid import STRIDE
-from cyclemlp.inference.networks import Facts, SizeRule
+from cyclemlp.inference.runtimes.network import Facts, SizeRule
 from cyclemlp.models.forms.fused import graph_form
 from cyclemlp.tasks.card import ModelCard
 

@@ -15,7 +15,7 @@ from cyclemlp.export.program import export_program
 from cyclemlp.export.raw import RawNetwork, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import atomic_write, write_json
-from cyclemlp.inference.networks import Network
+from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.tasks.card import load_model
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
@@ -94,14 +94,14 @@ def check_request(out: Path, file_format: str, limit: float) -> None:
 def _runtime(part: Path, weights: Path | None, file_format: str) -> Network:
     """The file just written, run by what it is for."""
     if file_format == "onnx":
-        from cyclemlp.inference.onnx_network import OnnxNetwork
+        from cyclemlp.inference.runtimes.onnx import OnnxNetwork
 
         return OnnxNetwork(part)
     if file_format == "openvino":
-        from cyclemlp.inference.openvino_network import OpenVinoNetwork
+        from cyclemlp.inference.runtimes.openvino import OpenVinoNetwork
 
         return OpenVinoNetwork(part, weights)
-    from cyclemlp.inference.torch_network import load_pt2
+    from cyclemlp.inference.runtimes.torch import load_pt2
 
     return load_pt2(part, "cpu")[0]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.export.raw import RawNetwork
-from cyclemlp.inference.networks import Network
+from cyclemlp.inference.runtimes.network import Network
 
 LIMIT = 1e-4
 """Largest difference allowed, as a share of the largest value of an output, or absolute where that is below 1."""

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
-from cyclemlp.inference.networks import Network
+from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
 from cyclemlp.tasks.classification.predict import classify
@@ -72,7 +72,7 @@ class Predictor:
     @classmethod
     def of_model(cls, model: "nn.Module", card: ModelCard, device: str = "auto") -> "Predictor":
         """The predictor of a torch model on `device`: auto, cpu, cuda, cuda:1, mps. Raises ConfigError."""
-        from cyclemlp.inference.torch_network import network_of
+        from cyclemlp.inference.runtimes.torch import network_of
 
         return cls(network_of(model, device), card)
 
@@ -146,17 +146,17 @@ def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Ne
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device {device!r}: {suffix} files run on cpu here; for another device use the checkpoint")
     if suffix == ".onnx":
-        from cyclemlp.inference.onnx_network import load_onnx
+        from cyclemlp.inference.runtimes.onnx import load_onnx
 
         return load_onnx(path, threads)
-    from cyclemlp.inference.openvino_network import load_openvino
+    from cyclemlp.inference.runtimes.openvino import load_openvino
 
     return load_openvino(path, threads)
 
 
 def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:
     try:
-        from cyclemlp.inference.torch_network import load_checkpoint, load_pt2
+        from cyclemlp.inference.runtimes.torch import load_checkpoint, load_pt2
     except ModuleNotFoundError as error:
         raise CheckpointError(
             f"{path} needs {error.name}, which is not installed: pip install torch torchvision timm, or use a file"

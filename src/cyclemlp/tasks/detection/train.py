@@ -18,8 +18,9 @@ from cyclemlp.data.formats.detection import find_detection_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
-from cyclemlp.heads.detection import Detector, build_detector
+from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.detector import Detector
 from cyclemlp.tasks.base import TaskLoss, TrainingTask
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig

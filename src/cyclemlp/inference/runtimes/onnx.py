@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError, MissingExtraError
-from cyclemlp.inference.networks import INPUT_NAME, Facts
+from cyclemlp.inference.runtimes.network import INPUT_NAME, Facts
 from cyclemlp.tasks.card import ModelCard
 
 try:

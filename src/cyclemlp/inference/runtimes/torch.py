@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError, ConfigError
-from cyclemlp.inference.networks import Facts, SizeRule
+from cyclemlp.inference.runtimes.network import Facts, SizeRule
 from cyclemlp.tasks.card import ModelCard, load_model
 
 FACTS_FILE = "cyclemlp.json"

@@ -6,7 +6,7 @@ import numpy as np
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError, MissingExtraError
-from cyclemlp.inference.networks import INPUT_NAME, PREFIX, Facts
+from cyclemlp.inference.runtimes.network import INPUT_NAME, PREFIX, Facts
 from cyclemlp.tasks.card import ModelCard
 
 try:
