@@ -1,8 +1,8 @@
-"""Whether reading pictures limits training: what the loader delivers, what a training step takes, and both together.
+"""Whether reading images limits training: the rate of the loader, that of a training step, and that of both together.
 
 The loader, the augmentation and the step are those of `cyclemlp train classification` with its defaults. Everything
-shares the pinned cores, as in training. A loader is emptied before it is timed: what its workers had ready would look
-faster than they are.
+shares the pinned cores, as in training. A loader is emptied before it is timed, because the batches that its workers
+have ready would make it look faster than it is.
 """
 
 import multiprocessing
@@ -30,12 +30,12 @@ from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 if TYPE_CHECKING:
     from cyclemlp.tasks.base import TrainingTask
 
-PICTURE_SIZE = (500, 375)
-"""(width, height) of the pictures made up; about the average of ImageNet's."""
-PICTURES = 256
+IMAGE_SIZE = (500, 375)
+"""(width, height) of the synthetic images; about the average of ImageNet's."""
+IMAGES = 256
 QUALITY = 90
 COARSE = 24
-"""Pixels of a picture that share a colour before it is smoothed: about as many bytes then as a photograph."""
+"""Pixels of an image that share a colour before it is smoothed; its file is then about as large as a photograph's."""
 GRAIN = 6.0
 """Standard deviation of the noise on it, of 255."""
 PREFETCHED = 2
@@ -91,9 +91,9 @@ def bench_loading(
     batches: int = 4,
     command: str = "",
 ) -> dict[str, Any]:
-    """Measure and give the record for JSON; `batches` of them are a measurement.
+    """Measure and return the record for JSON; a measurement takes this number of `batches`.
 
-    Without `data`, a folder of class folders, pictures are made up for the time of the measurement.
+    Without `data`, a folder of class folders, synthetic images are used.
 
     Raises:
         ConfigError: an unknown model, or one that does not take this size.
@@ -101,7 +101,7 @@ def bench_loading(
     """
     cores = pin_to_cores(plan.threads)
     with tempfile.TemporaryDirectory() as folder:
-        task = _task(data or make_pictures(Path(folder)), model, size)
+        task = _task(data or write_images(Path(folder)), model, size)
         load = ForeignLoad(_family_seconds)
         timings = _measure(_cases(task, batch, workers, batches, plan.threads), plan.rounds)
         share = load.share()
@@ -115,7 +115,7 @@ def bench_loading(
         "model": model,
         "size": size,
         "batch": batch,
-        "pictures": _pictures(task, data),
+        "pictures": _described(task, data),
         "step": rates[STEP],
         "workers": {
             str(count): {
@@ -129,18 +129,18 @@ def bench_loading(
     }
 
 
-def make_pictures(folder: Path, count: int = PICTURES) -> Path:
+def write_images(folder: Path, count: int = IMAGES) -> Path:
     """Write JPEGs of smooth noise with some grain in two class folders; returns `folder`."""
     with ThreadPoolExecutor() as pool:
-        list(pool.map(partial(_make_picture, folder), range(count)))
+        list(pool.map(partial(_write_image, folder), range(count)))
     return folder
 
 
-def _make_picture(folder: Path, number: int) -> None:
+def _write_image(folder: Path, number: int) -> None:
     random = np.random.default_rng(number)
-    width, height = PICTURE_SIZE
+    width, height = IMAGE_SIZE
     coarse = random.integers(0, 256, (height // COARSE + 1, width // COARSE + 1, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize(PICTURE_SIZE, Image.Resampling.BICUBIC), np.float32)
+    smooth = np.asarray(Image.fromarray(coarse).resize(IMAGE_SIZE, Image.Resampling.BICUBIC), np.float32)
     grainy = np.clip(smooth + random.normal(0, GRAIN, smooth.shape), 0, 255).astype(np.uint8)
     path = folder / "train" / f"class{number % 2}" / f"{number}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def _task(data: Path, model: str, size: int) -> "TrainingTask":
 def _cases(
     task: "TrainingTask", batch: int, workers: Sequence[int], batches: int, threads: int
 ) -> dict[str, Callable[[], float]]:
-    """Each gives the seconds that so many batches took."""
+    """Each returns the seconds that this number of batches took."""
     step = _training_step(task, threads)
     streams = {count: _stream(task, batch, count) for count in workers}
     kept = next(iter(streams[workers[0]]))
@@ -230,9 +230,9 @@ def _rate(timing: Timing, images: int) -> dict[str, Any]:
     return {"images_per_s": images / timing.median, **timing.to_dict()}
 
 
-def _pictures(task: "TrainingTask", data: Path | None) -> dict[str, Any]:
+def _described(task: "TrainingTask", data: Path | None) -> dict[str, Any]:
     """What was read, without naming folders of this machine."""
-    made_up = f"JPEG of {PICTURE_SIZE[0]}x{PICTURE_SIZE[1]}, made up"
+    made_up = f"JPEG of {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}, made up"
     return {"count": len(task.samples), "kind": made_up if data is None else "given"}
 
 
@@ -245,7 +245,7 @@ def _family_seconds() -> float:
 
 
 def _ticks(stat: Path) -> int:
-    """Of a process, in its own code and in the system's; 0 where the system does not tell."""
+    """Of a process, in its own code and in the system's; 0 where the system does not report them."""
     try:
         fields = stat.read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:

@@ -1,8 +1,8 @@
 """Time and memory of a forward pass as images and batches grow: what is linear in the pixels stays usable.
 
 Every point is a process of its own. It builds the network for the size, ours in its exact inference form, and runs it
-once to warm up, once for the memory (the most resident during that pass less what was resident before, when weights and
-images were there already) and then some more times for the time. PyTorch in eager mode throughout.
+once to warm up, once for the memory (the maximum resident during that pass minus what was resident before, with weights
+and images loaded) and then several times for the time. PyTorch in eager mode throughout.
 """
 
 import math
@@ -41,12 +41,12 @@ LARGEST = {
     "swin_tiny_patch4_window7_224": 2048,
     "mixer_s16_224": 2048,
 }
-"""The networks and the largest size of each that leaves the whole under six minutes on two cores."""
+"""The networks and the largest size of each with which the whole takes under six minutes on two cores."""
 BATCH_MODEL, BATCH_SIZE = "cyclemlp_nano", 224
 FITTED_FROM = 512
 """Smaller images do not count in the exponents: fixed costs show in them."""
-LEAST_RUNS, MOST_RUNS, ENOUGH_SECONDS = 2, 7, 3.0
-"""A point is run until it has the most runs or the seconds have passed."""
+MIN_RUNS, MAX_RUNS, ENOUGH_SECONDS = 2, 7, 3.0
+"""A point is run until it has the maximum number of runs or the seconds have passed."""
 
 
 def scale(
@@ -91,7 +91,7 @@ def scale(
 
 @dataclass(frozen=True)
 class Limits:
-    """Points beyond these are left out, by what the point before them lets expect."""
+    """Points that are expected to exceed these are left out, judged by the point before them."""
 
     seconds: float = 60.0
     """Time of one forward pass."""
@@ -99,7 +99,7 @@ class Limits:
     """Bytes of one forward pass; None is what is free."""
 
     def reason(self, before: Mapping[str, Any], times_larger: float) -> str | None:
-        """Why the point that has so many times the pixels of `before` is left out, or None."""
+        """Why the point with this many times the pixels of `before` is left out, or None."""
         seconds = before["median_s"] * times_larger
         if seconds > self.seconds:
             return f"a pass would take about {seconds:.0f} s, more than {self.seconds:g} s"
@@ -119,7 +119,7 @@ def bench_scale(
     limits: Limits = Limits(),
     command: str = "",
 ) -> dict[str, Any]:
-    """Measure and give the record for JSON: each of `largest` up to its size, then nano by batch.
+    """Measure and return the record for JSON: each of `largest` up to its size, then nano by batch.
 
     Raises:
         ConfigError: an unknown model, or one that does not take a size.
@@ -135,7 +135,7 @@ def bench_scale(
     return {
         "bench": "scale",
         "environment": environment(command, plan.threads, points[0]["cores"]),
-        "rounds": MOST_RUNS,
+        "rounds": MAX_RUNS,
         "foreign_share": median(shares) if shares else None,
         "busy": bool(shares) and median(shares) > BUSY_SHARE,
         "matrix_product": {"gflops_per_s": median(rates)},
@@ -188,7 +188,7 @@ def measure_point(name: str, size: int, batch: int) -> dict[str, Any]:
 
 def _repeated(case: Case) -> Timing:
     seconds: list[float] = []
-    while len(seconds) < LEAST_RUNS or (len(seconds) < MOST_RUNS and sum(seconds) < ENOUGH_SECONDS):
+    while len(seconds) < MIN_RUNS or (len(seconds) < MAX_RUNS and sum(seconds) < ENOUGH_SECONDS):
         start = time.perf_counter()
         case()
         seconds.append(time.perf_counter() - start)

@@ -1,9 +1,9 @@
 """One training step of a whole network: forward, loss, backward, AdamW; its time, and the memory it takes.
 
-Memory is measured twice, in a process of its own for each network. `step_bytes`: the most that was resident during
-the process's second step less what was resident before, when weights, gradients, optimiser state and images were all
-there already; so it holds activations, their gradients and scratch. `kept_bytes`: what autograd keeps of the forward
-pass for the backward pass, weights apart; the same on every machine.
+Memory is measured twice, in a process of its own for each network. `step_bytes`: the maximum resident during the
+process's second step minus what was resident before it, with weights, gradients, optimiser state and images in place;
+so it counts activations, their gradients and scratch memory. `kept_bytes`: what autograd keeps of the forward pass for
+the backward pass, without the weights; the same on every machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ class Step:
     authors: bool = False
     """With the authors' operator, and nothing recomputed."""
     checkpointing: bool = False
-    """Activations of the blocks are computed again in the backward pass."""
+    """Activations of the blocks are recomputed in the backward pass."""
     compiled: bool = False
     """torch.compile."""
 
@@ -109,7 +109,7 @@ def bench_training(
     compiled: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
-    """Measure and give the record for JSON.
+    """Measure and return the record for JSON.
 
     Raises:
         ConfigError: an unknown model, or one that does not take this size.
@@ -185,14 +185,14 @@ def step_memory(step: Step) -> dict[str, int | None]:
 
 
 def kept_bytes(forward: "Callable[[], Tensor]") -> int:
-    """Bytes that autograd keeps between `forward` and the backward pass: each tensor once, weights not at all."""
+    """Bytes that autograd keeps between `forward` and the backward pass: each tensor once, without weights."""
     import torch
 
     storages: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         owner = tensor if tensor._base is None else tensor._base
-        if not (owner.is_leaf and owner.requires_grad):  # a weight is there anyway
+        if not (owner.is_leaf and owner.requires_grad):  # weights exist anyway
             storages[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 

@@ -14,8 +14,8 @@ from cyclemlp.inference.rounds import Plan
 from cyclemlp.machine import pinned_cores
 
 
-def test_pictures_are_those_of_a_data_set(tmp_path: Path) -> None:
-    loading.make_pictures(tmp_path, 4)
+def test_images_are_those_of_a_data_set(tmp_path: Path) -> None:
+    loading.write_images(tmp_path, 4)
     paths = sorted(tmp_path.rglob("*.jpg"))
     assert [str(path.relative_to(tmp_path)) for path in paths] == [
         "train/class0/0.jpg", "train/class0/2.jpg", "train/class1/1.jpg", "train/class1/3.jpg",
@@ -39,7 +39,7 @@ def unpinned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("unpinned")
 def test_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading.make_pictures, "__defaults__", (6,))
+    monkeypatch.setattr(loading.write_images, "__defaults__", (6,))
     record = loading.bench_loading(Plan(rounds=2, threads=1), size=32, batch=2, workers=(1,), batches=1)
     record = json.loads(json.dumps(record))
     assert record["pictures"] == {"count": 6, "kind": "JPEG of 500x375, made up"}

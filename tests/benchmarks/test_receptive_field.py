@@ -48,8 +48,8 @@ def test_the_command_draws_and_records(tmp_path: Path) -> None:
     (model,) = json.loads(out.read_text())["models"]
     assert model["random_weights"] is True
     assert 0 < model["area_of_50%_energy"] < model["area_of_95%_energy"] <= 1
-    with Image.open(out.with_suffix(".png")) as picture:
-        assert picture.width > 300
+    with Image.open(out.with_suffix(".png")) as figure:
+        assert figure.width > 300
 
 
 def test_a_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

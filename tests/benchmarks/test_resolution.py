@@ -35,8 +35,8 @@ def test_cost_grows_with_the_area_and_one_size_is_one_point(monkeypatch: pytest.
     assert [point["size"] for point in resmlp["points"]] == [224]
     assert resmlp["note"].startswith("resmlp_12_224 is built for one size")
     draw_resolution(record, tmp_path / "x.png")
-    with Image.open(tmp_path / "x.png") as picture:
-        assert picture.width > 1000
+    with Image.open(tmp_path / "x.png") as figure:
+        assert figure.width > 1000
 
 
 def test_accuracy_at_every_size(tmp_path: Path) -> None:
