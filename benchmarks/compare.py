@@ -1,15 +1,18 @@
-"""Ours against the networks one would take instead, each row with its target, and accuracy against latency."""
+"""Ours against the networks one would use instead, each row with its target, and accuracy against latency."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from benchmarks.models import Group, GroupResult, entry, measure_groups, summary
+from benchmarks.figures import draw_pareto
+from benchmarks.networks import SAMPLE_SECONDS, Group, GroupResult, measure_groups
 from benchmarks.published import ACCURACY
-from benchmarks.rounds import Plan
+from benchmarks.records import SPREAD_NOTE, command_line, heading, ratio, shown_ratio, summary
 from benchmarks.runtimes import AUTHORS, DEPLOYED
 from benchmarks.subjects import Subject, counts
-from benchmarks.timing import Timing, ratio
+from cyclemlp.cli.bench_output import Json, Out, Rounds, Threads, aligned, check_out, deliver
+from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan, Timing
 
 B1, B2 = "cyclemlp_b1", "cyclemlp_b2"
 RESNET, SWIN, CONVNEXT = "resnet50", "swin_tiny_patch4_window7_224", "convnext_tiny"
@@ -60,22 +63,42 @@ COMPARISONS = (
 )
 
 
-def bench_compare(
-    plan: Plan, command: str = "cyclemlp bench compare", comparisons: Sequence[Comparison] = COMPARISONS
-) -> dict[str, Any]:
-    """Measure and give the record for JSON: rows with targets, all latencies, and the points of the Pareto picture.
+def compare(
+    *,
+    rounds: Rounds = 9,
+    threads: Threads = DEFAULT_THREADS,
+    plot: Path | None = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Time B1 and B2 against ResNet-50, Swin-T, ConvNeXt-T, the authors' operator and the matrix-product bound.
+
+    Each row takes the faster of ONNX Runtime and OpenVINO on either side, and has its target. About ten minutes.
+
+    Parameters
+    ----------
+    plot
+        Draw published accuracy against measured latency into this file, such as docs/images/pareto.svg.
+    """
+    check_out(out, "bench-compare.json")
+    record = bench_compare(Plan(rounds, SAMPLE_SECONDS, threads), command_line())
+    if plot is not None:
+        draw_pareto(record, plot)
+    deliver(record, _table(record), out, json)
+
+
+def bench_compare(plan: Plan, command: str = "", comparisons: Sequence[Comparison] = COMPARISONS) -> dict[str, Any]:
+    """Measure and return the record for JSON: rows with targets, all latencies, and the points of the Pareto plot.
 
     Raises:
         MissingExtraError: a runtime is not installed.
     """
     groups = groups_of(comparisons)
     results = dict(zip(groups, measure_groups(list(groups.values()), plan), strict=True))
-    models = [
-        entry(results[key], subject, group.runtimes) for key, group in groups.items() for subject in group.subjects
-    ]
+    models = [entry for result in results.values() for entry in result.entries()]
     return {
         "bench": "compare",
-        **summary(list(results.values()), plan, command),
+        **summary([result.measured for result in results.values()], plan, command),
         "rows": [_row(each, results[_key(each)]) for each in comparisons],
         "models": models,
         "pareto": pareto(models),
@@ -90,7 +113,7 @@ def groups_of(comparisons: Sequence[Comparison]) -> dict[tuple[int, int, bool], 
         wanted[each.subject] = None
         if each.rival not in (BOUND, AUTHORS):
             wanted[Subject(each.rival, each.size, each.batch)] = None
-    return {key: Group(tuple(each), (EAGER, AUTHORS) if key[2] else DEPLOYED) for key, each in subjects.items()}
+    return {key: Group(tuple(each), (EAGER, AUTHORS) if key[2] else tuple(DEPLOYED)) for key, each in subjects.items()}
 
 
 def _key(comparison: Comparison) -> tuple[int, int, bool]:
@@ -137,3 +160,16 @@ def pareto(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             other["top1"] >= point["top1"] and other["s"] < point["s"] for other in points if other is not point
         )
     return points
+
+
+def _table(record: dict[str, Any]) -> str:
+    rows = [("image", "batch", "time of", "over", "in", "ms", "over ms", "ratio", "target", "met")]
+    for row in record["rows"]:
+        sign = ">=" if row["target_is"] == "at least" else "<="
+        met = {True: "yes", False: "no", None: "-"}[row["met"]]
+        rows.append(
+            (str(row["size"]), str(row["batch"]), row["over"], row["under"], " / ".join(row["runtimes"]),
+             f"{1e3 * row['over_s']:.1f}", f"{1e3 * row['under_s']:.1f}", shown_ratio(row["ratio"], sign, None),
+             f"{sign} {row['target']:g}", met)
+        )  # fmt: skip
+    return "\n".join([heading(record), SPREAD_NOTE, "", *aligned(rows)]) + "\n"

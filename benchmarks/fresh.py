@@ -1,27 +1,36 @@
-"""A function in a fresh process, so that the memory it needs is its own."""
+"""A function call in a fresh process, so that the memory it needs is its own."""
 
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from cyclemlp.machine import pin_to_cores
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LOADED_ONCE = ["torch", "timm", "benchmarks.subjects"]
+_PRELOADED = ["torch", "timm", "benchmarks.subjects"]
 
 
-def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What `function` of a module gives, called in a process that ends with it.
+def in_fresh_process(threads: int, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """The result of a module's `function`, called in a process that ends with it and uses `threads` pinned threads.
 
-    Where the system can fork, it is a copy of a process that has only loaded the libraries: they take seconds to load.
+    Where the system can fork, the process is a copy of one that has only loaded the libraries, which takes seconds.
 
     Raises:
-        concurrent.futures.process.BrokenProcessPool: the process was killed, for want of memory most likely.
+        concurrent.futures.process.BrokenProcessPool: the process was killed, most probably for lack of memory.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(_LOADED_ONCE)
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        context.set_forkserver_preload(_PRELOADED)
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_limit_threads, initargs=(threads,)) as pool:
         return pool.submit(function, *args, **kwargs).result()
+
+
+def _limit_threads(threads: int) -> None:
+    import torch
+
+    pin_to_cores(threads)
+    torch.set_num_threads(threads)

@@ -1,8 +1,8 @@
-"""Whether reading pictures limits training: what the loader delivers, what a training step takes, and both together.
+"""Whether reading images limits training: the rate of the loader, that of a training step, and that of both together.
 
 The loader, the augmentation and the step are those of `cyclemlp train classification` with its defaults. Everything
-shares the pinned cores, as in training. A loader is emptied before it is timed: what its workers had ready would look
-faster than they are.
+shares the pinned cores, as in training. A loader is emptied before it is timed, because the batches that its workers
+have ready would make it look faster than it is.
 """
 
 import multiprocessing
@@ -20,27 +20,64 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.rounds import Plan
-from benchmarks.timing import Timing
-from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.labels import ClassifiedDataset
+from benchmarks.records import command_line
+from cyclemlp.cli.bench_output import Json, Numbers, Out, Rounds, Threads, aligned, check_out, check_positive, deliver
+from cyclemlp.data.formats.class_folders import find_folder_dataset
 from cyclemlp.errors import MissingExtraError
+from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan, Timing
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 
 if TYPE_CHECKING:
     from cyclemlp.tasks.base import TrainingTask
 
-PICTURE_SIZE = (500, 375)
-"""(width, height) of the pictures made up; about the average of ImageNet's."""
-PICTURES = 256
+IMAGE_SIZE = (500, 375)
+"""(width, height) of the synthetic images; about the average of ImageNet's."""
+IMAGES = 256
 QUALITY = 90
 COARSE = 24
-"""Pixels of a picture that share a colour before it is smoothed: about as many bytes then as a photograph."""
+"""Pixels of an image that share a colour before it is smoothed; its file is then about as large as a photograph's."""
 GRAIN = 6.0
 """Standard deviation of the noise on it, of 255."""
 PREFETCHED = 2
 """Batches that each worker of a torch DataLoader keeps ready."""
 STEP = "step"
+
+
+def loader(
+    data: Path | None = None,
+    /,
+    *,
+    model: str = "cyclemlp_nano",
+    size: int = 224,
+    batch: int = 32,
+    workers: Numbers = (1, 2),
+    rounds: Rounds = 5,
+    threads: Threads = DEFAULT_THREADS,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Images per second that workers read and augment, that a training step takes, and that both process together.
+
+    Step and loader are those of `cyclemlp train classification` with its defaults, and share the pinned cores.
+
+    Parameters
+    ----------
+    data
+        Folder of class folders to read; by default JPEGs of 500x375 pixels are synthesised for the measurement.
+    model
+        Trained on them.
+    size
+        Edge of the square images, in pixels.
+    batch
+        Images per step.
+    workers
+        Numbers of processes that read.
+    """
+    check_out(out, "bench-loader.json")
+    check_positive(size=size, batch=batch, workers=workers)
+    plan = Plan(rounds, threads=threads)
+    record = bench_loading(plan, data, model, size=size, batch=batch, workers=workers, command=command_line())
+    deliver(record, _table(record), out, json)
 
 
 def bench_loading(
@@ -52,11 +89,11 @@ def bench_loading(
     batch: int = 32,
     workers: Sequence[int] = (1, 2),
     batches: int = 4,
-    command: str = "cyclemlp bench loader",
+    command: str = "",
 ) -> dict[str, Any]:
-    """Measure and give the record for JSON; `batches` of them are a measurement.
+    """Measure and return the record for JSON; a measurement takes this number of `batches`.
 
-    Without `data`, a folder of class folders, pictures are made up for the time of the measurement.
+    Without `data`, a folder of class folders, synthetic images are used.
 
     Raises:
         ConfigError: an unknown model, or one that does not take this size.
@@ -64,7 +101,7 @@ def bench_loading(
     """
     cores = pin_to_cores(plan.threads)
     with tempfile.TemporaryDirectory() as folder:
-        task = _task(data or make_pictures(Path(folder)), model, size)
+        task = _task(data or write_images(Path(folder)), model, size)
         load = ForeignLoad(_family_seconds)
         timings = _measure(_cases(task, batch, workers, batches, plan.threads), plan.rounds)
         share = load.share()
@@ -78,7 +115,7 @@ def bench_loading(
         "model": model,
         "size": size,
         "batch": batch,
-        "pictures": _pictures(task, data),
+        "pictures": _described(task, data),
         "step": rates[STEP],
         "workers": {
             str(count): {
@@ -92,18 +129,18 @@ def bench_loading(
     }
 
 
-def make_pictures(folder: Path, count: int = PICTURES) -> Path:
+def write_images(folder: Path, count: int = IMAGES) -> Path:
     """Write JPEGs of smooth noise with some grain in two class folders; returns `folder`."""
     with ThreadPoolExecutor() as pool:
-        list(pool.map(partial(_make_picture, folder), range(count)))
+        list(pool.map(partial(_write_image, folder), range(count)))
     return folder
 
 
-def _make_picture(folder: Path, number: int) -> None:
+def _write_image(folder: Path, number: int) -> None:
     random = np.random.default_rng(number)
-    width, height = PICTURE_SIZE
+    width, height = IMAGE_SIZE
     coarse = random.integers(0, 256, (height // COARSE + 1, width // COARSE + 1, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize(PICTURE_SIZE, Image.Resampling.BICUBIC), np.float32)
+    smooth = np.asarray(Image.fromarray(coarse).resize(IMAGE_SIZE, Image.Resampling.BICUBIC), np.float32)
     grainy = np.clip(smooth + random.normal(0, GRAIN, smooth.shape), 0, 255).astype(np.uint8)
     path = folder / "train" / f"class{number % 2}" / f"{number}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +159,13 @@ def _task(data: Path, model: str, size: int) -> "TrainingTask":
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     config = ClassificationConfig(data=data, model=model, image_size=size)
-    return classification_task(config, find_dataset(data, ClassifiedDataset))
+    return classification_task(config, find_folder_dataset(data))
 
 
 def _cases(
     task: "TrainingTask", batch: int, workers: Sequence[int], batches: int, threads: int
 ) -> dict[str, Callable[[], float]]:
-    """Each gives the seconds that so many batches took."""
+    """Each returns the seconds that this number of batches took."""
     step = _training_step(task, threads)
     streams = {count: _stream(task, batch, count) for count in workers}
     kept = next(iter(streams[workers[0]]))
@@ -152,10 +189,8 @@ def _stream(task: "TrainingTask", batch: int, workers: int) -> Iterator[Any]:
 def _training_step(task: "TrainingTask", threads: int) -> Callable[[Any], None]:
     import torch
 
-    from cyclemlp.models.forms.lean import lean_
-
     torch.set_num_threads(threads)
-    model = lean_(task.model).train()
+    model = task.model.train()
     optimiser = torch.optim.AdamW(task.groups(model), lr=1e-4)
 
     def step(batch: Any) -> None:
@@ -195,9 +230,9 @@ def _rate(timing: Timing, images: int) -> dict[str, Any]:
     return {"images_per_s": images / timing.median, **timing.to_dict()}
 
 
-def _pictures(task: "TrainingTask", data: Path | None) -> dict[str, Any]:
+def _described(task: "TrainingTask", data: Path | None) -> dict[str, Any]:
     """What was read, without naming folders of this machine."""
-    made_up = f"JPEG of {PICTURE_SIZE[0]}x{PICTURE_SIZE[1]}, made up"
+    made_up = f"JPEG of {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}, made up"
     return {"count": len(task.samples), "kind": made_up if data is None else "given"}
 
 
@@ -210,9 +245,22 @@ def _family_seconds() -> float:
 
 
 def _ticks(stat: Path) -> int:
-    """Of a process, in its own code and in the system's; 0 where the system does not tell."""
+    """Of a process, in its own code and in the system's; 0 where the system does not report them."""
     try:
         fields = stat.read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
         return 0
     return int(fields[11]) + int(fields[12])
+
+
+def _table(record: dict[str, Any]) -> str:
+    made = record["environment"]
+    head = f"{made['processor']}, {made['threads']} threads, {record['model']} at {record['size']}, images a second"
+    rows: list[tuple[str, ...]] = [("workers", "reading alone", "over the step", "while training", "over the step")]
+    for count, found in record["workers"].items():
+        rates = [(found["alone"], found["over_step"]), (found["training"], found["training_over_step"])]
+        rows.append(
+            (count, *(text for rate, share in rates for text in (f"{rate['images_per_s']:.0f}", f"{share:.2f}")))
+        )
+    step = f"a training step on a batch kept in memory: {record['step']['images_per_s']:.0f} images a second"
+    return "\n".join([head, "", *aligned(rows), "", step]) + "\n"

@@ -2,22 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import peak
-from benchmarks.rounds import Measurement, Plan, measure
-from benchmarks.timing import ratio
-from benchmarks.worker import Case, Suite
+from benchmarks.records import SPREAD_NOTE, command_line, heading, ratio, shown_ratio, summary
+from cyclemlp.cli.bench_output import Json, Out, Rounds, Threads, aligned, check_out, deliver, milliseconds
 from cyclemlp.errors import ConfigError
-from cyclemlp.machine import environment
-from cyclemlp.ops.cycle_fc import StepSize, check_stepsize
+from cyclemlp.inference.rounds import DEFAULT_THREADS, Case, Measurement, Plan, Suite, measure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cyclemlp.ops.cycle_fc import StepSize
 
 SHAPES = ((8, 56, 56, 64), (8, 28, 28, 128), (8, 14, 14, 320), (8, 7, 7, 512))
 """(batch, height, width, channels) of the four stages of B1-B4 at 224x224."""
 TARGETS = dict(zip(SHAPES, (15.0, 10.0, 6.0, 4.0), strict=True))
-"""How many times faster than the deformable convolution the forward pass is to be."""
+"""How many times faster than the deformable convolution the forward pass should be."""
 LINEAR_TARGET = 1.5
-"""At most this many times the time of the linear layer, forward."""
+"""Maximum forward time over that of the linear layer."""
 PASSES = ("forward", "forward+backward")
 OPERATORS = ("cycle_fc", "deform_conv2d", "linear")
 SUITE = "pytorch"
@@ -25,10 +28,30 @@ SUITE = "pytorch"
 Shape = tuple[int, int, int, int]
 
 
+def operators(
+    *,
+    rounds: Rounds = 15,
+    threads: Threads = DEFAULT_THREADS,
+    stepsize: tuple[int, int] = (1, 3),
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Time CycleFC against the authors' deformable convolution and a plain linear layer, at the sizes of B1-B4.
+
+    Parameters
+    ----------
+    stepsize
+        The cycle's length along height and width; one of the two is 1.
+    """
+    check_out(out, "bench-op.json")
+    record = bench_operators(Plan(rounds, threads=threads), stepsize, command_line())
+    deliver(record, _table(record), out, json)
+
+
 def bench_operators(
-    plan: Plan, stepsize: StepSize = (1, 3), command: str = "cyclemlp bench op", shapes: tuple[Shape, ...] = SHAPES
+    plan: Plan, stepsize: "StepSize" = (1, 3), command: str = "", shapes: tuple[Shape, ...] = SHAPES
 ) -> dict[str, Any]:
-    """Measure and give the record for JSON: environment, peak, one entry for each shape and pass.
+    """Measure and return the record for JSON: environment, peak, one entry for each shape and pass.
 
     Args:
         plan: rounds and threads.
@@ -40,21 +63,18 @@ def bench_operators(
         ConfigError: another step size.
     """
     _check_stepsize(stepsize)
-    measured = measure([Suite(SUITE, operator_cases, (shapes, stepsize, plan.threads))], plan)
-    product = measured.timings[SUITE, peak.NAME]
+    measured = measure([peak.SUITE, Suite(SUITE, operator_cases, (shapes, stepsize))], plan)
     return {
         "bench": "op",
-        "environment": environment(command, plan.threads, measured.cores),
-        "rounds": plan.rounds,
+        **summary([measured], plan, command),
         "stepsize": list(stepsize),
-        "foreign_share": measured.foreign_share,
-        "busy": measured.busy,
-        "matrix_product": {"gflops_per_s": peak.gflops_per_second(product), **product.to_dict()},
         "cases": [_entry(measured, shape, direction) for direction in PASSES for shape in shapes],
     }
 
 
-def _check_stepsize(stepsize: StepSize) -> None:
+def _check_stepsize(stepsize: "StepSize") -> None:
+    from cyclemlp.ops.cycle_fc import check_stepsize
+
     try:
         check_stepsize(stepsize, 1)
     except ValueError as error:
@@ -81,18 +101,18 @@ def _case_name(shape: Shape, direction: str, operator: str) -> str:
     return f"{'x'.join(map(str, shape))} {direction} {operator}"
 
 
-def operator_cases(shapes: tuple[Shape, ...], stepsize: StepSize, threads: int) -> Mapping[str, Case]:
+def operator_cases(shapes: tuple[Shape, ...], stepsize: "StepSize") -> Mapping[str, Case]:
     """The cases, built in the process that measures them."""
-    cases: dict[str, Case] = dict(peak.cases(threads))
+    cases: dict[str, Case] = {}
     for shape in shapes:
-        for operator, (function, inputs) in operators(shape, stepsize).items():
+        for operator, (function, inputs) in operators_and_inputs(shape, stepsize).items():
             cases[_case_name(shape, PASSES[0], operator)] = partial(_forward, function, inputs)
             cases[_case_name(shape, PASSES[1], operator)] = partial(_forward_backward, function, inputs)
     return cases
 
 
-def operators(shape: Shape, stepsize: StepSize) -> dict[str, tuple[Callable[..., Any], list[Any]]]:
-    """The three operators with the same values as inputs (x, weight, bias), each in the layout it likes best."""
+def operators_and_inputs(shape: Shape, stepsize: "StepSize") -> "dict[str, tuple[Callable[..., Tensor], list[Tensor]]]":
+    """The three operators with the same values as inputs (x, weight, bias), each in the layout that suits it best."""
     import torch
     import torch.nn.functional as F
 
@@ -112,7 +132,7 @@ def operators(shape: Shape, stepsize: StepSize) -> dict[str, tuple[Callable[...,
     }
 
 
-def authors_offsets(channels: int, stepsize: StepSize) -> Any:
+def authors_offsets(channels: int, stepsize: "StepSize") -> "Tensor":
     """The buffer the authors' layer keeps: (1, 2 * channels, 1, 1), moves down and right of each channel."""
     import torch
 
@@ -122,7 +142,7 @@ def authors_offsets(channels: int, stepsize: StepSize) -> Any:
     return offsets.reshape(1, 2 * channels, 1, 1)
 
 
-def authors_cycle_fc(offset: Any, x_nchw: Any, weight_oihw: Any, bias: Any) -> Any:
+def authors_cycle_fc(offset: "Tensor", x_nchw: "Tensor", weight_oihw: "Tensor", bias: "Tensor") -> "Tensor":
     """As `CycleFC.forward` of github.com/ShoufaChen/CycleMLP: the buffer expanded to every position of every image."""
     from torchvision.ops import deform_conv2d
 
@@ -130,15 +150,31 @@ def authors_cycle_fc(offset: Any, x_nchw: Any, weight_oihw: Any, bias: Any) -> A
     return deform_conv2d(x_nchw, offset.expand(batch, -1, height, width), weight_oihw, bias)
 
 
-def _forward(function: Callable[..., Any], inputs: list[Any]) -> None:
+def _forward(function: "Callable[..., Tensor]", inputs: "list[Tensor]") -> None:
     import torch
 
     with torch.inference_mode():
         function(*inputs)
 
 
-def _forward_backward(function: Callable[..., Any], inputs: list[Any]) -> None:
+def _forward_backward(function: "Callable[..., Tensor]", inputs: "list[Tensor]") -> None:
     import torch
 
     out = function(*inputs)
     torch.autograd.grad(out, inputs, out)  # any gradient of the right shape will do
+
+
+def _table(record: dict[str, Any]) -> str:
+    lines = [f"{heading(record)}, stepsize {tuple(record['stepsize'])}", SPREAD_NOTE]
+    columns = ("input NHWC", "cycle_fc", "deform_conv2d", "linear", "deform / ours", "ours / linear")
+    for direction in dict.fromkeys(case["pass"] for case in record["cases"]):
+        rows = [_row(case) for case in record["cases"] if case["pass"] == direction]
+        lines += ["", direction, *aligned([columns, *rows])]
+    return "\n".join(lines) + "\n"
+
+
+def _row(case: dict[str, Any]) -> tuple[str, ...]:
+    times = map(milliseconds, case["operators"].values())
+    faster = shown_ratio(case["times_faster_than_deform_conv2d"], ">=", case["target_times_faster"])
+    over_linear = shown_ratio(case["time_over_linear"], "<=", case["target_time_over_linear"])
+    return ("x".join(map(str, case["shape_nhwc"])), *times, faster, over_linear)

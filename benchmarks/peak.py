@@ -1,9 +1,8 @@
-"""The rate of a large matrix product: what the machine can do at best, measured in the run that is judged by it."""
+"""The rate of a large matrix product: the most the machine achieves, measured in the rounds that are judged by it."""
 
 from collections.abc import Mapping
 
-from benchmarks.timing import Timing
-from benchmarks.worker import Case
+from cyclemlp.inference.rounds import Case, Measurement, Suite, Timing
 
 EDGE = 1024
 FLOPS = 2 * EDGE**3
@@ -11,16 +10,23 @@ FLOPS = 2 * EDGE**3
 NAME = f"matrix product {EDGE}"
 
 
-def cases(threads: int) -> Mapping[str, Case]:
+def cases() -> Mapping[str, Case]:
     """One float32 product of two square matrices in PyTorch, by its name."""
     import torch
 
-    torch.set_num_threads(threads)
     left, right = torch.randn(EDGE, EDGE), torch.randn(EDGE, EDGE)
     out = torch.empty(EDGE, EDGE)
     return {NAME: lambda: torch.mm(left, right, out=out)}
 
 
+SUITE = Suite(NAME, cases)
+
+
+def timing(measured: Measurement) -> Timing:
+    """The product of these rounds."""
+    return measured.timings[NAME, NAME]
+
+
 def gflops_per_second(timing: Timing) -> float:
-    """Rate of the product, multiplications and additions counted apart, in 1e9 a second."""
+    """Rate of the product, multiplications and additions counted separately, in 1e9 per second."""
     return FLOPS / timing.median / 1e9

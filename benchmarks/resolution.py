@@ -5,14 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import Group, entry, measure_groups, summary
-from benchmarks.rounds import Plan
+from benchmarks.figures import draw_resolution
+from benchmarks.networks import SAMPLE_SECONDS, Group, measure_groups
+from benchmarks.records import command_line, heading, summary
 from benchmarks.runtimes import check_runtimes
-from benchmarks.subjects import Subject, plain_network
+from benchmarks.subjects import Subject
+from cyclemlp.cli.bench_output import (
+    Json,
+    Numbers,
+    Out,
+    Rounds,
+    Threads,
+    aligned,
+    check_out,
+    check_positive,
+    deliver,
+    milliseconds,
+)
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.evaluate import evaluate_classification
 from cyclemlp.inference.predictor import Predictor
+from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan
 from cyclemlp.models.classifiers import is_built_for_one_size
 
 TRAINED_AT = 224
@@ -26,8 +40,53 @@ PUBLISHED: Mapping[str, tuple[float, ...]] = {
 """ImageNet-1K top-1 in percent at `SIZES`, from the markers of the paper's Figure 5: trained at 224, not tuned."""
 
 
+def resolution(
+    names: tuple[str, ...] = ("cyclemlp_b2",),
+    /,
+    *,
+    run: Path | None = None,
+    data: Path | None = None,
+    split: str = "val",
+    size: Numbers = SIZES,
+    runtime: str = "eager",
+    rounds: Rounds = 9,
+    threads: Threads = DEFAULT_THREADS,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Cost of networks against the size of the test images, as in Figure 5; with a run, its accuracy too.
+
+    A figure is written next to `--out`, as .png.
+
+    Parameters
+    ----------
+    names
+        Models, by their timm names; those for one size are measured at 224 alone.
+    run
+        Run folder of a classifier, whose accuracy is measured at every size; needs --data.
+    data
+        Class folders with the classes of the run.
+    split
+        Which part of the data.
+    size
+        Edges of the square images, in pixels.
+    runtime
+        eager, compile, onnx (ONNX Runtime) or openvino.
+    """
+    check_out(out, "resolution.json")
+    if (run is None) != (data is None):
+        raise ConfigError("--run and --data belong together: give both for accuracies, or none for cost alone")
+    check_positive(size=size)
+    plan = Plan(rounds, SAMPLE_SECONDS, threads)
+    accuracy = accuracies(run, data, split, size) if run is not None and data is not None else None
+    record = bench_resolution(names, size, runtime, plan, command_line()) | {"accuracy": accuracy}
+    if out is not None:
+        draw_resolution(record, out.with_suffix(".png"))
+    deliver(record, _table(record), out, json)
+
+
 def bench_resolution(
-    names: Sequence[str], sizes: Sequence[int], runtime: str, plan: Plan, command: str = "cyclemlp bench resolution"
+    names: Sequence[str], sizes: Sequence[int], runtime: str, plan: Plan, command: str = ""
 ) -> dict[str, Any]:
     """FLOPs by the paper's rule and latency of each model at each size; the models of a size share their rounds.
 
@@ -37,20 +96,13 @@ def bench_resolution(
         ConfigError: an unknown model or runtime, or a model that takes no image of these sizes.
     """
     check_runtimes([runtime])
-    taken = {name: sizes_of(name, sizes) for name in names}
+    sizes_by_name = {name: sizes_of(name, sizes) for name in names}
     groups = [
-        Group(tuple(Subject(name, size) for name in names if size in taken[name]), (runtime,))
-        for size in sorted({size for each in taken.values() for size in each})
+        Group(tuple(Subject(name, size) for name in names if size in sizes_by_name[name]), (runtime,))
+        for size in sorted({size for each in sizes_by_name.values() for size in each})
     ]
-    for group in groups:
-        for subject in group.subjects:
-            plain_network(subject)  # refused before anything is measured
     results = measure_groups(groups, plan)
-    points = [
-        entry(result, subject, [runtime])
-        for group, result in zip(groups, results, strict=True)
-        for subject in group.subjects
-    ]
+    points = [entry for result in results for entry in result.entries()]
     curves = [
         {"model": name, "note": note_of(name), "points": [each for each in points if each["model"] == name]}
         for name in names
@@ -58,7 +110,7 @@ def bench_resolution(
     published = {"sizes": list(SIZES), "top1": {name: list(values) for name, values in PUBLISHED.items()}}
     return {
         "bench": "resolution",
-        **summary(results, plan, command),
+        **summary([result.measured for result in results], plan, command),
         "runtime": runtime,
         "curves": curves,
         "accuracy": None,
@@ -107,3 +159,18 @@ def accuracies(run: Path, data: Path, split: str, sizes: Sequence[int]) -> dict[
         "images": len(chosen.images),
         "points": points,
     }
+
+
+def _table(record: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("model", "image", "FLOPs G", "ms")]
+    for curve in record["curves"]:
+        for point in curve["points"]:
+            timing = milliseconds(point["runtimes"][record["runtime"]], 1)
+            rows.append((point["model"], str(point["size"]), f"{point['flops'] / 1e9:.2f}", timing))
+    notes = [curve["note"] for curve in record["curves"] if curve["note"]]
+    lines = [heading(record), "", *aligned(rows), *notes]
+    if record["accuracy"] is not None:
+        ours = record["accuracy"]
+        shown = [(str(each["size"]), f"{100 * each['top1']:.2f}") for each in ours["points"]]
+        lines += ["", f"run {ours['run']} on {ours['images']} images", *aligned([("image", "top-1 %"), *shown])]
+    return "\n".join(lines) + "\n"

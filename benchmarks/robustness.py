@@ -9,24 +9,23 @@ images are not comparable, and not with those on the published ImageNet-C archiv
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from benchmarks.records import command_line
+from cyclemlp.cli.bench_output import Json, Out, aligned, check_out, deliver
+from cyclemlp.data.crops import central_crop
+from cyclemlp.data.formats.class_folders import FolderSplit, find_folder_dataset
 from cyclemlp.data.images import read_image
-from cyclemlp.data.labels import ClassifiedSplit
-from cyclemlp.data.resizing import central_crop
-from cyclemlp.data.sampling import evenly_spaced
-from cyclemlp.errors import ConfigError, MissingExtraError
-
-if TYPE_CHECKING:
-    from cyclemlp.inference.predictor import Predictor
+from cyclemlp.errors import ConfigError, DataError, MissingExtraError
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.machine import environment
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTIONS = (
@@ -36,6 +35,77 @@ CORRUPTIONS = (
 
 Errors = Mapping[str, Sequence[float]]
 """Error rate by corruption, one for each severity."""
+
+
+def robustness(
+    *runs: Path,
+    data: Path,
+    split: str = "val",
+    relative_to: Path | None = None,
+    images: int | None = None,
+    seed: int = 0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Error rates under 15 corruptions at 5 severities, made on the fly, and mCE relative to one of the models.
+
+    Parameters
+    ----------
+    runs
+        Run folders, model.safetensors, or exported files of classifiers.
+    data
+        Class folders that the models have the classes of.
+    split
+        Which part of the data.
+    relative_to
+        The model whose errors are 1; by default the first of the runs.
+    images
+        Number of images, evenly spaced in the split; by default all.
+    seed
+        Of the corruptions.
+    """
+    check_out(out, "robustness.json")
+    if not runs:
+        raise ConfigError("no model was given: name a run folder written by `cyclemlp train classification`")
+    reference = relative_to or runs[0]
+    rates, count = _rates(dict.fromkeys((*runs, reference)), data, split, images, seed)
+    base = rates[reference][1]
+    models = [
+        {
+            "run": str(run),
+            "clean_error": clean,
+            "errors": errors,
+            "CE": corruption_errors(errors, base),
+            "mCE": mean_corruption_error(errors, base),
+        }
+        for run, (clean, errors) in rates.items()
+    ]
+    record = {
+        "bench": "robustness",
+        "environment": environment(command_line(), 1, []),
+        "images": count,
+        "seed": seed,
+        "relative_to": str(reference),
+        "models": models,
+    }
+    deliver(record, _table(record), out, json)
+
+
+def _rates(
+    runs: Iterable[Path], data: Path, split: str, images: int | None, seed: int
+) -> tuple[dict[Path, tuple[float, dict[str, list[float]]]], int]:
+    """What `error_rates` returns for each run, and the number of images."""
+    dataset = find_folder_dataset(data)
+    if split not in dataset.splits:
+        raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
+    chosen = choose_images(dataset.splits[split], images)
+    rates = {}
+    for run in runs:
+        predictor = Predictor.load(run)
+        if predictor.card.classes != dataset.classes:
+            raise DataError(f"{run} has other classes than {data}: choose other --data")
+        rates[run] = error_rates(predictor, chosen, seed)
+    return rates, len(chosen)
 
 
 def corrupt(pixels: npt.NDArray[np.uint8], corruption: str, severity: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -57,7 +127,7 @@ def corrupt(pixels: npt.NDArray[np.uint8], corruption: str, severity: int, seed:
     return out
 
 
-def choose_images(split: ClassifiedSplit, count: int | None) -> list[tuple[Path, int]]:
+def choose_images(split: FolderSplit, count: int | None) -> list[tuple[Path, int]]:
     """Images and labels spread evenly over the split, all of them where `count` is None.
 
     Raises:
@@ -68,11 +138,11 @@ def choose_images(split: ClassifiedSplit, count: int | None) -> list[tuple[Path,
         return pairs
     if count < 1:
         raise ConfigError(f"--images is {count}; it must be 1 or more")
-    return evenly_spaced(pairs, count)
+    return [pairs[i * len(pairs) // count] for i in range(count)]
 
 
 def error_rates(
-    predictor: "Predictor",
+    predictor: Predictor,
     images: Sequence[tuple[Path, int]],
     seed: int = 0,
     corruptions: Sequence[str] = CORRUPTIONS,
@@ -93,8 +163,7 @@ def error_rates(
     size, crop_pct = predictor.card.image_size, predictor.card.crop_pct
     if predictor.card.task != "classification" or size is None or crop_pct is None:
         raise ConfigError(f"the model is for {predictor.card.task}: robustness is measured on classifiers")
-    whole = copy(predictor)
-    whole.card = replace(predictor.card, crop_pct=1.0)  # what it is given is cropped already
+    whole = predictor.described_as(replace(predictor.card, crop_pct=1.0))  # what it gets is cropped already
     clean = 0
     wrong = np.zeros((len(corruptions), len(SEVERITIES)), dtype=np.int64)
     for path, label in tqdm(images, unit="img", desc="corrupt", file=sys.stderr, disable=None, leave=False):
@@ -120,10 +189,21 @@ def mean_corruption_error(errors: Errors, reference: Errors) -> float | None:
     return None if None in values else sum(value for value in values if value is not None) / len(values)
 
 
-def _is_wrong(predictor: "Predictor", seen: npt.NDArray[np.uint8], label: int) -> bool:
+def _is_wrong(predictor: Predictor, seen: npt.NDArray[np.uint8], label: int) -> bool:
     return int(predictor.predict(seen).probabilities.argmax()) != label
 
 
 def _seed(seed: int, path: Path, corruption: str, severity: int) -> int:
     text = f"{seed}/{path.parent.name}/{path.name}/{corruption}/{severity}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
+
+
+def _table(record: dict[str, Any]) -> str:
+    models = record["models"]
+    rows = [("mean error over 5 severities", *(each["run"] for each in models))]
+    rows += [("as it is", *(f"{each['clean_error']:.3f}" for each in models))]
+    for name in models[0]["errors"]:
+        rows.append((name, *(f"{sum(each['errors'][name]) / 5:.3f}" for each in models)))
+    rows.append(("mCE", *("-" if each["mCE"] is None else f"{each['mCE']:.3f}" for each in models)))
+    note = f"{record['images']} images; errors relative to {record['relative_to']} (ImageNet-C: to AlexNet)"
+    return "\n".join([note, *aligned(rows)]) + "\n"

@@ -1,22 +1,29 @@
 """The runtimes: each builds its one case in a process of its own. Those of exported files do without torch."""
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.exported import check_output, sample
-from benchmarks.worker import Case, Suite
-from cyclemlp.errors import ConfigError, MissingExtraError, did_you_mean
+import numpy as np
+import numpy.typing as npt
+
+from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.inference.predictor import load_network
+from cyclemlp.inference.rounds import Case, Suite
 
 if TYPE_CHECKING:
     from benchmarks.subjects import Subject
 
 FORWARD = "forward"
 RUNTIMES = ("eager", "compile", "onnx", "openvino")
-DEPLOYED = ("onnx", "openvino")
-"""Those that run exported files."""
+DEPLOYED = {"onnx": ".onnx", "openvino": ".xml"}
+"""Those that run exported files, and the suffixes of these."""
 AUTHORS = "authors"
 """Eager, with the authors' operator: a baseline, not a choice."""
+MAX_DIFFERENCE = 1e-3
+"""Maximum difference of a runtime's output from PyTorch's, as a share of the largest value; more is not measured."""
 
 
 def check_runtimes(names: Iterable[str]) -> None:
@@ -38,26 +45,25 @@ def check_compiler() -> None:
         raise ConfigError("torch.compile finds no C++ compiler here: install g++ or clang, or leave it out")
 
 
-def suite(subject: "Subject", runtime: str, threads: int, file: Path | None = None) -> Suite:
-    """The process that measures `subject` in `runtime`; the runtimes of exported files need the file."""
+def suite(subject: "Subject", runtime: str, threads: int, folder: Path) -> Suite:
+    """The process that measures `subject` in `runtime`, with the files that `export_all` wrote into `folder`."""
     name = suite_name(subject, runtime)
     if runtime in DEPLOYED:
-        return Suite(name, _DEPLOYED_CASES[runtime], (file, threads))
-    return Suite(name, torch_case, (subject, runtime, threads))
+        return Suite(name, file_case, (exported_file(subject, runtime, folder), threads))
+    return Suite(name, torch_case, (subject, runtime))
 
 
 def suite_name(subject: "Subject", runtime: str) -> str:
-    """As it stands in a measurement."""
+    """Its name in a measurement."""
     return f"{subject} {runtime}"
 
 
-def torch_case(subject: "Subject", runtime: str, threads: int) -> Mapping[str, Case]:
+def torch_case(subject: "Subject", runtime: str) -> Mapping[str, Case]:
     """PyTorch: eager, compiled, or eager with the authors' operator."""
     import torch
 
     from benchmarks.subjects import authors_network, inference_network
 
-    torch.set_num_threads(threads)
     network: Callable[..., Any] = (authors_network if runtime == AUTHORS else inference_network)(subject)
     if runtime == "compile":
         network = torch.compile(network)
@@ -70,38 +76,60 @@ def torch_case(subject: "Subject", runtime: str, threads: int) -> Mapping[str, C
     return {FORWARD: forward}
 
 
-def onnx_case(path: Path, threads: int) -> Mapping[str, Case]:
-    """ONNX Runtime on the CPU, its graph optimisations all on."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnxruntime", "export") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    images, wanted = sample(path)
-    feed = {session.get_inputs()[0].name: images}
-    check_output(session.run(None, feed)[0], wanted, "ONNX Runtime")
-    return {FORWARD: lambda: session.run(None, feed)}
+def file_case(path: Path, threads: int) -> Mapping[str, Case]:
+    """An exported file in the runtime that it is for, after a comparison of its output with PyTorch's."""
+    network, _ = load_network(path, "cpu", threads)
+    with np.load(path.with_suffix(".npz")) as arrays:
+        images, expected = arrays["images"], arrays["output"]
+    check_output(network(images)[0], expected, path.name)
+    return {FORWARD: lambda: network(images)}
 
 
-def openvino_case(path: Path, threads: int) -> Mapping[str, Case]:
-    """OpenVINO on the CPU, in float32 as the others."""
-    try:
-        import openvino
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("openvino", "export") from error
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-    }
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    request = compiled.create_infer_request()
-    images, wanted = sample(path)
-    check_output(request.infer([images])[compiled.output(0)], wanted, "OpenVINO")
-    return {FORWARD: lambda: request.infer([images], share_inputs=True, share_outputs=True)}
+def check_output(
+    found: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+    expected: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+    what: str,
+) -> None:
+    """Raise RuntimeError where a runtime computes other values than PyTorch: its speed would mean nothing."""
+    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not difference <= MAX_DIFFERENCE:
+        raise RuntimeError(f"{what} differs from PyTorch by {difference:.1e} of the largest output; it is not measured")
 
 
-_DEPLOYED_CASES: dict[str, Callable[..., Mapping[str, Case]]] = {"onnx": onnx_case, "openvino": openvino_case}
+def exported_file(subject: "Subject", runtime: str, folder: Path) -> Path:
+    """Where `export_all` writes the file of `subject` for `runtime`."""
+    return folder / f"{subject.model}-{subject.size}-{subject.batch}-{runtime}{DEPLOYED[runtime]}"
+
+
+def export_all(wanted: Iterable[tuple["Subject", str]], folder: Path, processes: int) -> None:
+    """Write a file for each subject and runtime into `folder`, several at a time, in processes that end afterwards.
+
+    Raises:
+        MissingExtraError: the exporter is not installed.
+    """
+    subjects = [(subject, runtime, folder) for subject, runtime in dict.fromkeys(wanted)]
+    if subjects:
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            list(pool.map(export, *zip(*subjects, strict=True)))
+
+
+def export(subject: "Subject", runtime: str, folder: Path) -> None:
+    """Write the graph form of `subject` for its own size and batch, and `.npz` next to it: input and output."""
+    import torch
+
+    from benchmarks.subjects import plain_network
+    from cyclemlp.export.formats import WRITERS
+    from cyclemlp.inference.runtimes.network import Facts, SizeRule
+    from cyclemlp.models.forms.fused import graph_form
+    from cyclemlp.tasks.card import ModelCard
+
+    path, size = exported_file(subject, runtime, folder), subject.size
+    plain = plain_network(subject)
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((subject.batch, 3, size, size), np.float32))
+    with torch.inference_mode():
+        output = plain(images).numpy()
+    card = ModelCard("classification", subject.model, "linear", ("any",), image_size=size, crop_pct=1.0)
+    with torch.no_grad():
+        program = torch.export.export(graph_form(plain, size, subject.batch), (images,), strict=False)
+    WRITERS[runtime](program, Facts(card, SizeRule(size, size), ("logits",)), path)
+    np.savez(path.with_suffix(".npz"), images=images.numpy(), output=output)

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-import timm
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from benchmarks.operators import authors_cycle_fc, authors_offsets
+from cyclemlp.inference.runtimes.torch import inference_form
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.flops import count_flops, count_multiply_adds
+from cyclemlp.models.forms.lean import LeanMlp
 from cyclemlp.ops import CycleFC
 
 
@@ -35,8 +37,7 @@ def plain_network(subject: Subject) -> nn.Module:
 
 def inference_network(subject: Subject) -> nn.Module:
     """The network in its exact inference form, where it has one."""
-    network: nn.Module = timm.utils.reparameterize_model(plain_network(subject))
-    return network
+    return inference_form(plain_network(subject))
 
 
 def authors_network(subject: Subject) -> nn.Module:
@@ -45,11 +46,13 @@ def authors_network(subject: Subject) -> nn.Module:
 
 
 def with_authors_operator(network: nn.Module) -> nn.Module:
-    """`network` itself, with every CycleFC replaced by a deformable convolution."""
+    """`network` itself, every CycleFC a deformable convolution and every channel MLP timm's own."""
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, CycleFC):
                 setattr(module, name, AuthorsCycleFC(child))
+            elif isinstance(child, LeanMlp):
+                setattr(module, name, _plain_mlp(child))
     return network
 
 
@@ -61,11 +64,18 @@ class AuthorsCycleFC(nn.Module):
         self.weight = nn.Parameter(layer.weight.detach()[:, :, None, None].clone())
         self.bias = nn.Parameter(layer.bias.detach().clone())
         self.register_buffer("offset", authors_offsets(layer.in_features, layer.stepsize))
+        self.offset: Tensor
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, in) -> (batch, height, width, out)."""
-        out: Tensor = authors_cycle_fc(self.offset, x_nhwc.permute(0, 3, 1, 2), self.weight, self.bias)
+        out = authors_cycle_fc(self.offset, x_nhwc.permute(0, 3, 1, 2), self.weight, self.bias)
         return out.permute(0, 2, 3, 1)
+
+
+def _plain_mlp(lean: LeanMlp) -> nn.Module:
+    plain = Mlp(lean.fc1.in_features, lean.fc1.out_features)
+    plain.load_state_dict(lean.state_dict())
+    return plain.train(lean.training)
 
 
 def counts(subject: Subject) -> dict[str, int]:

@@ -1,33 +1,86 @@
 """One training step of a whole network: forward, loss, backward, AdamW; its time, and the memory it takes.
 
-Memory is measured twice, in a process of its own for each network. `step_bytes`: the most that was resident during
-the process's second step less what was resident before, when weights, gradients, optimiser state and images were all
-there already; so it holds activations, their gradients and scratch. `kept_bytes`: what autograd keeps of the forward
-pass for the backward pass, weights apart; the same on every machine.
+Memory is measured twice, in a process of its own for each network. `step_bytes`: the maximum resident during the
+process's second step minus what was resident before it, with weights, gradients, optimiser state and images in place;
+so it counts activations, their gradients and scratch memory. `kept_bytes`: what autograd keeps of the forward pass for
+the backward pass, without the weights; the same on every machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import peak
 from benchmarks.fresh import in_fresh_process
-from benchmarks.rounds import Plan, measure
-from benchmarks.timing import ratio
-from benchmarks.worker import Case, Suite
-from cyclemlp.machine import (
-    environment,
-    forget_peak,
-    peak_bytes,
-    pin_to_cores,
-    resident_bytes,
-    return_free_memory,
+from benchmarks.memory import grown_bytes
+from benchmarks.records import SPREAD_NOTE, command_line, heading, ratio, shown_ratio, summary
+from benchmarks.runtimes import check_compiler
+from cyclemlp.cli.bench_output import (
+    Json,
+    Out,
+    Rounds,
+    Threads,
+    aligned,
+    check_out,
+    check_positive,
+    deliver,
+    megabytes,
+    milliseconds,
 )
+from cyclemlp.inference.rounds import DEFAULT_THREADS, Case, Plan, Suite, measure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OURS, AUTHORS = "ours", "authors' operator"
 TIMES_FASTER_TARGET = 3.3
 MEMORY_TARGET = 0.80
 STEP = "step"
+
+
+def train(
+    model: str = "cyclemlp_b2",
+    /,
+    *,
+    rival: tuple[str, ...] = ("swin_tiny_patch4_window7_224",),
+    size: int = 224,
+    batch: int = 8,
+    checkpoint_activations: bool = False,
+    compile: bool = False,  # noqa: A002
+    rounds: Rounds = 5,
+    threads: Threads = DEFAULT_THREADS,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Time a training step (forward, loss, backward, AdamW) with our operator and the authors', and its memory.
+
+    Step memory is the maximum resident during the second step minus what was resident before it, with weights,
+    gradients, optimiser state and images in place; kept memory is what autograd keeps of the forward pass.
+
+    Parameters
+    ----------
+    model
+        One of this package's models.
+    rival
+        Another model to measure.
+    size
+        Edge of the square images, in pixels.
+    batch
+        Images per step.
+    checkpoint_activations
+        Also measure ours with the blocks' activations recomputed in the backward pass.
+    compile
+        Also measure ours under torch.compile.
+    """
+    check_out(out, "bench-train.json")
+    check_positive(size=size, batch=batch)
+    if compile:
+        check_compiler()
+    record = bench_training(
+        Plan(rounds, threads=threads), model, rival, size=size, batch=batch, checkpointing=checkpoint_activations,
+        compiled=compile, command=command_line(),
+    )  # fmt: skip
+    deliver(record, _table(record), out, json)
 
 
 @dataclass(frozen=True)
@@ -40,7 +93,7 @@ class Step:
     authors: bool = False
     """With the authors' operator, and nothing recomputed."""
     checkpointing: bool = False
-    """Activations of the blocks are computed again in the backward pass."""
+    """Activations of the blocks are recomputed in the backward pass."""
     compiled: bool = False
     """torch.compile."""
 
@@ -54,9 +107,9 @@ def bench_training(
     batch: int = 8,
     checkpointing: bool = False,
     compiled: bool = False,
-    command: str = "cyclemlp bench train",
+    command: str = "",
 ) -> dict[str, Any]:
-    """Measure and give the record for JSON.
+    """Measure and return the record for JSON.
 
     Raises:
         ConfigError: an unknown model, or one that does not take this size.
@@ -67,18 +120,12 @@ def bench_training(
     if compiled:
         steps[f"{OURS}, compiled"] = Step(model, size, batch, compiled=True)
     steps |= {rival: Step(rival, size, batch) for rival in rivals}
-    memory = {name: in_fresh_process(step_memory, step, plan.threads) for name, step in steps.items()}
-    suites = [Suite(name, step_case, (step, plan.threads)) for name, step in steps.items()]
-    measured = measure([Suite(peak.NAME, peak.cases, (plan.threads,)), *suites], plan)
+    memory = {name: in_fresh_process(plan.threads, step_memory, step) for name, step in steps.items()}
+    measured = measure([peak.SUITE, *(Suite(name, step_case, (step,)) for name, step in steps.items())], plan)
     timings = {name: measured.timings[name, STEP] for name in steps}
-    product = measured.timings[peak.NAME, peak.NAME]
     return {
         "bench": "train",
-        "environment": environment(command, plan.threads, measured.cores),
-        "rounds": plan.rounds,
-        "foreign_share": measured.foreign_share,
-        "busy": measured.busy,
-        "matrix_product": {"gflops_per_s": peak.gflops_per_second(product), **product.to_dict()},
+        **summary([measured], plan, command),
         "model": model,
         "size": size,
         "batch": batch,
@@ -96,20 +143,19 @@ def _over(memory: Mapping[str, Mapping[str, int | None]], what: str) -> float | 
     return ours / authors if ours is not None and authors else None
 
 
-def step_case(step: Step, threads: int) -> Mapping[str, Case]:
+def step_case(step: Step) -> Mapping[str, Case]:
     """The step, in the process that measures it."""
-    return {STEP: training_step(step, threads)[0]}
+    return {STEP: training_step(step)[0]}
 
 
-def training_step(step: Step, threads: int) -> tuple[Callable[[], None], Callable[[], Any]]:
-    """The whole step, and its forward pass to the loss alone; gradients and optimiser state are there already."""
+def training_step(step: Step) -> "tuple[Callable[[], None], Callable[[], Tensor]]":
+    """The whole step, and its forward pass to the loss alone; gradients and optimiser state exist already."""
     import torch
     import torch.nn.functional as F
 
     from benchmarks.subjects import Subject, authors_network, plain_network
     from cyclemlp.models.forms.lean import lean_
 
-    torch.set_num_threads(threads)
     build = authors_network if step.authors else plain_network
     network: Any = build(Subject(step.model, step.size, step.batch)).train()
     if not step.authors:
@@ -123,40 +169,33 @@ def training_step(step: Step, threads: int) -> tuple[Callable[[], None], Callabl
     called = torch.compile(network) if step.compiled else network
     images, labels = torch.randn(step.batch, 3, step.size, step.size), torch.arange(step.batch)
 
-    def forward() -> Any:
+    def forward() -> torch.Tensor:
         return F.cross_entropy(called(images), labels)
 
     def run() -> None:
         optimiser.zero_grad(set_to_none=False)
-        forward().backward()
+        forward().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return run, forward
 
 
-def step_memory(step: Step, threads: int) -> dict[str, int | None]:
+def step_memory(step: Step) -> dict[str, int | None]:
     """`step_bytes` and `kept_bytes`, as this module defines them; in a fresh process."""
-    pin_to_cores(threads)
-    run, forward = training_step(step, threads)
-    run()  # what libraries and the compiler set up once is not the step's
-    return_free_memory()
-    before = resident_bytes()
-    forget_peak()
-    run()
-    most = peak_bytes()
-    grown = None if most is None or before is None else most - before
-    return {"step_bytes": grown, "kept_bytes": None if step.compiled else kept_bytes(forward)}
+    run, forward = training_step(step)
+    run()  # what libraries and the compiler set up once does not belong to the step
+    return {"step_bytes": grown_bytes(run), "kept_bytes": None if step.compiled else kept_bytes(forward)}
 
 
-def kept_bytes(forward: Callable[[], Any]) -> int:
-    """Bytes that autograd keeps between `forward` and the backward pass: each tensor once, weights not at all."""
+def kept_bytes(forward: "Callable[[], Tensor]") -> int:
+    """Bytes that autograd keeps between `forward` and the backward pass: each tensor once, without weights."""
     import torch
 
-    storages: dict[int, Any] = {}
+    storages: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: Any) -> Any:
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
         owner = tensor if tensor._base is None else tensor._base
-        if not (owner.is_leaf and owner.requires_grad):  # a weight is there anyway
+        if not (owner.is_leaf and owner.requires_grad):  # weights exist anyway
             storages[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
@@ -165,3 +204,14 @@ def kept_bytes(forward: Callable[[], Any]) -> int:
     total = sum(int(tensor.untyped_storage().nbytes()) for tensor in storages.values())
     del loss
     return total
+
+
+def _table(record: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("training step", "ms", "step MB", "kept MB")]
+    for name, step in record["steps"].items():
+        rows.append((name, milliseconds(step, 1), megabytes(step["step_bytes"]), megabytes(step["kept_bytes"])))
+    faster = shown_ratio(record["times_faster_than_authors"], ">=", record["target_times_faster"])
+    memory = shown_ratio(record["memory_over_authors"], "<=", record["target_memory"])
+    lines = [f"{heading(record)}, {record['model']}, batch {record['batch']} at {record['size']}", SPREAD_NOTE, ""]
+    lines += [*aligned(rows), "", f"authors' time / ours: {faster}", f"our step memory / authors': {memory}"]
+    return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Finished classification runs side by side, and beside them what colours alone tell, as one result file.
+"""Compare finished classification runs with each other and with a baseline that sees only colours, as one result file.
 
     python scripts/compare_classification.py DATA RUN... --out results/classification.json
 

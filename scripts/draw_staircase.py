@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/idea.md from the offsets the code uses: `python scripts/draw_staircase.py [FOLDER]`."""
+"""Draws the figures of docs/idea.md from the offsets the code uses: `python scripts/draw_staircase.py [FOLDER]`."""
 
 import sys
 from pathlib import Path

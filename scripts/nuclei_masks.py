@@ -3,9 +3,9 @@
     python scripts/nuclei_masks.py DSB2018_FOLDER --out nuclei-masks
     cyclemlp train segmentation --data nuclei-masks
 
-The pictures are stored again as RGB without loss. With --tile EDGE those of training are cut into equal parts of at
+The images are stored again as RGB without loss. With --tile EDGE those of training are cut into equal parts of at
 most that edge, so that large ones are met more often than small ones; those of validation stay whole. With --brighten
-the values of every picture, of both splits, are multiplied so that their percentile 99.8 becomes white: exposures of
+the values of every image, of both splits, are multiplied so that their percentile 99.8 becomes white: exposures of
 fluorescence differ tenfold.
 """
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 CLASSES = ("background", "nucleus")
 WHITE = 99.8
-"""Percentile of a picture's values, over all its colours, that becomes white."""
+"""Percentile of an image's values, over all its colours, that becomes white."""
 
 
 def main() -> None:
@@ -31,8 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with train.json, val.json, train/ and val/")
     parser.add_argument("--out", type=Path, required=True, help="folder for images and masks, new or empty")
-    parser.add_argument("--tile", type=int, help="largest edge of a training picture, 64 or more pixels")
-    parser.add_argument("--brighten", action="store_true", help="make the brightest values of each picture white")
+    parser.add_argument("--tile", type=int, help="largest edge of a training image, 64 or more pixels")
+    parser.add_argument("--brighten", action="store_true", help="make the brightest values of each image white")
     options = parser.parse_args()
     if options.tile is not None and options.tile < 64:
         parser.error(f"--tile {options.tile} is too small: 64 or more")
@@ -64,7 +64,7 @@ def _convert(data: Path, split: str, out: Path, tile: int | None, *, brighten: b
 
 
 def _brightened(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The same picture, its brightest values white; black ones stay as they are."""
+    """The same image with its brightest values white; black stays black."""
     white = max(1.0, np.percentile(pixels, WHITE))
     brighter: npt.NDArray[np.uint8] = (pixels * (255 / white)).clip(0, 255).round().astype(np.uint8)
     return brighter

@@ -1,6 +1,6 @@
 """Cut tiles with no, one and several nuclei out of an instance segmentation data set, as class folders.
 
-Made for DSB2018 in COCO form: its pictures differ so much in staining and brightness that colour says little about how
+Made for DSB2018 in COCO form: its images differ so much in staining and brightness that colour says little about how
 many nuclei there are, so a classifier has to see shapes.
 
     python scripts/nuclei_tiles.py DSB2018_FOLDER --out nuclei-tiles
@@ -26,7 +26,7 @@ from cyclemlp.data.sampling import evenly_spaced
 
 CLASSES = ("none", "one", "several")
 LEAST_PIXELS = 20
-"""Nuclei smaller than this are specks at the edge of a picture and count for no tile."""
+"""Nuclei smaller than this are specks at the edge of an image and count for no tile."""
 
 Pixels = npt.NDArray[np.uint8]
 Tile = tuple[str, Pixels]
@@ -65,7 +65,7 @@ def _tiles_by_class(data: Path, split: str, size: int) -> list[list[Tile]]:
 
 
 def _numbered(annotations: list[dict[str, Any]], size: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """A picture whose pixels hold the number of their nucleus, from 1, and 0 where there is none."""
+    """An image whose pixels hold the number of their nucleus, from 1, and 0 where there is none."""
     numbers = np.zeros(size, dtype=np.int32)
     for number, annotation in enumerate(annotations, start=1):
         numbers[coco_mask.decode(annotation["segmentation"]).astype(bool)] = number

@@ -104,7 +104,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "instance-segmentation": ("mask_AP50", "mask_mAP", "mask_AP75", "box_AP50", "box_mAP"),
     "segmentation": ("mIoU", "pixel_accuracy"),
 }
-"""Scores of a task beside the targets."""
+"""Scores of a task that are shown in addition to the targets."""
 SHOWN_BY_CLASS = ("detection", "segmentation")
 
 
@@ -248,7 +248,7 @@ def render(page: str) -> str:
 
 
 def main() -> int:
-    """Rewrite or check; gives the exit status."""
+    """Rewrite or check the pages; returns the exit status."""
     stale = [page for page in PAGES if render(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
     for page in stale:
         if "--check" in sys.argv:

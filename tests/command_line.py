@@ -1,5 +1,7 @@
 """The command line as tests call it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from cyclemlp.cli import main
@@ -7,8 +9,13 @@ from cyclemlp.cli import main
 
 def command(*arguments: object) -> int:
     """Exit status of `cyclemlp ARGUMENTS`."""
+    return status_of(main, *arguments)
+
+
+def status_of(program: Callable[[list[str]], None], *arguments: object) -> int:
+    """Exit status of a program with these arguments."""
     try:
-        main([*map(str, arguments)])
+        program([*map(str, arguments)])
     except SystemExit as stopped:
         return int(stopped.code or 0)
     return 0

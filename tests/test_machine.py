@@ -9,11 +9,11 @@ from cyclemlp.machine import busy_seconds, environment, usable_cores
 
 
 def test_environment_is_json_with_versions_and_date() -> None:
-    found = json.loads(json.dumps(environment("cyclemlp bench op", 2, [0, 1])))
+    found = json.loads(json.dumps(environment("cyclemlp bench cyclemlp_b1", 2, [0, 1])))
     assert {"torch", "timm", "python", "cyclemlp"} <= set(found["versions"])
     assert found["date"].endswith("+00:00")
     assert found["processor"]
-    assert found["command"] == "cyclemlp bench op"
+    assert found["command"] == "cyclemlp bench cyclemlp_b1"
 
 
 def test_environment_names_no_folder() -> None:
@@ -34,7 +34,7 @@ def test_pins_in_a_process_of_its_own() -> None:
 def test_busy_seconds_grow() -> None:
     before = busy_seconds()
     if before is None:
-        pytest.skip("the system does not tell")
+        pytest.skip("the system does not report it")
     after = busy_seconds()
     assert after is not None
     assert after >= before

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import app as benchmarks
 from cyclemlp.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +90,11 @@ def test_every_place_of_the_page_has_a_table(script: ModuleType, name: str) -> N
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"^ {4}(cyclemlp .*?)(?:\s+#.*)?$", PAGE, re.MULTILINE))))
 def test_commands_of_the_page_parse(line: str) -> None:
     app.parse_args(line.split()[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^ {4}python -m benchmarks (.*?)$", PAGE, re.MULTILINE))))
+def test_benchmarks_of_the_page_parse(line: str) -> None:
+    benchmarks.parse_args(line.split(), exit_on_error=False, print_error=False)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", PAGE))))

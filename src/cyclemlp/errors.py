@@ -27,7 +27,11 @@ class MissingExtraError(UserError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs {package}, which is not installed: pip install 'cyclemlp[{extra}]'")
+        super().__init__(package, extra)  # its own arguments, so that it can be sent from a worker process
+
+    def __str__(self) -> str:
+        package, extra = self.args
+        return f"this needs {package}, which is not installed: pip install 'cyclemlp[{extra}]'"
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The machine a benchmark runs on: what it is, what is installed, and whether something else is using it."""
+"""The machine: what it is, what is installed on it, and whether other programs are using it. Imports no torch."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ import cyclemlp
 
 PACKAGES = ("cyclemlp", "torch", "torchvision", "timm", "numpy", "onnxruntime", "openvino")
 BUSY_SHARE = 0.05
-"""Other programs' share of the processors above which a machine counts as busy."""
+"""Share of the processors used by other programs above which the machine counts as busy."""
 
 
 def pin_to_cores(count: int) -> list[int]:
@@ -33,13 +33,18 @@ def pin_to_cores(count: int) -> list[int]:
     return cores
 
 
+def pinned_cores() -> list[int]:
+    """The cores this process is kept on, or an empty list where the system cannot pin."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def usable_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def busy_seconds() -> float | None:
-    """Processor seconds spent so far by every program together, or None where the system does not tell."""
+    """Processor seconds spent so far by every program together, or None where the system does not report it."""
     try:
         first = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
     except OSError:
@@ -56,7 +61,7 @@ class ForeignLoad:
         self._start = time.monotonic(), busy_seconds(), ours()
 
     def share(self) -> float | None:
-        """Of all cores; None where the system does not tell."""
+        """Of all cores; None where the system does not report it."""
         start, busy_before, ours_before = self._start
         busy = busy_seconds()
         if busy is None or busy_before is None:
@@ -66,28 +71,28 @@ class ForeignLoad:
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the system does not tell."""
+    """Memory that can be allocated without swapping; None where the system does not report it."""
     return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
 
 
 def peak_bytes() -> int | None:
-    """Most memory this process has held since it began, or since `forget_peak`; None where the system does not tell."""
+    """Maximum memory this process has held since its start or `forget_peak`; None where the system does not report it."""
     return _status("VmHWM")
 
 
 def resident_bytes() -> int | None:
-    """Memory this process holds now; None where the system does not tell."""
+    """Memory this process holds now; None where the system does not report it."""
     return _status("VmRSS")
 
 
 def return_free_memory() -> None:
-    """Give the system back what this process has freed, so that it counts as taken when it is taken again (glibc)."""
+    """Return freed memory to the system, so that it counts as taken when it is taken again (glibc)."""
     with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:
-    """Begin the peak anew at what is held now; where the system cannot, the peak of the whole process remains."""
+    """Restart the peak at what is held now; where the system cannot, the peak of the whole process remains."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from benchmarks.operators import OPERATORS, bench_operators, operators
-from benchmarks.rounds import Measurement, Plan
-from benchmarks.timing import Timing
-from benchmarks.worker import Suite
+from benchmarks.operators import OPERATORS, bench_operators, operators_and_inputs
 from cyclemlp.errors import ConfigError
+from cyclemlp.inference.rounds import Measurement, Plan, Suite, Timing
 
 
 @pytest.mark.parametrize("stepsize", [(1, 3), (5, 1)])
 def test_ours_and_the_authors_give_the_same_values(stepsize: tuple[int, int]) -> None:
-    found = operators((2, 5, 6, 7), stepsize)
+    found = operators_and_inputs((2, 5, 6, 7), stepsize)
     outputs = {name: function(*inputs) for name, (function, inputs) in found.items()}
     assert set(outputs) == set(OPERATORS)
     authors = outputs["deform_conv2d"].permute(0, 2, 3, 1)
@@ -34,11 +32,7 @@ def measure_here(suites: Sequence[Suite], plan: Plan) -> Measurement:
 def test_the_record_is_json_with_medians_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.operators.measure", measure_here)
     plan = Plan(rounds=2, threads=1)
-    threads = torch.get_num_threads()
-    try:
-        record = json.loads(json.dumps(bench_operators(plan, shapes=((1, 4, 4, 6),))))
-    finally:
-        torch.set_num_threads(threads)
+    record = json.loads(json.dumps(bench_operators(plan, shapes=((1, 4, 4, 6),))))
     assert record["bench"] == "op"
     assert record["environment"]["threads"] == 1
     assert not record["busy"]

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.__main__ import main
 from benchmarks.receptive_field import area_of_energy, energy
-from cyclemlp.cli import main
 
 
 class OneConvolution(nn.Module):
@@ -43,17 +43,17 @@ def test_the_command_draws_and_records(tmp_path: Path) -> None:
     folder.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)).save(folder / "a.png")
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", "receptive-field", "cyclemlp_nano", "--data", str(folder), "--size", "64", "--out", str(out)])
+        main(["receptive-field", "cyclemlp_nano", "--data", str(folder), "--size", "64", "--out", str(out)])
     assert not stopped.value.code
     (model,) = json.loads(out.read_text())["models"]
     assert model["random_weights"] is True
     assert 0 < model["area_of_50%_energy"] < model["area_of_95%_energy"] <= 1
-    with Image.open(out.with_suffix(".png")) as picture:
-        assert picture.width > 300
+    with Image.open(out.with_suffix(".png")) as figure:
+        assert figure.width > 300
 
 
 def test_a_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", "receptive-field", "cyclemlp_nano", "--data", str(tmp_path)])
+        main(["receptive-field", "cyclemlp_nano", "--data", str(tmp_path)])
     assert stopped.value.code == 2
     assert "has no images: give a folder that has some directly in it" in capsys.readouterr().err

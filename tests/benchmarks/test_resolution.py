@@ -5,13 +5,11 @@ import pytest
 from PIL import Image
 
 from benchmarks import peak
+from benchmarks.__main__ import main
+from benchmarks.figures import draw_resolution
 from benchmarks.resolution import PUBLISHED, SIZES, accuracies, bench_resolution
-from benchmarks.resolution_picture import draw_resolution
-from benchmarks.rounds import Measurement, Plan
-from benchmarks.timing import Timing
-from benchmarks.worker import Suite
-from cyclemlp.cli import main
 from cyclemlp.errors import ConfigError
+from cyclemlp.inference.rounds import Measurement, Plan, Suite, Timing
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 
 
@@ -28,7 +26,7 @@ def test_the_published_curves_have_all_sizes() -> None:
 
 
 def test_cost_grows_with_the_area_and_one_size_is_one_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("benchmarks.models.measure", measure_nothing)
+    monkeypatch.setattr("benchmarks.networks.measure", measure_nothing)
     record = bench_resolution(["cyclemlp_nano", "resmlp_12_224"], [128, 256], "eager", Plan(rounds=2, threads=1))
     nano, resmlp = record["curves"]
     small, large = (point["flops"] for point in nano["points"])
@@ -37,8 +35,8 @@ def test_cost_grows_with_the_area_and_one_size_is_one_point(monkeypatch: pytest.
     assert [point["size"] for point in resmlp["points"]] == [224]
     assert resmlp["note"].startswith("resmlp_12_224 is built for one size")
     draw_resolution(record, tmp_path / "x.png")
-    with Image.open(tmp_path / "x.png") as picture:
-        assert picture.width > 1000
+    with Image.open(tmp_path / "x.png") as figure:
+        assert figure.width > 1000
 
 
 def test_accuracy_at_every_size(tmp_path: Path) -> None:
@@ -65,6 +63,6 @@ def test_a_run_of_another_task(tmp_path: Path) -> None:
 
 def test_a_run_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", "resolution", "--run", str(tmp_path)])
+        main(["resolution", "--run", str(tmp_path)])
     assert stopped.value.code == 2
     assert "--run and --data belong together" in capsys.readouterr().err

@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from benchmarks.figures import draw_scale
 from benchmarks.fresh import in_fresh_process
-from benchmarks.pictures import draw_scale
-from benchmarks.rounds import Plan
 from benchmarks.scale import Limits, bench_scale, exponents, measure_point
+from cyclemlp.inference.rounds import Plan
 from cyclemlp.machine import peak_bytes
 
 
-def point(_measure: Callable[..., Any], name: str, size: int, batch: int, threads: int) -> dict[str, Any]:
+def point(_threads: int, _measure: Callable[..., Any], name: str, size: int, batch: int) -> dict[str, Any]:
     """Linear in the pixels in time, and the square of that in memory."""
     pixels = batch * size**2
     return {
@@ -69,11 +68,7 @@ def test_exponents_by_hand() -> None:
 
 
 def test_a_point_is_measured() -> None:
-    threads = torch.get_num_threads()
-    try:
-        measured = in_fresh_process(measure_point, "cyclemlp_nano", 64, 2, 1)
-    finally:
-        torch.set_num_threads(threads)
+    measured = in_fresh_process(1, measure_point, "cyclemlp_nano", 64, 2)
     assert measured["median_s"] > 0
     assert measured["gflops_per_s"] > 0
     if peak_bytes() is not None:

@@ -39,9 +39,14 @@ for _verb, _target in {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line on `arguments` (default: those of the process)."""
+    run(app, arguments)
+
+
+def run(program: App, arguments: list[str] | None = None) -> None:
+    """Run `program`; errors caused by user input become one line on standard error and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        program(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _refuse(_one_line(error))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What the subjects of `cyclemlp bench` share: their options' checks, tables, and where a record goes."""
+"""What `cyclemlp bench` and `python -m benchmarks` share: options, their checks, tables, and where a record goes."""
 
 import logging
 import shlex
@@ -6,31 +6,45 @@ import sys
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.files import write_json
 
 _logger = logging.getLogger(__name__)
 
-SPREAD_NOTE = "ms: median (interquartile range); a ratio is left out where the spread is as large as the difference"
+Numbers = Annotated[tuple[int, ...], Parameter(consume_multiple=True)]
+Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
+Rounds = Annotated[int, Parameter(help="Measurements of each case; medians and interquartile ranges are over these.")]
+Threads = Annotated[int, Parameter(help="Threads, pinned to as many cores.")]
+Out = Annotated[Path | None, Parameter(help="Also write the JSON to this file.")]
+Json = Annotated[bool, Parameter(help="Print one JSON object instead of a table.")]
 
 
-def command_line() -> str:
-    """The command as it was typed, for the record."""
-    return shlex.join(["cyclemlp", *sys.argv[1:]])
+def command_line(program: str) -> str:
+    """The command as it was typed after `program`, for the record."""
+    return shlex.join([*program.split(), *sys.argv[1:]])
 
 
 def check_out(out: Path | None, example: str) -> None:
-    """Raise ConfigError where `out` is a folder: found out before anything is measured."""
+    """Raise ConfigError where `out` is a folder, before anything is measured."""
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out} is a folder; give a file in it, such as {out / example}")
 
 
-def deliver(record: dict[str, Any], table: str, out: Path | None, json: bool) -> None:
-    """Write the record to `out`, and print it or its table; say on standard error if the machine was busy."""
-    from cyclemlp.files import write_json
+def check_positive(**options: int | Sequence[int]) -> None:
+    """Raise ConfigError where one of the options, by their names, has a value below 1."""
+    for name, given in options.items():
+        for value in (given,) if isinstance(given, int) else given:
+            if value < 1:
+                raise ConfigError(f"--{name} {value} is not allowed: 1 or more")
 
-    if record["busy"]:
+
+def deliver(record: dict[str, Any], table: str, out: Path | None, json: bool) -> None:
+    """Write the record to `out`, print it or its table, and warn on standard error if the machine was busy."""
+    if record.get("busy"):
         _logger.warning(
             "the machine was busy: other programs used %.0f %% of it while this ran; measure again when it is quiet",
             100 * record["foreign_share"],
@@ -40,24 +54,14 @@ def deliver(record: dict[str, Any], table: str, out: Path | None, json: bool) ->
     sys.stdout.write(dumps(record) + "\n" if json else table)
 
 
-def heading(record: dict[str, Any]) -> str:
-    """One line: processor, threads, rounds and the rate of the matrix product."""
-    environment = record["environment"]
-    return (
-        f"{environment['processor']}, {environment['threads']} threads, {record['rounds']} rounds, "
-        f"matrix product {record['matrix_product']['gflops_per_s']:.0f} GFLOP/s"
-    )
-
-
 def milliseconds(timing: dict[str, Any], digits: int = 3) -> str:
     """Median and spread of a timing, such as `2.000 (0.200)`."""
     return f"{timing['median_s'] * 1e3:.{digits}f} ({timing['iqr_s'] * 1e3:.{digits}f})"
 
 
-def ratio(value: float | None, sign: str, target: float | None) -> str:
-    """A ratio, `-` where there is none, and its target if it has one."""
-    shown = "-" if value is None else f"{value:.2f}"
-    return shown if target is None else f"{shown} ({sign} {target:g})"
+def megabytes(count: int | None) -> str:
+    """Bytes as megabytes; `-` where the system does not report them."""
+    return "-" if count is None else f"{count / 1e6:.0f}"
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -60,7 +60,7 @@ class Predictor:
         ONNX (`.onnx`) and OpenVINO (`.xml` with its `.bin`) need no torch. Raises CheckpointError where `path`
         is no such thing or torch is needed but not installed, ConfigError for an unusable device.
         """
-        return cls(*_load(Path(path), device))
+        return cls(*load_network(Path(path), device))
 
     def described_as(self, card: ModelCard) -> "Predictor":
         """The same network under another card: with another crop or window, for example."""
@@ -122,7 +122,12 @@ class Predictor:
         return cast("Prediction", self.task.predict(seen))
 
 
-def _load(path: Path, device: str) -> tuple[Network, ModelCard]:
+def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Network, ModelCard]:
+    """The network and card of what `Predictor.load` takes; raises as it does.
+
+    `threads` is for ONNX Runtime and OpenVINO, which choose their number where it is 0. Torch has one number for the
+    whole process.
+    """
     suffix = path.suffix.lower()
     if suffix not in EXPORTED or path.is_dir():
         return _load_with_torch(path, device)
@@ -135,10 +140,10 @@ def _load(path: Path, device: str) -> tuple[Network, ModelCard]:
     if suffix == ".onnx":
         from cyclemlp.inference.runtimes.onnx import load_onnx
 
-        return load_onnx(path)
+        return load_onnx(path, threads)
     from cyclemlp.inference.runtimes.openvino import load_openvino
 
-    return load_openvino(path)
+    return load_openvino(path, threads)
 
 
 def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:

@@ -22,16 +22,17 @@ FACTS_SECTION = PREFIX.rstrip(".")
 class OpenVinoNetwork:
     """An `.xml` file written by `cyclemlp export`. Raises CheckpointError where it is none.
 
-    `weights` is its second file, by default the `.bin` file of the same name.
+    `weights` is its second file, by default the `.bin` file of the same name. With `threads` 0 OpenVINO chooses their
+    number.
     """
 
-    def __init__(self, path: Path, weights: Path | None = None) -> None:
+    def __init__(self, path: Path, weights: Path | None = None, threads: int = 0) -> None:
         weights = weights or path.with_suffix(".bin")
         _check_files(path, weights)
         core = openvino.Core()
         try:
             model = core.read_model(path, weights)
-            self._compiled = core.compile_model(model, "CPU", SETTINGS)
+            self._compiled = core.compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads})
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not a usable OpenVINO file ({reason}): export it again") from error
@@ -45,9 +46,9 @@ class OpenVinoNetwork:
         return tuple(np.array(outputs[name]) for name in self.facts.outputs)
 
 
-def load_openvino(path: Path) -> tuple[OpenVinoNetwork, ModelCard]:
+def load_openvino(path: Path, threads: int = 0) -> tuple[OpenVinoNetwork, ModelCard]:
     """The network and card of an `.xml` file with its `.bin`. Raises CheckpointError."""
-    network = OpenVinoNetwork(path)
+    network = OpenVinoNetwork(path, threads=threads)
     return network, network.facts.card
 
 

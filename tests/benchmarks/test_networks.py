@@ -1,6 +1,6 @@
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,22 @@ import torch
 
 from benchmarks import peak
 from benchmarks.compare import BOUND, COMPARISONS, Comparison, bench_compare, groups_of, pareto
-from benchmarks.exported import check_output
-from benchmarks.models import bench_models
-from benchmarks.pictures import draw_pareto
-from benchmarks.rounds import Measurement, Plan
-from benchmarks.runtimes import AUTHORS, check_runtimes, torch_case
+from benchmarks.figures import draw_pareto
+from benchmarks.networks import Group, measure_groups
+from benchmarks.records import summary
+from benchmarks.runtimes import (
+    AUTHORS,
+    DEPLOYED,
+    check_output,
+    check_runtimes,
+    export,
+    exported_file,
+    file_case,
+    torch_case,
+)
 from benchmarks.subjects import Subject, authors_network, counts, inference_network, plain_network
-from benchmarks.timing import Timing
-from benchmarks.worker import Suite
 from cyclemlp.errors import ConfigError
+from cyclemlp.inference.rounds import Measurement, Plan, Suite, Timing
 
 NANO = Subject("cyclemlp_nano", 64)
 
@@ -54,20 +61,23 @@ def measure_nothing(suites: Sequence[Suite], plan: Plan) -> Measurement:
     return Measurement(timings, [0], 0.2, {suite.name: 5 for suite in suites})
 
 
-def export_nothing(subjects: Iterable[Subject], folder: Path, processes: int) -> Mapping[Subject, Path]:
-    return dict.fromkeys(subjects, folder)
+def export_nothing(wanted: Iterable[tuple[Subject, str]], folder: Path, processes: int) -> None:
+    pass
 
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.models.measure", measure_nothing)
-    monkeypatch.setattr("benchmarks.models.export_all", export_nothing)
+    monkeypatch.setattr("benchmarks.networks.measure", measure_nothing)
+    monkeypatch.setattr("benchmarks.networks.export_all", export_nothing)
 
 
 @pytest.mark.usefixtures("unmeasured")
 def test_a_record_of_models() -> None:
     plan = Plan(rounds=2, threads=1)
-    record = json.loads(json.dumps(bench_models(["cyclemlp_nano"], [64, 96], [2], ["eager", "onnx"], plan)))
+    groups = [Group((Subject("cyclemlp_nano", size, 2),), ("eager", "onnx")) for size in (64, 96)]
+    results = measure_groups(groups, plan)
+    models = [entry for result in results for entry in result.entries()]
+    record = json.loads(json.dumps(summary([each.measured for each in results], plan, "x") | {"models": models}))
     assert record["busy"]
     assert math.isclose(record["matrix_product"]["gflops_per_s"], 1000)
     assert [each["size"] for each in record["models"]] == [64, 96]
@@ -118,11 +128,13 @@ def test_what_shares_its_rounds() -> None:
 
 
 def test_the_eager_case_runs() -> None:
-    threads = torch.get_num_threads()
-    try:
-        torch_case(NANO, "eager", 1)["forward"]()
-    finally:
-        torch.set_num_threads(threads)
+    torch_case(NANO, "eager")["forward"]()
+
+
+def test_the_exported_cases_run_after_a_comparison_with_torch(tmp_path: Path) -> None:
+    for runtime in DEPLOYED:
+        export(NANO, runtime, tmp_path)
+        file_case(exported_file(NANO, runtime, tmp_path), 1)["forward"]()
 
 
 def test_an_output_that_differs_is_not_measured() -> None:

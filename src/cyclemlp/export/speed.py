@@ -1,0 +1,201 @@
+"""How fast networks are on this machine: run folders, exported files and models by name, in each runtime installed."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import numpy as np
+
+from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.inference.predictor import EXPORTED, load_network
+from cyclemlp.inference.rounds import Case, Measurement, Plan, Suite, disturbance, measure
+from cyclemlp.machine import environment
+from cyclemlp.tasks.card import ModelCard
+
+FORWARD = "forward"
+DEFAULT_SIZE = 224
+IMAGENET_CLASSES = 1000
+"""Outputs of a model that is given by its name."""
+RUNTIMES: Mapping[str, Sequence[str]] = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""What each runtime needs besides torch."""
+_FILE_RUNTIMES = {".onnx": "onnx", ".xml": "openvino", ".pt2": "torch"}
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network in one runtime and the images it gets."""
+
+    target: str
+    """As the user named it."""
+    runtime: str
+    path: Path
+    """The run folder or exported file that is loaded."""
+    card: ModelCard
+    size: int
+    """Edge of the square images, in pixels."""
+
+    @property
+    def name(self) -> str:
+        """The name of its suite."""
+        return f"{self.target} {self.runtime}"
+
+    def suite(self, batch: int, threads: int) -> Suite:
+        """The process that measures it on `batch` images at a time."""
+        shape = (batch, self.card.in_chans, self.size, self.size)
+        return Suite(self.name, network_cases, (self.path, shape, threads))
+
+
+def network_cases(path: Path, shape: tuple[int, int, int, int], threads: int) -> Mapping[str, Case]:
+    """One forward pass of the network in `path` on random images (N, C, H, W), in the process that measures it."""
+    network, _ = load_network(path, "cpu", threads)
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return {FORWARD: lambda: network(images)}
+
+
+def measure_speed(
+    targets: Sequence[str],
+    plan: Plan,
+    *,
+    sizes: Sequence[int] = (),
+    batches: Sequence[int] = (1,),
+    runtimes: Sequence[str] = (),
+    command: str = "cyclemlp bench",
+) -> dict[str, Any]:
+    """Time forward passes and return the record for JSON; all that share a size and a batch share their rounds.
+
+    Args:
+        targets: run folders, exported files, and names of timm models, which get random weights and 1000 classes.
+        plan: rounds and threads.
+        sizes: edges of the square images; by default what each network was trained on, or 224.
+        batches: images per pass.
+        runtimes: of `RUNTIMES`; by default all that are installed. Exported files run in their own runtime.
+        command: noted in the record.
+
+    Raises:
+        ConfigError: an unknown target or runtime, a size that a network does not take, or one that is not exported.
+        CheckpointError: a damaged run folder or file.
+        MissingExtraError: a runtime that was asked for is not installed.
+    """
+    _check_runtimes(runtimes)
+    with TemporaryDirectory(prefix="cyclemlp-bench-") as folder:
+        groups = [
+            [
+                subject
+                for target in dict.fromkeys(targets)
+                for subject in _subjects(target, size, runtimes, Path(folder))
+            ]
+            for size in sizes or (None,)
+        ]
+        measured = [
+            (subjects, batch, measure([subject.suite(batch, plan.threads) for subject in subjects], plan))
+            for subjects in groups
+            for batch in batches
+        ]
+    return {
+        "bench": "speed",
+        "environment": environment(command, plan.threads, measured[0][2].cores),
+        "rounds": plan.rounds,
+        **disturbance([measurement for _, _, measurement in measured]),
+        "results": [
+            _result(subject, batch, measurement) for subjects, batch, measurement in measured for subject in subjects
+        ],
+    }
+
+
+def _check_runtimes(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in RUNTIMES:
+            raise ConfigError(
+                f"--runtime {name!r} is not known.{did_you_mean(name, RUNTIMES)} Allowed are {', '.join(RUNTIMES)}"
+            )
+
+
+def _subjects(target: str, size: int | None, runtimes: Sequence[str], folder: Path) -> Iterator[Subject]:
+    """What is measured of `target`: one subject for each runtime. Temporary files go into `folder`."""
+    path = Path(target)
+    if path.suffix.lower() in EXPORTED and not path.is_dir():
+        yield _subject(target, _FILE_RUNTIMES[path.suffix.lower()], path, size)
+        return
+    run = path if path.exists() else _random_run(target, size or DEFAULT_SIZE, folder)
+    in_torch = _subject(target, "torch", run, size)
+    installed = [name for name, packages in RUNTIMES.items() if all(map(find_spec, packages))]
+    for runtime in runtimes or installed:
+        if runtime == "torch":
+            yield in_torch
+            continue
+        try:
+            yield _exported(in_torch, runtime, folder)
+        except ConfigError as error:
+            if runtimes:
+                raise
+            _logger.warning("%s is not measured in %s: %s", target, runtime, error)
+
+
+def _subject(target: str, runtime: str, path: Path, size: int | None) -> Subject:
+    """The network in `path` at `size`, after a look at whether it takes images of it."""
+    network, card = load_network(path, "cpu")
+    size = size or card.image_size or card.window or card.short_side or DEFAULT_SIZE
+    rule = network.size_rule
+    if rule.multiple == card.image_size != size:
+        raise ConfigError(f"--size {size}: {target} takes images of {card.image_size} pixels only; leave --size out")
+    edge = rule.padded(size)
+    try:
+        network(np.zeros((1, card.in_chans, edge, edge), dtype=np.float32))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"--size {size}: {target} takes no images of this size ({reason}); choose another") from error
+    return Subject(target, runtime, path, card, edge)
+
+
+def _random_run(name: str, size: int, folder: Path) -> Path:
+    """A run folder of the timm model `name` with random weights, built for `size`."""
+    import torch
+
+    from cyclemlp.models.classifiers import create_classifier
+    from cyclemlp.tasks.card import save_model
+
+    classes = tuple(map(str, range(IMAGENET_CLASSES)))
+    card = ModelCard("classification", name, "linear", classes, image_size=size, crop_pct=1.0)
+    torch.manual_seed(0)
+    run = Path(mkdtemp(dir=folder))
+    save_model(run, create_classifier(name, len(classes), image_size=size), card)
+    return run
+
+
+def _exported(subject: Subject, runtime: str, folder: Path) -> Subject:
+    """The run folder of `subject` as a file for `runtime`, whose values have been compared with torch's."""
+    from cyclemlp.export.program import export_program
+    from cyclemlp.export.raw import raw_network
+    from cyclemlp.export.run import SUFFIXES, write_checked
+    from cyclemlp.tasks.card import load_model
+
+    model, card = load_model(subject.path)
+    raw = raw_network(model, card if card.image_size is None else replace(card, image_size=subject.size))
+    path = Path(mkdtemp(dir=folder)) / f"model{SUFFIXES[runtime]}"
+    write_checked(export_program(raw), raw, model, path, runtime)
+    return replace(subject, runtime=runtime, path=path, size=raw.facts.size_rule.padded(subject.size))
+
+
+def _result(subject: Subject, batch: int, measured: Measurement) -> dict[str, Any]:
+    timing = measured.timings[subject.name, FORWARD]
+    return {
+        "target": subject.target,
+        "task": subject.card.task,
+        "model": subject.card.model,
+        "runtime": subject.runtime,
+        "size": subject.size,
+        "batch": batch,
+        **timing.to_dict(),
+        "images_per_s": batch / timing.median,
+        "peak_process_bytes": measured.peak_bytes[subject.name],
+    }
