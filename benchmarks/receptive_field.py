@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from benchmarks.figures import draw_heat_maps
 from benchmarks.records import command_line
 from cyclemlp.cli.bench_output import Json, Out, aligned, check_out, check_positive, deliver
-from cyclemlp.data.crops import central_crop
 from cyclemlp.data.images import list_images, read_image
+from cyclemlp.data.resizing import central_crop
 from cyclemlp.data.samples.blue_marble import prepare_blue_marble
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.machine import environment

@@ -15,7 +15,7 @@ from cyclemlp.models.cyclemlp import CycleMixer
 from cyclemlp.models.flops import count_flops
 from cyclemlp.tasks.card import ModelCard, load_model, save_model
 from cyclemlp.tasks.classification.config import Architecture
-from cyclemlp.training.recipes import FOLDER, read_recipe
+from cyclemlp.tasks.recipes import FOLDER, read_recipe
 
 PUBLISHED = [(24.5, 3.6)] * 3 + [(26.8, 3.9)] * 3  # M parameters and G FLOPs, Table 4
 RECIPES = sorted((FOLDER / "ablations").glob("branches-*.yaml"))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from training_runs import train_classification
 
 from cyclemlp.data.label_transforms import LabelTrainTransform
 from cyclemlp.errors import ConfigError
@@ -16,7 +17,6 @@ from cyclemlp.models.backbones import create_backbone
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
 from cyclemlp.tasks.classification.config import ClassificationConfig, ClassificationOptimisation
-from cyclemlp.tasks.classification.train import train_classification
 from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.tasks.parameter_groups import freeze, layer_groups
 from cyclemlp.training.loader import SampleStream

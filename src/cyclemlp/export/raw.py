@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.heads.anchors import PADDING
+from cyclemlp.heads.anchors import SIZE_RULE
 from cyclemlp.heads.detection_options import MASK_RCNN
 from cyclemlp.heads.pyramid import STRIDE
 from cyclemlp.inference.runtimes.network import Facts, SizeRule
@@ -68,7 +68,7 @@ def _detection(model: nn.Module, card: ModelCard) -> RawNetwork:
             "a mask-rcnn network cannot be exported: torch.export does not follow its proposals, whose number depends"
             " on the image (see docs/export.md); predict with the run folder, or train --head retinanet"
         )
-    rule = SizeRule(LEAST_MULTIPLES * PADDING, PADDING)
+    rule = SizeRule(LEAST_MULTIPLES * SIZE_RULE.multiple, SIZE_RULE.multiple)
     return RawNetwork(graph_form(model), Facts(card, rule, ("logits", "offsets")))
 
 

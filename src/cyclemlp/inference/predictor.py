@@ -1,6 +1,7 @@
 """From images to results: one object that knows its network, its preprocessing and what the outputs mean."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
@@ -18,6 +19,7 @@ from cyclemlp.tasks.options import ViewOptions
 from cyclemlp.tasks.registry import get_task
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from cyclemlp.tasks.registry import Prediction
@@ -52,6 +54,19 @@ class Predictor:
         from cyclemlp.inference.runtimes.torch import network_of
 
         return cls(network_of(model, device), card)
+
+    @classmethod
+    @contextmanager
+    def of_training_model(cls, model: "nn.Module", card: ModelCard, device: "torch.device") -> "Iterator[Predictor]":
+        """The predictor of a model that is being trained; afterwards the model is in the mode it was in."""
+        from cyclemlp.inference.runtimes.torch import training_network
+
+        was_training = model.training
+        model.eval()
+        try:
+            yield cls(training_network(model, device), card)
+        finally:
+            model.train(was_training)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> "Predictor":

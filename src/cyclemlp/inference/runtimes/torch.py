@@ -28,7 +28,8 @@ class TorchNetwork:
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs as arrays, float32."""
-        with torch.inference_mode():
+        # Not inference mode: tensors that a network in training caches would then be useless for its gradients.
+        with torch.no_grad():
             given = self._module(torch.from_numpy(images).to(self._device))
             outputs = (given,) if isinstance(given, Tensor) else given
             return tuple(output.float().cpu().numpy() for output in outputs)
@@ -44,6 +45,11 @@ def network_of(model: nn.Module, device: str = "auto") -> TorchNetwork:
     """The network of a torch model, which pads images to a size it takes by itself. Raises ConfigError."""
     place = choose_device(device)
     return TorchNetwork(inference_form(model).to(place), place, SizeRule(1))
+
+
+def training_network(model: nn.Module, device: torch.device) -> TorchNetwork:
+    """The network of a torch model in training, as it stands: no copy, and not in the inference form."""
+    return TorchNetwork(model, device, SizeRule(1))
 
 
 def load_checkpoint(path: Path, device: str) -> tuple[TorchNetwork, ModelCard]:
