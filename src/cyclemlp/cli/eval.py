@@ -65,4 +65,5 @@ def _views(report: Mapping[str, Any]) -> list[str]:
     if "scales" not in report:
         return []
     scales = " ".join(f"{scale:g}" for scale in report["scales"])
-    return [f"combined over scales {scales}" + (", each mirrored as well" if report["flip"] else "")]
+    how = get_task(report["task"]).combines_views
+    return [f"{how} scales {scales}" + (", each mirrored as well" if report["flip"] else "")]

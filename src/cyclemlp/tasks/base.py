@@ -226,6 +226,8 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     max_classes: int = 10_000
     takes_views: bool = True
     """Whether results are about places in the image, so that several scales, flips and windows make sense."""
+    combines_views: str = "averaged over"
+    """How the predictions of several views become one, before "scales 1 1.5"."""
     evaluation_options: frozenset[str] = frozenset({"scales", "flip", "window", "overlap"})
     """Fields of `EvaluationOptions` that apply."""
     prediction_options: frozenset[str] = frozenset({"scales", "flip", "window", "overlap"})
