@@ -16,7 +16,7 @@ from cyclemlp.tasks.options import FixedPrecision, Precision, RunConfig
 
 
 class Autocast(MixedPrecision):
-    """Mixed precision by autocast alone. Fabric would also cast the batch, which coordinates of boxes do not survive."""
+    """Mixed precision by autocast alone; Fabric would also cast the batch, and boxes need float32 coordinates."""
 
     def convert_input(self, data: Any) -> Any:
         """Return `data` as it is."""
