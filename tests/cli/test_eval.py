@@ -89,18 +89,25 @@ def test_other_data_for_a_weight_file(model_folder: Path, data: Path, capsys: py
 
 def test_run_without_config_needs_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.yaml").unlink()
-    assert "config.yaml does not exist, so the data is unknown: name a folder with --data" in refused(capsys, run)
+    error = refused(capsys, run)
+    assert "it has no config.yaml" in error
+    assert "name the data folder with --data" in error
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "data: 3", ""])
-def test_config_without_data(run: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("{}", "names no data"), ("[]", "holds no options"), ("data: 3", "names no data"), ("", "holds no options")],
+)
+def test_config_without_data(run: Path, content: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.yaml").write_text(content)
-    assert "config.yaml names no data: name a folder with --data" in refused(capsys, run)
+    error = refused(capsys, run)
+    assert f"config.yaml {reason}" in error
+    assert "folder with --data" in error
 
 
 def test_broken_config(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.yaml").write_text("data: [")
-    assert "config.yaml is not YAML" in refused(capsys, run)
+    assert "config.yaml is not readable" in refused(capsys, run)
 
 
 def test_other_classes(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

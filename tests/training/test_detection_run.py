@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from cyclemlp.tasks.detection.train import DetectionEvaluator, DetectionLoss, co
 from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
 from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.training.loader import GroupedStream, SampleStream
-from cyclemlp.training.module import TrainingModule
+from cyclemlp.training.state import Objective
 from cyclemlp.training.stopping import TrainingStopped
 
 STEPS, STOPPED_IN = 4, 1
@@ -169,15 +170,15 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
 ) -> None:
     config = configured(kind, data, tmp_path / "whole")
     train_detection(config)
-    usual = TrainingModule.training_step
+    usual, calls = Objective.forward, count()
 
-    def interrupted(self: TrainingModule, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
-        if self.global_step == STOPPED_IN:
+    def interrupted(self: Objective, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        if next(calls) == STOPPED_IN:
             signal.raise_signal(signal.SIGTERM)
-        return usual(self, batch, batch_idx)
+        return usual(self, images, targets)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", interrupted)
+        patch.setattr(Objective, "forward", interrupted)
         with pytest.raises(TrainingStopped):
             train_detection(replace(config, out=tmp_path / "stopped"))
     assert not (tmp_path / "stopped" / "model.safetensors").exists()

@@ -7,11 +7,11 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
-import yaml
 from cyclopts import Parameter
 
 from cyclemlp.cli.task_modules import refuse_foreign_options, task_module
 from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.training.run_folder import CONFIG_NAME, read_run_config
 
 if TYPE_CHECKING:
     from cyclemlp.inference.predictor import Predictor
@@ -138,17 +138,13 @@ def _show(report: Mapping[str, Any], module: Evaluation, options: EvaluationOpti
 
 def training_data(run: Path) -> Path:
     """The data folder recorded in the run's config.yaml. Raises DataError where there is none."""
-    config = (run if run.is_dir() else run.parent) / "config.yaml"
-    if not config.is_file():
-        raise DataError(f"{config} does not exist, so the data is unknown: name a folder with --data")
+    run_dir = run if run.is_dir() else run.parent
     try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{config} is not YAML ({reason}): name the data folder with --data") from error
-    data = values.get("data") if isinstance(values, dict) else None
+        data = read_run_config(run_dir).get("data")
+    except ConfigError as error:
+        raise DataError(f"{error}; name the data folder with --data") from error
     if not isinstance(data, str):
-        raise DataError(f"{config} names no data: name a folder with --data")
+        raise DataError(f"{run_dir / CONFIG_NAME} names no data: name a folder with --data")
     return Path(data)
 
 

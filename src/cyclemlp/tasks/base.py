@@ -1,18 +1,27 @@
 """What a task brings to training; the rest of this package is the same for all of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.loader import Collate, Samples
 
 ParameterGroups = list[dict[str, Any]]
+Sample = tuple[Tensor, Any]
+"""An image (C, H, W) and its target, in the form that the task's loss expects."""
+Collate = Callable[[list[Sample]], Any]
+"""From samples to a batch of images (B, C, H, W) and targets."""
+
+
+class Samples(Sized, Protocol):
+    """What training draws from: indexable, with a length; its randomness comes from torch's global generator."""
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class TaskLoss(nn.Module, ABC):
@@ -38,11 +47,11 @@ class TrainingTask:
     evaluator: Evaluator
     groups: Callable[[nn.Module], ParameterGroups]
     """The optimiser's groups."""
-    idle: Sequence[nn.Module] = ()
-    """Parts of the network that stay as in prediction."""
+    eval_mode_modules: Sequence[nn.Module] = ()
+    """Parts of the network that stay in evaluation mode while the rest trains."""
     repeats: int = 1
     """How often a pass takes each sample, under different random changes; a pass then meets fewer of them."""
-    kinds: Sequence[int] | None = None
-    """A number for each sample; a batch is of samples of one number where it can be."""
+    aspect_groups: Sequence[int] | None = None
+    """A group number for each sample; batches are made of samples of one group where possible."""
     collate: Collate = default_collate
     """From a list of samples to a batch of images and targets."""

@@ -57,7 +57,7 @@ def classification_task(config: ClassificationConfig, dataset: FolderDataset) ->
         model_options=card.model_options,
     )
     check_image_size(model, config.model, size)
-    idle = freeze(model, options.freeze)
+    eval_mode_modules = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)
     return TrainingTask(
         card,
@@ -66,7 +66,7 @@ def classification_task(config: ClassificationConfig, dataset: FolderDataset) ->
         ClassifiedSamples(dataset.splits["train"], _transform(config.augmentation, size)),
         LabelEvaluator(dataset.splits["val"], card),
         partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay),
-        idle,
+        eval_mode_modules,
         config.augmentation.repeated,
     )
 

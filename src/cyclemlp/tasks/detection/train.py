@@ -66,7 +66,7 @@ def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> Traini
         options=card.detection,
         drop_path_rate=config.optimisation.drop_path,
     )
-    idle = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
+    eval_mode_modules = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
     transform = DetectionTrainTransform(
         config.augmentation,
         Normalisation(),
@@ -80,8 +80,8 @@ def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> Traini
         DetectionSamples(dataset.splits["train"], transform),
         DetectionEvaluator(dataset.splits["val"], card),
         partial(decay_groups, weight_decay=config.optimisation.weight_decay),
-        idle,
-        kinds=shapes(config, dataset.splits["train"]),
+        eval_mode_modules,
+        aspect_groups=shapes(config, dataset.splits["train"]),
         collate=collate,
     )
 
@@ -105,7 +105,7 @@ def _card(config: DetectionConfig, dataset: DetectionDataset) -> ModelCard:
 def shapes(config: DetectionConfig, split: DetectionSplit) -> list[int] | None:
     """Which images are alike in shape, where they are not cut: a batch is filled up to its widest and its highest.
 
-    Seven kinds, from 1 : 2 and narrower to 2 : 1 and wider in steps of a third of an octave; torchvision's references
+    Seven groups, from 1 : 2 and narrower to 2 : 1 and wider in steps of a third of an octave; torchvision's references
     group so, too.
     """
     if config.augmentation.crop_size is not None:
