@@ -9,7 +9,7 @@ import pytest
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.inference.runtimes.network import SizeRule
+from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection import views as detection_views

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import ConfigError
+from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference.averaging import mean_probabilities
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.runtimes.network import SizeRule
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.segmentation import predict as segmentation

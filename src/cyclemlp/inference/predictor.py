@@ -11,8 +11,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from cyclemlp.data.images import read_image
-from cyclemlp.errors import CheckpointError, ConfigError, DataError
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.heads.network import Network
+from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
 from cyclemlp.tasks.classification.predict import classify
@@ -44,10 +45,6 @@ DECODERS: Mapping[str, Decoder] = MappingProxyType(
 
 IN_VIEWS = ("segmentation", "detection", "instance-segmentation")
 """Tasks that take several views of an image, and windows: all whose results are about places in it."""
-
-CPU_ONLY = (".onnx", ".xml")
-"""Suffixes of exported files that run on the CPU, and without torch."""
-EXPORTED = (*CPU_ONLY, ".pt2")
 
 
 class Predictor:
@@ -83,7 +80,7 @@ class Predictor:
         ONNX (`.onnx`) and OpenVINO (`.xml` with its `.bin`) need no torch. Raises CheckpointError where `path`
         is no such thing or torch is needed but not installed, ConfigError for an unusable device.
         """
-        return cls(*_load(Path(path), device))
+        return cls(*load_network(Path(path), device))
 
     def described_as(self, card: ModelCard) -> "Predictor":
         """The same network under another card: another crop or window, say."""
@@ -128,36 +125,6 @@ class Predictor:
 
     def _predict_one(self, image: ImageInput, progress: bool) -> Result:
         return self._decode(self._network, self.card, as_array(image, self.card.in_chans), self.views, progress)
-
-
-def _load(path: Path, device: str) -> tuple[Network, ModelCard]:
-    suffix = path.suffix.lower()
-    if suffix not in EXPORTED or path.is_dir():
-        return _load_with_torch(path, device)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: give a file written by `cyclemlp export`")
-    if suffix == ".pt2":
-        return _load_with_torch(path, device)
-    if device not in ("auto", "cpu"):
-        raise ConfigError(f"device {device!r}: {suffix} files run on cpu here; for another device use the checkpoint")
-    if suffix == ".onnx":
-        from cyclemlp.inference.runtimes.onnx import load_onnx
-
-        return load_onnx(path)
-    from cyclemlp.inference.runtimes.openvino import load_openvino
-
-    return load_openvino(path)
-
-
-def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:
-    try:
-        from cyclemlp.inference.runtimes.torch import load_checkpoint, load_pt2
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            f"{path} needs {error.name}, which is not installed: pip install torch torchvision timm, or use a file"
-            " that `cyclemlp export` wrote with --format onnx or openvino"
-        ) from error
-    return (load_pt2 if path.suffix.lower() == ".pt2" else load_checkpoint)(path, device)
 
 
 def as_array(image: ImageInput, channels: int) -> npt.NDArray[np.uint8]:

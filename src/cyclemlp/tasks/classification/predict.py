@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.crops import central_crop
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.heads.network import Network
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.result import ClassificationResult

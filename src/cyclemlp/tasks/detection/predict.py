@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cyclemlp.data.detection import Record, masks_of
 from cyclemlp.data.instance_masks import Patch
 from cyclemlp.data.legend import palette
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.heads.network import Network
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.decoding import Detections, paste_patch

@@ -24,7 +24,7 @@ from cyclemlp.data.resampling import FloatArray
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.sizes import size_factor
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.heads.network import Network
 from cyclemlp.inference.tiling import Tiling
 from cyclemlp.inference.views import View, Views
 from cyclemlp.tasks.card import ModelCard

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.data.sizes import size_factor
+from cyclemlp.heads.network import Network
 from cyclemlp.inference.averaging import mean_probabilities
-from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, logit_strips, most_likely_classes, predict_classes
 from cyclemlp.inference.views import View, Views
 from cyclemlp.tasks.card import ModelCard
