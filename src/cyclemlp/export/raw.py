@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.network import SizeRule
-from cyclemlp.heads.pyramid import DenseNetwork
+from cyclemlp.heads.pyramid import PyramidNetwork
 from cyclemlp.inference.runtimes.facts import Facts
 from cyclemlp.models.forms.fused import graph_form
 from cyclemlp.tasks.card import ModelCard
@@ -41,14 +41,14 @@ class RawNetwork:
 def raw_network(model: nn.Module, card: ModelCard) -> RawNetwork:
     """The part of `model`, described by `card`, that is exported. Raises ConfigError where there is none."""
     model.eval()
-    if isinstance(model, DenseNetwork):
+    if isinstance(model, PyramidNetwork):
         multiple = model.size_rule.multiple
         rule = SizeRule(MIN_EDGE if multiple == 1 else MIN_MULTIPLES * multiple, multiple)
         return RawNetwork(model.export_form(), Facts(card, rule, model.output_names))
     size = card.image_size
     if size is None:
         raise ConfigError(
-            f"a {card.task} network cannot be exported: it is neither for images of one size nor a DenseNetwork;"
+            f"a {card.task} network cannot be exported: it is neither for images of one size nor a PyramidNetwork;"
             " predict with the run folder"
         )
     # A network that sees images of one size alone gets a file for it, which is smaller and faster.
