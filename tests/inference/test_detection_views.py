@@ -9,9 +9,9 @@ import pytest
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference import network_image
 from cyclemlp.inference.network_image import ImageThroughNetwork, WindowRule
-from cyclemlp.inference.runtimes.network import Network, SizeRule
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.base import Look
 from cyclemlp.tasks.card import ModelCard

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import ConfigError
+from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference import network_image
 from cyclemlp.inference.averaging import mean_of_views
 from cyclemlp.inference.network_image import MAP_WINDOWS, WindowRule, tiling_for
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.runtimes.network import SizeRule
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.segmentation.predict import softmax

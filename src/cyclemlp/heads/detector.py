@@ -17,13 +17,13 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from cyclemlp.heads.anchors import SIZE_RULE, level_anchors, padded
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.heads.pyramid import DenseNetwork, PyramidBackbone
+from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
 
 Target = dict[str, Tensor]
 """`boxes` (N, 4) float32 x0 y0 x1 y1 in pixels, `labels` (N,) int64 from 0; for Mask R-CNN `masks` (N, H, W) uint8."""
 
 
-class Detector(DenseNetwork, ABC):
+class Detector(PyramidNetwork, ABC):
     """A backbone, a feature pyramid and anchors."""
 
     def __init__(self, head: str, backbone: PyramidBackbone, pyramid: FeaturePyramidNetwork, options: DetectionHead):

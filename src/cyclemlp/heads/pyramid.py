@@ -44,7 +44,7 @@ class PyramidBackbone(nn.Module):
         return [norm(each).permute(0, 3, 1, 2) for norm, each in zip(self.norms, maps_nhwc, strict=True)]
 
 
-class DenseNetwork(nn.Module):
+class PyramidNetwork(nn.Module):
     """A network on such a backbone, and what prediction and export need to know of it."""
 
     output_names: tuple[str, ...] = ("logits",)

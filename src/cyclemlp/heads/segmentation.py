@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.heads.pyramid import DenseNetwork, PyramidBackbone
+from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
 from cyclemlp.heads.semantic_fpn import SemanticFPN
 from cyclemlp.heads.upernet import AuxiliaryHead, UperNet
 
@@ -25,7 +25,7 @@ class TrainingLogits(NamedTuple):
     """Of the auxiliary head, where the network has one."""
 
 
-class SegmentationModel(DenseNetwork):
+class SegmentationModel(PyramidNetwork):
     """Backbone, head, and logits at the size of the image.
 
     Args:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data.resizing import size_factor
+from cyclemlp.heads.network import Network
 from cyclemlp.inference.averaging import mean_of_views
-from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.base import FloatArray, Look, Pixels, Span, View

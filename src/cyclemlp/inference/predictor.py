@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from cyclemlp.data.images import ImageInput, decode_image
-from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.errors import ConfigError
+from cyclemlp.heads.network import Network
 from cyclemlp.inference.network_image import ImageThroughNetwork
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
 from cyclemlp.tasks.options import ViewOptions
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cyclemlp.tasks.registry import Prediction
-
-CPU_ONLY = (".onnx", ".xml")
-"""Suffixes of exported files that run on the CPU, and without torch."""
-EXPORTED = (*CPU_ONLY, ".pt2")
 
 
 class Predictor:
@@ -135,38 +132,3 @@ class Predictor:
         pixels = decode_image(image, self.card.in_chans)
         seen = ImageThroughNetwork(self._network, self.card, pixels, self.views, progress)
         return cast("Prediction", self.task.predict(seen))
-
-
-def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Network, ModelCard]:
-    """The network and card of what `Predictor.load` takes; raises as it does.
-
-    `threads` is for ONNX Runtime and OpenVINO, which choose their number where it is 0. Torch has one number for the
-    whole process.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in EXPORTED or path.is_dir():
-        return _load_with_torch(path, device)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: give a file written by `cyclemlp export`")
-    if suffix == ".pt2":
-        return _load_with_torch(path, device)
-    if device not in ("auto", "cpu"):
-        raise ConfigError(f"device {device!r}: {suffix} files run on cpu here; for another device use the checkpoint")
-    if suffix == ".onnx":
-        from cyclemlp.inference.runtimes.onnx import load_onnx
-
-        return load_onnx(path, threads)
-    from cyclemlp.inference.runtimes.openvino import load_openvino
-
-    return load_openvino(path, threads)
-
-
-def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:
-    try:
-        from cyclemlp.inference.runtimes.torch import load_checkpoint, load_pt2
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            f"{path} needs {error.name}, which is not installed: pip install torch torchvision timm, or use a file"
-            " that `cyclemlp export` wrote with --format onnx or openvino"
-        ) from error
-    return (load_pt2 if path.suffix.lower() == ".pt2" else load_checkpoint)(path, device)

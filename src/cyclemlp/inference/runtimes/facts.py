@@ -1,6 +1,6 @@
-"""What every kind of model file looks like to the code that uses it: arrays in, arrays out.
+"""What an exported file says about itself.
 
-An exported file carries its model card and the sizes it takes as text entries, so it needs nothing beside it:
+It carries its model card and the sizes it takes as text entries, so that it needs no other file:
 
     cyclemlp.size_rule     {"least": 32, "multiple": 1}
     cyclemlp.outputs       ["logits"]
@@ -8,14 +8,12 @@ An exported file carries its model card and the sizes it takes as text entries, 
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import CheckpointError
+from cyclemlp.heads.network import SizeRule
 from cyclemlp.tasks.card import ModelCard
 
 INPUT_NAME = "images"
@@ -23,40 +21,13 @@ PREFIX = "cyclemlp."
 
 
 @dataclass(frozen=True)
-class SizeRule:
-    """Heights and widths that a network takes; others are filled up with zeros at the right and the bottom."""
-
-    least: int = 32
-    """The smallest edge, in pixels."""
-    multiple: int = 1
-    """Edges must be multiples of it."""
-
-    def padded(self, edge: int) -> int:
-        """The smallest allowed edge that is not below `edge`."""
-        return max(self.least, math.ceil(edge / self.multiple) * self.multiple)
-
-
-class Network(Protocol):
-    """A network in whatever runtime."""
-
-    @property
-    def size_rule(self) -> SizeRule:
-        """The sizes it takes."""
-        ...
-
-    def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
-        """Its raw outputs for normalised images (N, C, H, W) of an allowed size."""
-        ...
-
-
-@dataclass(frozen=True)
 class Facts:
-    """What an exported file says about itself."""
+    """The card, the sizes and the outputs of an exported network."""
 
     card: ModelCard
     size_rule: SizeRule
     outputs: tuple[str, ...]
-    """Names of the raw outputs, in order; how they become results is the task's matter."""
+    """Names of the raw outputs, in order; the task makes results of them."""
 
     def to_entries(self) -> dict[str, str]:
         """Entries for the file's metadata, values as JSON."""
