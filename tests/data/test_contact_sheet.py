@@ -17,13 +17,13 @@ BLUE, GREEN = colour_list(2)
 BLACK = Image.new("RGB", (60, 40))
 
 
-def pictures(**counts: int) -> list[LabelledImage]:
-    """So many pictures of each class."""
+def images(**counts: int) -> list[LabelledImage]:
+    """This many images of each class."""
     return [LabelledImage(Path(f"{name}/{i}.png"), name) for name, count in counts.items() for i in range(count)]
 
 
 def record(boxes: list[list[float]], crowd: bool = False, outline: Polygons | None = None) -> Record:
-    """Of a picture twice as large as BLACK; one class for each object."""
+    """Of an image twice as large as BLACK; one class for each object."""
     xyxy = np.array(boxes, np.float32)
     return Record(
         image_id=1,
@@ -36,19 +36,19 @@ def record(boxes: list[list[float]], crowd: bool = False, outline: Polygons | No
     )
 
 
-def test_pictures_are_spread_over_splits_and_classes() -> None:
-    chosen = choose({"val": pictures(a=50), "train": pictures(a=100, b=100, c=1)}, 12)
+def test_images_are_spread_over_splits_and_classes() -> None:
+    chosen = choose({"val": images(a=50), "train": images(a=100, b=100, c=1)}, 12)
     assert [split for split, _ in chosen] == ["train"] * 9 + ["val"] * 3
-    assert [picture.label for _, picture in chosen[:9]] == ["a"] * 4 + ["b"] * 4 + ["c"]
-    assert [picture.image.stem for _, picture in chosen[:4]] == ["0", "25", "50", "75"]
+    assert [each.label for _, each in chosen[:9]] == ["a"] * 4 + ["b"] * 4 + ["c"]
+    assert [each.image.stem for _, each in chosen[:4]] == ["0", "25", "50", "75"]
 
 
-def test_all_pictures_where_there_are_few() -> None:
-    assert len(choose({"train": pictures(a=2), "val": pictures(a=3)}, 24)) == 5
-    assert len(choose({"train": pictures(a=1), "val": pictures(a=30)}, 24)) == 24
+def test_all_images_are_chosen_if_there_are_few() -> None:
+    assert len(choose({"train": images(a=2), "val": images(a=3)}, 24)) == 5
+    assert len(choose({"train": images(a=1), "val": images(a=30)}, 24)) == 24
     assert choose({"train": [], "val": []}, 24) == []
-    many_classes = choose({"train": pictures(**{f"c{i:02}": 3 for i in range(40)})}, 10)
-    assert [picture.label for _, picture in many_classes] == [f"c{i:02}" for i in range(0, 40, 4)]
+    many_classes = choose({"train": images(**{f"c{i:02}": 3 for i in range(40)})}, 10)
+    assert [each.label for _, each in many_classes] == [f"c{i:02}" for i in range(0, 40, 4)]
 
 
 def test_masks_are_painted_and_ignored_pixels_left() -> None:
@@ -98,7 +98,7 @@ def test_a_sheet_of_every_kind(write_dataset: Callable[..., Path], write_coco: C
         assert len(sheet.getcolors(2**20) or []) > 3
 
 
-def test_a_damaged_picture_is_a_grey_cell(tmp_path: Path) -> None:
+def test_a_damaged_image_is_a_grey_cell(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     sheet = contact_sheet({"train": [LabelledImage(tmp_path / "a.png", "a" * 90)]}, ["a"], 24)
     assert sheet is not None
@@ -106,7 +106,7 @@ def test_a_damaged_picture_is_a_grey_cell(tmp_path: Path) -> None:
     assert contact_sheet({"train": []}, ["a"], 24) is None
 
 
-def test_run_lengths_are_drawn_too() -> None:
+def test_an_rle_is_drawn_too() -> None:
     mask = np.zeros((80, 120), np.uint8)
     mask[20:60, 20:100] = 1
     given = record([[20, 20, 100, 60]])
