@@ -152,8 +152,10 @@ def _stream(task: "TrainingTask", batch: int, workers: int) -> Iterator[Any]:
 def _training_step(task: "TrainingTask", threads: int) -> Callable[[Any], None]:
     import torch
 
+    from cyclemlp.models.forms.lean import lean_
+
     torch.set_num_threads(threads)
-    model = task.model.train()
+    model = lean_(task.model).train()
     optimiser = torch.optim.AdamW(task.groups(model), lr=1e-4)
 
     def step(batch: Any) -> None:
