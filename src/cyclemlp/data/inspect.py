@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from cyclemlp.data.contact_sheet import Label, LabelledImage, MaskLabel
 from cyclemlp.data.dataset_notes import Counts, odd_values, skipped_files
-from cyclemlp.data.formats.registry import DatasetFormat, all_formats, layouts, recognised
+from cyclemlp.data.formats.registry import AnyFormat, all_formats, layouts, recognised
 from cyclemlp.data.images import ImageError, read_image
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.masks import (
@@ -118,7 +118,7 @@ def inspect_dataset(root: Path) -> DatasetReport:
     return DatasetReport(root, found.name, dataset.classes, splits, problems, images, tuple(notes))
 
 
-def _recognised_format(root: Path) -> DatasetFormat[Any]:
+def _recognised_format(root: Path) -> AnyFormat:
     known = all_formats()
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "is missing"

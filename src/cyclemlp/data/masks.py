@@ -7,13 +7,16 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cyclemlp.data.images import Pixels, read_image, read_mask
 from cyclemlp.data.problems import Problem
 from cyclemlp.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORE_INDEX = 255
 
@@ -65,7 +68,7 @@ class SegmentationSamples:
     def __init__(
         self,
         split: MaskSplit,
-        transform: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+        transform: "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None" = None,
         num_classes: int | None = None,
     ) -> None:
         self.split = split
@@ -75,7 +78,7 @@ class SegmentationSamples:
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def __getitem__(self, index: int) -> tuple["Tensor", "Tensor"]:
         import torch
         from torchvision import tv_tensors
 

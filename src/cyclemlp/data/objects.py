@@ -7,15 +7,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import read_image
+from cyclemlp.data.images import Pixels, read_image
 from cyclemlp.data.outlines import Bitmap, Outline, stacked, to_coco, whole_mask
 from cyclemlp.errors import DataError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Transform = Callable[[Pixels, "Record"], tuple[Tensor, dict[str, Tensor]]]
+
+CocoTruth = dict[str, list[dict[str, object]]]
 Boxes = npt.NDArray[np.float32]
 REQUIRED_SPLITS = ("train", "val")
 
@@ -94,14 +100,14 @@ class DetectionSamples:
     raises DataError for an unusable file and for an image whose size is not the annotated one.
     """
 
-    def __init__(self, split: DetectionSplit, transform: Callable[[Any, Record], tuple[Any, dict[str, Any]]]) -> None:
+    def __init__(self, split: DetectionSplit, transform: "Transform") -> None:
         self.split = split
         self.transform = transform
 
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple["Tensor", dict[str, "Tensor"]]:
         path, record = self.split.images[index], self.split.records[index]
         pixels = read_image(path)
         if pixels.shape[:2] != record.size:
@@ -125,14 +131,14 @@ def coco_truth(
     classes: Sequence[str],
     category_ids: Sequence[int],
     images: Iterable[Path] | None = None,
-) -> dict[str, Any]:
+) -> CocoTruth:
     """The labels in COCO's own form, as evaluators take them, whatever format they were read from.
 
     Boxes are (x, y, width, height). Annotations are numbered from 1, because evaluators take 0 for none. The files of
     the `images` are named if they are given.
     """
-    listed: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    listed: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     paths: Iterable[Path | None] = repeat(None) if images is None else images
     for record, path in zip(records, paths, strict=False):
         name = {} if path is None else {"file_name": path.name}
@@ -152,7 +158,7 @@ def coco_truth(
     return {"images": listed, "annotations": annotations, "categories": categories}
 
 
-def as_coco(dataset: DetectionDataset, split: str) -> dict[str, Any]:
+def as_coco(dataset: DetectionDataset, split: str) -> CocoTruth:
     """A split as `coco_truth`, with the names of its files."""
     part = dataset.splits[split]
     return coco_truth(part.records, dataset.classes, dataset.category_ids, part.images)

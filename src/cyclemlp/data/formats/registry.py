@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from cyclemlp.data import formats
 from cyclemlp.data.labels import ClassifiedDataset
@@ -23,7 +23,7 @@ from cyclemlp.errors import DataError
 Dataset = TypeVar("Dataset", MaskDataset, DetectionDataset, ClassifiedDataset)
 
 # In the order in which they are tried: nearly every folder of folders resembles class folders.
-_LABELS: dict[type[Any], str] = {MaskDataset: "masks", DetectionDataset: "boxes", ClassifiedDataset: "class labels"}
+_LABELS: dict[type, str] = {MaskDataset: "masks", DetectionDataset: "boxes", ClassifiedDataset: "class labels"}
 
 
 def _complete(dataset: Dataset) -> Dataset:
@@ -48,15 +48,17 @@ class DatasetFormat(Generic[Dataset]):
     """Adds to a sound data set what takes decoding to find out."""
 
 
-_registered: list[DatasetFormat[Any]] = []
+AnyFormat = DatasetFormat[MaskDataset] | DatasetFormat[DetectionDataset] | DatasetFormat[ClassifiedDataset]
+
+_registered: list[AnyFormat] = []
 
 
-def register(known: DatasetFormat[Any]) -> None:
+def register(known: AnyFormat) -> None:
     """Make a format known to training, evaluation and `cyclemlp data`."""
     _registered.append(known)
 
 
-def all_formats() -> list[DatasetFormat[Any]]:
+def all_formats() -> list[AnyFormat]:
     """Every format, in the order in which they are tried."""
     _import_formats()
     return sorted(_registered, key=lambda known: list(_LABELS).index(known.dataset_type))
@@ -69,7 +71,7 @@ def format_of(root: Path, dataset_type: type[Dataset]) -> DatasetFormat[Dataset]
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one with {expected}")
     if (found := recognised(root, known)) is not None:
-        return found
+        return cast("DatasetFormat[Dataset]", found)
     labels = _LABELS[dataset_type]
     inner = (path for path in (*root.glob("*/"), *root.glob("VOCdevkit/*/")) if recognised(path, known))
     if (nested := next(inner, None)) is not None:
@@ -77,12 +79,12 @@ def format_of(root: Path, dataset_type: type[Dataset]) -> DatasetFormat[Dataset]
     raise DataError(f"{root} is not a data set with {labels}; expected {expected}")
 
 
-def recognised(root: Path, known: Sequence[DatasetFormat[Any]]) -> DatasetFormat[Any] | None:
+def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:
     """The first of these formats that a folder looks like."""
     return next((each for each in known if each.recognises(root)), None)
 
 
-def layouts(known: Sequence[DatasetFormat[Any]]) -> str:
+def layouts(known: Sequence[AnyFormat]) -> str:
     """What these formats look like, in words for a message."""
     return ", or ".join(each.layout for each in known)
 
