@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 CocoTruth = dict[str, list[dict[str, object]]]
 Boxes = npt.NDArray[np.float32]
-REQUIRED_SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True, eq=False)

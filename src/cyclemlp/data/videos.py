@@ -10,10 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.images import MAX_PIXELS
+from cyclemlp.data.images import MAX_PIXELS, Pixels
 from cyclemlp.errors import DataError, MissingExtraError
 from cyclemlp.files import atomic_write
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
-
-Pixels = npt.NDArray[np.uint8]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv"})
 # FFmpeg's other formats include playlists and devices, which would open whatever they name.

@@ -11,13 +11,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
+from cyclemlp.data.formats.registry import REQUIRED_SPLITS, DatasetFormat, find_dataset, register
 from cyclemlp.data.images import list_images
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError, did_you_mean
 
-REQUIRED_SPLITS = ("train", "val")
 VALIDATION_SHARE = 0.2
 EVERYTHING = "all"
 """Name of the split with all images of a folder that has no split folders."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclemlp.data.formats.records import AnnotationFile, RawObject, WrongObjectError, add_missing_split, header_size
-from cyclemlp.data.formats.registry import DatasetFormat, register
-from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import parse_outline
 from cyclemlp.data.problems import FileError, Findings
 
-_OPTIONAL_SPLITS = ("test",)
 _IN_IMAGE_FOLDER = "_annotations.coco.json"
 """Roboflow's exports have it in each split's folder; theirs of validation is called valid."""
 _Json = dict[str, Any]
@@ -41,7 +40,7 @@ def is_coco_dataset(root: Path) -> bool:
 def read_coco(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
     found: dict[str, _Split] = {}
-    for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
+    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
         paths = _paths(root, split)
         if paths is None:
             if split in REQUIRED_SPLITS:

@@ -20,6 +20,9 @@ from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
+REQUIRED_SPLITS = ("train", "val")
+OPTIONAL_SPLITS = ("test",)
+
 Dataset = TypeVar("Dataset", MaskDataset, DetectionDataset, ClassifiedDataset)
 
 # In the order in which they are tried: nearly every folder of folders resembles class folders.

@@ -21,13 +21,12 @@ from cyclemlp.data.formats.records import (
     header_size,
     without_shared_names,
 )
-from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
-from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.problems import FileError, Findings
 from cyclemlp.errors import did_you_mean
 
-_OPTIONAL_SPLITS = ("test",)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LISTS = Path("ImageSets") / "Main"
 
@@ -62,7 +61,7 @@ def is_voc_dataset(root: Path) -> bool:
 def read_voc(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
     read: dict[str, list[_Annotation]] = {}
-    for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
+    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
         pairs = _listed_pairs(root, split, findings) if _has_lists(root) else _paired(root, split, findings)
         if pairs is not None:
             read[split] = [found for pair in pairs if (found := _read(*pair, split, findings))]

@@ -19,13 +19,12 @@ from cyclemlp.data.formats.records import (
     header_size,
     without_shared_names,
 )
-from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
 from cyclemlp.data.formats.yolo_labels import LabelRules, read_labels
 from cyclemlp.data.images import list_images
-from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit, Record
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record
 from cyclemlp.data.problems import FileError, Findings
 
-_OPTIONAL_SPLITS = ("test",)
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 
 
@@ -60,7 +59,7 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
         return DetectionDataset(root, (), {})
     rules = LabelRules(len(classes), names_path.name)
     splits: dict[str, DetectionSplit] = {}
-    for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
+    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
         listing = _described(description, root, split, findings) if description else _plain(root, split, findings)
         if listing is not None:
             splits[split] = _read_split(listing, root, split, rules, findings)
