@@ -16,7 +16,7 @@ WriteDataset = Callable[..., Path]
 def test_counts_of_a_sound_data_set(write_dataset: WriteDataset) -> None:
     report = inspect_dataset(write_dataset())
     assert report.problems == ()
-    assert report.classes == ("ground", "water")
+    assert report.dataset.classes == ("ground", "water")
     train = report.splits["train"]
     assert isinstance(train, SplitReport)
     assert (train.images, train.pixels) == (2, 2 * 32 * 48)
@@ -26,7 +26,7 @@ def test_counts_of_a_sound_data_set(write_dataset: WriteDataset) -> None:
 
 
 def test_classes_without_names_are_numbered(write_dataset: WriteDataset) -> None:
-    assert inspect_dataset(write_dataset(classes=None)).classes == ("class0", "class1")
+    assert inspect_dataset(write_dataset(classes=None)).dataset.classes == ("class0", "class1")
 
 
 def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:

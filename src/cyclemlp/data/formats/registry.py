@@ -51,6 +51,7 @@ class DatasetFormat(Generic[Dataset]):
     """Adds to a sound data set what takes decoding to find out."""
 
 
+AnyDataset = MaskDataset | DetectionDataset | ClassifiedDataset
 AnyFormat = DatasetFormat[MaskDataset] | DatasetFormat[DetectionDataset] | DatasetFormat[ClassifiedDataset]
 
 _registered: list[AnyFormat] = []
