@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cyclemlp.data.images import Pixels, read_image, read_mask
-from cyclemlp.data.problems import Problem
+from cyclemlp.data.problems import Problem, listed
 from cyclemlp.errors import DataError
 
 if TYPE_CHECKING:
@@ -132,8 +132,7 @@ def outside_classes(path: Path, split: str, present: Iterable[int], num_classes:
     wrong = [int(value) for value in present if value >= num_classes and value != IGNORE_INDEX]
     if not wrong:
         return None
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if wrong[5:] else "")
-    what = f"holds the value {shown}" if len(wrong) == 1 else f"holds the values {shown}"
+    what = f"holds the value{'s' if len(wrong) > 1 else ''} {listed(wrong)}"
     allowed = f"outside the {num_classes} classes (0 to {num_classes - 1}, and 255 for ignore)"
     return Problem(path, split, f"{what}, {allowed}", "name the class in classes.txt or set those pixels to 255")
 

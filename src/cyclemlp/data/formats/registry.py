@@ -1,8 +1,8 @@
 """The annotation formats: how a folder is recognised, and how it is read into the data set of a task.
 
 A format is one module in this package that calls `register`; nothing else names it. Every module here is imported
-the first time a data set is looked for. Recognising a folder looks at the names of files and folders only: it loads
-no torch and decodes no image.
+the first time a data set is looked for. Recognising a folder is cheap: it looks at the names of files and folders and
+at small text files, loads no torch and decodes no image.
 """
 
 import importlib
