@@ -3,21 +3,20 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from cyclemlp.data.contact_sheet import Label, LabelledImage, MaskLabel
 from cyclemlp.data.dataset_notes import Counts, odd_values, skipped_files
-from cyclemlp.data.formats.registry import DatasetFormat, all_formats, layouts, recognised
+from cyclemlp.data.formats.registry import AnyDataset, AnyFormat, all_formats, layouts, recognised
 from cyclemlp.data.images import ImageError, read_image
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
+from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.data.masks import (
     IGNORE_INDEX,
     MaskDataset,
@@ -28,7 +27,7 @@ from cyclemlp.data.masks import (
     outside_classes,
     read_target,
 )
-from cyclemlp.data.objects import DetectionDataset, DetectionSplit, other_size
+from cyclemlp.data.objects import DetectionDataset, other_size
 from cyclemlp.data.problems import Findings, Problem
 from cyclemlp.errors import DataError
 
@@ -68,24 +67,21 @@ Reports = dict[str, SplitReport]
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Content and problems of a data set, with the images of each split."""
+    """Content and problems of a data set."""
 
-    root: Path
+    dataset: AnyDataset
     format: str
-    classes: tuple[str, ...]
     splits: Reports
     problems: tuple[Problem, ...]
-    images: dict[str, tuple[LabelledImage, ...]] = field(default_factory=dict)
-    """Those of each split, for a contact sheet."""
     notes: tuple[Problem, ...] = ()
     """What is worth a look, but does not prevent training."""
 
     def to_dict(self) -> dict[str, object]:
         """As plain values for JSON."""
         return {
-            "data": str(self.root),
+            "data": str(self.dataset.root),
             "format": self.format,
-            "classes": list(self.classes),
+            "classes": list(self.dataset.classes),
             "splits": {name: split.to_dict() for name, split in self.splits.items()},
             "notes": [_as_dict(note) for note in self.notes],
             "problems": [_as_dict(problem) for problem in self.problems],
@@ -109,16 +105,12 @@ def inspect_dataset(root: Path) -> DatasetReport:
         splits = {name: _inspect_objects(name, dataset, findings) for name in dataset.splits}
     else:
         splits = _inspect_classified(dataset, findings)
-    images = {
-        name: tuple(map(LabelledImage, split.images, _labels(split, dataset.classes)))
-        for name, split in dataset.splits.items()
-    }
-    notes += [note for split, several in images.items() for note in skipped_files([i.image for i in several], split)]
+    notes += [note for name, split in dataset.splits.items() for note in skipped_files(split.images, name)]
     problems = tuple(dict.fromkeys(findings.problems))
-    return DatasetReport(root, found.name, dataset.classes, splits, problems, images, tuple(notes))
+    return DatasetReport(dataset, found.name, splits, problems, tuple(notes))
 
 
-def _recognised_format(root: Path) -> DatasetFormat[Any]:
+def _recognised_format(root: Path) -> AnyFormat:
     known = all_formats()
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "is missing"
@@ -128,13 +120,6 @@ def _recognised_format(root: Path) -> DatasetFormat[Any]:
     if (found := recognised(root, known)) is None:
         raise DataError(f"{root} is in no known layout; accepted: {layouts(known)}")
     return found
-
-
-def _labels(split: MaskSplit | DetectionSplit | ClassifiedSplit, classes: Sequence[str]) -> Iterable[Label]:
-    """What is known of each image of a split."""
-    if isinstance(split, MaskSplit):
-        return [MaskLabel(path, split.zero_ignored) for path in split.masks]
-    return split.records if isinstance(split, DetectionSplit) else [classes[label] for label in split.labels]
 
 
 @dataclass(frozen=True)

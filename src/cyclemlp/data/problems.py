@@ -5,6 +5,7 @@ FileError, which names the same four things and becomes a Problem where the read
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,3 +63,8 @@ class Findings:
             count = len(self.flaws)
             boxes = "1 box is" if count == 1 else f"{count} boxes are"
             _LOG.warning("%s: %s cut to the image or left out (cyclemlp data %s lists them)", root, boxes, root)
+
+
+def listed(values: Sequence[object], most: int = 5) -> str:
+    """The first values for a message, with dots if there are more."""
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")

@@ -94,7 +94,7 @@ def test_problems_are_found_by_data_and_refused_by_training(pets: Path, break_it
 
 
 def test_files_that_are_not_images_and_files_in_two_places(pets: Path) -> None:
-    (pets / "train" / "cat" / "1.png").write_text("no picture", encoding="utf-8")
+    (pets / "train" / "cat" / "1.png").write_text("not an image", encoding="utf-8")
     (pets / "val" / "dog" / "9.jpg").write_bytes((pets / "train" / "dog" / "1.jpg").read_bytes())
     (pets / "val" / "cat" / "9.jpg").write_bytes((pets / "val" / "dog" / "2.png").read_bytes())
     found = problems_of(pets)
@@ -105,7 +105,7 @@ def test_files_that_are_not_images_and_files_in_two_places(pets: Path) -> None:
     assert "train/dog/1.jpg, in train; remove one of the two" in found[2]
 
 
-def test_other_layouts_are_not_taken_for_it(tmp_path: Path) -> None:
+def test_other_layouts_are_not_recognised(tmp_path: Path) -> None:
     save(tmp_path / "train" / "1.png")
     save(tmp_path / "val" / "2.png")
     assert not is_folder_dataset(tmp_path)
