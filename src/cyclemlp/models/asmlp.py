@@ -1,8 +1,8 @@
 """AS-MLP tiny, small and base, in PyTorch alone and at any image size.
 
 Paper: Lian, Yu, Sun, Gao, "AS-MLP: An Axial Shifted MLP Architecture for Vision", ICLR 2022, arXiv 2107.08391. Their
-code: github.com/svip-lab/AS-MLP (MIT), which shifts in a CUDA kernel and asserts one image size. Written from the paper;
-values equal those of the authors' code. Two things differ: activations stay channels-last, so that 1x1 convolutions are
+code: github.com/svip-lab/AS-MLP (MIT), which shifts in a CUDA kernel and asserts one image size. Written from scratch;
+values equal those of the authors' code. Two things differ: activations stay channels-last, so 1x1 convolutions are
 linear layers, and maps of odd size are padded with zeros (`patches.py` says how and why).
 """
 

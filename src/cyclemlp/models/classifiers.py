@@ -1,4 +1,4 @@
-"""Any timm model as a classifier at any image size, ours and its rivals alike."""
+"""Classifiers: any model that timm knows, ours included, for images of any size that it takes."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.models.backbones import check_model_name
 
 OPTIONS = {"cyclemlp": ("stepsize", "branches"), "cyclemlp_swin": ("stepsize",)}
-"""Arguments of the models of a module of this package that change the network itself."""
+"""Arguments that change the network itself, for each module of this package that defines models."""
 
 _ANY_SIZE = "cyclemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
 
@@ -29,7 +29,7 @@ def create_classifier(
 ) -> nn.Module:
     """A timm model from images (N, in_chans, image_size, image_size) to logits (N, num_classes).
 
-    Networks that are built for one image size (MLP-Mixer, ResMLP, gMLP, ViT, Swin) are built for this one; they take
+    Networks that are built for one image size (MLP-Mixer, ResMLP, gMLP, ViT, Swin) are built for this one and accept
     no other afterwards. `model_options` are arguments of the model itself, such as `stepsize` or `branches`.
 
     Raises:
@@ -48,10 +48,9 @@ def create_classifier(
     if is_built_for_one_size(name):
         options["img_size"] = image_size
     try:
-        model: nn.Module = timm.create_model(name, **options)
+        return timm.create_model(name, **options)
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise _does_not_fit(name, image_size, error) from error
-    return model
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -66,13 +65,13 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def is_built_for_one_size(name: str) -> bool:
-    """Whether the model takes images of the one size it was built for, as timm notes it."""
+    """Whether the model takes only images of the size it was built for, according to timm."""
     cfg = timm.get_pretrained_cfg(name)
     return bool(cfg is not None and cfg.fixed_input_size)
 
 
 def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
-    """Raise ConfigError unless `model` takes square images of this size; one small image is tried."""
+    """Raise ConfigError unless `model` takes square images of this size, which is tried with one image."""
     was_training = model.training
     first = next(model.parameters())
     channels = getattr(model, "in_chans", 3)
@@ -87,7 +86,7 @@ def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
 
 
 def check_other_size(name: str, built_for: int, image_size: int) -> None:
-    """Raise ConfigError unless a trained network of this name takes images of another size than it was built for."""
+    """Raise ConfigError unless a network of this name takes images of `image_size`, for which it was not built."""
     if image_size < 1:
         raise ConfigError(f"--image-size {image_size} is not allowed: 1 or more")
     if is_built_for_one_size(name):

@@ -1,9 +1,9 @@
 """CycleMLP B1-B5, and the small `cyclemlp_nano` of this package.
 
 Paper: Chen, Xie, Ge, Chen, Liang, Luo, "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR 2022,
-arXiv 2107.10224. Their code: github.com/ShoufaChen/CycleMLP (MIT). Written from the paper's formulas; values equal those
-of the authors' code. Three things differ: activations stay channels-last, CycleFC moves channels instead of deforming a
-convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width` here).
+arXiv 2107.10224. Their code: github.com/ShoufaChen/CycleMLP (MIT). Written from the paper's formulas; values equal
+those of the authors' code. Three things differ: activations stay channels-last, CycleFC moves channels instead of
+deforming a convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width`).
 """
 
 from collections.abc import Sequence

@@ -4,15 +4,15 @@ The authors of CycleMLP (arXiv 2107.10224, github.com/ShoufaChen/CycleMLP) relea
 82.9, 83.4), their counts (28 M and 4.4 G, 50 M and 8.5 G, 88 M and 15.2 G) and weight files, but never the code; the
 files could not be downloaded when this was written.
 
-What the counts determine, given Swin's widths (96 or 128, doubling) and depths (2-2-6-2, 2-2-18-2): a 4x4 stem and 2x2
-mergings (7x7 and 3x3 convolutions as in B1-B5 are too large), and four width x width maps in a block. Three branches
-without the learned re-weighting of B1-B5, and an output projection, fit: 28.26, 49.55 and 87.69 M; with the re-weighting
-it would be at least 30.4 M.
+What the counts determine, given Swin's widths (96 or 128, doubling) and depths (2-2-6-2, 2-2-18-2): a 4x4 stem and
+2x2 mergings (7x7 and 3x3 convolutions as in B1-B5 are too large), and four width x width maps in a block. Three
+branches and an output projection, without the learned re-weighting of B1-B5, have 28.26, 49.55 and 87.69 M parameters;
+with the re-weighting the smallest has 30.4 M.
 
-What they leave open was chosen here: the step size (`stepsize`, 3 as in B1-B5); norms after the stem and in the mergings
-(as in Swin) and which maps have biases (as in B1-B5), both below the precision of the printed counts; and whether the
-fourth map is the plain channel branch (so here, as in B1-B5) or a layer before the shifts (as in AS-MLP, which has the
-same counts).
+What they leave open was chosen here: the step size (`stepsize`, 3 as in B1-B5); norms after the stem and in the
+mergings (as in Swin) and which maps have biases (as in B1-B5), both below the precision of the published counts; and
+whether the fourth map is the plain channel branch (so here, as in B1-B5) or a layer before the shifts (as in AS-MLP,
+which has the same counts).
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""The names and shapes the authors gave their weights, translated into ours and back.
+"""The names and shapes of the weights in the authors' files, translated into ours and back.
 
-CycleMLP (github.com/ShoufaChen/CycleMLP): stages at `network.0/2/4/6`, the convolutions between at `network.1/3/5`, 1x1
-kernels on CycleFC and an `offset` buffer beside each. AS-MLP (github.com/svip-lab/AS-MLP): `layers.0..3` with the
-merging of a stage at its end, where ours stands at the start of the next; every layer a 1x1 convolution.
+CycleMLP (github.com/ShoufaChen/CycleMLP): stages at `network.0/2/4/6`, convolutions between them at `network.1/3/5`,
+1x1 kernels in CycleFC with an `offset` buffer next to each. AS-MLP (github.com/svip-lab/AS-MLP): `layers.0..3` with
+the merging at the end of a stage, where ours is at the start of the next; every layer is a 1x1 convolution.
 """
 
 import re
@@ -41,9 +41,9 @@ def is_authors_layout(state_dict: Mapping[str, Any]) -> bool:
 
 
 def from_authors_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
-    """Their keys and shapes -> ours; `offset` buffers are checked against the layers of `model` and dropped.
+    """The authors' keys and shapes -> ours; `offset` buffers are checked against the layers of `model` and dropped.
 
-    What has no place in `model` keeps a name of its own, for the check of keys that follows.
+    What has no place in `model` keeps its own name, so that the check of keys that follows reports it.
 
     Raises:
         CheckpointError: an offset buffer belongs to another step size.
@@ -68,14 +68,14 @@ def to_authors_layout(state_dict: StateDict, stepsize: int = 3) -> dict[str, Ten
 
     Args:
         state_dict: of a whole classifier.
-        stepsize: of a CycleMLP, for the offset buffers that its authors' files carry.
+        stepsize: of a CycleMLP, for the offset buffers in its authors' files.
 
     Raises:
-        CheckpointError: weights of another kind, which the authors' code has no place for.
+        CheckpointError: weights of another model, for which there is no layout of the authors.
     """
     axial = any(".token_mixer.proj_in." in key for key in state_dict)
     if not axial and not any(".token_mixer.reweight." in key for key in state_dict):
-        raise CheckpointError("only CycleMLP B1-B5 and nano and AS-MLP have a layout of their authors to be written in")
+        raise CheckpointError("only CycleMLP B1-B5 and nano and AS-MLP have a layout of their authors to write")
     out = {}
     for key, value in state_dict.items():
         name = _axial_name(key) if axial else _pyramid_name(key)
@@ -106,7 +106,7 @@ def _our_name(key: str, pyramid: bool, axial: bool) -> str:
 
 
 def _stage_prefix(place: int) -> str:
-    # Their list alternates stages (0, 2, 4, 6) and the convolutions between them (1, 3, 5), ours keep both together.
+    # The authors' list alternates stages (0, 2, 4, 6) and convolutions (1, 3, 5); our stages hold both.
     return f"stages.{place // 2}.blocks." if place % 2 == 0 else f"stages.{place // 2 + 1}.downsample."
 
 
@@ -128,10 +128,10 @@ def _axial_name(key: str) -> str:
 
 
 def _offset_is_right(key: str, offset: Tensor, weight: Tensor | None, layer: nn.Module | None) -> bool:
-    """False where the model has no CycleFC at this place; an error where it has one of another step."""
+    """False if the model has no CycleFC at this place; an error if it has one of another step size."""
     if not isinstance(layer, CycleFC):
         return False
-    # As long as the weight beside it: where that has another width than the layer, the check of shapes will name it.
+    # Compared at the width of the weight next to it: if the layer has another, the check of shapes will say so.
     channels = weight.shape[1] if weight is not None and weight.ndim > 1 else layer.in_features
     if not torch.equal(offset.flatten().float(), offset_buffer(channels, layer.stepsize).flatten()):
         raise CheckpointError(
