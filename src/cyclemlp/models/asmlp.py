@@ -6,10 +6,11 @@ values equal those of the authors' code. Two things differ: activations stay cha
 linear layers, and maps of odd size are padded with zeros (`patches.py` says how and why).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchStem
@@ -27,6 +28,11 @@ class ASMLPSizes:
     mlp_ratio: int = 4
     shift_size: int = 5
     """The number of channel groups that move along each axis; odd."""
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the four stages."""
+        return [self.width * 2**s for s in range(4)]
 
 
 # 28, 50 and 88 million parameters; 4.4, 8.5 and 15.2 billion FLOPs.
@@ -76,32 +82,24 @@ class AxialBlock(nn.Module):
 class ASMLP(MlpPyramid):
     """4x4 patches, then four stages of `AxialBlock`s with 2x2 mergings between them.
 
-    Args:
-        sizes: width, depths, ratio and shift size.
-        num_classes, in_chans, global_pool, drop_rate: as in timm.
-        drop_path_rate: rate of the last block; the rates grow linearly from 0. The authors use 0.2, 0.3 and 0.5.
+    The authors train with drop path rates of 0.2, 0.3 and 0.5.
     """
 
-    def __init__(
-        self,
-        sizes: ASMLPSizes,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        widths = [sizes.width * 2**s for s in range(4)]
-        rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
+    def build(
+        self, sizes: ASMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """A 4x4 stem, 2x2 mergings between the stages, and norms over whole maps."""
         stages = []
-        for s, width in enumerate(widths):
-            merging = PatchMerging(widths[s - 1], GroupNormNHWC(4 * widths[s - 1])) if s else nn.Identity()
-            blocks = [AxialBlock(width, sizes.mlp_ratio, rate, sizes.shift_size) for rate in rates[s]]
+        for s, width in enumerate(sizes.widths):
+            merging = PatchMerging(width // 2, GroupNormNHWC(2 * width)) if s else nn.Identity()
+            blocks = [AxialBlock(width, sizes.mlp_ratio, rate, sizes.shift_size) for rate in drop_path_rates[s]]
             stages.append(Stage(merging, blocks))
-        stem = PatchStem(in_chans, widths[0], GroupNormNHWC(widths[0]))
-        norm = GroupNormNHWC(widths[-1])
-        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
-        self.head.apply(init_linear)  # the other layers, 1x1 convolutions in the authors' code, start as those do
+        stem = PatchStem(in_chans, sizes.width, GroupNormNHWC(sizes.width))
+        return stem, nn.ModuleList(stages), GroupNormNHWC(width)
+
+    def init_weights(self) -> None:
+        """Only the head's: the other layers are 1x1 convolutions in the authors' code and start as those do."""
+        self.head.apply(init_linear)
 
 
 register_models(ASMLP, SIZES, options=("shift_size",))

@@ -15,14 +15,14 @@ whether the fourth map is the plain channel branch (so here, as in B1-B5) or a l
 which has the same counts).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 
 from cyclemlp.models.cyclemlp import CycleBlock, CycleStages
 from cyclemlp.models.patches import PatchMerging, PatchStem
-from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
+from cyclemlp.models.pyramid import MlpPyramid, Stage
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 
@@ -36,6 +36,11 @@ class CycleSwinSizes:
     mlp_ratio: int = 4
     stepsize: int = 3
     """Length of the staircase along each axis, in positions; odd. Not published: an option."""
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the four stages."""
+        return [self.width * 2**s for s in range(4)]
 
 
 SIZES = {
@@ -82,39 +87,23 @@ class CyclePatchStem(PatchStem):
 
 
 class CycleSwinMLP(MlpPyramid):
-    """4x4 patches, then four stages of `SummedCycleBlock`s with 2x2 mergings between them.
-
-    Args:
-        sizes: width, depths, ratio and step size.
-        num_classes, in_chans, global_pool, drop_rate: as in timm.
-        drop_path_rate: rate of the last block; the rates grow linearly from 0.
-    """
+    """4x4 patches, then four stages of `SummedCycleBlock`s with 2x2 mergings between them."""
 
     layout_note = (
         ". This network is a reconstruction, since its authors published no code: "
         "if the file is theirs, these differences are how the two differ"
     )
 
-    def __init__(
-        self,
-        sizes: CycleSwinSizes,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        widths = [sizes.width * 2**s for s in range(4)]
-        rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
+    def build(
+        self, sizes: CycleSwinSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """A 4x4 stem, 2x2 mergings between the stages, and LayerNorms."""
         stages = []
-        for s, width in enumerate(widths):
-            merging = PatchMerging(widths[s - 1], nn.LayerNorm(4 * widths[s - 1])) if s else nn.Identity()
-            blocks = [SummedCycleBlock(width, sizes.mlp_ratio, rate, sizes.stepsize) for rate in rates[s]]
+        for s, width in enumerate(sizes.widths):
+            merging = PatchMerging(width // 2, nn.LayerNorm(2 * width)) if s else nn.Identity()
+            blocks = [SummedCycleBlock(width, sizes.mlp_ratio, rate, sizes.stepsize) for rate in drop_path_rates[s]]
             stages.append(Stage(merging, blocks))
-        stem, norm = CyclePatchStem(in_chans, widths[0], sizes.stepsize), nn.LayerNorm(widths[-1])
-        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
-        self.stages = CycleStages(self.stages)
-        self.apply(init_linear)
+        return CyclePatchStem(in_chans, sizes.width, sizes.stepsize), CycleStages(stages), nn.LayerNorm(width)
 
 
 register_models(CycleSwinMLP, SIZES, options=("stepsize",))

@@ -1,14 +1,14 @@
 """What all backbones share: four stages on channels-last activations, and the interface of timm's models.
 
-A subclass builds `stem`, `stages` and `norm`; this class adds the classifier head, feature maps, layer groups, and the
-loading of checkpoints in other layouts.
+A subclass builds stem, stages and the last norm; this class adds the classifier head, feature maps, layer groups, and
+the loading of checkpoints in other layouts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from timm.layers import ClassifierHead
+from timm.layers import ClassifierHead, calculate_drop_path_rates
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
@@ -51,45 +51,62 @@ class ChannelsLast(nn.Module):
         return self.conv(x_nhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
+class PyramidSizes(Protocol):
+    """What the sizes of every backbone name, for each stage."""
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """Channels."""
+        ...
+
+    @property
+    def depths(self) -> Sequence[int]:
+        """Numbers of blocks."""
+        ...
+
+
 class MlpPyramid(nn.Module):
     """A classifier over a pyramid of four stages, with the interface that timm's own models have.
 
     Args:
-        stem: images (batch, in_chans, height, width) -> channels-last activations at stride 4.
-        stages: four `Stage`s; each later one halves the size.
-        widths: channels of the four stages.
-        norm: the last normalisation, before the head.
+        sizes: of stages and blocks; a dataclass of the subclass.
         num_classes: 0 for no classifier.
         in_chans: channels of the images.
         global_pool: timm's name of the pooling; '' keeps the map.
         drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth rate of the last block; the rates grow linearly from 0.
     """
 
     def __init__(
         self,
-        stem: nn.Module,
-        stages: Sequence[Stage],
-        widths: Sequence[int],
-        norm: nn.Module,
-        num_classes: int,
-        in_chans: int,
-        global_pool: str,
-        drop_rate: float,
+        sizes: PyramidSizes,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = widths[-1]
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.num_features = self.head_hidden_size = width = sizes.widths[-1]
         self.feature_info = [
-            {"num_chs": width, "reduction": reduction, "module": f"stages.{s}"}
-            for s, (width, reduction) in enumerate(zip(widths, REDUCTIONS, strict=True))
+            {"num_chs": channels, "reduction": reduction, "module": f"stages.{s}"}
+            for s, (channels, reduction) in enumerate(zip(sizes.widths, REDUCTIONS, strict=True))
         ]
-        self.stem = stem
-        self.stages = nn.ModuleList(stages)
-        self.norm: nn.Module = norm
-        self.head: Any = ClassifierHead(
-            widths[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
-        )
+        rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
+        self.stem, self.stages, self.norm = self.build(sizes, in_chans, rates)
+        self.head = ClassifierHead(width, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC")
+        self.init_weights()
+
+    def build(
+        self, sizes: Any, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """The stem, from images to channels-last activations at stride 4; four `Stage`s; and the last norm."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        """Draw the weights that do not start as those of torch's layers: here of all linear layers."""
+        self.apply(init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (batch, in_chans, height, width) -> normalised channels-last map at stride 32."""
