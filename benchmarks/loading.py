@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from benchmarks.rounds import Plan
 from benchmarks.timing import Timing
-from cyclemlp.data.formats.class_folders import find_folder_dataset
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 
@@ -121,7 +122,7 @@ def _task(data: Path, model: str, size: int) -> "TrainingTask":
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     config = ClassificationConfig(data=data, model=model, image_size=size)
-    return classification_task(config, find_folder_dataset(data))
+    return classification_task(config, find_dataset(data, ClassifiedDataset))
 
 
 def _cases(

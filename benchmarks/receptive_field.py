@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cyclemlp.data.crops import central_crop
 from cyclemlp.data.images import read_image
+from cyclemlp.data.resizing import central_crop
 from cyclemlp.errors import ConfigError
 from cyclemlp.machine import environment
 from cyclemlp.models.classifiers import create_classifier

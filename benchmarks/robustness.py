@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.crops import central_crop
-from cyclemlp.data.formats.class_folders import FolderSplit
 from cyclemlp.data.images import read_image
+from cyclemlp.data.labels import ClassifiedSplit
+from cyclemlp.data.resizing import central_crop
+from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def corrupt(pixels: npt.NDArray[np.uint8], corruption: str, severity: int, seed:
     return out
 
 
-def choose_images(split: FolderSplit, count: int | None) -> list[tuple[Path, int]]:
+def choose_images(split: ClassifiedSplit, count: int | None) -> list[tuple[Path, int]]:
     """Images and labels spread evenly over the split, all of them where `count` is None.
 
     Raises:
@@ -67,7 +68,7 @@ def choose_images(split: FolderSplit, count: int | None) -> list[tuple[Path, int
         return pairs
     if count < 1:
         raise ConfigError(f"--images is {count}; it must be 1 or more")
-    return [pairs[i * len(pairs) // count] for i in range(count)]
+    return evenly_spaced(pairs, count)
 
 
 def error_rates(

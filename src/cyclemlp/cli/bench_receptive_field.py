@@ -67,14 +67,14 @@ def receptive_field(
 def _images(data: Path | None, count: int) -> list[Path]:
     from cyclemlp.data.images import list_images
     from cyclemlp.data.samples.blue_marble import prepare_blue_marble
+    from cyclemlp.data.sampling import evenly_spaced
     from cyclemlp.errors import DataError
 
     folder = prepare_blue_marble() / "images" / "val" if data is None else data
     found = list_images(folder) if folder.is_dir() else []
     if not found:
         raise DataError(f"--data {folder} has no images: give a folder that has some directly in it")
-    kept = min(count, len(found))
-    return [found[i * len(found) // kept] for i in range(kept)]
+    return evenly_spaced(found, count)
 
 
 def _table(record: dict[str, Any]) -> str:

@@ -52,14 +52,15 @@ def _record(
     runs: tuple[Path, ...], data: Path, split: str, relative_to: Path | None, count: int | None, seed: int
 ) -> dict[str, Any]:
     from benchmarks.robustness import choose_images, corruption_errors, error_rates, mean_corruption_error
-    from cyclemlp.data.formats.class_folders import find_folder_dataset
+    from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.labels import ClassifiedDataset
     from cyclemlp.errors import ConfigError, DataError
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.machine import environment
 
     if not runs:
         raise ConfigError("no model was given: name a run folder written by `cyclemlp train classification`")
-    dataset = find_folder_dataset(data)
+    dataset = find_dataset(data, ClassifiedDataset)
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
     chosen = choose_images(dataset.splits[split], count)
