@@ -13,26 +13,18 @@ import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchStem
+from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchPyramidSizes, PatchStem
 from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import AxialFC
 
 
 @dataclass(frozen=True)
-class ASMLPSizes:
-    """The sizes of one model (paper, Table 1); widths double from stage to stage."""
+class ASMLPSizes(PatchPyramidSizes):
+    """The sizes of one model (paper, Table 1)."""
 
-    width: int
-    depths: tuple[int, int, int, int]
-    mlp_ratio: int = 4
     shift_size: int = 5
     """The number of channel groups that move along each axis; odd."""
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of the four stages."""
-        return [self.width * 2**s for s in range(4)]
 
 
 # 28, 50 and 88 million parameters; 4.4, 8.5 and 15.2 billion FLOPs.
@@ -79,7 +71,7 @@ class AxialBlock(nn.Module):
         return x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
 
 
-class ASMLP(MlpPyramid):
+class ASMLP(MlpPyramid[ASMLPSizes]):
     """4x4 patches, then four stages of `AxialBlock`s with 2x2 mergings between them.
 
     The authors train with drop path rates of 0.2, 0.3 and 0.5.

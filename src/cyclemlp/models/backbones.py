@@ -7,8 +7,7 @@ from torch import nn
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.models import asmlp, cyclemlp, cyclemlp_swin  # noqa: F401  registers the models
-
-PYRAMID_REDUCTIONS = [4, 8, 16, 32]
+from cyclemlp.models.pyramid import REDUCTIONS
 
 
 def check_model_name(name: str) -> None:
@@ -35,7 +34,7 @@ def create_backbone(
     """
     check_model_name(name)
     arguments = {"in_chans": in_chans, "features_only": True, "drop_path_rate": drop_path_rate}
-    wanted = [PYRAMID_REDUCTIONS[index] for index in out_indices]
+    wanted = [REDUCTIONS[index] for index in out_indices]
     try:
         model = timm.create_model(name, **_pyramid_arguments(name), **arguments)
         reductions = model.feature_info.reduction()

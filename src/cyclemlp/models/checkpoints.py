@@ -11,7 +11,8 @@ import re
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,17 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     Raises:
         CheckpointError: the file is missing or unreadable, or keys or shapes do not fit; the model is unchanged then.
     """
-    state_dict: StateDict = read_state_dict(Path(path))
+    given = read_state_dict(Path(path))
+    with naming(path):
+        network, weights = _without_wrapper(model, given)
+        network.load_state_dict(adapt_state_dict(weights, network))
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let a CheckpointError from inside the block begin with the path of the file."""
     try:
-        model, state_dict = _without_wrapper(model, state_dict)
-        model.load_state_dict(adapt_state_dict(state_dict, model))
+        yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -118,17 +126,15 @@ def load_pretrained(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: as `load_checkpoint`, with nothing loaded.
     """
-    given: StateDict = read_state_dict(path)
-    try:
-        model, given = _without_wrapper(model, given)
-        adapted = adapt_state_dict(given, model, strict=False)
-        own = model.state_dict()
+    given = read_state_dict(path)
+    with naming(path):
+        network, weights = _without_wrapper(model, given)
+        adapted = adapt_state_dict(weights, network, strict=False)
+        own = network.state_dict()
         for key in _other_classes(adapted, own):
             _logger.info("%s: %s in the file, the model keeps its own", key, tuple(adapted[key].shape))
             adapted[key] = own[key]
-        model.load_state_dict(adapted)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        network.load_state_dict(adapted)
 
 
 def adapt_pretrained(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
@@ -182,7 +188,8 @@ def without_prefix(state_dict: StateDict) -> StateDict:
 
 
 def _in_our_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
-    adapted = from_authors_layout(state_dict, model) if is_authors_layout(state_dict) else dict(state_dict)
+    theirs = is_authors_layout(state_dict) and not is_authors_layout(model.state_dict())  # as are the keys of Swin
+    adapted = from_authors_layout(state_dict, model) if theirs else dict(state_dict)
     _drop_absent_parts(adapted, model)
     return adapted
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.files import atomic_write
 from cyclemlp.models.backbones import check_model_name
-from cyclemlp.models.checkpoints import adapt_state_dict, read_state_dict
+from cyclemlp.models.checkpoints import adapt_state_dict, naming, read_state_dict
 from cyclemlp.models.layouts import StateDict, to_authors_layout
 
 Target = Literal["authors", "safetensors"]
@@ -38,11 +38,9 @@ def convert(
     if (target.suffix == ".safetensors") != (to == "safetensors"):
         raise ConfigError(f"--to {to} does not fit {target}: name it .safetensors for safetensors, .pth for authors")
     given = read_state_dict(source)
-    try:
+    with naming(source):
         name, weights = _in_our_names(given, model, stepsize)
         theirs = to_authors_layout(weights, stepsize) if to == "authors" else {}
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
     with atomic_write(target) as part:
         # As bytes, so that a full disk raises the plain OSError that the command line reports.
         part.write_bytes(_torch_bytes(theirs) if to == "authors" else _safetensors_bytes(weights, name))

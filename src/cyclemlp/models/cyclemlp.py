@@ -135,7 +135,7 @@ class CycleStages(nn.ModuleList):
         return fuse_stages(self)
 
 
-class CycleMLP(MlpPyramid):
+class CycleMLP(MlpPyramid[CycleMLPSizes]):
     """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s."""
 
     def build(

@@ -21,26 +21,18 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cyclemlp.models.cyclemlp import CycleBlock, CycleStages
-from cyclemlp.models.patches import PatchMerging, PatchStem
+from cyclemlp.models.patches import PatchMerging, PatchPyramidSizes, PatchStem
 from cyclemlp.models.pyramid import MlpPyramid, Stage
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 
 
 @dataclass(frozen=True)
-class CycleSwinSizes:
-    """The sizes of one model; widths double from stage to stage."""
+class CycleSwinSizes(PatchPyramidSizes):
+    """The sizes of one model."""
 
-    width: int
-    depths: tuple[int, int, int, int]
-    mlp_ratio: int = 4
     stepsize: int = 3
     """Length of the staircase along each axis, in positions; odd. Not published: an option."""
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of the four stages."""
-        return [self.width * 2**s for s in range(4)]
 
 
 SIZES = {
@@ -86,7 +78,7 @@ class CyclePatchStem(PatchStem):
         return fuse_stem(self, self.stepsize)
 
 
-class CycleSwinMLP(MlpPyramid):
+class CycleSwinMLP(MlpPyramid[CycleSwinSizes]):
     """4x4 patches, then four stages of `SummedCycleBlock`s with 2x2 mergings between them."""
 
     layout_note = (

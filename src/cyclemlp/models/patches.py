@@ -6,9 +6,25 @@ divides the values are exactly the original's. The zeros take part in what follo
 statistics over the whole map); padding each map where it is odd adds fewer of them than padding the image once.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PatchPyramidSizes:
+    """The sizes of a model with such patches; widths double from stage to stage."""
+
+    width: int
+    depths: tuple[int, int, int, int]
+    mlp_ratio: int = 4
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the four stages."""
+        return [self.width * 2**s for s in range(4)]
 
 
 class GroupNormNHWC(nn.GroupNorm):

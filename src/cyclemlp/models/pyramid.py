@@ -5,7 +5,7 @@ the loading of checkpoints in other layouts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from timm.layers import ClassifierHead, calculate_drop_path_rates
@@ -65,7 +65,10 @@ class PyramidSizes(Protocol):
         ...
 
 
-class MlpPyramid(nn.Module):
+Sizes = TypeVar("Sizes", bound=PyramidSizes)
+
+
+class MlpPyramid(nn.Module, Generic[Sizes]):
     """A classifier over a pyramid of four stages, with the interface that timm's own models have.
 
     Args:
@@ -79,7 +82,7 @@ class MlpPyramid(nn.Module):
 
     def __init__(
         self,
-        sizes: PyramidSizes,
+        sizes: Sizes,
         num_classes: int = 1000,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -99,7 +102,7 @@ class MlpPyramid(nn.Module):
         self.init_weights()
 
     def build(
-        self, sizes: Any, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+        self, sizes: Sizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         """The stem, from images to channels-last activations at stride 4; four `Stage`s; and the last norm."""
         raise NotImplementedError
