@@ -1,6 +1,6 @@
 """Classifiers: any model that timm knows, ours included, for images of any size that it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,9 +10,7 @@ from torch import nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.backbones import check_model_name
-
-OPTIONS = {"cyclemlp": ("stepsize", "branches"), "cyclemlp_swin": ("stepsize",)}
-"""Arguments that change the network itself, for each module of this package that defines models."""
+from cyclemlp.models.flops import evaluating
 
 _ANY_SIZE = "cyclemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
 
@@ -54,8 +52,7 @@ def create_classifier(
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    family = timm.model_entrypoint(name.split(".")[0]).__module__.rpartition(".")[2]
-    allowed = OPTIONS.get(family, ())
+    allowed: Sequence[str] = getattr(timm.model_entrypoint(name.split(".")[0]), "options", ())
     for option in options:
         if option not in allowed:
             takes = f"it takes {', '.join(allowed)}" if allowed else "cyclemlp_* have options"
@@ -72,17 +69,14 @@ def is_built_for_one_size(name: str) -> bool:
 
 def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
     """Raise ConfigError unless `model` takes square images of this size, which is tried with one image."""
-    was_training = model.training
     first = next(model.parameters())
     channels = getattr(model, "in_chans", 3)
     image = torch.zeros(1, channels, image_size, image_size, device=first.device, dtype=first.dtype)
     try:
-        with torch.no_grad():
-            model.eval()(image)
+        with evaluating(model), torch.no_grad():
+            model(image)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _does_not_fit(name, image_size, error) from error
-    finally:
-        model.train(was_training)
 
 
 def check_other_size(name: str, built_for: int, image_size: int) -> None:

@@ -46,7 +46,7 @@ def _operations(model: nn.Module, height: int, width: int, rules: dict[Any, Any]
     image = torch.empty(1, _in_channels(model), height, width, device="meta")
     state: dict[str, Tensor] = {name: each.to("meta") for name, each in model.named_parameters()}
     state |= {name: each.to("meta") for name, each in model.named_buffers()}
-    with _evaluating(model), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
+    with evaluating(model), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
         functional_call(model, state, (image,))
     return int(counter.get_total_flops())
 
@@ -61,7 +61,7 @@ def _in_channels(model: nn.Module) -> int:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; afterwards each module returns to its own mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -38,9 +38,7 @@ def graph_form_of(batch: int, positions: int, order: ChannelOrder) -> Form:
 class BlendedGraph(nn.Module):
     """`BlendedMixer` with its residual connection, by one product whose weight is computed for each image.
 
-    Args:
-        mixer: the fused mixer; its channel order is kept.
-        folded: whether that weight includes the projection.
+    With `folded` that weight includes the projection.
     """
 
     def __init__(self, mixer: BlendedMixer, folded: bool) -> None:
@@ -66,18 +64,13 @@ class BlendedGraph(nn.Module):
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:  # noqa: ARG002
         """`x + mixer(u)` as in `BlendedMixer`; nothing is done in place."""
-        batch, height, width, channels = u_nhwc.shape
-        ones = u_nhwc.new_ones((batch, height, width, 1))
-        along_width, along_height = moved_parts(u_nhwc, self.order)
-        stacked = torch.cat([u_nhwc, ones, *along_width, ones, *along_height, ones], -1).flatten(1, 2)
-        # As a product with ones, because averages are slower in runtimes.
-        mean_nc = (ones.view(batch, 1, height * width) @ stacked).squeeze(1) / (height * width)
+        stacked, mean_nc = _stacked(u_nhwc, *moved_parts(u_nhwc, self.order))
         matrix = self._blend(self.weights(mean_nc))
         if self.folded:
             mixed = stacked @ (matrix @ self.proj_rows + self.folded_addend)
         else:
             mixed = stacked @ matrix @ self.proj_rows + self.proj_bias
-        return x_nhwc + mixed.view(batch, height, width, channels)
+        return x_nhwc + mixed.view(u_nhwc.shape)
 
     def _blend(self, weights: Tensor) -> Tensor:
         """M(a): (batch, 3, channels) -> (batch, inputs, channels)."""
@@ -126,12 +119,9 @@ class BranchesGraph(nn.Module):
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:  # noqa: ARG002
         """`x + mixer(u)` as in `BlendedMixer`; nothing is done in place."""
-        batch, height, width, _ = u_nhwc.shape
-        ones = u_nhwc.new_ones((batch, height, width, 1))
         still = u_nhwc[..., : self.order.still]
         moved_width, moved_height = moved_parts(u_nhwc, self.order)
-        stacked = torch.cat([u_nhwc, ones, *moved_width, ones, *moved_height, ones], -1).flatten(1, 2)
-        mean_nc = (ones.view(batch, 1, height * width) @ stacked).squeeze(1) / (height * width)
+        _, mean_nc = _stacked(u_nhwc, moved_width, moved_height)
         weights = self.weights(mean_nc)[:, :, None, None]
         along_width = torch.cat([still, *moved_width], -1) @ self.width_rows + self.width_bias
         along_height = torch.cat([still, *moved_height], -1) @ self.height_rows + self.height_bias
@@ -157,3 +147,12 @@ def moved_parts(u_nhwc: Tensor, order: ChannelOrder) -> tuple[list[Tensor], list
     """The moving channels by group, read along the width and along the height."""
     parts = padded_groups(u_nhwc, order.moved)
     return parts[: len(parts) // 2], parts[len(parts) // 2 :]
+
+
+def _stacked(u_nhwc: Tensor, moved_width: list[Tensor], moved_height: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """U (batch, positions, inputs), and its mean over the positions (batch, inputs)."""
+    batch, height, width, _ = u_nhwc.shape
+    ones = u_nhwc.new_ones((batch, height, width, 1))
+    stacked = torch.cat([u_nhwc, ones, *moved_width, ones, *moved_height, ones], -1).flatten(1, 2)
+    # As a product with ones, because averages are slower in runtimes.
+    return stacked, (ones.view(batch, 1, height * width) @ stacked).squeeze(1) / (height * width)
