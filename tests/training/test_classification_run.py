@@ -154,5 +154,5 @@ def test_rivals_take_a_step_and_predict(model: str, size: int) -> None:
 def test_networks_without_a_pyramid_are_no_backbone(model: str) -> None:
     with pytest.raises(ConfigError) as refused:
         create_backbone(model)
-    assert f"model {model!r} gives no feature pyramid at strides 4, 8, 16, 32" in str(refused.value)
+    assert f"model {model!r} has no feature pyramid at strides 4, 8, 16, 32" in str(refused.value)
     assert "\n" not in str(refused.value)

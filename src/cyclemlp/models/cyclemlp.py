@@ -1,20 +1,20 @@
 """CycleMLP B1-B5, and the small `cyclemlp_nano` of this package.
 
 Paper: Chen, Xie, Ge, Chen, Liang, Luo, "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR 2022,
-arXiv 2107.10224. Their code: github.com/ShoufaChen/CycleMLP (MIT). Written from the paper's formulas; values equal those
-of the authors' code. Three things differ: activations stay channels-last, CycleFC moves channels instead of deforming a
-convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width` here).
+arXiv 2107.10224. Their code: github.com/ShoufaChen/CycleMLP (MIT). Written from the paper's formulas; values equal
+those of the authors' code. Three things differ: activations stay channels-last, CycleFC moves channels instead of
+deforming a convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from cyclemlp.models.branches import BranchedMixer
-from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
+from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 
@@ -112,7 +112,7 @@ class ConvStem(nn.Conv2d):
 
 
 class CycleStem(ConvStem):
-    """A `ConvStem` that can be fused for inference."""
+    """A `ConvStem` before stages that can be fused."""
 
     def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
         super().__init__(in_chans, width)
@@ -135,39 +135,22 @@ class CycleStages(nn.ModuleList):
         return fuse_stages(self)
 
 
-class CycleMLP(MlpPyramid):
-    """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s.
+class CycleMLP(MlpPyramid[CycleMLPSizes]):
+    """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s."""
 
-    Args:
-        sizes: widths, depths, ratios, step size, and branches for ablations.
-        num_classes, in_chans, global_pool, drop_rate: as in timm.
-        drop_path_rate: rate of the last block; the rates grow linearly from 0.
-    """
-
-    def __init__(
-        self,
-        sizes: CycleMLPSizes,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        widths, depths = sizes.widths, sizes.depths
-        rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+    def build(
+        self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """A 7x7 stem, 3x3 convolutions of stride 2 between the stages, and a LayerNorm."""
+        widths, step, branches = sizes.widths, sizes.stepsize, sizes.branches
         stages = []
         for s, width in enumerate(widths):
             conv = nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1) if s else None
-            ratio, step = sizes.mlp_ratios[s], sizes.stepsize
-            blocks = [CycleBlock(width, ratio, rate, step, sizes.branches) for rate in rates[s]]
+            blocks = [CycleBlock(width, sizes.mlp_ratios[s], rate, step, branches) for rate in drop_path_rates[s]]
             stages.append(Stage(ChannelsLast(conv) if conv else nn.Identity(), blocks))
-        plain = bool(sizes.branches)  # only the three usual branches can be fused
-        stem = ConvStem(in_chans, widths[0]) if plain else CycleStem(in_chans, widths[0], sizes.stepsize)
-        norm = nn.LayerNorm(widths[-1])
-        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
-        if not plain:
-            self.stages = CycleStages(self.stages)
-        self.apply(init_linear)
+        if branches:  # only the three usual branches can be fused
+            return ConvStem(in_chans, widths[0]), nn.ModuleList(stages), nn.LayerNorm(widths[-1])
+        return CycleStem(in_chans, widths[0], step), CycleStages(stages), nn.LayerNorm(widths[-1])
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -49,6 +49,7 @@ def _entrypoint(
         return build(cls, name, pretrained, {"sizes": replace(sizes[name], **given), **arguments})
 
     create.__module__, create.__name__, create.__qualname__ = cls.__module__, name, name
+    vars(create)["options"] = tuple(options)  # what `create_classifier` may pass
     create.__doc__ = f"The model {name}, a `{cls.__name__}`; `timm.create_model` calls this."
     return create
 

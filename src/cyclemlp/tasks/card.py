@@ -18,7 +18,7 @@ from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.registry import get_task, task_names
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
-    from torch import Tensor, nn
+    from torch import nn
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
@@ -201,13 +201,18 @@ def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
     The network comes on the CPU in evaluation mode. Raises CheckpointError where `path` is no such thing, or
     where weights and card do not fit: keys and shapes are named, and nothing is loaded.
     """
+    from cyclemlp.models.checkpoints import check_fit, naming, read_state_dict
+
     weights, card_path = _find(path)
     card = read_card(card_path)
     try:
         model = build_model(card)
     except ConfigError as error:
         raise CheckpointError(f"{card_path}: {error}") from error
-    _load_strictly(model, _read_weights(weights), weights)
+    state = read_state_dict(weights)
+    with naming(weights):
+        check_fit(state, model.state_dict(), f"; the network is that of its {CARD_NAME}")
+    model.load_state_dict(state)
     return model.eval(), card
 
 
@@ -240,39 +245,3 @@ def _find(path: Path) -> tuple[Path, Path]:
     if missing:
         raise CheckpointError(f"{weights.parent} is not a run folder: it has no {missing}; {advice}")
     return weights, card
-
-
-def _read_weights(path: Path) -> "dict[str, Tensor]":
-    import safetensors.torch
-    from safetensors import SafetensorError
-
-    try:
-        return dict(safetensors.torch.load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}; copy it again") from error
-
-
-def _load_strictly(model: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
-    """Load all of `state` or nothing; the library's own check loads what fits before it complains."""
-    own = model.state_dict()
-    complaints = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "other shape": [
-            f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-            for key in own.keys() & state.keys()
-            if state[key].shape != own[key].shape
-        ],
-    }
-    found = "; ".join(f"{what}: {_shortened(keys)}" for what, keys in complaints.items() if keys)
-    if found:
-        raise CheckpointError(f"{path} does not fit its {CARD_NAME}: {found}; nothing was loaded")
-    import torch
-
-    with torch.no_grad():
-        model.load_state_dict(state, strict=True)
-
-
-def _shortened(keys: list[str], shown: int = 5) -> str:
-    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + rest
