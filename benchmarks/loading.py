@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from benchmarks.records import command_line
 from cyclemlp.cli.bench_output import Json, Numbers, Out, Rounds, Threads, aligned, check_out, check_positive, deliver
-from cyclemlp.data.formats.class_folders import find_folder_dataset
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan, Timing
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
@@ -159,7 +160,7 @@ def _task(data: Path, model: str, size: int) -> "TrainingTask":
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     config = ClassificationConfig(data=data, model=model, image_size=size)
-    return classification_task(config, find_folder_dataset(data))
+    return classification_task(config, find_dataset(data, ClassifiedDataset))
 
 
 def _cases(
@@ -189,8 +190,10 @@ def _stream(task: "TrainingTask", batch: int, workers: int) -> Iterator[Any]:
 def _training_step(task: "TrainingTask", threads: int) -> Callable[[Any], None]:
     import torch
 
+    from cyclemlp.models.forms.lean import lean_
+
     torch.set_num_threads(threads)
-    model = task.model.train()
+    model = lean_(task.model).train()
     optimiser = torch.optim.AdamW(task.groups(model), lr=1e-4)
 
     def step(batch: Any) -> None:

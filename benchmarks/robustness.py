@@ -20,9 +20,11 @@ from tqdm import tqdm
 
 from benchmarks.records import command_line
 from cyclemlp.cli.bench_output import Json, Out, aligned, check_out, deliver
-from cyclemlp.data.crops import central_crop
-from cyclemlp.data.formats.class_folders import FolderSplit, find_folder_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
+from cyclemlp.data.resizing import central_crop
+from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.machine import environment
@@ -95,7 +97,7 @@ def _rates(
     runs: Iterable[Path], data: Path, split: str, images: int | None, seed: int
 ) -> tuple[dict[Path, tuple[float, dict[str, list[float]]]], int]:
     """What `error_rates` returns for each run, and the number of images."""
-    dataset = find_folder_dataset(data)
+    dataset = find_dataset(data, ClassifiedDataset)
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
     chosen = choose_images(dataset.splits[split], images)
@@ -127,7 +129,7 @@ def corrupt(pixels: npt.NDArray[np.uint8], corruption: str, severity: int, seed:
     return out
 
 
-def choose_images(split: FolderSplit, count: int | None) -> list[tuple[Path, int]]:
+def choose_images(split: ClassifiedSplit, count: int | None) -> list[tuple[Path, int]]:
     """Images and labels spread evenly over the split, all of them where `count` is None.
 
     Raises:
@@ -138,7 +140,7 @@ def choose_images(split: FolderSplit, count: int | None) -> list[tuple[Path, int
         return pairs
     if count < 1:
         raise ConfigError(f"--images is {count}; it must be 1 or more")
-    return [pairs[i * len(pairs) // count] for i in range(count)]
+    return evenly_spaced(pairs, count)
 
 
 def error_rates(

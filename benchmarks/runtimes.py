@@ -39,7 +39,7 @@ def check_runtimes(names: Iterable[str]) -> None:
 
 def check_compiler() -> None:
     """Raise ConfigError where torch.compile finds no C++ compiler."""
-    from cyclemlp.models.compiler import has_compiler
+    from cyclemlp.models.torch_internals import has_compiler
 
     if not has_compiler():
         raise ConfigError("torch.compile finds no C++ compiler here: install g++ or clang, or leave it out")

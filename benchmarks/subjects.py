@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from benchmarks.operators import authors_cycle_fc, authors_offsets
 from cyclemlp.inference.runtimes.torch import inference_form
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.flops import count_flops, count_multiply_adds
-from cyclemlp.models.forms.lean import LeanMlp
 from cyclemlp.ops import CycleFC
 
 
@@ -46,13 +44,11 @@ def authors_network(subject: Subject) -> nn.Module:
 
 
 def with_authors_operator(network: nn.Module) -> nn.Module:
-    """`network` itself, every CycleFC a deformable convolution and every channel MLP timm's own."""
+    """`network` itself, with every CycleFC replaced by a deformable convolution."""
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, CycleFC):
                 setattr(module, name, AuthorsCycleFC(child))
-            elif isinstance(child, LeanMlp):
-                setattr(module, name, _plain_mlp(child))
     return network
 
 
@@ -70,12 +66,6 @@ class AuthorsCycleFC(nn.Module):
         """(batch, height, width, in) -> (batch, height, width, out)."""
         out = authors_cycle_fc(self.offset, x_nhwc.permute(0, 3, 1, 2), self.weight, self.bias)
         return out.permute(0, 2, 3, 1)
-
-
-def _plain_mlp(lean: LeanMlp) -> nn.Module:
-    plain = Mlp(lean.fc1.in_features, lean.fc1.out_features)
-    plain.load_state_dict(lean.state_dict())
-    return plain.train(lean.training)
 
 
 def counts(subject: Subject) -> dict[str, int]:

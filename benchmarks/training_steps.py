@@ -154,9 +154,12 @@ def training_step(step: Step) -> "tuple[Callable[[], None], Callable[[], Tensor]
     import torch.nn.functional as F
 
     from benchmarks.subjects import Subject, authors_network, plain_network
+    from cyclemlp.models.forms.lean import lean_
 
     build = authors_network if step.authors else plain_network
     network: Any = build(Subject(step.model, step.size, step.batch)).train()
+    if not step.authors:
+        lean_(network)
     if step.checkpointing:
         network.set_grad_checkpointing()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from compare_runs import describe
 from torch import Tensor, nn
 
-from cyclemlp.data.formats.class_folders import FolderSplit, find_folder_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.files import write_json
 from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.classification.metrics import LabelCounts
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of `cyclemlp train classification`")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     options = parser.parse_args()
-    dataset = find_folder_dataset(options.data)
+    dataset = find_dataset(options.data, ClassifiedDataset)
     train, val = dataset.splits["train"], dataset.splits["val"]
     record = {
         "data": options.data.name,
@@ -49,7 +50,7 @@ def main() -> None:
     sys.stdout.write(f"{options.out}\n")
 
 
-def baseline(train: FolderSplit, val: FolderSplit, classes: tuple[str, ...]) -> dict[str, Any]:
+def baseline(train: ClassifiedSplit, val: ClassifiedSplit, classes: tuple[str, ...]) -> dict[str, Any]:
     """Scores of the linear model on `val`."""
     seen, held_out = histograms(train), histograms(val)
     mean, std = seen.mean(0), seen.std(0).clamp_min(1e-6)
@@ -60,7 +61,7 @@ def baseline(train: FolderSplit, val: FolderSplit, classes: tuple[str, ...]) -> 
     return dict(counts.metrics(classes))
 
 
-def histograms(split: FolderSplit) -> Tensor:
+def histograms(split: ClassifiedSplit) -> Tensor:
     """Shares of the pixels in each bin, (images, 3 * BINS), float32."""
     rows = []
     for path in split.images:

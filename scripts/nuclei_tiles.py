@@ -22,6 +22,8 @@ import numpy.typing as npt
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
+from cyclemlp.data.sampling import evenly_spaced
+
 CLASSES = ("none", "one", "several")
 LEAST_PIXELS = 20
 """Nuclei smaller than this are specks at the edge of an image and count for no tile."""
@@ -43,7 +45,7 @@ def main() -> None:
         by_class = _tiles_by_class(options.data, split, options.size)
         count = min(len(tiles) for tiles in by_class)
         for name, tiles in zip(CLASSES, by_class, strict=True):
-            _write(_spread(tiles, count), options.out / split / name)
+            _write(evenly_spaced(tiles, count), options.out / split / name)
 
 
 def _tiles_by_class(data: Path, split: str, size: int) -> list[list[Tile]]:
@@ -79,11 +81,6 @@ def _cut(image: Pixels, nuclei: npt.NDArray[np.int32], size: int) -> Iterator[tu
             inside = np.bincount(nuclei[here].reshape(-1), minlength=len(areas))
             counted = (inside >= LEAST_PIXELS) & (2 * inside >= areas)
             yield f"{top}-{left}", int(counted[1:].sum()), image[here]
-
-
-def _spread(tiles: list[Tile], count: int) -> list[Tile]:
-    """`count` of the tiles, evenly spread over all."""
-    return [tiles[i * len(tiles) // count] for i in range(count)]
 
 
 def _write(tiles: list[Tile], folder: Path) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cyclemlp import ops as ops
     from cyclemlp.inference.predictor import Predictor as Predictor
     from cyclemlp.models.checkpoints import load_checkpoint as load_checkpoint
+    from cyclemlp.models.forms.lean import lean_ as lean_
+    from cyclemlp.models.forms.lean import plain_ as plain_
     from cyclemlp.ops.cycle_fc import CycleFC as CycleFC
 
 if "_cyclemlp_launcher" not in sys.modules:  # the command line imports the models where a command needs them
@@ -34,15 +36,19 @@ __all__ = [
     "DataError",
     "Predictor",
     "UserError",
+    "lean_",
     "load_checkpoint",
     "models",
     "ops",
+    "plain_",
 ]
 
 _LAZY = {
     "CycleFC": "cyclemlp.ops.cycle_fc",
     "Predictor": "cyclemlp.inference.predictor",
+    "lean_": "cyclemlp.models.forms.lean",
     "load_checkpoint": "cyclemlp.models.checkpoints",
+    "plain_": "cyclemlp.models.forms.lean",
 }
 
 

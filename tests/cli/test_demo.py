@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
-from cyclemlp.data.detection import DetectionDataset
-from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
@@ -124,7 +124,7 @@ def small_sample(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blue_marble_instances, "read_earth", lambda: picture)
         patch.setattr(blue_marble_instances, "read_earth_mask", lambda: mask)
-        return find_detection_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")))
+        return find_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")), DetectionDataset)
 
 
 class Exact:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.data.formats.masks import find_mask_dataset
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.masks import MaskDataset
 from cyclemlp.inference.evaluate import evaluate_segmentation
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
@@ -61,7 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_json_is_one_object_with_exact_scores(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(run, "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    expected = evaluate_segmentation(Predictor.load(run), find_mask_dataset(data).splits["val"])
+    expected = evaluate_segmentation(Predictor.load(run), find_dataset(data, MaskDataset).splits["val"])
     assert report == {
         "task": "segmentation",
         "data": str(data),
@@ -143,7 +144,7 @@ def test_several_scales_and_flips(run: Path, data: Path, capsys: pytest.CaptureF
     assert command(run, "--scales", "1", "1.5", "--flip", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     predictor = Predictor.load(run).with_views((1.0, 1.5), flip=True)
-    assert report["metrics"] == evaluate_segmentation(predictor, find_mask_dataset(data).splits["val"])
+    assert report["metrics"] == evaluate_segmentation(predictor, find_dataset(data, MaskDataset).splits["val"])
     assert (report["scales"], report["flip"]) == ([1.0, 1.5], True)
     assert command(run, "--flip") == 0
     assert capsys.readouterr().out.splitlines()[1] == "averaged over scales 1, each mirrored as well"

@@ -5,20 +5,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cyclemlp.data.contact_sheet import CELL_WIDTH, LabelledPicture, choose, contact_sheet
-from cyclemlp.data.detection import Record
+from cyclemlp.data.contact_sheet import CELL_WIDTH, LabelledImage, choose, contact_sheet
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.instance_masks import Polygons, run_lengths_of
 from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
 from cyclemlp.data.legend import colour_list, ink_on
+from cyclemlp.data.objects import Record
+from cyclemlp.data.outlines import Polygons
+from cyclemlp.data.rle import rle_of_mask
 
 BLUE, GREEN = colour_list(2)
 BLACK = Image.new("RGB", (60, 40))
 
 
-def pictures(**counts: int) -> list[LabelledPicture]:
+def pictures(**counts: int) -> list[LabelledImage]:
     """So many pictures of each class."""
-    return [LabelledPicture(Path(f"{name}/{i}.png"), name) for name, count in counts.items() for i in range(count)]
+    return [LabelledImage(Path(f"{name}/{i}.png"), name) for name, count in counts.items() for i in range(count)]
 
 
 def record(boxes: list[list[float]], crowd: bool = False, outline: Polygons | None = None) -> Record:
@@ -90,16 +91,16 @@ def test_a_sheet_of_every_kind(write_dataset: Callable[..., Path], write_coco: C
     objects = [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [2, 3, 10, 5]}]
     for root in (write_dataset(), write_coco(objects, root=write_dataset().parent / "boats")):
         report = inspect_dataset(root)
-        sheet = contact_sheet(report.pictures, report.classes, 24)
+        sheet = contact_sheet(report.images, report.classes, 24)
         assert sheet is not None
-        count = sum(map(len, report.pictures.values()))
+        count = sum(map(len, report.images.values()))
         assert sheet.width == count * (CELL_WIDTH + 10) + 10
         assert len(sheet.getcolors(2**20) or []) > 3
 
 
 def test_a_damaged_picture_is_a_grey_cell(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    sheet = contact_sheet({"train": [LabelledPicture(tmp_path / "a.png", "a" * 90)]}, ["a"], 24)
+    sheet = contact_sheet({"train": [LabelledImage(tmp_path / "a.png", "a" * 90)]}, ["a"], 24)
     assert sheet is not None
     assert sheet.getpixel((20, 20)) == (225, 225, 225)
     assert contact_sheet({"train": []}, ["a"], 24) is None
@@ -109,6 +110,6 @@ def test_run_lengths_are_drawn_too() -> None:
     mask = np.zeros((80, 120), np.uint8)
     mask[20:60, 20:100] = 1
     given = record([[20, 20, 100, 60]])
-    drawn = np.asarray(draw_objects(BLACK, replace(given, segmentations=(run_lengths_of(mask),)), ["a"]))
+    drawn = np.asarray(draw_objects(BLACK, replace(given, segmentations=(rle_of_mask(mask),)), ["a"]))
     assert tuple(drawn[20, 10]) == BLUE
     assert drawn[35, 30].max() == 0

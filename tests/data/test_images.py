@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cyclemlp.data import images
-from cyclemlp.data.images import ImageError, image_size, list_images, read_image, read_mask
+from cyclemlp.data.images import ImageError, decode_image, image_size, list_images, read_image, read_mask
 from cyclemlp.errors import DataError
 
 RED = (200, 20, 40)
@@ -120,13 +120,13 @@ def test_truncated_file_says_so(tmp_path: Path, suffix: str) -> None:
 
 def test_other_content_says_what_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("<html>not found</html>")
-    assert "is no picture of a known format; convert it to JPEG/PNG/BMP/WEBP/TIFF" in refusal(tmp_path / "a.jpg")
+    assert "is not an image in a known format; convert it to JPEG/PNG/BMP/WEBP/TIFF" in refusal(tmp_path / "a.jpg")
 
 
 def test_format_outside_the_list_is_refused_even_where_pillow_knows_it(tmp_path: Path) -> None:
     scene().save(tmp_path / "a.gif")
     (tmp_path / "a.gif").rename(tmp_path / "a.png")
-    assert "is no picture of a known format" in refusal(tmp_path / "a.png")
+    assert "is not an image in a known format" in refusal(tmp_path / "a.png")
 
 
 def test_missing_file_and_folder_say_so(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_32_bit_pixels_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_coloured_mask_is_refused(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=f"is a {mode} picture, but a mask has one channel .*; convert its colours"):
+    with pytest.raises(DataError, match=f"is a {mode} image, but a mask has one channel .*; convert its colours"):
         read_mask(tmp_path / "a.png")
 
 
@@ -219,3 +219,65 @@ def test_damage_never_raises_anything_else(data: st.DataObject, encoded: list[by
             read(path)
         except ImageError as error:
             assert "\n" not in str(error)  # noqa: PT017 (most of these files are readable or not by chance)
+
+
+def test_a_path_an_image_and_an_array_of_16_bits_are_the_same(tmp_path: Path) -> None:
+    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    path = tmp_path / "deep.png"
+    Image.fromarray(values).save(path)
+    expected = read_image(path)
+    assert expected.mean() == pytest.approx(127.5, abs=0.2)
+    with Image.open(path) as opened:
+        for given in (path, str(path), opened, Image.fromarray(values), values):
+            np.testing.assert_array_equal(decode_image(given), expected)
+    np.testing.assert_array_equal(decode_image(np.repeat(values[..., None], 3, axis=2)), expected)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_turned_image_is_the_same_as_its_file(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    scene().save(path, exif=exif)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(decode_image(opened), read_image(path))
+
+
+def test_an_orientation_of_an_odd_type_is_ignored(tmp_path: Path) -> None:
+    image = scene()
+    image.getexif()[0x0112] = "upright"
+    np.testing.assert_array_equal(decode_image(image), np.asarray(scene()))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGBA", "LA", "P", "1", "L"])
+def test_a_pillow_image_of_any_mode_is_the_same_as_its_file(tmp_path: Path, mode: str) -> None:
+    image = scene().convert(mode)
+    if mode == "RGBA":
+        image.putalpha(77)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    np.testing.assert_array_equal(decode_image(image), read_image(path))
+
+
+def test_limits_hold_for_pillow_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    with pytest.raises(ImageError, match="the image unpacks to more than 0 million pixels"):
+        decode_image(scene())
+    with pytest.raises(ImageError, match="the image has 32-bit pixels; save it with 8 or 16 bits"):
+        decode_image(Image.new("F", (8, 8)))
+    scene().save(tmp_path / "cut.bmp")
+    (tmp_path / "cut.bmp").write_bytes((tmp_path / "cut.bmp").read_bytes()[:200])
+    monkeypatch.undo()
+    with Image.open(tmp_path / "cut.bmp") as cut, pytest.raises(ImageError, match=r"cut\.bmp is damaged or incomplete"):
+        decode_image(cut)
+
+
+def test_what_is_no_image_is_refused_with_what_is_accepted() -> None:
+    with pytest.raises(TypeError, match=r"a path, a Pillow image or a numpy array of uint8 or uint16 values, not list"):
+        decode_image([[0, 1]])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"shape \(4, 4\) and type int64: give an array .*uint16 values 0 to 65535"):
+        decode_image(np.zeros((4, 4), np.int64))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="an image with 3 channels, but the model was trained on 4"):
+        decode_image(scene(), channels=4)
+    assert decode_image(np.zeros((4, 5, 4), np.uint8), channels=4).shape == (4, 5, 4)

@@ -51,10 +51,10 @@ def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
         "masks/train/b.png": "has no image",
         "images/train/d.png": "is empty",
         "images/train/e.png": "is damaged or incomplete",
-        "images/train/f.png": "is no picture of a known format",
+        "images/train/f.png": "is not an image in a known format",
         "masks/train/g.png": "is 40x32",
         "masks/train/h.png": "holds the value 9, outside the 2 classes",
-        "masks/train/i.png": "is a RGB picture, but a mask has one channel",
+        "masks/train/i.png": "is a RGB image, but a mask has one channel",
         "masks/train/j.png": "is damaged or incomplete",
     }
     assert len(report.problems) == 9  # none twice, though header and pixels are looked at separately
@@ -139,7 +139,7 @@ def test_unrecognised_folders_name_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is in no known layout; accepted: images/\{train,val\} with masks"):
         inspect_dataset(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"file is no folder; give a folder with images"):
+    with pytest.raises(DataError, match=r"file is not a folder; give a folder with images"):
         inspect_dataset(tmp_path / "file")
 
 
@@ -167,11 +167,10 @@ def test_files_passed_over_are_one_note_a_split(write_dataset: WriteDataset) -> 
     (root / "images/val/y.gif").touch()
     report = inspect_dataset(root)
     assert report.problems == ()
-    suffixes = "since images have one of the suffixes .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+    suffixes = "because images have one of the suffixes .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
     assert list(map(str, report.notes)) == [
-        f"{root}/images/train/scan.HEIC is passed over, {suffixes}; convert what is an image to JPEG or PNG",
-        f"{root}/images/val/x.gif and another file are passed over, {suffixes};"
-        " convert what is an image to JPEG or PNG",
+        f"{root}/images/train/scan.HEIC is skipped {suffixes}; convert what is an image to JPEG or PNG",
+        f"{root}/images/val/x.gif and another file are skipped {suffixes}; convert what is an image to JPEG or PNG",
     ]
 
 
@@ -186,8 +185,8 @@ def test_mask_values_that_are_hardly_there_are_noted(tmp_path: Path) -> None:
             (root / kind / split).mkdir(parents=True)
             Image.fromarray(pixels).save(root / kind / split / "a.png")
     note = str(inspect_dataset(root).notes[0])
-    assert f"{root}/masks hold the value 1 only in 1 pixels of a.png; where they come from smoothing or JPEG" in note
-    assert note.endswith("where they are classes, name all in classes.txt")
+    assert f"{root}/masks hold the value 1 only in 1 pixels of a.png; if they come from smoothing or JPEG" in note
+    assert note.endswith("if they are classes, name all in classes.txt")
     (root / "classes.txt").write_text("a\nb\nc\n")
     assert inspect_dataset(root).notes == ()
 

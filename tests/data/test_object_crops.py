@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cyclemlp.data.box_augmentation import BoxAugmentation
-from cyclemlp.data.detection import Record
-from cyclemlp.data.detection_transforms import DetectionTrainTransform
+from cyclemlp.data.augmentation import BoxAugmentation
+from cyclemlp.data.box_transforms import BoxTrainTransform
+from cyclemlp.data.objects import Record
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
@@ -31,7 +31,7 @@ def record(boxes: np.ndarray = CORNERS, *, crowd: bool = False) -> Record:
 def found_in_crops(share: float, objects: Record, crops: int = 60) -> list[list[int]]:
     """Labels in each of some random crops of 64 pixels."""
     options = BoxAugmentation(crop_size=64, object_crops=share, visible=0.1)
-    transform = DetectionTrainTransform(options, Normalisation(), ResizeRule())
+    transform = BoxTrainTransform(options, Normalisation(), ResizeRule())
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     labels = []
     for seed in range(crops):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from torch import Tensor, nn
 
-from cyclemlp.data.formats.masks import MaskSplit
+from cyclemlp.data.masks import MaskSplit
 from cyclemlp.errors import DataError
 from cyclemlp.inference.evaluate import evaluate_segmentation
 from cyclemlp.inference.predictor import Predictor

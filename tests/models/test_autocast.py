@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cyclemlp.models.branches import FULL, BranchedMixer
 from cyclemlp.models.cyclemlp import CycleMixer
+from cyclemlp.models.forms.lean import lean_
 
 
 class OutputTypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -27,11 +28,11 @@ class OutputTypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("grad", [False, True])  # with it the lean form for training
-def test_means_over_positions_and_the_softmax_are_in_float32(dtype: torch.dtype, grad: bool) -> None:
+@pytest.mark.parametrize("lean", [False, True])
+def test_means_over_positions_and_the_softmax_are_in_float32(dtype: torch.dtype, lean: bool) -> None:
     mixer, x_nhwc = CycleMixer(16), torch.randn(2, 12, 12, 16).to(dtype)
-    with torch.autocast("cpu", dtype), torch.set_grad_enabled(grad), OutputTypes() as types:
-        out = mixer(x_nhwc)
+    with torch.autocast("cpu", dtype), OutputTypes() as types:
+        out = (lean_(mixer) if lean else mixer)(x_nhwc)
     assert out.dtype == dtype
     assert types.of["_softmax"] == {torch.float32}
     assert types.of["mean"] | types.of["sum"] == {torch.float32}

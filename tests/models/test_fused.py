@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import timm
@@ -34,7 +34,10 @@ def make_shallow() -> nn.Module:
     return draw(CycleMLP(CycleMLPSizes((16, 32, 48, 64), (1, 1, 1, 1), (1, 1, 1, 1)), num_classes=5))
 
 
-def draw(model: nn.Module) -> nn.Module:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def draw(model: Model) -> Model:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -130,9 +133,12 @@ def test_channel_order_groups_by_offset(width: int, stepsize: int) -> None:
     order = ChannelOrder.of(width, stepsize)
     assert sorted(order.channels) == list(range(width))
     assert [order.channels[place] for place in order.places] == list(range(width))
-    for offset, start, stop in order.groups:
-        assert {(c + stepsize // 2) % stepsize - stepsize // 2 for c in order.channels[start:stop]} == {offset}
-    assert order.still + sum(stop - start for _, start, stop in order.groups) == width
+    half = len(order.moved) // 2
+    along_width, along_height = order.moved[:half], order.moved[half:]
+    for move in along_width:
+        assert {(c + stepsize // 2) % stepsize - stepsize // 2 for c in order.channels[move.source]} == {move.right}
+    assert [(move.source, move.right) for move in along_width] == [(move.source, move.down) for move in along_height]
+    assert order.still + sum(move.source.stop - move.source.start for move in along_width) == width
 
 
 @pytest.mark.parametrize("indices", [(0, 1, 2, 3), (1, 3), (0, 2)])

@@ -1,7 +1,7 @@
 """The graph form gives the plain form's values, whatever size it was made for, and exports for any size."""
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import timm
@@ -20,7 +20,10 @@ from cyclemlp.ops import cycle_shift
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-def draw(model: nn.Module) -> nn.Module:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def draw(model: Model) -> Model:
     """Every weight, bias and scale drawn, so that no term is zero."""
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,7 +1,7 @@
 """Lean training: the values and all gradients of plain autograd, with less kept."""
 
+import copy
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+import cyclemlp
 from cyclemlp.models import CycleMixer
-from cyclemlp.models.cyclemlp import CycleMLP, CycleMLPSizes
-from cyclemlp.models.forms.lean import LeanMlp, shifted_means, weighted_branches
+from cyclemlp.models.cyclemlp import CycleBlock, CycleMLP, CycleMLPSizes
+from cyclemlp.models.forms.lean import LeanMixer, LeanMlp, lean_, plain_, shifted_means, weighted_branches
 from cyclemlp.ops import cycle_fc
 
 SIZES = [(2, 4, 5), (1, 1, 1), (2, 1, 3), (1, 6, 2)]
@@ -97,20 +98,68 @@ def gradients(model: nn.Module, images: Tensor) -> list[Tensor]:
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-def without_lean(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> Any:
-    with monkeypatch.context() as patch:
-        for module in ("cyclemlp.models.cyclemlp", "cyclemlp.models.forms.lean"):
-            patch.setattr(f"{module}.pays", lambda _: False)
-        return run()
-
-
-def test_all_gradients_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_gradients_of_a_model() -> None:
     model, images = small_model().double(), torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    wanted = without_lean(monkeypatch, lambda: gradients(model, images))
+    wanted = gradients(model, images)
+    lean_(model)
     for checkpointing in (False, True):
         model.set_grad_checkpointing(checkpointing)
         for a, b in zip(gradients(model, images), wanted, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_the_lean_form_is_put_on_and_taken_off() -> None:
+    model, images = small_model(), torch.randn(1, 3, 64, 64)
+    keys = list(model.state_dict())
+    assert count(model, LeanMixer) == count(model, LeanMlp) == 0
+    before = gradients(model, images)
+    assert lean_(model) is model
+    assert count(model, LeanMixer) == count(model, LeanMlp) == 4
+    assert list(model.state_dict()) == keys
+    assert count(copy.deepcopy(model), LeanMixer) == 4
+    assert plain_(model) is model
+    assert count(model, LeanMixer) == count(model, LeanMlp) == 0
+    for a, b in zip(gradients(model, images), before, strict=True):
+        assert torch.equal(a, b)
+    assert (cyclemlp.lean_, cyclemlp.plain_) == (lean_, plain_)
+
+
+def count(model: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in model.modules())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_in_the_plain_form_every_layer_is_called(training: bool) -> None:
+    model, called = small_model().train(training), set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    model(torch.randn(1, 3, 64, 64)).sum().backward()
+    containers = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    assert called == {name for name, _ in model.named_modules()} - containers
+    assert {f"stages.0.blocks.0.{each}" for each in ("channel_mlp.fc2", "token_mixer.along_width")} <= called
+
+
+def test_layers_that_someone_replaced_are_called() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    model, images = small_model().double(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    block: Any = next(module for module in model.modules() if isinstance(module, CycleBlock))
+    block.channel_mlp.fc2.__class__ = block.token_mixer.along_channels.__class__ = Doubled
+    wanted = gradients(model, images)
+    for a, b in zip(gradients(lean_(model), images), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch calls its tracer deprecated
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # checks of channels, which are constant
+def test_the_plain_form_can_be_traced_for_any_size() -> None:
+    model = small_model().eval()
+    traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64))  # type: ignore[no-untyped-call]
+    for size in ((1, 3, 64, 64), (2, 3, 97, 65)):
+        images = torch.randn(size)
+        torch.testing.assert_close(traced(images), model(images), rtol=1e-5, atol=1e-5)
 
 
 def kept_bytes(model: nn.Module, images: Tensor) -> int:
@@ -127,10 +176,10 @@ def kept_bytes(model: nn.Module, images: Tensor) -> int:
     return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in parameters)
 
 
-def test_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_is_kept() -> None:
     model, images = small_model(), torch.randn(2, 3, 128, 128)
-    plainly = without_lean(monkeypatch, lambda: kept_bytes(model, images))
-    leanly = kept_bytes(model, images)
+    plainly = kept_bytes(model, images)
+    leanly = kept_bytes(lean_(model), images)
     assert leanly <= 0.7 * plainly  # in a block 9 maps of its size instead of 16
     model.set_grad_checkpointing()
     assert kept_bytes(model, images) <= 0.4 * leanly  # of which the images are half
@@ -138,7 +187,7 @@ def test_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_gives_near_gradients_in_the_weights_type(dtype: torch.dtype) -> None:
-    mixer = CycleMixer(12)
+    mixer = lean_(CycleMixer(12))
     x = torch.randn(2, 6, 6, 12)
     mixer(x).square().mean().backward()
     wanted = [parameter.grad.clone() for parameter in mixer.parameters() if parameter.grad is not None]

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from cyclemlp.ops import CycleFC, cycle_fc, cycle_fc_reference, cycle_shift
-from cyclemlp.ops.cycle_fc import StepSize, cycle_offsets
+from cyclemlp.ops.cycle_fc import StepSize, cycle_offsets, cycle_plan
+from cyclemlp.ops.shift import adjoint, shift
 
 STEPSIZES: list[StepSize] = [(1, 1), (1, 3), (3, 1), (1, 7), (5, 1), (3, 3), (3, 5)]
 AXIAL = [step for step in STEPSIZES if 1 in step]
@@ -183,7 +184,7 @@ def test_the_input_is_left_as_it_was() -> None:
 def test_the_adjoint_shift_is_the_transpose(stepsize: StepSize) -> None:
     x, y = arguments((2, 4, 5, 8))[0], arguments((2, 4, 5, 8), seed=1)[0]
     forward = (cycle_shift(x, stepsize, 2) * y).sum()
-    backward = (x * cycle_shift(y, stepsize, 2, adjoint=True)).sum()
+    backward = (x * shift(y, adjoint(cycle_plan(8, stepsize, 2)))).sum()
     torch.testing.assert_close(forward, backward, rtol=1e-12, atol=1e-12)
 
 

@@ -12,8 +12,9 @@ import torch
 from torchvision.models.detection import RetinaNet
 from torchvision.ops import batched_nms
 
-from cyclemlp.data.detection import Record
-from cyclemlp.data.instance_masks import Patch, run_lengths_of, run_lengths_of_patch
+from cyclemlp.data.objects import Record, coco_truth
+from cyclemlp.data.outlines import Patch, rle_of_patch
+from cyclemlp.data.rle import rle_of_mask
 from cyclemlp.heads.anchors import level_anchors
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.detection import decoding as detection_decoding
@@ -87,7 +88,7 @@ def test_run_lengths_of_a_part_are_those_of_the_whole(frame: tuple[int, int, int
     whole = np.zeros((9, 7), dtype=np.uint8)
     patch = whole[top:bottom, left:right]
     patch[:] = np.random.default_rng(0).random(patch.shape) < density
-    assert run_lengths_of_patch(Patch(top, left, patch), (9, 7)).counts == run_lengths_of(whole).counts
+    assert rle_of_patch(Patch(top, left, patch), (9, 7)).counts == rle_of_mask(whole).counts
 
 
 def _made_up(images: int = 6, masks: bool = True) -> list[tuple[Record, Detections]]:
@@ -104,7 +105,7 @@ def _made_up(images: int = 6, masks: bool = True) -> list[tuple[Record, Detectio
         for x0, y0, x1, y1 in boxes.astype(int):
             mask = np.zeros((200, 200), dtype=np.uint8)
             mask[y0:y1, x0:x1] = 1
-            outlines.append(run_lengths_of(mask))
+            outlines.append(rle_of_mask(mask))
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).astype(np.float64)
         crowd = np.arange(count) == (0 if number == 0 else -1)
         record = Record(number + 1, (200, 200), boxes, labels, crowd, areas, tuple(outlines))
@@ -122,15 +123,13 @@ def test_average_precision_is_that_of_pycocotools(kind: str) -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from cyclemlp.tasks.detection.metrics import _truth
-
     counts = DetectionCounts(masks=True)
     for record, found in _made_up():
         counts.add(record, found, (1, 2, 3))
     ours = counts.metrics(("a", "b", "c"))
     with contextlib.redirect_stdout(io.StringIO()):
         labels = COCO()
-        labels.dataset = _truth(counts.records, ("a", "b", "c"), (1, 2, 3))
+        labels.dataset = coco_truth(counts.records.values(), ("a", "b", "c"), (1, 2, 3))
         labels.createIndex()
         comparison = COCOeval(labels, labels.loadRes(copy.deepcopy(counts.results)), kind)
         for step in (comparison.evaluate, comparison.accumulate, comparison.summarize):

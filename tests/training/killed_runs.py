@@ -21,10 +21,11 @@ from PIL import Image
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.files import atomic_write
 from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
 from cyclemlp.tasks.segmentation import train as segmentation_module
-from cyclemlp.tasks.segmentation.config import Augmentation, Loss, SegmentationConfig
+from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
 from cyclemlp.training import loop
 from cyclemlp.training.callbacks import LAST
 from cyclemlp.training.module import TrainingModule
@@ -55,7 +56,7 @@ def configure(run: dict[str, Any]) -> SegmentationConfig:
         resume=run.get("resume", False),
         length=Length(steps=run["steps"]),
         optimisation=Optimisation(batch_size=2, lr=0.01),
-        augmentation=Augmentation(crop_size=32, rare_class_crops=0.5, vertical_flip=0.5, hue=0.1),
+        augmentation=MaskAugmentation(crop_size=32, rare_class_crops=0.5, vertical_flip=0.5, hue=0.1),
         loss=Loss(class_weights="sqrt-inverse", dice=0.5),
         recording=Recording(evaluations=3, checkpoint_every=run.get("every", 1), log_every=1),
         machine=Machine(device="cpu", workers=run["workers"], seed=3),

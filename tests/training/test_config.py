@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
 from cyclemlp.tasks.options import RESUMABLE_CHANGES, Length, Machine, Optimisation, Recording, flat, parse_duration
-from cyclemlp.tasks.segmentation.config import Augmentation, Loss, SegmentationConfig
+from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
 from cyclemlp.training.recipes import packaged, read_recipe
 
 
@@ -29,14 +30,14 @@ from cyclemlp.training.recipes import packaged, read_recipe
             lambda: Optimisation(lr_drops=(0.5, 8.0)),
             "--lr-drops 0.5 8: shares of the run above 0 and below 1, such as 0.67 0.92",
         ),
-        (lambda: Augmentation(largest_class=0.0), "--largest-class 0.0 is not allowed: more than 0"),
-        (lambda: Augmentation(scale_draw="log"), "--scale-draw 'log' is not allowed: one of log-uniform, uniform"),  # type: ignore[arg-type]
-        (lambda: Augmentation(colour_probability=2), "--colour-probability 2 is not allowed: from 0 to 1"),
+        (lambda: MaskAugmentation(largest_class=0.0), "--largest-class 0.0 is not allowed: more than 0"),
+        (lambda: MaskAugmentation(scale_draw="log"), "--scale-draw 'log' is not allowed: one of log-uniform, uniform"),  # type: ignore[arg-type]
+        (lambda: MaskAugmentation(colour_probability=2), "--colour-probability 2 is not allowed: from 0 to 1"),
         (lambda: SegmentationConfig(data=Path("d"), short_side=0), "--short-side 0 is not allowed: more than 0"),
-        (lambda: Augmentation(crop_size=16), "--crop-size 16 is too small: 32 or more"),
-        (lambda: Augmentation(scale=(2.0, 1.0)), "--scale 2.0 1.0: two factors above 0, smaller first"),
-        (lambda: Augmentation(flip=1.5), "--flip 1.5 is not allowed: from 0 to 1"),
-        (lambda: Augmentation(hue=0.7), "--hue 0.7 is not allowed: from 0 to 0.5"),
+        (lambda: MaskAugmentation(crop_size=16), "--crop-size 16 is too small: 32 or more"),
+        (lambda: MaskAugmentation(scale=(2.0, 1.0)), "--scale 2.0 1.0: two factors above 0, smaller first"),
+        (lambda: MaskAugmentation(flip=1.5), "--flip 1.5 is not allowed: from 0 to 1"),
+        (lambda: MaskAugmentation(hue=0.7), "--hue 0.7 is not allowed: from 0 to 0.5"),
         (lambda: Loss(dice=-1.0), "--dice -1.0 is not allowed: 0 or more"),
         (lambda: Recording(checkpoint_every=0), "--checkpoint-every 0 is not allowed: more than 0"),
         (lambda: Machine(workers=-1), "--workers -1 is not allowed: 0 or more"),
@@ -73,7 +74,7 @@ def test_total_steps() -> None:
 
 def test_flat_has_every_option_once_in_plain_values() -> None:
     options = flat(SegmentationConfig(data=Path("d")))
-    parts = [Length, Optimisation, Augmentation, Loss, Recording, Machine]
+    parts = [Length, Optimisation, MaskAugmentation, Loss, Recording, Machine]
     fields = [field.name for part in parts for field in dataclasses.fields(part)]
     own = [field.name for field in dataclasses.fields(SegmentationConfig)]
     assert len(set(fields) | set(own)) == len(fields) + len(own), "two options of the same name"

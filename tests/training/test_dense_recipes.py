@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli.train import app
-from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.tasks.base import TrainingTask
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.train import detection_task
@@ -93,7 +94,7 @@ def task_of(recipe: str, data: Path) -> TrainingTask:
         augmentation = replace(config.augmentation, crop_size=64)
         return segmentation_task(replace(config, short_side=64, augmentation=augmentation))
     assert isinstance(config, DetectionConfig)
-    return detection_task(replace(config, short_side=64), find_detection_dataset(data))
+    return detection_task(replace(config, short_side=64), find_dataset(data, DetectionDataset))
 
 
 def test_every_recipe_is_known_here() -> None:

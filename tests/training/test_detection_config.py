@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cyclemlp.data.box_augmentation import BoxAugmentation
-from cyclemlp.data.detection import DetectionSplit, Record
+from cyclemlp.data.augmentation import BoxAugmentation
+from cyclemlp.data.objects import DetectionSplit, Record
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionLossWeights, LightHead
 from cyclemlp.tasks.detection.defaults import with_defaults

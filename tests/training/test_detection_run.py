@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cyclemlp.data.box_augmentation import BoxAugmentation
-from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.data.augmentation import BoxAugmentation
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.retinanet import RetinaNet
@@ -103,7 +104,7 @@ def test_a_batch_without_objects_is_learnt_from(config_type: type[DetectionConfi
 
 
 def test_whole_images_come_in_batches_of_similar_shapes(data: Path) -> None:
-    split = find_detection_dataset(data).splits["train"]
+    split = find_dataset(data, DetectionDataset).splits["train"]
     cut, whole = (DetectionConfig(data=data, augmentation=BoxAugmentation(crop_size=edge)) for edge in (64, None))
     assert shapes(cut, split) is None
     assert shapes(whole, split) == [2, -2, 2, 0, -2]
@@ -134,7 +135,7 @@ def test_parts_of_an_evaluation_are_the_whole(data: Path) -> None:
     assert isinstance(model, RetinaNet)
     torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.2)
     torch.nn.init.zeros_(model.head.classification_head.cls_logits.bias)
-    evaluator = DetectionEvaluator(find_detection_dataset(data).splits["val"], card)
+    evaluator = DetectionEvaluator(find_dataset(data, DetectionDataset).splits["val"], card)
     whole = evaluator.count(model, torch.device("cpu"))
     parts = [evaluator.count(model, torch.device("cpu"), part=(i, 2)) for i in range(2)]
     assert whole is not None

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.data.formats.class_folders import FolderDataset, find_folder_dataset
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.models.cyclemlp import SIZES
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.classification.train import classification_task
@@ -22,7 +23,7 @@ Options = TypeVar("Options")
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> FolderDataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> ClassifiedDataset:
     root = tmp_path_factory.mktemp("classes")
     numbers = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -31,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> FolderDataset:
             for i in range(2):
                 pixels = numbers.integers(0, 256, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return find_folder_dataset(root)
+    return find_dataset(root, ClassifiedDataset)
 
 
 def with_options(part: Options, options: dict[str, Any]) -> Options:
@@ -57,7 +58,7 @@ def test_there_is_one_for_every_model() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_step(recipe: str, dataset: FolderDataset) -> None:
+def test_a_step(recipe: str, dataset: ClassifiedDataset) -> None:
     config = config_of(recipe, dataset.root, **{"image-size": 32})
     assert config.model == recipe.partition("/")[2].replace("-", "_")
     torch.manual_seed(0)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.card import load_model
 from cyclemlp.tasks.options import Length, Optimisation
-from cyclemlp.tasks.segmentation.config import Augmentation, SegmentationConfig
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.train import train_segmentation
 
 Configured = Callable[..., SegmentationConfig]
@@ -22,7 +23,7 @@ def losses(run_dir: Path) -> list[dict[str, str]]:
 
 
 def test_the_auxiliary_loss_is_a_term_and_its_head_is_not_saved(configured: Configured) -> None:
-    config = configured(steps=1, head="upernet", head_width=16, augmentation=Augmentation(crop_size=32))
+    config = configured(steps=1, head="upernet", head_width=16, augmentation=MaskAugmentation(crop_size=32))
     run_dir = train_segmentation(config)
     (row,) = losses(run_dir)
     assert float(row["loss"]) == pytest.approx(float(row["cross_entropy"]) + 0.4 * float(row["auxiliary"]), rel=1e-4)

@@ -59,7 +59,7 @@ def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
     from cyclemlp.data.contact_sheet import contact_sheet
     from cyclemlp.files import atomic_write
 
-    picture = contact_sheet(report.pictures, report.classes, images)
+    picture = contact_sheet(report.images, report.classes, images)
     if picture is not None:
         with atomic_write(path) as part:
             picture.save(part)

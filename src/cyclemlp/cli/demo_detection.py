@@ -43,6 +43,7 @@ def table(metrics: Mapping[str, Any]) -> list[str]:
 def draw(predictor: "Predictor", data: Path) -> "Image.Image":
     """The held-out columns from Alaska and from Europe southwards: what was found beside what is there."""
     from cyclemlp.cli.demo_objects import draw_held_out
-    from cyclemlp.data.formats.detection import find_detection_dataset
+    from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.objects import DetectionDataset
 
-    return draw_held_out(predictor, find_detection_dataset(data).splits["val"])
+    return draw_held_out(predictor, find_dataset(data, DetectionDataset).splits["val"])

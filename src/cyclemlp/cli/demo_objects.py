@@ -14,7 +14,7 @@ from cyclemlp.data.samples.blue_marble_instances import EDGE, corner_of
 from cyclemlp.tasks.detection.predict import DetectionResult, labelled
 
 if TYPE_CHECKING:
-    from cyclemlp.data.detection import DetectionSplit, Record
+    from cyclemlp.data.objects import DetectionSplit, Record
     from cyclemlp.inference.predictor import Predictor
 
 ZOOM = 2

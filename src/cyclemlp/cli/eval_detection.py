@@ -22,11 +22,11 @@ def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, An
 
     For data of another format also the labels in COCO's form, which the results number their images by.
     """
-    from cyclemlp.data.detection import as_coco
-    from cyclemlp.data.formats.detection import find_detection_dataset
+    from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.objects import DetectionDataset, as_coco
     from cyclemlp.inference.evaluate_detection import evaluate_detection
 
-    dataset, classes = find_detection_dataset(options.data), predictor.card.classes
+    dataset, classes = find_dataset(options.data, DetectionDataset), predictor.card.classes
     if options.split not in dataset.splits:
         near = did_you_mean(options.split, dataset.splits)
         raise DataError(f"{options.data} has no split {options.split!r}; it has {', '.join(dataset.splits)}.{near}")

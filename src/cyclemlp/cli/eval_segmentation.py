@@ -7,7 +7,7 @@ from cyclemlp.cli.eval import EvaluationOptions, listed, score_lines, seen_as
 from cyclemlp.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from cyclemlp.data.formats.masks import MaskDataset
+    from cyclemlp.data.masks import MaskDataset
     from cyclemlp.inference.predictor import Predictor
 
 OPTIONS = ("scales", "flip", "window", "overlap")
@@ -16,11 +16,12 @@ CLASSES_NAME = "classes.txt"
 
 def evaluate(predictor: "Predictor", options: EvaluationOptions) -> dict[str, Any]:
     """Scores over all pixels of the split. Raises DataError."""
-    from cyclemlp.data.formats.masks import find_mask_dataset
+    from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.masks import MaskDataset
     from cyclemlp.inference.evaluate import evaluate_segmentation
 
     data, split = options.data, options.split
-    dataset = find_mask_dataset(data)
+    dataset = find_dataset(data, MaskDataset)
     if split not in dataset.splits:
         raise DataError(
             f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}." + did_you_mean(split, dataset.splits)
@@ -42,10 +43,7 @@ def table(report: Mapping[str, Any]) -> list[str]:
 
 def _check_classes(dataset: "MaskDataset", classes: tuple[str, ...]) -> None:
     """The data's classes must be the model's; without names only their number can be compared."""
-    from cyclemlp.data.formats.masks import read_classes
-
-    named = read_classes(dataset.root) is not None
-    if dataset.classes == classes or (not named and len(dataset.classes) <= len(classes)):
+    if dataset.classes == classes or (not dataset.named and len(dataset.classes) <= len(classes)):
         return
     raise DataError(
         f"{dataset.root} has {listed(dataset.classes)}, but the model was trained on {listed(classes)}:"

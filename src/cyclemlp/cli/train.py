@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from cyclemlp.data.formats.masks import MaskSplit
+    from cyclemlp.data.masks import MaskSplit
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.segmentation.metrics import SegmentationMetrics
 
@@ -206,7 +206,8 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
 
     Raises as `train_segmentation` does.
     """
-    from cyclemlp.data.formats.masks import find_mask_dataset
+    from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.masks import MaskDataset
     from cyclemlp.inference.evaluate import evaluate_segmentation
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.segmentation.train import train_segmentation
@@ -215,7 +216,7 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
     def evaluate(run_dir: Path) -> "SegmentationMetrics":
         return evaluate_segmentation(Predictor.load(run_dir, run.machine.device), split)
 
-    split = find_mask_dataset(run.data).splits["val"]
+    split = find_dataset(run.data, MaskDataset).splits["val"]
     run_dir = train_segmentation(run, predict=_windowed(run), evaluate=evaluate)
     predictor = Predictor.load(run_dir, run.machine.device)
     write_report(run_dir, _pictures(predictor, split))
@@ -224,7 +225,7 @@ def train_and_report(run: SegmentationConfig) -> "SegmentationMetrics":
 
 def _windowed(run: SegmentationConfig) -> Callable[["nn.Module", "Tensor"], "Tensor"]:
     """Logits as the predictor makes them: in windows where the run asks for them or the image is large."""
-    from cyclemlp.data.sizes import size_factor
+    from cyclemlp.data.resizing import size_factor
     from cyclemlp.inference.predictor import LARGE_IMAGE_WINDOW, MAX_WHOLE_PIXELS
     from cyclemlp.inference.tiling import predict_logits
 
@@ -243,12 +244,12 @@ def _pictures(predictor: "Predictor", split: "MaskSplit") -> list[tuple[str, "Im
     import numpy as np
     from PIL import Image
 
-    from cyclemlp.data.formats.masks import IGNORE_INDEX
+    from cyclemlp.data.masks import IGNORE_INDEX
+    from cyclemlp.data.sampling import evenly_spaced
     from cyclemlp.tasks.segmentation.result import SegmentationResult
 
     pictures = []
-    count = min(len(split.images), REPORT_PICTURES)
-    for index in (i * len(split.images) // count for i in range(count)):
+    for index in evenly_spaced(range(len(split.images)), REPORT_PICTURES):
         found = predictor.predict(split.images[index])
         wanted = split.target(index)
         counted = wanted != IGNORE_INDEX

@@ -9,7 +9,7 @@ from cyclemlp.tasks.classification.config import ClassificationConfig
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cyclemlp.data.formats.class_folders import FolderSplit
+    from cyclemlp.data.labels import ClassifiedSplit
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.classification.metrics import LabelCounts
 
@@ -21,7 +21,8 @@ def train_and_report(run: ClassificationConfig) -> Mapping[str, Any]:
 
     Raises as `train_classification` does.
     """
-    from cyclemlp.data.formats.class_folders import find_folder_dataset
+    from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.labels import ClassifiedDataset
     from cyclemlp.inference.evaluate import evaluate_classification
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
@@ -35,7 +36,7 @@ def train_and_report(run: ClassificationConfig) -> Mapping[str, Any]:
         counted.append(evaluate_classification(predictor, split))
         return cast("Mapping[str, Any]", counted[0].metrics(predictor.card.classes))
 
-    split = find_folder_dataset(run.data).splits["val"]
+    split = find_dataset(run.data, ClassifiedDataset).splits["val"]
     run_dir = train_classification(run, evaluate=evaluate)
     predictor = Predictor.load(run_dir, run.machine.device)
     classes, confusion = predictor.card.classes, counted[0].confusion.numpy()
@@ -45,12 +46,12 @@ def train_and_report(run: ClassificationConfig) -> Mapping[str, Any]:
     return predictor.card.metrics
 
 
-def _pictures(predictor: "Predictor", split: "FolderSplit") -> "list[tuple[str, Image.Image]]":
+def _pictures(predictor: "Predictor", split: "ClassifiedSplit") -> "list[tuple[str, Image.Image]]":
     """Validation images spread over the split, each with its prediction."""
-    count = min(len(split.images), REPORT_PICTURES)
+    from cyclemlp.data.sampling import evenly_spaced
+
     pictures = []
-    for index in (i * len(split.images) // count for i in range(count)):
-        path = split.images[index]
+    for path in evenly_spaced(split.images, REPORT_PICTURES):
         picture = predictor.predict(path).draw()
         pictures.append((f"{path.parent.name}/{path.name}", picture))
     return pictures

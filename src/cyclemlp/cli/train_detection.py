@@ -9,7 +9,7 @@ from cyclemlp.tasks.detection.config import DetectionConfig
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cyclemlp.data.detection import DetectionSplit
+    from cyclemlp.data.objects import DetectionSplit
     from cyclemlp.inference.predictor import Predictor
 
 REPORT_PICTURES = 6
@@ -22,7 +22,8 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
 
     Raises as `train_detection` does.
     """
-    from cyclemlp.data.formats.detection import find_detection_dataset
+    from cyclemlp.data.formats.registry import find_dataset
+    from cyclemlp.data.objects import DetectionDataset
     from cyclemlp.inference.evaluate_detection import evaluate_detection
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.tasks.detection.train import train_detection
@@ -32,7 +33,7 @@ def train_and_report(run: DetectionConfig) -> Mapping[str, Any]:
         predictor = Predictor.load(run_dir, run.machine.device)
         return evaluate_detection(predictor, split).metrics(predictor.card.classes)
 
-    split = find_detection_dataset(run.data).splits["val"]
+    split = find_dataset(run.data, DetectionDataset).splits["val"]
     run_dir = train_detection(run, evaluate=evaluate)
     predictor = Predictor.load(run_dir, run.machine.device)
     write_report(run_dir, _pictures(predictor, split))
@@ -44,11 +45,11 @@ def _pictures(predictor: "Predictor", split: "DetectionSplit") -> "list[tuple[st
     import numpy as np
     from PIL import Image
 
+    from cyclemlp.data.sampling import evenly_spaced
     from cyclemlp.tasks.detection.predict import labelled
 
     pictures = []
-    count = min(len(split.images), REPORT_PICTURES)
-    for index in (i * len(split.images) // count for i in range(count)):
+    for index in evenly_spaced(range(len(split.images)), REPORT_PICTURES):
         found = predictor.predict(split.images[index]).above(SHOWN_SCORE)
         wanted = labelled(split.records[index], found.classes, found.image)
         both = np.concatenate([np.asarray(found.draw()), np.asarray(wanted.draw(scores=False))], axis=1)

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.data.detection import Record
-from cyclemlp.data.formats.masks import read_target
 from cyclemlp.data.images import ImageError, image_size, read_image
 from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
 from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, shortened, with_legend
+from cyclemlp.data.masks import read_target
+from cyclemlp.data.objects import Record
+from cyclemlp.data.sampling import evenly_spaced
 
 CELL_WIDTH = 320
 _COLUMNS = 6
@@ -24,7 +24,6 @@ _TRAIN_SHARE = 0.75
 _LARGEST_ZOOM = 5.0
 _EMPTY = (225, 225, 225)
 _INK = (30, 30, 30)
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class MaskLabel:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledPicture:
+class LabelledImage:
     """A picture and what is known of it: its class, its objects or the classes of its pixels."""
 
     image: Path
@@ -44,7 +43,7 @@ class LabelledPicture:
 
 
 def contact_sheet(
-    pictures: Mapping[str, Sequence[LabelledPicture]], classes: Sequence[str], count: int
+    pictures: Mapping[str, Sequence[LabelledImage]], classes: Sequence[str], count: int
 ) -> Image.Image | None:
     """`count` pictures at most, spread evenly over classes or files, training first; None where there is none.
 
@@ -65,10 +64,10 @@ def contact_sheet(
     return with_legend(sheet, entries, _TEXT_SIZE) if entries else sheet
 
 
-def choose(pictures: Mapping[str, Sequence[LabelledPicture]], count: int) -> list[tuple[str, LabelledPicture]]:
+def choose(pictures: Mapping[str, Sequence[LabelledImage]], count: int) -> list[tuple[str, LabelledImage]]:
     """(split, picture) of `count` pictures or all there are: three quarters of train, then of the other splits."""
     names = sorted(pictures, key=lambda name: (name != "train", name != "val"))
-    chosen: list[tuple[str, LabelledPicture]] = []
+    chosen: list[tuple[str, LabelledImage]] = []
     for i, name in enumerate(names):
         left = count - len(chosen)
         later = sum(len(pictures[other]) for other in names[i + 1 :])
@@ -77,24 +76,20 @@ def choose(pictures: Mapping[str, Sequence[LabelledPicture]], count: int) -> lis
     return chosen
 
 
-def _spread(pictures: Sequence[LabelledPicture], count: int) -> list[LabelledPicture]:
+def _spread(pictures: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
     """`count` of the pictures, evenly over the classes of whole pictures, where they have such, and within each."""
-    groups: dict[str, list[LabelledPicture]] = {}
+    groups: dict[str, list[LabelledImage]] = {}
     for picture in pictures:
         groups.setdefault(picture.label if isinstance(picture.label, str) else "", []).append(picture)
-    members = _evenly(list(groups.values()), min(count, len(groups)))
+    members = evenly_spaced(list(groups.values()), min(count, len(groups)))
     quotas = [0] * len(members)
     while sum(quotas) < min(count, sum(map(len, members))):
         smallest = min((i for i, group in enumerate(members) if quotas[i] < len(group)), key=lambda i: quotas[i])
         quotas[smallest] += 1
-    return [each for group, quota in zip(members, quotas, strict=True) for each in _evenly(group, quota)]
+    return [each for group, quota in zip(members, quotas, strict=True) for each in evenly_spaced(group, quota)]
 
 
-def _evenly(items: Sequence[Item], count: int) -> list[Item]:
-    return [items[i * len(items) // count] for i in range(count)]
-
-
-def _cell_height(pictures: Sequence[LabelledPicture]) -> int:
+def _cell_height(pictures: Sequence[LabelledImage]) -> int:
     """That of a picture of the usual proportions."""
     ratios = []
     for picture in pictures:
@@ -106,7 +101,7 @@ def _cell_height(pictures: Sequence[LabelledPicture]) -> int:
     return round(CELL_WIDTH * min(1.5, max(0.5, median(ratios or [0.75]))))
 
 
-def _cell(split: str, picture: LabelledPicture, classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
+def _cell(split: str, picture: LabelledImage, classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
     """The picture in the middle of its cell, with split, class and file name below."""
     cell = Image.new("RGB", (size[0], size[1] + _CAPTION_HEIGHT), "white")
     cell.paste(_EMPTY, (0, 0, *size))
@@ -132,7 +127,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     return shown
 
 
-def _drawn(picture: LabelledPicture, classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
+def _drawn(picture: LabelledImage, classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
     """The picture with its labels, as large as fits into `size` (width, height). Raises ImageError."""
     whole = Image.fromarray(read_image(picture.image))
     zoom = min(size[0] / whole.width, size[1] / whole.height, _LARGEST_ZOOM)
@@ -147,7 +142,7 @@ def _drawn(picture: LabelledPicture, classes: Sequence[str], size: tuple[int, in
     return small
 
 
-def _legend(pictures: Sequence[LabelledPicture], classes: Sequence[str]) -> list[tuple[Colour | None, str]]:
+def _legend(pictures: Sequence[LabelledImage], classes: Sequence[str]) -> list[tuple[Colour | None, str]]:
     """Colours of the classes; none where whole pictures have one, or each object a colour of its own."""
     labels = [picture.label for picture in pictures]
     outlined = all(isinstance(label, Record) and label.has_masks for label in labels)

@@ -1,4 +1,4 @@
-"""What is odd about a data set without being an obstacle: files passed over, mask values that are hardly there."""
+"""What is odd about a data set but does not prevent training: skipped files, mask values that are rare."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.formats.masks import IGNORE_INDEX
 from cyclemlp.data.images import IMAGE_SUFFIXES
+from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.problems import Problem
 
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
@@ -15,23 +15,23 @@ Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 RARE = 1e-4
 """Share of the pixels below which a mask value may be an accident."""
 _COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv"})
-"""Suffixes of labels, which may stand beside images."""
+"""Suffixes of labels, which may be next to images."""
 _SHOWN = 5
 
 
-def passed_over(images: Iterable[Path], split: str) -> list[Problem]:
-    """The files beside the images of a split that are not taken for images, as one note."""
+def skipped_files(images: Iterable[Path], split: str) -> list[Problem]:
+    """The files next to the images of a split that are not read as images, as one note."""
     folders = sorted({path.parent for path in images})
-    others = [path for folder in folders for path in sorted(folder.iterdir()) if _is_passed_over(path)]
+    others = [path for folder in folders for path in sorted(folder.iterdir()) if _is_skipped(path)]
     if not others:
         return []
     further = {1: "is", 2: "and another file are"}.get(len(others), f"and {len(others) - 1} other files are")
-    what = f"{further} passed over, since images have one of the suffixes {', '.join(sorted(IMAGE_SUFFIXES))}"
+    what = f"{further} skipped because images have one of the suffixes {', '.join(sorted(IMAGE_SUFFIXES))}"
     return [Problem(others[0], split, what, "convert what is an image to JPEG or PNG")]
 
 
 def odd_values(root: Path, totals: Counts, values_in: Mapping[Path, Counts]) -> list[Problem]:
-    """Values of masks without named classes that are hardly there, or never below a higher one.
+    """Values of masks without named classes that are rare, or missing below a higher one.
 
     `totals` are the pixels of each value in all masks, `values_in` the values of each.
     """
@@ -47,7 +47,7 @@ def odd_values(root: Path, totals: Counts, values_in: Mapping[Path, Counts]) -> 
     return []
 
 
-def _is_passed_over(path: Path) -> bool:
+def _is_skipped(path: Path) -> bool:
     suffix = path.suffix.lower()
     return path.is_file() and not path.name.startswith(".") and suffix not in IMAGE_SUFFIXES | _COMPANIONS
 
@@ -58,14 +58,14 @@ def _rare(root: Path, rare: list[int], pixels: int, values_in: Mapping[Path, Cou
     where = f"in {pixels} pixels of {files[0].name}" if len(files) == 1 else _in_files(pixels, files)
     what = f"hold the {values} {_listed(rare)} only {where}"
     fix = (
-        "where they come from smoothing or JPEG, save the masks as PNG without resampling or set those pixels to 255;"
-        " where they are classes, name all in classes.txt"
+        "if they come from smoothing or JPEG, save the masks as PNG without resampling or set those pixels to 255;"
+        " if they are classes, name all in classes.txt"
     )
     return Problem(root, "", what, fix)
 
 
 def _in_files(pixels: int, files: list[Path]) -> str:
-    return f"in {pixels} pixels of {len(files)} files ({files[0].name}, for one)"
+    return f"in {pixels} pixels of {len(files)} files (such as {files[0].name})"
 
 
 def _listed(values: list[int]) -> str:

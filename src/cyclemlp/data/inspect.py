@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,18 +13,25 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from cyclemlp.data.class_names import ClassesError
-from cyclemlp.data.contact_sheet import LabelledPicture, MaskLabel
-from cyclemlp.data.dataset_notes import Counts, odd_values, passed_over
-from cyclemlp.data.detection import DetectionSplit, other_size
-from cyclemlp.data.formats import class_folders, masks
-from cyclemlp.data.formats.detection import FORMATS, DetectionFormat
-from cyclemlp.data.formats.masks import IGNORE_INDEX
-from cyclemlp.data.images import ImageError, list_images, read_image
-from cyclemlp.data.problems import Problem
+from cyclemlp.data.contact_sheet import LabelledImage, MaskLabel
+from cyclemlp.data.dataset_notes import Counts, odd_values, skipped_files
+from cyclemlp.data.formats.registry import all_formats, layouts, recognised
+from cyclemlp.data.images import ImageError, read_image
+from cyclemlp.data.labels import ClassifiedDataset
+from cyclemlp.data.masks import (
+    IGNORE_INDEX,
+    MaskDataset,
+    MaskSplit,
+    masks_folder,
+    no_second_class,
+    numbered_classes,
+    outside_classes,
+    read_target,
+)
+from cyclemlp.data.objects import DetectionDataset, other_size
+from cyclemlp.data.problems import Findings, Problem
 from cyclemlp.errors import DataError
 
-Pictures = dict[str, tuple[LabelledPicture, ...]]
 Result = TypeVar("Result")
 
 
@@ -70,19 +77,22 @@ class ObjectReport:
         return [*self.class_objects.items(), ("(ignored)", self.ignored_objects)]
 
 
+Splits = dict[str, SplitReport] | dict[str, FolderReport] | dict[str, ObjectReport]
+
+
 @dataclass(frozen=True)
 class DatasetReport:
-    """Content and problems of a data set, of each split with its pictures."""
+    """Content and problems of a data set, with the images of each split."""
 
     root: Path
     format: str
     classes: tuple[str, ...]
-    splits: dict[str, SplitReport] | dict[str, FolderReport] | dict[str, ObjectReport]
+    splits: Splits
     problems: tuple[Problem, ...]
-    pictures: Pictures = field(default_factory=dict)
+    images: dict[str, tuple[LabelledImage, ...]] = field(default_factory=dict)
     """Those of each split, for a contact sheet."""
     notes: tuple[Problem, ...] = ()
-    """What is worth a look, but no obstacle."""
+    """What is worth a look, but does not prevent training."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -101,111 +111,125 @@ def _as_dict(problem: Problem) -> dict[str, str]:
 
 
 def inspect_dataset(root: Path) -> DatasetReport:
-    """Read every file in `root`. Raises DataError only where no known layout is recognised."""
+    """Read every file in `root`. Raises DataError only if no known layout is recognised."""
+    known = all_formats()
     if not root.is_dir():
-        raise DataError(f"{root} is {'no folder' if root.exists() else 'missing'}; give a folder with {_layouts()}")
+        what = "is not a folder" if root.exists() else "is missing"
+        raise DataError(f"{root} {what}; give a folder with {layouts(known)}")
     if not any(root.iterdir()):
-        raise DataError(f"{root} is empty; fill it with {_layouts()}")
-    for known in _FORMATS:
-        if known.recognises(root):
-            return known.inspect(root)
-    raise DataError(f"{root} is in no known layout; accepted: {_layouts()}")
+        raise DataError(f"{root} is empty; fill it with {layouts(known)}")
+    found = recognised(root, known)
+    if found is None:
+        raise DataError(f"{root} is in no known layout; accepted: {layouts(known)}")
+    findings = Findings()
+    dataset = found.read(root, findings)
+    findings.problems += findings.flaws
+    notes: list[Problem] = []
+    if isinstance(dataset, MaskDataset):
+        dataset, splits, notes = _inspect_masks(dataset, findings)
+    elif isinstance(dataset, DetectionDataset):
+        splits = {name: _inspect_objects(name, dataset, findings) for name in dataset.splits}
+    else:
+        splits = _inspect_classified(dataset, findings)
+    images = _labelled(dataset)
+    notes += [note for split, several in images.items() for note in skipped_files([i.image for i in several], split)]
+    problems = tuple(dict.fromkeys(findings.problems))
+    return DatasetReport(root, found.name, dataset.classes, splits, problems, images, tuple(notes))
+
+
+def _labelled(dataset: MaskDataset | DetectionDataset | ClassifiedDataset) -> dict[str, tuple[LabelledImage, ...]]:
+    """The images of each split with what is known of them."""
+    if isinstance(dataset, MaskDataset):
+        return {
+            name: tuple(
+                LabelledImage(image, MaskLabel(mask, split.zero_ignored))
+                for image, mask in zip(split.images, split.masks, strict=True)
+            )
+            for name, split in dataset.splits.items()
+        }
+    if isinstance(dataset, DetectionDataset):
+        return {name: tuple(map(LabelledImage, split.images, split.records)) for name, split in dataset.splits.items()}
+    return {
+        name: tuple(
+            LabelledImage(path, dataset.classes[label]) for path, label in zip(split.images, split.labels, strict=True)
+        )
+        for name, split in dataset.splits.items()
+    }
 
 
 @dataclass(frozen=True)
-class _Format:
-    layout: str
-    recognises: Callable[[Path], bool]
-    inspect: Callable[[Path], DatasetReport]
+class _Counted:
+    """What was read of one split: `totals` are pixels of each value, `values_in` the values of each mask."""
+
+    images: int
+    pixels: int
+    totals: Counts
+    values_in: dict[Path, Counts]
 
 
-def _inspect_masks(root: Path) -> DatasetReport:
-    problems: list[Problem] = []
-    names = _class_names(root, problems)
-    found = {split: _read_split(root, split) for split in masks.split_names(root)}
-    totals: Counts = np.sum([files.totals for files in found.values()], axis=0)
+def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDataset, Splits, list[Problem]]:
+    """The data set with its classes counted if they are not named, the counts of each split, and notes."""
+    counted = {name: _count_masks(name, split, findings) for name, split in dataset.splits.items()}
+    totals: Counts = np.sum([files.totals for files in counted.values()], axis=0)
     highest = int(np.flatnonzero(totals[:IGNORE_INDEX]).max(initial=0))
-    classes = names or tuple(f"class{index}" for index in range(highest + 1))
-    for split, files in found.items():
-        problems += files.problems
-        for path, present in files.values_in.items():
-            if wrong := masks.outside_classes(path, split, present, len(classes)):
-                problems.append(wrong)
+    classes = dataset.classes if dataset.named else numbered_classes(highest)
+    values_in = {path: present for files in counted.values() for path, present in files.values_in.items()}
+    for split, files in counted.items():
+        wrong = (outside_classes(path, split, present, len(classes)) for path, present in files.values_in.items())
+        findings.problems += [problem for problem in wrong if problem]
     if totals.any() and highest == 0:
-        problems.append(masks.no_second_class(root))
-    splits = {split: _summary(files, classes) for split, files in found.items()}
-    values_in = {path: present for files in found.values() for path, present in files.values_in.items()}
-    notes = [] if names or highest == 0 else odd_values(root / masks.layout_of(root).masks, totals, values_in)
-    pictures = {split: files.pictures for split, files in found.items()}
-    return DatasetReport(
-        root, "masks", classes, splits, tuple(dict.fromkeys(problems)), pictures, (*notes, *_passed_over(pictures))
-    )
+        findings.problems.append(no_second_class(dataset))
+    splits = {}
+    for split, files in counted.items():
+        class_pixels = {name: int(files.totals[index]) for index, name in enumerate(classes)}
+        splits[split] = SplitReport(files.images, files.pixels, class_pixels, int(files.totals[IGNORE_INDEX]))
+    notes = [] if dataset.named or highest == 0 else odd_values(masks_folder(dataset), totals, values_in)
+    return replace(dataset, classes=classes), splits, notes
 
 
-def _inspect_folders(root: Path) -> DatasetReport:
-    dataset, problems = class_folders.survey(root)
+def _count_masks(name: str, split: MaskSplit, findings: Findings) -> _Counted:
+    images = sorted((*split.images, *split.other_images))
+    masks = sorted({*split.masks, *split.other_masks})
+    pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
+    for _, (height, width) in _read_all(_size, images, name, "images", findings):
+        pixels += height * width
+    for path, counts in _read_all(partial(_count_values, split.zero_ignored), masks, name, "masks", findings):
+        totals += counts
+        values_in[path] = np.flatnonzero(counts)
+    return _Counted(len(images), pixels, totals, values_in)
+
+
+def _inspect_classified(dataset: ClassifiedDataset, findings: Findings) -> dict[str, FolderReport]:
     seen: dict[bytes, tuple[Path, str, int]] = {}
     splits = {}
     for name, split in dataset.splits.items():
         pixels = 0
         label_of = dict(zip(split.images, split.labels, strict=True))
-        for path, found in _read_all(_size_and_digest, split.images, f"{name} images"):
-            if isinstance(found, ImageError):
-                problems.append(Problem(path, name, found.what, found.fix))
-                continue
-            pixels += found[0]
-            first = seen.setdefault(found[1], (path, name, label_of[path]))
-            if first[1:] != (name, label_of[path]):
-                problems.append(_repeated(path, name, *first[:2]))
-        labels = np.bincount(split.labels, minlength=len(dataset.classes)).tolist() if split.labels else []
-        counts = dict(zip(dataset.classes, labels or [0] * len(dataset.classes), strict=True))
-        splits[name] = FolderReport(len(split.images), pixels, counts)
-    pictures = {name: _with_classes(split, dataset.classes) for name, split in dataset.splits.items()}
-    return DatasetReport(root, "folders", dataset.classes, splits, tuple(problems), pictures, _passed_over(pictures))
+        for path, (size, digest) in _read_all(_size_and_digest, split.images, name, "images", findings):
+            pixels += size[0] * size[1]
+            first, first_split, first_label = seen.setdefault(digest, (path, name, label_of[path]))
+            if (first_split, first_label) != (name, label_of[path]):
+                where = "in another class" if first_split == name else f"in {first_split}"
+                findings.add(path, name, f"is the same file as {first}, {where}", "remove one of the two")
+        labels = np.bincount(np.array(split.labels, np.intp), minlength=len(dataset.classes)).tolist()
+        splits[name] = FolderReport(len(split.images), pixels, dict(zip(dataset.classes, labels, strict=True)))
+    return splits
 
 
-def _with_classes(split: class_folders.FolderSplit, classes: tuple[str, ...]) -> tuple[LabelledPicture, ...]:
-    pairs = zip(split.images, split.labels, strict=True)
-    return tuple(LabelledPicture(path, classes[label]) for path, label in pairs)
-
-
-def _passed_over(pictures: Pictures) -> tuple[Problem, ...]:
-    of_splits = (passed_over([picture.image for picture in several], split) for split, several in pictures.items())
-    return tuple(note for notes in of_splits for note in notes)
-
-
-def _repeated(path: Path, split: str, first: Path, first_split: str) -> Problem:
-    where = "in another class" if first_split == split else f"in {first_split}"
-    return Problem(path, split, f"is the same file as {first}, {where}", "remove one of the two")
-
-
-def _inspect_objects(known: DetectionFormat, root: Path) -> DatasetReport:
-    survey = known.survey(root)
-    problems = [*survey.problems, *survey.flaws]
-    classes = survey.dataset.classes
-    splits = {name: _objects(name, split, classes, problems) for name, split in survey.dataset.splits.items()}
-    pictures = {
-        name: tuple(map(LabelledPicture, split.images, split.records)) for name, split in survey.dataset.splits.items()
-    }
-    return DatasetReport(root, known.name, classes, splits, tuple(problems), pictures, _passed_over(pictures))
-
-
-def _objects(name: str, split: DetectionSplit, classes: tuple[str, ...], problems: list[Problem]) -> ObjectReport:
+def _inspect_objects(name: str, dataset: DetectionDataset, findings: Findings) -> ObjectReport:
+    split, classes = dataset.splits[name], dataset.classes
     pixels = 0
     record_of = dict(zip(split.images, split.records, strict=True))
-    for path, size in _read_all(_size, split.images, f"{name} images"):
-        if isinstance(size, ImageError):
-            problems.append(Problem(path, name, size.what, size.fix))
-            continue
+    for path, size in _read_all(_size, split.images, name, "images", findings):
         pixels += size[0] * size[1]
         if size != record_of[path].size:
             what = other_size(size, record_of[path].size)
-            problems.append(Problem(path, name, what, "correct the annotation or the image"))
+            findings.add(path, name, what, "correct the annotation or the image")
     labels = [label for record in split.records for label in record.labels[~record.crowd].tolist()]
-    counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True)) if labels else {}
+    counts = np.bincount(np.array(labels, np.intp), minlength=len(classes)).tolist()
     ignored = sum(int(record.crowd.sum()) for record in split.records)
     empty = sum(not len(record.labels) for record in split.records)
-    return ObjectReport(len(split.images), pixels, counts or dict.fromkeys(classes, 0), ignored, empty)
+    return ObjectReport(len(split.images), pixels, dict(zip(classes, counts, strict=True)), ignored, empty)
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -213,84 +237,18 @@ def _size(path: Path) -> tuple[int, int]:
     return height, width
 
 
-_FORMATS = (
-    _Format(masks.LAYOUT, masks.is_mask_dataset, _inspect_masks),
-    *(_Format(known.layout, known.recognises, partial(_inspect_objects, known)) for known in FORMATS),
-    _Format(class_folders.LAYOUT, class_folders.is_folder_dataset, _inspect_folders),
-)
-
-
-def _layouts() -> str:
-    return " or ".join(known.layout for known in _FORMATS)
-
-
-def _class_names(root: Path, problems: list[Problem]) -> tuple[str, ...] | None:
-    try:
-        return masks.read_classes(root)
-    except ClassesError as error:
-        problems.append(Problem(error.path, "", error.what, error.fix))
-        return None
-
-
-@dataclass(frozen=True)
-class _Files:
-    """What was read of one split: `totals` are pixels of each value, `values_in` the values of each mask."""
-
-    images: int
-    pixels: int
-    totals: Counts
-    values_in: dict[Path, Counts]
-    problems: list[Problem]
-    pictures: tuple[LabelledPicture, ...]
-
-
-def _read_split(root: Path, split: str) -> _Files:
-    pairs, problems = masks.pair_files(root, split)
-    layout = masks.layout_of(root)
-    images, drawn = map(_files_in, layout.folders(root, split))
-    pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
-    for path, size in _read_all(_count_pixels, images, f"{split} images"):
-        if isinstance(size, ImageError):
-            problems.append(Problem(path, split, size.what, size.fix))
-        else:
-            pixels += size
-    numbered = [path for path in drawn if path.suffix.lower() == ".png"]
-    for path, counts in _read_all(partial(_count_values, layout.zero_ignored), numbered, f"{split} masks"):
-        if isinstance(counts, ImageError):
-            problems.append(Problem(path, split, counts.what, counts.fix))
-        else:
-            totals += counts
-            values_in[path] = np.flatnonzero(counts)
-    labels = [MaskLabel(path, layout.zero_ignored) for path in pairs.masks]
-    pictures = tuple(map(LabelledPicture, pairs.images, labels))
-    return _Files(len(images), pixels, totals, values_in, problems, pictures)
-
-
-def _summary(files: _Files, classes: tuple[str, ...]) -> SplitReport:
-    class_pixels = {name: int(files.totals[index]) for index, name in enumerate(classes)}
-    return SplitReport(files.images, files.pixels, class_pixels, int(files.totals[IGNORE_INDEX]))
-
-
-def _files_in(folder: Path) -> list[Path]:
-    return list_images(folder) if folder.is_dir() else []
-
-
-def _count_pixels(path: Path) -> int:
-    return read_image(path)[..., 0].size
-
-
-def _size_and_digest(path: Path) -> tuple[int, bytes]:
-    return _count_pixels(path), hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+def _size_and_digest(path: Path) -> tuple[tuple[int, int], bytes]:
+    return _size(path), hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
 def _count_values(zero_ignored: bool, path: Path) -> Counts:
-    return np.bincount(masks.read_target(path, zero_ignored=zero_ignored).ravel(), minlength=256).astype(np.int64)
+    return np.bincount(read_target(path, zero_ignored=zero_ignored).ravel(), minlength=256).astype(np.int64)
 
 
 def _read_all(
-    read: Callable[[Path], Result], paths: Sequence[Path], label: str
-) -> Iterator[tuple[Path, Result | ImageError]]:
-    """`read` of every path on all cores (Pillow decodes without the interpreter's lock), with a progress bar."""
+    read: Callable[[Path], Result], paths: Sequence[Path], split: str, what: str, findings: Findings
+) -> Iterator[tuple[Path, Result]]:
+    """`read` of every usable file on all cores (Pillow decodes without the interpreter's lock), with a progress bar."""
 
     def attempt(path: Path) -> Result | ImageError:
         try:
@@ -303,6 +261,11 @@ def _read_all(
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             results = pool.map(attempt, paths)
-            yield from zip(paths, tqdm(results, label, len(paths), unit="file", disable=None, leave=False), strict=True)
+            bar = tqdm(results, f"{split} {what}", len(paths), unit="file", disable=None, leave=False)
+            for path, found in zip(paths, bar, strict=True):
+                if isinstance(found, ImageError):
+                    findings.add_error(found, split)
+                else:
+                    yield path, found
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # else Ctrl-C would wait for every file
+            pool.shutdown(wait=False, cancel_futures=True)  # otherwise Ctrl-C would wait for every file

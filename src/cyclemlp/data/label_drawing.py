@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.data.detection import Record
-from cyclemlp.data.formats.masks import IGNORE_INDEX
-from cyclemlp.data.instance_masks import Outline, Polygons, draw_patch
 from cyclemlp.data.legend import Colour, colour_list, ink_on, palette, shortened
+from cyclemlp.data.masks import IGNORE_INDEX
+from cyclemlp.data.objects import Record
+from cyclemlp.data.outlines import Outline, Polygons, draw_patch
 
 STRAY: Colour = (255, 0, 255)
 """Of mask values that are no class."""

@@ -1,8 +1,8 @@
-"""From a decoded picture to the input of a classifier, in training and in evaluation.
+"""From a decoded image to the input of a classifier, in training and in evaluation.
 
 Training uses timm's transforms, which are those of the authors' recipe. They draw from Python's and numpy's random
-generators, so both are set from torch's for every sample: the loader seeds that one, and so a sample is the same in
-any worker.
+generators, so both are seeded from torch's for every sample. The loader seeds that one, so a sample is the same in any
+worker.
 """
 
 import random
@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
-from cyclemlp.data.crops import central_crop
+from cyclemlp.data.images import Pixels
+from cyclemlp.data.resizing import central_crop
 from cyclemlp.data.transforms import Normalisation, normalise
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class LabelTrainTransform:
-    """A random training sample of a picture, uint8 (H, W, 3): float32 (3, size, size), normalised."""
+    """A random training sample of an image, uint8 (H, W, 3): float32 (3, size, size), normalised."""
 
     def __init__(
         self,
@@ -61,7 +59,7 @@ class LabelTrainTransform:
 
 
 class LabelTestTransform:
-    """The middle of a picture, uint8 (H, W, 3), as in evaluation: float32 (3, size, size), normalised."""
+    """The middle of an image, uint8 (H, W, 3), as in evaluation: float32 (3, size, size), normalised."""
 
     def __init__(self, size: int, crop_pct: float, normalisation: Normalisation | None = None) -> None:
         self._size = size

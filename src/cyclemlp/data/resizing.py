@@ -1,12 +1,20 @@
-"""To what size an image is brought before a detector sees it; without torch, as exported networks need it."""
+"""The size at which a network sees an image; without torch, as exported networks need it."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.sizes import size_factor
+from cyclemlp.data.images import Pixels
+
+
+def size_factor(height: int, width: int, short_side: int | None, long_side: int | None) -> float:
+    """The factor on both edges by which the shorter becomes `short_side`, unless the longer passed `long_side`.
+
+    Without `short_side` the image keeps its size, or is downscaled to `long_side` if its longer edge is above it.
+    """
+    to_short = 1.0 if short_side is None else short_side / min(height, width)
+    return to_short if long_side is None else min(to_short, long_side / max(height, width))
 
 
 @dataclass(frozen=True)
@@ -18,14 +26,18 @@ class ResizeRule:
     short_side: int | None = None
     """Length of the shorter side in pixels; None keeps it."""
     long_side: int | None = None
-    """Most pixels of the longer side."""
+    """Maximum length of the longer side in pixels."""
+
+    def factor(self, height: int, width: int) -> float:
+        """The factor on both sides."""
+        return self.input_scale * size_factor(height, width, self.short_side, self.long_side)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after resizing, with the proportions kept but for rounding."""
-        factor = self.input_scale * size_factor(height, width, self.short_side, self.long_side)
+        """(height, width) after resizing, which keeps the proportions up to rounding."""
+        factor = self.factor(height, width)
         return max(1, round(height * factor)), max(1, round(width * factor))
 
-    def resized(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def resized(self, pixels: Pixels) -> Pixels:
         """The image (H, W, C) at its new size, bilinear and antialiased."""
         height, width = self.size(*pixels.shape[:2])
         if (height, width) == pixels.shape[:2]:
@@ -35,3 +47,21 @@ class ResizeRule:
             for i in range(pixels.shape[2])
         ]
         return np.stack(channels, axis=-1)
+
+
+def central_crop(image: Pixels, size: int, crop_pct: float) -> Pixels:
+    """The middle `size` x `size` pixels of an image (H, W, 3) whose shorter side is resized to size / crop_pct.
+
+    This is what a classifier sees in evaluation, as in the authors' datasets.py: bicubic, and 256 pixels for 224 at
+    crop_pct 0.875.
+    """
+    height, width = image.shape[:2]
+    shorter = max(size, int(size / crop_pct))
+    new_width, new_height = (
+        (shorter, max(shorter, int(shorter * height / width)))
+        if width <= height
+        else (max(shorter, int(shorter * width / height)), shorter)
+    )
+    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BICUBIC)
+    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    return np.array(resized.crop((left, top, left + size, top + size)))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from cyclemlp.data.formats.class_folders import FolderSplit
-from cyclemlp.data.formats.masks import MaskSplit
+from cyclemlp.data.labels import ClassifiedSplit
+from cyclemlp.data.masks import MaskSplit
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.classification.result import ClassificationResult
@@ -39,7 +39,9 @@ NoteResult = Callable[[Path, int, ClassificationResult], None]
 """Is told of every image: its path, its class, and what it was taken for."""
 
 
-def evaluate_classification(predictor: Predictor, split: FolderSplit, note: NoteResult | None = None) -> "LabelCounts":
+def evaluate_classification(
+    predictor: Predictor, split: ClassifiedSplit, note: NoteResult | None = None
+) -> "LabelCounts":
     """Which class every image of `split` was taken for, with a progress bar; `metrics(classes)` are the scores.
 
     Raises DataError for an unreadable image, ConfigError where torch is not installed. No image is ever skipped.

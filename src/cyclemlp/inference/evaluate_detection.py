@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from cyclemlp.data.detection import DetectionSplit
+from cyclemlp.data.objects import DetectionSplit
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.detection.metrics import DetectionCounts

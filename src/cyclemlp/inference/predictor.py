@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from cyclemlp.data.images import read_image
-from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.data.images import ImageInput, decode_image
+from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
@@ -23,8 +23,6 @@ from cyclemlp.tasks.segmentation.predict import segment
 
 if TYPE_CHECKING:
     from torch import nn
-
-ImageInput = Path | str | npt.NDArray[np.uint8] | Image.Image
 
 Result = Any
 """SegmentationResult, ClassificationResult or DetectionResult, as
@@ -119,15 +117,15 @@ class Predictor:
     def predict(self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False) -> Result:
         """The result for one image, or a list of results for several.
 
-        An image is a path, an array (H, W, 3) or (H, W) uint8, or a Pillow image; orientation tags are
-        applied. `progress` shows a bar for images that take long. Raises DataError for an unusable image.
+        An image is a path, a Pillow image, or an array (H, W, 3) or (H, W) of uint8 or uint16 values; see
+        `decode_image`. `progress` shows a bar for images that take long. Raises DataError for an unusable image.
         """
         if isinstance(images, str | Path | np.ndarray | Image.Image):
             return self._predict_one(images, progress)
         return [self._predict_one(image, progress) for image in images]
 
     def _predict_one(self, image: ImageInput, progress: bool) -> Result:
-        return self._decode(self._network, self.card, as_array(image, self.card.in_chans), self.views, progress)
+        return self._decode(self._network, self.card, decode_image(image, self.card.in_chans), self.views, progress)
 
 
 def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Network, ModelCard]:
@@ -163,33 +161,3 @@ def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:
             " that `cyclemlp export` wrote with --format onnx or openvino"
         ) from error
     return (load_pt2 if path.suffix.lower() == ".pt2" else load_checkpoint)(path, device)
-
-
-def as_array(image: ImageInput, channels: int) -> npt.NDArray[np.uint8]:
-    """The image as (H, W, channels) uint8. Raises DataError where it is none or has other channels."""
-    pixels = _pixels(image)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], channels, axis=2)
-    if pixels.ndim != 3 or pixels.dtype != np.uint8 or not pixels.size:
-        raise DataError(
-            f"an image of shape {pixels.shape} and type {pixels.dtype}: give an array (height, width,"
-            f" {channels}) or (height, width) of uint8 values 0 to 255"
-        )
-    if pixels.shape[2] != channels:
-        raise DataError(
-            f"an image with {pixels.shape[2]} channels, but the model was trained on {channels}: give an"
-            f" array (height, width, {channels})"
-        )
-    return pixels
-
-
-def _pixels(image: ImageInput) -> npt.NDArray[np.uint8]:
-    if isinstance(image, np.ndarray):
-        return image
-    if not isinstance(image, Image.Image):
-        return read_image(Path(image))
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright.convert("RGBA"))
-    return np.array(upright.convert("RGB"))

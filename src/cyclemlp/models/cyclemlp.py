@@ -11,15 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, calculate_drop_path_rates
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.branches import BranchedMixer
-from cyclemlp.models.forms.fused import fuse_stages, fuse_stem
-from cyclemlp.models.forms.lean import LeanMlp, pays, shifted_means, weighted_branches
 from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import build, default_cfg
 from cyclemlp.ops import CycleFC
@@ -51,8 +48,11 @@ SIZES = {
 class CycleMixer(nn.Module):
     """Token mixing: staircases along both axes and a plain channel FC, weighted per image and channel, projected.
 
-    The weights come from the mean over all positions through a small MLP and a softmax over the three branches.
-    The published text leaves that and the projection out; the authors' code and parameter counts have both.
+        h = along_width(x)    w = along_height(x)    c = along_channels(x)
+        a = softmax over the branches of reweight(mean over positions of (h + w + c))
+        y = proj(a_h * h + a_w * w + a_c * c)
+
+    The published text leaves out the weights a and the projection; the authors' code and parameter counts have both.
     """
 
     def __init__(self, width: int, stepsize: int = 3) -> None:
@@ -64,45 +64,23 @@ class CycleMixer(nn.Module):
         self.reweight = Mlp(width, width // 4, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def branch_weights(self, mean_nc: Tensor) -> Tensor:
-        """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""
-        logits: Tensor = self.reweight(mean_nc)
-        per_channel = logits.reshape(mean_nc.shape[0], 1, 1, mean_nc.shape[1], 3)
-        return per_channel.softmax(-1, dtype=_at_least_float32(logits)).to(logits.dtype)
-
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
-        if self._lean_pays(x_nhwc):
-            return self._forward_lean(x_nhwc)
-        along_width = self.along_width(x_nhwc)
-        along_height = self.along_height(x_nhwc)
-        along_channels = self.along_channels(x_nhwc)
+        h, w, c = self.along_width(x_nhwc), self.along_height(x_nhwc), self.along_channels(x_nhwc)
+        total = h + w + c
         # Statistics in float32 at least: a half-precision sum over many positions loses digits.
-        total = along_width + along_height + along_channels
-        mean_nc = total.mean((1, 2), dtype=_at_least_float32(total))
-        weights = self.branch_weights(mean_nc.to(total.dtype))
-        mixed = along_width * weights[..., 0] + along_height * weights[..., 1] + along_channels * weights[..., 2]
-        out: Tensor = self.proj(mixed)
-        return out
+        mean_nc = total.mean((1, 2), dtype=_at_least_float32(total)).to(total.dtype)
+        a_h, a_w, a_c = self.branch_weights(mean_nc).unbind(-1)
+        return self.proj(h * a_h + w * a_w + c * a_c)
 
-    def _lean_pays(self, x_nhwc: Tensor) -> bool:
-        many = x_nhwc.shape[1] * x_nhwc.shape[2] >= x_nhwc.shape[3] and self.stepsize > 1
-        own = type(self.along_width) is CycleFC and type(self.along_height) is CycleFC  # not put in by someone else
-        return many and own and pays(x_nhwc)
-
-    def _forward_lean(self, x_nhwc: Tensor) -> Tensor:
-        """The same values for training, without the three branches in memory."""
-        width, height, channels = self.along_width, self.along_height, self.along_channels
-        mean_width, mean_height, mean_channels = shifted_means(x_nhwc, self.stepsize).unbind(1)
-        mean_nc = F.linear(mean_width, width.weight, width.bias) + F.linear(mean_height, height.weight, height.bias)
-        weights = self.branch_weights(mean_nc + channels(mean_channels)).flatten(0, 2).transpose(1, 2)
-        branches = (width.weight, width.bias), (height.weight, height.bias), channels.weight
-        out: Tensor = self.proj(weighted_branches(x_nhwc, weights, *branches, self.stepsize))
-        return out
+    def branch_weights(self, mean_nc: Tensor) -> Tensor:
+        """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""
+        logits = self.reweight(mean_nc).unflatten(-1, (-1, 3))[:, None, None]
+        return logits.softmax(-1, dtype=_at_least_float32(logits)).to(logits.dtype)
 
 
 class CycleBlock(nn.Module):
-    """Token mixer and channel MLP, each behind a LayerNorm and inside a residual connection (paper, Figure 3)."""
+    """Token mixer and channel MLP, each after a LayerNorm and inside a residual connection (paper, Figure 3)."""
 
     mixer: type[nn.Module] = CycleMixer
 
@@ -113,14 +91,13 @@ class CycleBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.token_mixer = BranchedMixer(width, branches) if branches else self.mixer(width, stepsize)
         self.norm2 = nn.LayerNorm(width)
-        self.channel_mlp = LeanMlp(width, mlp_ratio * width)
+        self.channel_mlp = Mlp(width, mlp_ratio * width)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
         x_nhwc = x_nhwc + self.drop_path(self.token_mixer(self.norm1(x_nhwc)))
-        out: Tensor = x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
-        return out
+        return x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
 
 
 class ConvStem(nn.Conv2d):
@@ -143,6 +120,8 @@ class CycleStem(ConvStem):
 
     def fuse(self) -> nn.Module:
         """Called by timm's `reparameterize_model`, together with that of the stages."""
+        from cyclemlp.models.forms.fused import fuse_stem  # the forms import the models
+
         return fuse_stem(self, self.stepsize)
 
 
@@ -151,6 +130,8 @@ class CycleStages(nn.ModuleList):
 
     def fuse(self) -> nn.ModuleList:
         """Called by timm's `reparameterize_model`."""
+        from cyclemlp.models.forms.fused import fuse_stages
+
         return fuse_stages(self)
 
 

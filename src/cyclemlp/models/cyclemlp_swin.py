@@ -22,7 +22,6 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from cyclemlp.models.cyclemlp import CycleBlock, CycleStages
-from cyclemlp.models.forms.fused import fuse_stem
 from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
 from cyclemlp.models.registration import build, default_cfg
@@ -60,8 +59,7 @@ class SummedCycleMixer(nn.Module):
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
         mixed = self.along_width(x_nhwc) + self.along_height(x_nhwc) + self.along_channels(x_nhwc)
-        out: Tensor = self.proj(mixed)
-        return out
+        return self.proj(mixed)
 
 
 class SummedCycleBlock(CycleBlock):
@@ -79,6 +77,8 @@ class CyclePatchStem(PatchStem):
 
     def fuse(self) -> nn.Module:
         """Called by timm's `reparameterize_model`, together with that of the stages."""
+        from cyclemlp.models.forms.fused import fuse_stem  # the forms import the models
+
         return fuse_stem(self, self.stepsize)
 
 

@@ -1,16 +1,16 @@
-r"""The axial shift: S groups of channels, each read one position further along one axis.
+r"""The axial shift: S groups of channels, each read one position further along one axis than the next.
 
-CycleFC moves every channel in turn; here neighbouring channels move together. For shift size 5, along the width, with
-C = 10 channels in groups of ceil(C / 5):
+CycleFC gives each channel in turn another offset; here neighbouring channels move together. For shift size 5, along the
+width, with C = 10 channels in groups of ceil(C / 5):
 
     channel       0   1 | 2   3 | 4   5 | 6   7 | 8   9
     offset dj    +2  +2  +1  +1   0   0  -1  -1  -2  -2
 
     out[b, i, j, c] = x[b, i, j + dj(c), c],    dj(c) = S//2 - c // ceil(C / S),    x is zero outside the image
 
-A 1x1 layer behind it sees S positions. Source: Lian, Yu, Sun, Gao, "AS-MLP: An Axial Shifted MLP Architecture for
+A 1x1 layer after it sees S positions. Source: Lian, Yu, Sun, Gao, "AS-MLP: An Axial Shifted MLP Architecture for
 Vision", ICLR 2022, arXiv 2107.08391, section 3.2; the signs are those of github.com/svip-lab/AS-MLP (shift_cuda.py), a
-CUDA kernel there. The moving itself is that of CycleFC: `shift_groups`.
+CUDA kernel there. Here, as in CycleFC, `shift.py` moves the channels.
 """
 
 from typing import Any, Literal
@@ -19,19 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.ops.cycle_fc import Move, shift_groups
+from cyclemlp.ops.shift import Plan, adjoint, in_place_of_itself, is_recorded, shift
 
 Axis = Literal["height", "width"]
 
 
 def axial_shift(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilation: int = 1) -> Tensor:
-    """Move groups of channels along one axis; zeros come in at the border.
+    """Move groups of channels along one axis; zeros enter at the border.
 
     Args:
         x_nhwc: (batch, height, width, channels), any strides, any size including an empty batch.
-        shift_size: S, odd: how many groups.
+        shift_size: S, the number of groups; odd.
         axis: 'height' or 'width'.
-        dilation: distance between the places of neighbouring groups, in positions.
+        dilation: difference between the offsets of neighbouring groups, in positions.
 
     Returns:
         The same shape.
@@ -40,25 +40,11 @@ def axial_shift(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilat
         ValueError: an even or non-positive shift size or dilation, or another axis.
     """
     check_shift(shift_size, axis, dilation)
-    moves = axial_moves(x_nhwc.shape[-1], shift_size, axis, dilation)
-    if torch.compiler.is_exporting():
-        return _shift_by_padding(x_nhwc, moves)
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x_nhwc.requires_grad):
-        return shift_groups(x_nhwc, moves)
-    out: Tensor = _Shift.apply(x_nhwc, moves)
-    return out
-
-
-def _shift_by_padding(x_nhwc: Tensor, moves: tuple[Move, ...]) -> Tensor:
-    """The same for a graph: writing into slices becomes dozens of nodes there, a padding that cuts is one."""
-    groups = []
-    for channels, down, right in moves:
-        padding = (0, 0, -right, right, -down, down)
-        added, cut = [max(edge, 0) for edge in padding], [min(edge, 0) for edge in padding]
-        group = x_nhwc[..., channels]
-        # In two steps where a map may be smaller than the offset.
-        groups.append(F.pad(group, padding) if max(added) <= 1 else F.pad(F.pad(group, added), cut))
-    return torch.cat(groups, -1)
+    plan = axial_plan(x_nhwc.shape[-1], shift_size, axis, dilation)
+    graph = torch.compiler.is_compiling() or is_recorded()
+    if graph or not (torch.is_grad_enabled() and x_nhwc.requires_grad):
+        return shift(x_nhwc, plan)
+    return _Shift.apply(x_nhwc, plan)
 
 
 def axial_shift_reference(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilation: int = 1) -> Tensor:
@@ -75,15 +61,15 @@ def axial_shift_reference(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "wid
     return out
 
 
-def axial_moves(channels: int, shift_size: int, axis: Axis, dilation: int = 1) -> tuple[Move, ...]:
-    """What `shift_groups` needs to know: the slice of channels and the offset of each group."""
+def axial_plan(channels: int, shift_size: int, axis: Axis, dilation: int = 1) -> Plan:
+    """The groups and the offset of each."""
     size = -(-channels // shift_size)
-    moves = []
+    plan = []
     for group in range(-(-channels // size) if size else 0):
         offset = dilation * (shift_size // 2 - group)
         down, right = (offset, 0) if axis == "height" else (0, offset)
-        moves.append(Move(slice(group * size, min(channels, (group + 1) * size)), down, right))
-    return tuple(moves)
+        plan.append(in_place_of_itself(slice(group * size, min(channels, (group + 1) * size)), down, right))
+    return tuple(plan)
 
 
 def check_shift(shift_size: int, axis: str, dilation: int) -> None:
@@ -97,33 +83,32 @@ def check_shift(shift_size: int, axis: str, dilation: int) -> None:
 
 
 class _Shift(torch.autograd.Function):
-    """The gradient moves back the way it came; without this, autograd would record every slice."""
+    """The gradient moves back by the same amount; without this, autograd would record every slice."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, moves: tuple[Move, ...]) -> Tensor:
-        return shift_groups(x, moves)
+    def forward(x: Tensor, plan: Plan) -> Tensor:
+        return shift(x, plan)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.moves = inputs[1]
+        ctx.plan = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        back = tuple(Move(channels, -down, -right) for channels, down, right in ctx.moves)
-        return _Shift.apply(grad, back), None
+        return _Shift.apply(grad, adjoint(ctx.plan)), None
 
 
 class AxialFC(nn.Linear):
-    """`torch.nn.Linear` over channels that were moved along one axis: see `axial_shift`.
+    """`torch.nn.Linear` over channels that have moved along one axis: see `axial_shift`.
 
     Args:
         in_channels, out_channels: widths; the weight is (out_channels, in_channels).
-        bias: whether to add one.
-        shift_size: how many groups of channels move, odd.
+        bias: whether to add a bias.
+        shift_size: number of channel groups, odd.
         axis: 'height' or 'width'.
-        dilation: distance between the places of neighbouring groups, in positions.
+        dilation: difference between the offsets of neighbouring groups, in positions.
 
     Shape: (batch, height, width, in_channels) -> (batch, height, width, out_channels).
 

@@ -10,7 +10,7 @@ lies dj(c) to the side, and dj cycles through the step size. For step size (1, 3
     position j   [0]            [3]            ...     sum over c of W[o, c] * x[j + dj(c), c]
     position j-1            [2]            [5]
 
-Same parameters and products as the 1x1 layer, any image size, linear cost, a receptive field of 3 a layer:
+It has the parameters and products of the 1x1 layer, takes any image size at linear cost, and sees 3 positions a layer:
 
     out[b, i, j, o] = sum_c W[o, c] * x[b, i + di(c), j + dj(c), c] + bias[o],      x is zero outside the image
     step size (1, S):  di = 0,                              dj(c) = (c + S//2) mod S - S//2    (authors' code)
@@ -18,26 +18,19 @@ Same parameters and products as the 1x1 layer, any image size, linear cost, a re
     step size (SH, SW), both > 1:  di(c) = c mod SH - SH//2,  dj(c) = (c // SH) mod SW - SW//2  (the paper's formula)
 
 Source: Chen et al., "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR 2022, arXiv 2107.10224, section 3.2;
-the order of the offsets is that of github.com/ShoufaChen/CycleMLP (cycle_mlp.py), where it is a deformable convolution.
-Here it is what it means: move groups of channels, then one matrix product.
+the order of the offsets is that of github.com/ShoufaChen/CycleMLP (cycle_mlp.py), which runs a deformable convolution.
+Here it is carried out as what it means: groups of channels move (`shift.py`), then comes one matrix product.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclemlp.ops.shift import Plan, adjoint, in_place_of_itself, is_recorded, shift
+
 StepSize = tuple[int, int]
-
-
-class Move(NamedTuple):
-    """Channels `channels` are read `down` rows below and `right` columns beside the output position."""
-
-    channels: slice
-    down: int
-    right: int
 
 
 def cycle_offsets(channel: int, stepsize: StepSize) -> tuple[int, int]:
@@ -72,11 +65,11 @@ def cycle_fc(
         x_nhwc: (batch, height, width, in channels), any strides, any size including an empty batch.
         weight_oc: (out channels, in channels).
         bias_o: (out channels) or None.
-        stepsize: (SH, SW), odd: the cycle's length along height and width, in positions.
+        stepsize: (SH, SW), odd: the length of the cycle along height and width, in positions.
         dilation: distance between neighbouring steps, in positions.
 
     Returns:
-        (batch, height, width, out channels). Under autocast in autocast's type.
+        (batch, height, width, out channels); under autocast in autocast's type.
 
     Raises:
         ValueError: an even or non-positive step size or dilation, or shapes that do not fit.
@@ -90,44 +83,29 @@ def cycle_fc(
             "it needs (batch, height, width, in) and (out, in)"
         )
     device = x_nhwc.device.type
-    if device != "meta" and torch.is_autocast_enabled(
-        device
-    ):  # cast here: the tensor kept for backward is the small one
+    if device != "meta" and torch.is_autocast_enabled(device):
+        # Cast here already: the tensor kept for the backward pass is then the small one.
         dtype = torch.get_autocast_dtype(device)
         x_nhwc, weight_oc = x_nhwc.to(dtype), weight_oc.to(dtype)
         bias_o = None if bias_o is None else bias_o.to(dtype)
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # the compiler recomputes the shift by itself
+    # The compiler finds out by itself that it can repeat the shift, and a traced graph holds no Python.
+    if torch.compiler.is_compiling() or is_recorded() or not torch.is_grad_enabled():
         return F.linear(cycle_shift(x_nhwc, stepsize, dilation), weight_oc, bias_o)
-    out: Tensor = _LeanCycleFC.apply(x_nhwc, weight_oc, bias_o, stepsize, dilation)
-    return out
+    return _ShiftedLinear.apply(x_nhwc, weight_oc, bias_o, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
 
 
-def cycle_shift(x_nhwc: Tensor, stepsize: StepSize, dilation: int = 1, *, adjoint: bool = False) -> Tensor:
-    """The staircase alone: a copy of `x_nhwc` with channel c moved by its offset; `adjoint` moves the other way."""
+def cycle_shift(x_nhwc: Tensor, stepsize: StepSize, dilation: int = 1) -> Tensor:
+    """The staircase alone: a copy of `x_nhwc` with channel c moved by its offset."""
+    return shift(x_nhwc, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
+
+
+def cycle_plan(channels: int, stepsize: StepSize, dilation: int = 1) -> Plan:
+    """The staircase as moves: all channels of one offset make a group."""
     period = stepsize[0] * stepsize[1]
-    sign = -dilation if adjoint else dilation
-    offsets = [cycle_offsets(c, stepsize) for c in range(period)]
-    moves = [Move(slice(c, None, period), sign * di, sign * dj) for c, (di, dj) in enumerate(offsets)]
-    return shift_groups(x_nhwc, moves)
-
-
-def shift_groups(x_nhwc: Tensor, moves: Sequence[Move]) -> Tensor:
-    """A copy of `x_nhwc` (batch, height, width, channels) in which groups of channels have moved; zeros come in.
-
-    One contiguous copy, then only the channels that move are written again: faster on a CPU than pad and select,
-    and slices clip by themselves, so that images smaller than the step need no case of their own.
-    """
-    out = x_nhwc.clone(memory_format=torch.contiguous_format)
-    for channels, down, right in moves:
-        if down == 0 and right == 0:
-            continue
-        to_i, from_i, border_i = _slices(down)
-        to_j, from_j, border_j = _slices(right)
-        group = out[..., channels]
-        group[:, to_i, to_j] = x_nhwc[:, from_i, from_j, channels]
-        group[:, border_i] = 0
-        group[:, :, border_j] = 0
-    return out
+    offsets = [cycle_offsets(c, stepsize) for c in range(min(period, channels))]
+    return tuple(
+        in_place_of_itself(slice(c, None, period), dilation * di, dilation * dj) for c, (di, dj) in enumerate(offsets)
+    )
 
 
 def check_stepsize(stepsize: StepSize, dilation: int) -> None:
@@ -138,42 +116,32 @@ def check_stepsize(stepsize: StepSize, dilation: int) -> None:
         raise ValueError(f"dilation is {dilation}; it must be 1 or more")
 
 
-def _slices(offset: int) -> tuple[slice, slice, slice]:
-    """(where to write, where to read, what to fill with zeros) along an axis read `offset` further on."""
-    if offset > 0:
-        return slice(None, -offset), slice(offset, None), slice(-offset, None)
-    if offset < 0:
-        return slice(-offset, None), slice(None, offset), slice(None, -offset)
-    return slice(None), slice(None), slice(0, 0)
-
-
-class _LeanCycleFC(torch.autograd.Function):
+class _ShiftedLinear(torch.autograd.Function):
     """Keeps the unshifted input and shifts again in the backward pass: one stored tensor for a block's branches."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stepsize: StepSize, dilation: int) -> Tensor:
-        return F.linear(cycle_shift(x, stepsize, dilation), weight, bias)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+        return F.linear(shift(x, plan), weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, bias, ctx.stepsize, ctx.dilation = inputs
+        x, weight, bias, ctx.plan = inputs
         ctx.has_bias = bias is not None
         ctx.save_for_backward(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = cycle_shift(grad @ weight, ctx.stepsize, ctx.dilation, adjoint=True)
+            grad_x = shift(grad @ weight, adjoint(ctx.plan))
         if ctx.needs_input_grad[1]:
-            shifted = cycle_shift(x, ctx.stepsize, ctx.dilation)
-            grad_weight = grad.flatten(0, 2).t() @ shifted.flatten(0, 2)
+            grad_weight = grad.flatten(0, 2).t() @ shift(x, ctx.plan).flatten(0, 2)
         if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_bias = grad.sum((0, 1, 2))
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None
 
 
 class CycleFC(nn.Linear):

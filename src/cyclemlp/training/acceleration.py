@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.models.compiler import has_compiler
+from cyclemlp.models.forms.lean import lean_
+from cyclemlp.models.torch_internals import has_compiler
 from cyclemlp.tasks.options import RunConfig
 
 _logger = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ def accelerate(model: nn.Module, config: RunConfig) -> None:
     Raises:
         ConfigError: the backbone cannot recompute its activations.
     """
+    lean_(model)
     if config.machine.checkpoint_activations:
         checkpoint_activations(model, config.model)
     if config.machine.compile:

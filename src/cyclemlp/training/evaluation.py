@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from cyclemlp.data.sampling import evenly_spaced
+
 
 class Counts(Protocol):
     """Sums from which the scores follow; those of several processes add up."""
@@ -68,4 +70,4 @@ class Evaluator(ABC):
     def _chosen(self, most: int | None) -> list[int]:
         if most is None or most >= self._size:
             return list(range(self._size))
-        return [i * self._size // most for i in range(most)]
+        return evenly_spaced(range(self._size), most)

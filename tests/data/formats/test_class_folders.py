@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.formats.class_folders import ClassifiedSamples, find_folder_dataset, is_folder_dataset
+from cyclemlp.data.formats.class_folders import is_folder_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSamples
 from cyclemlp.errors import DataError
 
 
@@ -31,7 +33,7 @@ def problems_of(root: Path) -> list[str]:
 
 
 def test_a_sound_data_set(pets: Path) -> None:
-    dataset = find_folder_dataset(pets)
+    dataset = find_dataset(pets, ClassifiedDataset)
     assert dataset.classes == ("cat", "dog")
     train = dataset.splits["train"]
     assert [path.name for path in train.images] == ["1.png", "2.PNG", "1.jpg"]
@@ -44,7 +46,7 @@ def test_a_sound_data_set(pets: Path) -> None:
 
 
 def test_samples_are_read_and_labelled(pets: Path) -> None:
-    samples = ClassifiedSamples(find_folder_dataset(pets).splits["train"], lambda pixels: pixels.shape)
+    samples = ClassifiedSamples(find_dataset(pets, ClassifiedDataset).splits["train"], lambda pixels: pixels.shape)
     assert len(samples) == 3
     shape, label = samples[2]
     assert shape == (20, 30, 3)
@@ -56,13 +58,13 @@ def test_without_splits_a_hash_of_the_names_decides(tmp_path: Path, caplog: pyte
         for i in range(40):
             save(tmp_path / name / f"{i}.png")
     with caplog.at_level(logging.INFO):
-        first = find_folder_dataset(tmp_path).splits
+        first = find_dataset(tmp_path, ClassifiedDataset).splits
     assert 6 <= len(first["val"].images) <= 26
     assert len(first["train"].images) + len(first["val"].images) == 80
     counts = f"{len(first['train'].images)} images train and {len(first['val'].images)} validate"
     assert counts in caplog.text
     save(tmp_path / "cat" / "a.png")
-    second = find_folder_dataset(tmp_path).splits
+    second = find_dataset(tmp_path, ClassifiedDataset).splits
     assert set(first["train"].images) <= set(second["train"].images)
     assert set(first["val"].images) <= set(second["val"].images)
 
@@ -75,7 +77,7 @@ def test_without_splits_a_hash_of_the_names_decides(tmp_path: Path, caplog: pyte
         ("mv val/dog val/wolf", "val/wolf is a class that train does not have; correct its name"),
         ("rm train/dog/*", "train/dog has no images directly in it; put some there, or remove the folder"),
         ("mkdir train/dog/in; mv train/dog/*.jpg train/dog/in", "has no images directly in it; move them up"),
-        ("cp train/cat/1.png train/", "train has 1 image outside of class folders (1.png, for one); move each"),
+        ("cp train/cat/1.png train/", "train has 1 image outside of class folders (such as 1.png); move each"),
         ("rm -r val/*; touch val/ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_validation_ground_truth.txt"),
         ("rm -r train/dog val/dog", "has one class (cat); add a folder for each further class"),
     ],
@@ -86,7 +88,7 @@ def test_problems_are_found_by_data_and_refused_by_training(pets: Path, break_it
     subprocess.run(break_it, shell=True, cwd=pets, check=True)
     assert any(problem in found for found in problems_of(pets))
     with pytest.raises(DataError) as refused:
-        find_folder_dataset(pets)
+        find_dataset(pets, ClassifiedDataset)
     assert problem in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -97,7 +99,7 @@ def test_files_that_are_not_images_and_files_in_two_places(pets: Path) -> None:
     (pets / "val" / "cat" / "9.jpg").write_bytes((pets / "val" / "dog" / "2.png").read_bytes())
     found = problems_of(pets)
     assert len(found) == 3
-    assert found[0].startswith("train/cat/1.png is no picture of a known format")
+    assert found[0].startswith("train/cat/1.png is not an image in a known format")
     assert "val/dog/2.png is the same file as" in found[1]
     assert "val/cat/9.jpg, in another class; remove one of the two" in found[1]
     assert "train/dog/1.jpg, in train; remove one of the two" in found[2]
@@ -107,7 +109,7 @@ def test_other_layouts_are_not_taken_for_it(tmp_path: Path) -> None:
     save(tmp_path / "train" / "1.png")
     save(tmp_path / "val" / "2.png")
     assert not is_folder_dataset(tmp_path)
-    with pytest.raises(DataError, match="is no data set; expected class folders"):
-        find_folder_dataset(tmp_path)
-    with pytest.raises(DataError, match="is no folder"):
-        find_folder_dataset(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="is not a data set with class labels; expected class folders"):
+        find_dataset(tmp_path, ClassifiedDataset)
+    with pytest.raises(DataError, match="is not a folder"):
+        find_dataset(tmp_path / "nowhere", ClassifiedDataset)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference_api
 
-from cyclemlp.data.detection import as_coco, masks_of
-from cyclemlp.data.formats.coco import is_coco_dataset, survey_coco
-from cyclemlp.data.formats.detection import find_detection_dataset
-from cyclemlp.data.instance_masks import box_of, draw_patch, parse_outline, whole_mask
+from cyclemlp.data.formats.coco import is_coco_dataset, read_coco
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.objects import DetectionDataset, as_coco, masks_of
+from cyclemlp.data.outlines import box_of, draw_patch, parse_outline, whole_mask
+from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
 WriteCoco = Callable[..., Path]
@@ -22,8 +23,14 @@ def annotation(number: int, bbox: list[float], **fields: Any) -> dict[str, Any]:
     return {"id": number, "image_id": 1, "category_id": 7, "bbox": bbox, "iscrowd": 0} | fields
 
 
+def read(root: Path) -> Findings:
+    findings = Findings()
+    read_coco(root, findings)
+    return findings
+
+
 def problems_of(root: Path) -> str:
-    return "\n".join(map(str, survey_coco(root).problems))
+    return "\n".join(map(str, read(root).problems))
 
 
 def change(root: Path, split: str, **parts: Any) -> None:
@@ -33,7 +40,7 @@ def change(root: Path, split: str, **parts: Any) -> None:
 
 def test_boxes_labels_and_ids(tmp_path: Path, write_coco: WriteCoco) -> None:
     objects = [annotation(1, [2, 3, 10, 5]), annotation(2, [0, 0, 4, 4], category_id=3, iscrowd=1, area=9.5)]
-    dataset = find_detection_dataset(write_coco(objects))
+    dataset = find_dataset(write_coco(objects), DetectionDataset)
     assert dataset.classes == ("buoy", "boat")
     assert dataset.category_ids == (3, 7)
     split = dataset.splits["train"]
@@ -55,7 +62,7 @@ def test_the_layout_of_the_archives(write_coco: WriteCoco) -> None:
     for split in ("train", "val"):
         (root / split).rename(root / f"{split}2017")
         (root / f"{split}.json").rename(root / f"annotations/instances_{split}2017.json")
-    dataset = find_detection_dataset(root)
+    dataset = find_dataset(root, DetectionDataset)
     assert list(dataset.splits) == ["train", "val"]
     assert dataset.splits["val"].images == (root / "val2017/a.png",)
 
@@ -65,7 +72,7 @@ def test_annotations_in_the_folders_of_the_images(write_coco: WriteCoco) -> None
     (root / "val").rename(root / "valid")
     for split, folder in (("train", "train"), ("val", "valid")):
         (root / f"{split}.json").rename(root / folder / "_annotations.coco.json")
-    dataset = find_detection_dataset(root)
+    dataset = find_dataset(root, DetectionDataset)
     assert list(dataset.splits) == ["train", "val"]
     assert dataset.splits["val"].images == (root / "valid/a.png",)
     assert dataset.splits["train"].annotations == root / "train/_annotations.coco.json"
@@ -82,10 +89,10 @@ def test_boxes_are_cut_to_the_image_and_flat_ones_left_out(
     ]
     root = write_coco(objects)
     with caplog.at_level(logging.WARNING):
-        record = find_detection_dataset(root).splits["train"].records[0]
+        record = find_dataset(root, DetectionDataset).splits["train"].records[0]
     assert record.boxes_xyxy.tolist() == [[0, 3, 5, 20], [0, 0, 30, 20]]
     assert f"6 boxes are cut to the image or left out (cyclemlp data {root} lists them)" in caplog.text
-    flaws = [str(flaw) for flaw in survey_coco(root).flaws if flaw.split == "train"]
+    flaws = [str(flaw) for flaw in read(root).flaws if flaw.split == "train"]
     path = root / "train.json"
     assert flaws == [
         f"{path} annotation 1 has the box (-5, 3, 5, 53), partly outside the image of 30x20;"
@@ -124,7 +131,7 @@ def test_run_lengths_are_decoded_as_pycocotools_does(fill: str) -> None:
 def test_uncompressed_run_lengths(write_coco: WriteCoco) -> None:
     runs = {"size": [20, 30], "counts": [20, 3, 577]}
     root = write_coco([annotation(1, [1, 0, 1, 3], segmentation=runs), annotation(2, [0, 0, 5, 5])])
-    masks = masks_of(find_detection_dataset(root).splits["val"].records[0])
+    masks = masks_of(find_dataset(root, DetectionDataset).splits["val"].records[0])
     assert masks.shape == (2, 20, 30)
     assert masks[0, :3, 1].tolist() == [1, 1, 1]
     assert masks.sum() == 3
@@ -138,35 +145,35 @@ def test_a_small_object_is_drawn_in_a_small_frame() -> None:
 
 def test_masks_need_an_outline_for_every_object(write_coco: WriteCoco) -> None:
     root = write_coco([annotation(1, [1, 0, 5, 3], segmentation=[TRIANGLE])])
-    assert find_detection_dataset(root).has_masks
-    assert masks_of(find_detection_dataset(write_coco([])).splits["val"].records[0]).shape == (0, 20, 30)
+    assert find_dataset(root, DetectionDataset).has_masks
+    assert masks_of(find_dataset(write_coco([]), DetectionDataset).splits["val"].records[0]).shape == (0, 20, 30)
 
 
 def test_the_evaluator_gets_what_was_read(tmp_path: Path, write_coco: WriteCoco) -> None:
     root = write_coco([annotation(0, [2, 3, 10, 5], segmentation=[TRIANGLE], iscrowd=1)])
-    given = as_coco(find_detection_dataset(root), "val")
+    given = as_coco(find_dataset(root, DetectionDataset), "val")
     expected = annotation(1, [2, 3, 10, 5], segmentation=[TRIANGLE], iscrowd=1, area=50.0)
     assert given["annotations"] == [expected]
     assert given["images"] == [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}]
     assert given["categories"] == [{"id": 3, "name": "buoy"}, {"id": 7, "name": "boat"}]
     write_coco(given["annotations"], root=tmp_path / "again", categories=given["categories"])
-    assert as_coco(find_detection_dataset(tmp_path / "again"), "val") == given
+    assert as_coco(find_dataset(tmp_path / "again", DetectionDataset), "val") == given
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     assert not is_coco_dataset(tmp_path)
-    with pytest.raises(DataError, match=r"is no data set with boxes; expected COCO \(train.json and val.json"):
-        find_detection_dataset(tmp_path)
-    with pytest.raises(DataError, match=r"none is no folder; expected one with COCO"):
-        find_detection_dataset(tmp_path / "none")
+    with pytest.raises(DataError, match=r"is not a data set with boxes; expected COCO \(train.json and val.json"):
+        find_dataset(tmp_path, DetectionDataset)
+    with pytest.raises(DataError, match=r"none is not a folder; expected one with COCO"):
+        find_dataset(tmp_path / "none", DetectionDataset)
 
 
 def test_broken_files(write_coco: WriteCoco) -> None:
     root = write_coco([])
     (root / "train.json").write_text("{")
     (root / "val.json").write_text('{"images": [], "annotations": 3}')
-    with pytest.raises(DataError, match=r"train.json is no JSON \(.*\); replace it \(and 1 more: cyclemlp data"):
-        find_detection_dataset(root)
+    with pytest.raises(DataError, match=r"train.json is not JSON \(.*\); replace it \(and 1 more: cyclemlp data"):
+        find_dataset(root, DetectionDataset)
     assert 'val.json has no list "annotations" of objects; COCO annotations are one JSON object' in problems_of(root)
 
 
@@ -198,15 +205,15 @@ def test_missing_parts(write_coco: WriteCoco) -> None:
         ),
         (
             [annotation(1, [0, 0, 5, 5], segmentation=[[1, 2]])],
-            "that has a polygon that is no list of three or more pairs",
+            "with a polygon that is not a list of three or more pairs",
         ),
-        ([annotation(1, [0, 0, 5, 5], segmentation=[["x"]])], "that has a polygon that is no list of numbers"),
-        ([annotation(1, [0, 0, 5, 5], segmentation=3)], "that is neither a list of polygons nor run lengths; correct"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [3, 4]})], "is of size [3, 4], its picture is [20, 30]"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30]})], "that has no run lengths (counts)"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": [5]})], "that do not add up to"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "1"})], "that do not add up to"),
-        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "o"})], "that cannot be read"),
+        ([annotation(1, [0, 0, 5, 5], segmentation=[["x"]])], "with a polygon that is not a list of numbers"),
+        ([annotation(1, [0, 0, 5, 5], segmentation=3)], "that is neither a list of polygons nor an RLE; correct"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [3, 4]})], "of size [3, 4], but its image is [20, 30]"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30]})], "without an RLE (counts)"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": [5]})], "whose RLE does not add up to"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "1"})], "whose RLE does not add up to"),
+        ([annotation(1, [0, 0, 5, 5], segmentation={"size": [20, 30], "counts": "o"})], "whose RLE cannot be read"),
     ],
 )
 def test_wrong_annotations(objects: list[dict[str, Any]], message: str, write_coco: WriteCoco) -> None:
@@ -227,9 +234,9 @@ def test_wrong_images(write_coco: WriteCoco) -> None:
 
 def test_a_size_that_is_not_listed_is_read_from_the_image(write_coco: WriteCoco) -> None:
     root = write_coco([], images=[{"id": 1, "file_name": "a.png"}])
-    assert find_detection_dataset(root).splits["train"].records[0].size == (20, 30)
+    assert find_dataset(root, DetectionDataset).splits["train"].records[0].size == (20, 30)
     (root / "train/a.png").write_bytes(b"no picture")
-    assert "train/a.png is no picture of a known format" in problems_of(root)
+    assert "train/a.png is not an image in a known format" in problems_of(root)
 
 
 def test_wrong_categories(write_coco: WriteCoco) -> None:

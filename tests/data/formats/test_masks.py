@@ -9,8 +9,11 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from cyclemlp.data.formats.masks import SegmentationSamples, find_mask_dataset, read_classes
+from cyclemlp.data.formats.masks import named_classes
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.masks import MaskDataset, SegmentationSamples
+from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
 WriteDataset = Callable[..., Path]
@@ -19,7 +22,7 @@ WriteDataset = Callable[..., Path]
 def refusal(root: Path) -> str:
     """The one line that says why the data set is refused."""
     with pytest.raises(DataError) as error:
-        find_mask_dataset(root)
+        find_dataset(root, MaskDataset)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -27,7 +30,7 @@ def refusal(root: Path) -> str:
 def test_pairs_are_found_by_name(write_dataset: WriteDataset) -> None:
     root = write_dataset()
     (root / "images/train/a.png").rename(root / "images/train/a.PNG")
-    dataset = find_mask_dataset(root)
+    dataset = find_dataset(root, MaskDataset)
     assert dataset.classes == ("ground", "water")
     assert list(dataset.splits) == ["train", "val"]
     assert dataset.splits["train"].images == (root / "images/train/a.PNG", root / "images/train/b.png")
@@ -39,13 +42,13 @@ def test_further_splits_with_masks_are_kept(write_dataset: WriteDataset) -> None
     for kind in ("images", "masks"):
         shutil.copytree(root / kind / "val", root / kind / "test")
     (root / "images/unlabelled").mkdir()
-    assert list(find_mask_dataset(root).splits) == ["train", "val", "test"]
+    assert list(find_dataset(root, MaskDataset).splits) == ["train", "val", "test"]
 
 
 def test_classes_are_counted_where_no_file_names_them(write_dataset: WriteDataset) -> None:
     root = write_dataset(classes=None)
     Image.new("L", (48, 32), 3).save(root / "masks/val/c.png")
-    assert find_mask_dataset(root).classes == ("class0", "class1", "class2", "class3")
+    assert find_dataset(root, MaskDataset).classes == ("class0", "class1", "class2", "class3")
 
 
 def test_black_and_white_masks_are_explained(write_dataset: WriteDataset) -> None:
@@ -57,8 +60,8 @@ def test_black_and_white_masks_are_explained(write_dataset: WriteDataset) -> Non
 
 def test_missing_folder_names_the_layout(tmp_path: Path) -> None:
     message = refusal(tmp_path / "none")
-    assert "none is no folder; expected images/{train,val} with masks/{train,val}" in message
-    assert "is no data set; expected images/{train,val}" in refusal(tmp_path)
+    assert "none is not a folder; expected one with images/{train,val} with masks/{train,val}" in message
+    assert "is not a data set with masks; expected images/{train,val}" in refusal(tmp_path)
 
 
 def test_missing_validation_says_how_to_make_it(write_dataset: WriteDataset) -> None:
@@ -99,7 +102,7 @@ def test_mask_that_is_no_png(write_dataset: WriteDataset) -> None:
     with Image.open(root / "masks/train/a.png") as mask:
         mask.save(root / "masks/train/a.jpg")
     (root / "masks/train/a.png").unlink()
-    assert "a.jpg is a mask but no PNG; save it as PNG, which keeps the numbers" in refusal(root)
+    assert "a.jpg is a mask but not a PNG; save it as PNG, which keeps the numbers" in refusal(root)
 
 
 def test_mask_of_another_size(write_dataset: WriteDataset) -> None:
@@ -128,17 +131,19 @@ def test_unreadable_header(write_dataset: WriteDataset) -> None:
 )
 def test_unusable_class_names(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "classes.txt").write_bytes(content)
+    findings = Findings()
+    assert named_classes(tmp_path, findings) == ()
     with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path))}/classes.txt {re.escape(message)}"):
-        read_classes(tmp_path)
+        findings.check(tmp_path)
 
 
 def test_class_names_with_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfsea\r\nland \r\n\r\n")
-    assert read_classes(tmp_path) == ("sea", "land")
+    assert named_classes(tmp_path, Findings()) == ("sea", "land")
 
 
 def test_samples_are_pictures_with_masks(write_dataset: WriteDataset) -> None:
-    split = find_mask_dataset(write_dataset()).splits["train"]
+    split = find_dataset(write_dataset(), MaskDataset).splits["train"]
     samples = SegmentationSamples(split, num_classes=2)
     image, mask = samples[1]
     assert len(samples) == 2
@@ -153,7 +158,7 @@ def test_samples_are_pictures_with_masks(write_dataset: WriteDataset) -> None:
 def test_sample_with_value_outside_the_classes(write_dataset: WriteDataset) -> None:
     root = write_dataset()
     Image.fromarray(np.full((32, 48), 7, np.uint8)).save(root / "masks/train/b.png")
-    samples = SegmentationSamples(find_mask_dataset(root).splits["train"], num_classes=2)
+    samples = SegmentationSamples(find_dataset(root, MaskDataset).splits["train"], num_classes=2)
     samples[0]
     expected = r"b.png holds the value 7, outside the 2 classes \(0 to 1, and 255 for ignore\); name the class"
     with pytest.raises(DataError, match=expected):
@@ -162,7 +167,7 @@ def test_sample_with_value_outside_the_classes(write_dataset: WriteDataset) -> N
 
 def test_sample_whose_size_changed_after_the_check(write_dataset: WriteDataset) -> None:
     root = write_dataset()
-    split = find_mask_dataset(root).splits["train"]
+    split = find_dataset(root, MaskDataset).splits["train"]
     Image.new("L", (10, 20)).save(root / "masks/train/a.png")
     with pytest.raises(DataError, match=r"a.png is 10x20 \(width x height\), its image 48x32; make the mask"):
         SegmentationSamples(split)[0]
@@ -183,7 +188,7 @@ def write_ade20k(root: Path) -> Path:
 
 
 def test_the_archive_of_ade20k_is_taken_as_it_is(tmp_path: Path) -> None:
-    dataset = find_mask_dataset(write_ade20k(tmp_path))
+    dataset = find_dataset(write_ade20k(tmp_path), MaskDataset)
     assert dataset.classes == ("wall", "sky", "sea, water")
     assert list(dataset.splits) == ["train", "val"]
     assert dataset.splits["val"].target(0)[::8, ::8].tolist() == [[255, 0], [1, 2]]

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.formats.detection import find_detection_dataset, survey_detection
+from cyclemlp.data.formats.registry import find_dataset, format_of
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.objects import DetectionDataset
+from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
 BOAT = "<object><name>boat</name><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>12</xmax><ymax>8</ymax></bndbox></object>"
@@ -51,12 +53,18 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read(root: Path) -> Findings:
+    findings = Findings()
+    format_of(root, DetectionDataset).read(root, findings)
+    return findings
+
+
 def problems_of(root: Path) -> str:
-    return "\n".join(map(str, survey_detection(root).problems))
+    return "\n".join(map(str, read(root).problems))
 
 
 def test_pixels_are_counted_from_one_and_difficult_objects_ignored(archive: Path) -> None:
-    dataset = find_detection_dataset(archive)
+    dataset = find_dataset(archive, DetectionDataset)
     assert dataset.classes == ("boat", "buoy")
     assert list(dataset.splits) == ["train", "val"]
     split = dataset.splits["val"]
@@ -82,7 +90,7 @@ def test_folders_of_their_own_for_each_split(tmp_path: Path, images: str, annota
     for split in ("train", val):
         write_image(tmp_path / images.format(split) / "a.b.jpg")
         write(tmp_path / annotations.format(split) / "a.b.xml", annotation(BOAT, size=""))
-    dataset = find_detection_dataset(tmp_path)
+    dataset = find_dataset(tmp_path, DetectionDataset)
     assert dataset.splits["val"].images == (tmp_path / images.format(val) / "a.b.jpg",)
     assert dataset.splits["val"].records[0].size == (20, 30)  # from the header
     assert inspect_dataset(tmp_path).format == "voc"
@@ -90,12 +98,12 @@ def test_folders_of_their_own_for_each_split(tmp_path: Path, images: str, annota
 
 def test_names_in_lists_may_have_suffixes_and_further_columns(archive: Path) -> None:
     write(archive / "ImageSets/Main/test.txt", "a.jpg\n\nb  1\n")
-    assert [path.name for path in find_detection_dataset(archive).splits["test"].images] == ["a.jpg", "b.jpg"]
+    assert [path.name for path in find_dataset(archive, DetectionDataset).splits["test"].images] == ["a.jpg", "b.jpg"]
 
 
 def test_classes_may_be_listed(archive: Path) -> None:
     write(archive / "classes.txt", "buoy\nboat\nraft\n")
-    dataset = find_detection_dataset(archive)
+    dataset = find_dataset(archive, DetectionDataset)
     assert dataset.classes == ("buoy", "boat", "raft")
     assert dataset.splits["train"].records[0].labels.tolist() == [1, 0]
     write(archive / "classes.txt", "boat\nboat\n")
@@ -108,14 +116,14 @@ def test_boxes_are_checked_as_in_every_format(folders: Path, caplog: pytest.LogC
     path = write(folders / "train/a.xml", annotation(beyond + BOAT.replace(">12<", ">nan<") + from_zero))
     write(folders / "val/b.xml", annotation(BOAT))
     with caplog.at_level(logging.WARNING):
-        record = find_detection_dataset(folders).splits["train"].records[0]
+        record = find_dataset(folders, DetectionDataset).splits["train"].records[0]
     assert record.boxes_xyxy.tolist() == [[2, 3, 30, 8], [0, 3, 12, 8]]
     assert "2 boxes are cut to the image or left out" in caplog.text
-    flaws = list(map(str, survey_detection(folders).flaws))
+    flaws = list(map(str, read(folders).flaws))
     assert flaws == [
         f"{path} object 1 (boat) has the box (2, 3, 50, 8), partly outside the image of 30x20;"
         " the box is cut to the image; correct or remove it",
-        f"{path} object 2 (boat) has the box (2, 3, nan, 8), which is no box;"
+        f"{path} object 2 (boat) has the box (2, 3, nan, 8), which is not a box;"
         " the object is left out; correct or remove it",
     ]
 
@@ -123,7 +131,7 @@ def test_boxes_are_checked_as_in_every_format(folders: Path, caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotation>", "a.xml is no XML (no element found: line 1, column 12); replace it"),
+        ("<annotation>", "a.xml is not XML (no element found: line 1, column 12); replace it"),
         (
             '<!DOCTYPE a [<!ENTITY b "ha">]><annotation>&b;</annotation>',
             "a.xml has a DOCTYPE, which is not read; write plain XML in UTF-8",
@@ -158,8 +166,8 @@ def test_files_without_their_partner(folders: Path) -> None:
     write_image(folders / "train/a.png")
     write(folders / "val/d.xml", annotation(BOAT))
     found = problems_of(folders)
-    fix = "add it (without <object>, where there is nothing to find) or remove the image"
-    assert f"train/c.xml is missing, c.png has no annotation; {fix}" in found
+    fix = "add it (without <object>, if there is nothing to find) or remove the image"
+    assert f"train/c.xml is missing, so c.png has no annotation; {fix}" in found
     assert "train/a.jpg shares its name with another image; rename one of them" in found
     assert f"val/d.xml has no image; add the image to {folders / 'val'} or remove the file" in found
 
@@ -193,12 +201,12 @@ def test_a_missing_folder(folders: Path) -> None:
 def test_a_damaged_image_without_a_noted_size(folders: Path) -> None:
     write(folders / "train/a.xml", annotation(BOAT, size=""))
     (folders / "train/a.jpg").write_bytes(b"no picture")
-    assert "train/a.jpg is no picture of a known format" in problems_of(folders)
+    assert "train/a.jpg is not an image in a known format" in problems_of(folders)
 
 
 def test_a_folder_above_is_told_from_a_folder_of_anything(archive: Path, tmp_path: Path) -> None:
     year = tmp_path.parent / f"{tmp_path.name}-kit"
     (year / "VOCdevkit").mkdir(parents=True)
     archive.rename(year / "VOCdevkit/VOC2007")
-    with pytest.raises(DataError, match=r"is no data set with boxes, but .*VOCdevkit/VOC2007 is one: give that"):
-        find_detection_dataset(year)
+    with pytest.raises(DataError, match=r"is not a data set with boxes, but .*VOCdevkit/VOC2007 is: give that folder"):
+        find_dataset(year, DetectionDataset)

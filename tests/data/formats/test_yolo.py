@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.detection import masks_of
-from cyclemlp.data.formats.detection import find_detection_dataset, survey_detection
+from cyclemlp.data.formats.registry import find_dataset, format_of
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.objects import DetectionDataset, masks_of
+from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
 BOX = "1 0.5 0.5 0.2 0.4\n"
@@ -39,13 +40,19 @@ def plain(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read(root: Path) -> Findings:
+    findings = Findings()
+    format_of(root, DetectionDataset).read(root, findings)
+    return findings
+
+
 def problems_of(root: Path) -> str:
-    return "\n".join(map(str, survey_detection(root).problems))
+    return "\n".join(map(str, read(root).problems))
 
 
 def test_boxes_become_pixels(plain: Path) -> None:
     write_image(plain / "images/train/empty.jpg")  # no label file: no objects
-    dataset = find_detection_dataset(plain)
+    dataset = find_dataset(plain, DetectionDataset)
     assert dataset.classes == ("buoy", "boat")
     train = dataset.splits["train"]
     assert [path.name for path in train.images] == ["a.jpg", "empty.jpg"]
@@ -60,7 +67,7 @@ def test_boxes_become_pixels(plain: Path) -> None:
 def test_outlines_have_masks_boxes_and_areas(plain: Path) -> None:
     for split in ("train", "val"):
         write(plain / f"labels/{split}/a.txt", TRIANGLE)
-    dataset = find_detection_dataset(plain)
+    dataset = find_dataset(plain, DetectionDataset)
     assert dataset.has_masks
     record = dataset.splits["train"].records[0]
     np.testing.assert_allclose(record.boxes_xyxy, [[3, 2, 15, 12]], atol=1e-5)
@@ -85,7 +92,7 @@ def test_described_folders(tmp_path: Path, names: str, images: str, labels: str,
         f"path: elsewhere\ntrain: {written.format('train')}\nval: [{written.format('valid')}]\nnames: {names}\nnc: 2\n"
     )
     write(tmp_path / "data.yaml", text)
-    dataset = find_detection_dataset(tmp_path)
+    dataset = find_dataset(tmp_path, DetectionDataset)
     assert dataset.classes == ("buoy", "boat")
     assert dataset.splits["val"].images == (tmp_path / images.format("valid") / "a.jpg",)
     assert dataset.splits["val"].records[0].labels.tolist() == [1]
@@ -95,7 +102,7 @@ def test_lists_of_images_and_a_path(tmp_path: Path) -> None:
     write_split(tmp_path, "set/images", "set/labels")
     write(tmp_path / "set/train.txt", "./images/a.jpg\n")
     write(tmp_path / "lakes.yaml", "path: set\ntrain: train.txt\nval: train.txt\nnames: [a, b]\n")
-    dataset = find_detection_dataset(tmp_path)
+    dataset = find_dataset(tmp_path, DetectionDataset)
     assert [len(split.records[0].labels) for split in dataset.splits.values()] == [1, 1]
     write(tmp_path / "set/train.txt", "\n./images/b.jpg\n")
     assert "train.txt line 2 names ./images/b.jpg, which is missing; add the image or remove" in problems_of(tmp_path)
@@ -104,7 +111,7 @@ def test_lists_of_images_and_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["labels", "labels/train"])
 def test_class_names_beside_the_labels(plain: Path, place: str) -> None:
     (plain / "classes.txt").rename(plain / place / "classes.txt")
-    assert find_detection_dataset(plain).classes == ("buoy", "boat")
+    assert find_dataset(plain, DetectionDataset).classes == ("buoy", "boat")
 
 
 @pytest.mark.parametrize(
@@ -122,8 +129,8 @@ def test_class_names_beside_the_labels(plain: Path, place: str) -> None:
         ("1 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "has 8 values; write class cx cy width height, or class and three"),
         ("1 12 0.5 0.2 0.4", "has the value 12, outside 0 to 1; write shares of the image's width and height"),
         ("1 -0.1 0.5 0.2 0.4", "has the value -0.1, outside 0 to 1; write shares of the image's width and height"),
-        ("boat 0.5 0.5 0.2 0.4", "has 'boat', which is no number; correct or remove the line"),
-        ("1 nan 0.5 0.2 0.4", "has 'nan', which is no finite number; correct or remove the line"),
+        ("boat 0.5 0.5 0.2 0.4", "has 'boat', which is not a number; correct or remove the line"),
+        ("1 nan 0.5 0.2 0.4", "has 'nan', which is not a finite number; correct or remove the line"),
     ],
 )
 def test_wrong_lines(plain: Path, line: str, message: str) -> None:
@@ -134,10 +141,10 @@ def test_wrong_lines(plain: Path, line: str, message: str) -> None:
 def test_boxes_are_checked_as_in_every_format(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(plain / "labels/train/a.txt", "0 0.9 0.5 0.4 0.4\n0 0.5 0.5 0 0.4\n1 1.004 0.5 0.01 0.01\n")
     with caplog.at_level(logging.WARNING):
-        record = find_detection_dataset(plain).splits["train"].records[0]
+        record = find_dataset(plain, DetectionDataset).splits["train"].records[0]
     np.testing.assert_allclose(record.boxes_xyxy[0], [21, 6, 30, 14], atol=1e-5)
     assert "cut to the image or left out" in caplog.text
-    flaws = list(map(str, survey_detection(plain).flaws))
+    flaws = list(map(str, read(plain).flaws))
     assert f"{path} line 1 has the box (21, 6, 33, 14), partly outside the image of 30x20" in flaws[0]
     assert f"{path} line 2 has the box (15, 6, 15, 14) without area; the object is left out" in flaws[1]
 
@@ -169,13 +176,13 @@ def test_missing_parts_of_the_plain_layout(plain: Path) -> None:
 
 def test_a_damaged_image(plain: Path) -> None:
     (plain / "images/train/a.jpg").write_bytes(b"no picture")
-    assert "images/train/a.jpg is no picture of a known format" in problems_of(plain)
+    assert "images/train/a.jpg is not an image in a known format" in problems_of(plain)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("names: [", "is no YAML (while parsing"),
+        ("names: [", "is not YAML (while parsing"),
         ("names: []", "has the names []; write a list of the classes' names"),
         ("names: boat", "has the names 'boat'; write a list of the classes' names"),
         ("names: [yes]", "has the class name True; write it as text in quotation marks"),
@@ -198,5 +205,5 @@ def test_masks_are_no_labels_of_boxes(plain: Path) -> None:
     for split in ("train", "val"):
         (plain / f"labels/{split}/a.txt").unlink()
         Image.new("L", (30, 20)).save(plain / f"labels/{split}/a.png")
-    with pytest.raises(DataError, match="is no data set with boxes; expected COCO"):
-        survey_detection(plain)
+    with pytest.raises(DataError, match="is not a data set with boxes; expected COCO"):
+        read(plain)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.formats.masks import MaskDataset, find_mask_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image, read_mask
+from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.samples import blue_marble
 from cyclemlp.data.samples.blue_marble import is_held_out, prepare_blue_marble, read_earth, read_earth_mask
 from cyclemlp.errors import DataError, MissingExtraError
@@ -23,7 +24,7 @@ def sample(earth: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPa
     with pytest.MonkeyPatch.context() as patch:  # reading once is enough
         patch.setattr(blue_marble, "read_earth", lambda: earth[0])
         patch.setattr(blue_marble, "read_earth_mask", lambda: earth[1])
-        return find_mask_dataset(prepare_blue_marble(tmp_path_factory.mktemp("cache")))
+        return find_dataset(prepare_blue_marble(tmp_path_factory.mktemp("cache")), MaskDataset)
 
 
 def test_sample_is_an_ordinary_data_set(sample: MaskDataset) -> None:

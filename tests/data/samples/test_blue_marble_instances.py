@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.detection import DetectionDataset, masks_of
-from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.objects import DetectionDataset, masks_of
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble import is_held_out, read_earth_mask
 from cyclemlp.data.samples.blue_marble_instances import (
@@ -116,7 +116,7 @@ def small_earth(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 @pytest.fixture
 def sample(small_earth: np.ndarray, tmp_path: Path) -> DetectionDataset:
-    return find_detection_dataset(prepare_blue_marble_instances(tmp_path))
+    return find_dataset(prepare_blue_marble_instances(tmp_path), DetectionDataset)
 
 
 def test_an_ordinary_data_set_in_cocos_form(sample: DetectionDataset) -> None:

@@ -1,7 +1,7 @@
 """COCO's annotations, in the layout of its archives and in a simple one; https://cocodataset.org/#format-data.
 
-Numbers of classes go from 0 on in the order of the file's category ids, which are kept for results. Only numpy and
-Pillow are imported at the top, so that `cyclemlp data` answers without loading torch.
+Class numbers start at 0, in the order of the file's category ids, which are kept for results. Only numpy and Pillow
+are imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
 import json
@@ -10,36 +10,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
-from cyclemlp.data.detection_survey import RawObject, Survey, header_size, make_record, missing_split
-from cyclemlp.data.instance_masks import parse_outline
-from cyclemlp.data.problems import Problem
-from cyclemlp.errors import DataError
+from cyclemlp.data.formats.records import AnnotationFile, RawObject, WrongObjectError, add_missing_split, header_size
+from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.outlines import parse_outline
+from cyclemlp.data.problems import FileError, Findings
 
-LAYOUT = (
-    "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
-    " train2017/ and the same for val, or train/_annotations.coco.json and valid/_annotations.coco.json)"
-)
 _OPTIONAL_SPLITS = ("test",)
-_BESIDE_IMAGES = "_annotations.coco.json"
+_IN_IMAGE_FOLDER = "_annotations.coco.json"
 """Roboflow's exports have it in each split's folder; theirs of validation is called valid."""
 _Json = dict[str, Any]
 
 
 class CocoPaths(NamedTuple):
-    """Where a split's annotations and pictures are."""
+    """Where a split's annotations and images are."""
 
     annotations: Path
     images: Path
 
 
-class _File(NamedTuple):
+class _Content(NamedTuple):
     """The content of an annotation file, its parts known to be lists of objects."""
 
-    path: Path
     images: list[_Json]
     annotations: list[_Json]
     categories: list[_Json]
+
+
+class _Split(NamedTuple):
+    """A split whose annotation file could be read."""
+
+    file: AnnotationFile
+    images: Path
+    content: _Content
 
 
 def is_coco_dataset(root: Path) -> bool:
@@ -47,25 +50,23 @@ def is_coco_dataset(root: Path) -> bool:
     return any(_paths(root, split) is not None for split in REQUIRED_SPLITS)
 
 
-def survey_coco(root: Path) -> Survey:
-    """What is in `root`, and what is wrong with it."""
-    survey = Survey(DetectionDataset(root, (), {}))
-    files: dict[str, tuple[_File, CocoPaths]] = {}
+def read_coco(root: Path, findings: Findings) -> DetectionDataset:
+    """The data set in `root`."""
+    found: dict[str, _Split] = {}
     for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
         paths = _paths(root, split)
         if paths is None:
             if split in REQUIRED_SPLITS:
-                survey.problems.append(missing_split(root / f"{split}.json", split))
+                add_missing_split(root / f"{split}.json", split, findings)
             continue
         try:
-            files[split] = (_read(paths.annotations), paths)
-        except DataError as error:
-            what, _, fix = str(error).removeprefix(f"{paths.annotations} ").partition("; ")
-            survey.problems.append(Problem(paths.annotations, split, what, fix))
-    names = _class_names(files, survey.problems)
-    splits = {split: _read_split(file, paths, split, list(names), survey) for split, (file, paths) in files.items()}
-    survey.dataset = DetectionDataset(root, tuple(names.values()), splits, tuple(names))
-    return survey
+            file = AnnotationFile(paths.annotations, split, findings)
+            found[split] = _Split(file, paths.images, _read(paths.annotations))
+        except FileError as error:
+            findings.add_error(error, split)
+    names = _class_names(list(found.values()))
+    splits = {name: _read_split(split, list(names)) for name, split in found.items()}
+    return DetectionDataset(root, tuple(names.values()), splits, tuple(names))
 
 
 def _paths(root: Path, split: str) -> CocoPaths | None:
@@ -76,7 +77,7 @@ def _paths(root: Path, split: str) -> CocoPaths | None:
         CocoPaths(root / "annotations" / f"instances_{year}.json", root / "images" / year),
         CocoPaths(root / "annotations" / f"instances_{split}.json", root / split),
         CocoPaths(root / "annotations" / f"instances_{split}.json", root / "images" / split),
-        *(CocoPaths(folder / _BESIDE_IMAGES, folder) for folder in _own_folders(root, split)),
+        *(CocoPaths(folder / _IN_IMAGE_FOLDER, folder) for folder in _own_folders(root, split)),
     )
     present = [paths for paths in candidates if paths.annotations.is_file()]
     return next((paths for paths in present if paths.images.is_dir()), present[0] if present else None)
@@ -86,148 +87,143 @@ def _own_folders(root: Path, split: str) -> tuple[Path, ...]:
     return (root / split, root / "valid") if split == "val" else (root / split,)
 
 
-def _read(path: Path) -> _File:
-    """The content of an annotation file. DataError where it is not of COCO's form."""
+def _read(path: Path) -> _Content:
+    """The content of an annotation file. Raises FileError if it does not have COCO's form."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON ({error}); replace it") from error
+        raise FileError(path, f"is not JSON ({error})", "replace it") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+        raise FileError(path, f"cannot be read: {error.strerror}", "check its permissions") from error
     parts = []
     for key in ("images", "annotations", "categories"):
         part = content.get(key) if isinstance(content, dict) else None
         if not isinstance(part, list) or not all(isinstance(item, dict) for item in part):
-            form = "lists images, annotations and categories"
-            raise DataError(f'{path} has no list "{key}" of objects; COCO annotations are one JSON object with {form}')
+            fix = "COCO annotations are one JSON object with lists images, annotations and categories"
+            raise FileError(path, f'has no list "{key}" of objects', fix)
         parts.append(part)
-    return _File(path, *parts)
+    return _Content(*parts)
 
 
-def _class_names(files: dict[str, tuple[_File, CocoPaths]], problems: list[Problem]) -> dict[int, str]:
+def _class_names(splits: Sequence[_Split]) -> dict[int, str]:
     """Category id -> name in the order of the ids, as the training file has them."""
     names: dict[int, str] = {}
-    for split, (file, _) in files.items():
+    for file, _, content in splits:
         own: dict[int, str] = {}
-        for category in file.categories:
+        for category in content.categories:
             number, name = category.get("id"), category.get("name")
             if not isinstance(number, int) or not isinstance(name, str):
-                fix = 'give it a whole number "id" and a text "name"'
-                problems.append(Problem(file.path, split, f"has the category {category}", fix))
+                file.add(f"has the category {category}", 'give it a whole number "id" and a text "name"')
             elif number in own:
-                fix = "give each category a number of its own"
-                problems.append(Problem(file.path, split, f"has the category id {number} more than once", fix))
+                file.add(f"has the category id {number} more than once", "give each category a number of its own")
             else:
                 own[number] = name
         if repeated := [name for name, count in Counter(own.values()).items() if count > 1]:
-            what = f"has the category name {repeated[0]!r} more than once"
-            problems.append(Problem(file.path, split, what, "give each category a name of its own"))
+            file.add(f"has the category name {repeated[0]!r} more than once", "give each category a name of its own")
         names = names or dict(sorted(own.items()))
-        problems += _other_categories(file.path, split, own, names)
+        _compare_categories(file, own, names)
     return names
 
 
-def _other_categories(path: Path, split: str, own: dict[int, str], names: dict[int, str]) -> list[Problem]:
-    other = [number for number in own if names.get(number) != own[number]]
-    if not other:
-        return []
-    first = other[0]
-    there = f"{names[first]!r}" if first in names else "nothing"
-    what = f"calls category {first} {own[first]!r}, the training annotations {there}"
-    return [Problem(path, split, what, "use the same categories in all files")]
+def _compare_categories(file: AnnotationFile, own: dict[int, str], names: dict[int, str]) -> None:
+    first = next((number for number in own if names.get(number) != own[number]), None)
+    if first is not None:
+        there = f"{names[first]!r}" if first in names else "nothing"
+        what = f"calls category {first} {own[first]!r}, the training annotations {there}"
+        file.add(what, "use the same categories in all files")
 
 
-def _read_split(file: _File, paths: CocoPaths, split: str, ids: Sequence[int], survey: Survey) -> DetectionSplit:
-    if not paths.images.is_dir():
-        survey.problems.append(missing_split(paths.images, split))
+def _read_split(split: _Split, ids: Sequence[int]) -> DetectionSplit:
+    file, folder, content = split
+    if not folder.is_dir():
+        add_missing_split(folder, file.split, file.findings)
         return DetectionSplit((), (), file.path)
-    if not file.images:
-        survey.problems.append(Problem(file.path, split, "lists no images", "add them, or use another split"))
-    images = _images_by_id(file, split, survey.problems)
-    objects = _objects_by_image(file, split, set(images), survey.problems)
+    if not content.images:
+        file.add("lists no images", "add them, or use another split")
+    listed = _images_by_id(file, content)
+    objects = _objects_by_image(file, content, set(listed))
     label_of = {number: label for label, number in enumerate(ids)}
-    pictures, records = [], []
-    for image_id, image in images.items():
-        path = paths.images / str(image.get("file_name"))
-        size = _size(path, image, split, survey.problems)
+    images, records = [], []
+    for image_id, image in listed.items():
+        path = folder / str(image.get("file_name"))
+        size = _size(path, image, file)
         if size is None:
             continue
-        raw = [_object(item, size, label_of, file.path, split, survey.problems) for item in objects.get(image_id, ())]
-        record, flaws = make_record(image_id, size, [item for item in raw if item], file.path, split)
-        survey.flaws += flaws
-        pictures.append(path)
-        records.append(record)
-    return DetectionSplit(tuple(pictures), tuple(records), file.path)
+        found = [_object(item, size, label_of, file) for item in objects.get(image_id, ())]
+        images.append(path)
+        records.append(file.record(image_id, size, [item for item in found if item]))
+    return DetectionSplit(tuple(images), tuple(records), file.path)
 
 
-def _images_by_id(file: _File, split: str, problems: list[Problem]) -> dict[int, _Json]:
+def _images_by_id(file: AnnotationFile, content: _Content) -> dict[int, _Json]:
     images: dict[int, _Json] = {}
     names: set[str] = set()
-    for image in file.images:
+    for image in content.images:
         number, name = image.get("id"), image.get("file_name")
         if not isinstance(number, int) or not isinstance(name, str):
-            fix = 'give it a whole number "id" and a text "file_name"'
-            problems.append(Problem(file.path, split, f"has the image {_short(image)}", fix))
+            file.add(f"has the image {_short(image)}", 'give it a whole number "id" and a text "file_name"')
             continue
         for known, what in ((number in images, f"id {number}"), (name in names, f"file name {name}")):
             if known:
-                problems.append(Problem(file.path, split, f"has the image {what} more than once", "keep one of them"))
+                file.add(f"has the image {what} more than once", "keep one of them")
         images.setdefault(number, image)
         names.add(name)
     return images
 
 
-def _objects_by_image(file: _File, split: str, image_ids: set[int], problems: list[Problem]) -> dict[int, list[_Json]]:
+def _objects_by_image(file: AnnotationFile, content: _Content, image_ids: set[int]) -> dict[int, list[_Json]]:
     objects: dict[int, list[_Json]] = defaultdict(list)
-    counts = Counter(item["id"] for item in file.annotations if isinstance(item.get("id"), int))
+    counts = Counter(item["id"] for item in content.annotations if isinstance(item.get("id"), int))
     for number, count in counts.items():
         if count > 1:
-            fix = "give each annotation a number of its own"
-            problems.append(Problem(file.path, split, f"has the annotation id {number} {count} times", fix))
-    for item in file.annotations:
+            file.add(f"has the annotation id {number} {count} times", "give each annotation a number of its own")
+    for item in content.annotations:
         image_id = _number(item, "image_id")
         if image_id in image_ids:
             objects[image_id].append(item)
         else:
             what = f"{_name(item)} belongs to the image id {item.get('image_id')!r}, which is not listed"
-            problems.append(Problem(file.path, split, what, "correct it or list the image"))
+            file.add(what, "correct it or list the image")
     return objects
 
 
-def _size(path: Path, image: _Json, split: str, problems: list[Problem]) -> tuple[int, int] | None:
-    """(height, width) as annotated, else as the picture's header has it; None for a picture that is not there."""
+def _size(path: Path, image: _Json, file: AnnotationFile) -> tuple[int, int] | None:
+    """(height, width) as annotated, otherwise as in the image's header; None if the image is missing."""
     if not path.is_file():
-        problems.append(Problem(path, split, "is listed but missing", "add the image or remove its entry"))
+        file.findings.add(path, file.split, "is listed but missing", "add the image or remove its entry")
         return None
     height, width = image.get("height"), image.get("width")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
-    return header_size(path, split, problems)
+    return header_size(path, file.split, file.findings)
 
 
-def _object(
-    item: _Json, size: tuple[int, int], label_of: dict[int, int], path: Path, split: str, problems: list[Problem]
-) -> RawObject | None:
-    name = _name(item)
+def _object(item: _Json, size: tuple[int, int], label_of: dict[int, int], file: AnnotationFile) -> RawObject | None:
+    try:
+        return _parse(item, size, label_of)
+    except WrongObjectError as error:
+        file.add(f"{_name(item)} {error.what}", error.fix)
+        return None
+
+
+def _parse(item: _Json, size: tuple[int, int], label_of: dict[int, int]) -> RawObject:
+    """The object of an annotation. Raises WrongObjectError."""
     label = label_of.get(_number(item, "category_id"))
     if label is None:
-        what = f"{name} is of category {item.get('category_id')!r}, which is not listed"
-        problems.append(Problem(path, split, what, f"correct it to one of {', '.join(map(str, label_of))}"))
-        return None
+        what = f"is of category {item.get('category_id')!r}, which is not listed"
+        raise WrongObjectError(what, f"correct it to one of {', '.join(map(str, label_of))}")
     box = item.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-        problems.append(Problem(path, split, f"{name} has the bbox {box!r}", "write [left, top, width, height]"))
-        return None
+        raise WrongObjectError(f"has the bbox {box!r}", "write [left, top, width, height]")
     try:
         outline = parse_outline(item.get("segmentation"), size)
     except ValueError as error:
-        problems.append(Problem(path, split, f"{name} has a segmentation that {error}", "correct or remove it"))
-        return None
+        raise WrongObjectError(f"has a segmentation {error}", "correct or remove it") from error
     left, top, width, height = box
     area = item.get("area")
     xyxy = (float(left), float(top), float(left + width), float(top + height))
     crowd = bool(item.get("iscrowd", 0))
-    return RawObject(name, xyxy, label, crowd, float(area) if isinstance(area, int | float) else None, outline)
+    return RawObject(_name(item), xyxy, label, crowd, float(area) if isinstance(area, int | float) else None, outline)
 
 
 def _number(item: _Json, key: str) -> int:
@@ -243,3 +239,15 @@ def _name(item: _Json) -> str:
 def _short(image: _Json) -> str:
     text = str(image)
     return text if len(text) <= 80 else text[:79] + "…"
+
+
+register(
+    DatasetFormat(
+        "coco",
+        DetectionDataset,
+        "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
+        " train2017/ and the same for val, or train/_annotations.coco.json and valid/_annotations.coco.json)",
+        is_coco_dataset,
+        read_coco,
+    )
+)

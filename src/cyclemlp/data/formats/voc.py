@@ -1,8 +1,8 @@
-"""PASCAL VOC's annotations, one XML file a picture; http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/.
+"""PASCAL VOC's annotations, one XML file per image; http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/.
 
-Coordinates count pixels from 1 and xmax, ymax name the last pixel of the box: a box that fills a picture of 30x20 is
-(1, 1, 30, 20). Read as (xmin - 1, ymin - 1, xmax, ymax). Tools that count from 0 are thereby off by one pixel at most.
-Objects marked as difficult are regions to ignore, as VOC's own evaluation has it.
+Coordinates count pixels from 1, and xmax, ymax name the last pixel of the box: a box that fills an image of 30x20 is
+(1, 1, 30, 20). It is read as (xmin - 1, ymin - 1, xmax, ymax), which is off by at most one pixel for tools that count
+from 0. Objects marked as difficult are regions to ignore, as in VOC's own evaluation.
 """
 
 import xml.etree.ElementTree as ET
@@ -11,33 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from cyclemlp.data.class_names import CLASSES_NAME, ClassesError, read_class_names
-from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
-from cyclemlp.data.detection_survey import (
+from cyclemlp.data.class_names import CLASSES_NAME, read_class_names
+from cyclemlp.data.formats.records import (
+    AnnotationFile,
     RawObject,
-    Survey,
     WrongObjectError,
+    add_missing_split,
     folder_of_split,
     header_size,
-    make_record,
-    missing_split,
-    refuse_shared_names,
+    without_shared_names,
 )
+from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
-from cyclemlp.data.problems import Problem
+from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.problems import FileError, Findings
 from cyclemlp.errors import did_you_mean
 
-LAYOUT = (
-    "PASCAL VOC (Annotations/*.xml, JPEGImages/ and ImageSets/Main/{train,val}.txt,"
-    " or train/ and val/ with images and .xml side by side)"
-)
 _OPTIONAL_SPLITS = ("test",)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LISTS = Path("ImageSets") / "Main"
 
 
 class _Pair(NamedTuple):
-    """A picture and its annotation file."""
+    """An image and its annotation file."""
 
     image: Path
     annotation: Path
@@ -48,15 +44,15 @@ class _Annotation(NamedTuple):
 
     pair: _Pair
     size: tuple[int, int] | None
-    """(height, width), where it is noted."""
+    """(height, width), if the file has it."""
     objects: list[ET.Element]
 
 
 class _Parser(ET.TreeBuilder):
-    """Refuses document types: their entities can name other files, or unfold a few lines into gigabytes."""
+    """Refuses document types: their entities can name other files, or expand a few lines into gigabytes."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:  # noqa: ARG002  (the parser's order)
-        """What the XML parser calls before it reads any entity."""
+        """Called by the XML parser before it reads any entity."""
         raise ValueError("has a DOCTYPE, which is not read")
 
 
@@ -65,65 +61,60 @@ def is_voc_dataset(root: Path) -> bool:
     return _has_lists(root) or any(_split_folders(root, split) is not None for split in REQUIRED_SPLITS)
 
 
-def survey_voc(root: Path) -> Survey:
-    """What is in `root`, and what is wrong with it."""
-    survey = Survey(DetectionDataset(root, (), {}))
+def read_voc(root: Path, findings: Findings) -> DetectionDataset:
+    """The data set in `root`."""
     read: dict[str, list[_Annotation]] = {}
     for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
-        pairs = _listed_pairs(root, split, survey) if _has_lists(root) else _paired(root, split, survey)
+        pairs = _listed_pairs(root, split, findings) if _has_lists(root) else _paired(root, split, findings)
         if pairs is not None:
-            read[split] = [found for pair in pairs if (found := _read(pair, split, survey.problems))]
-    classes = _class_names(root, read.get("train", ()), survey.problems)
-    splits = {split: _split(annotations, split, classes, survey) for split, annotations in read.items()}
-    survey.dataset = DetectionDataset(root, classes, splits)
-    return survey
+            read[split] = [found for pair in pairs if (found := _read(pair, split, findings))]
+    classes = _class_names(root, read.get("train", ()), findings)
+    splits = {split: _split(annotations, split, classes, findings) for split, annotations in read.items()}
+    return DetectionDataset(root, classes, splits)
 
 
 def _has_lists(root: Path) -> bool:
     return (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()
 
 
-def _listed_pairs(root: Path, split: str, survey: Survey) -> list[_Pair] | None:
+def _listed_pairs(root: Path, split: str, findings: Findings) -> list[_Pair] | None:
     """The pairs that a split's list names, in its order; None for a list that may be missing."""
     path = root / _LISTS / f"{split}.txt"
     if not path.is_file():
         if split in REQUIRED_SPLITS:
-            survey.problems.append(_missing_list(path, split))
+            findings.add(path, split, "is missing", _fix_of_missing_list(path, split))
         return None
-    found, shared = refuse_shared_names(list_images(root / "JPEGImages"), "")
-    survey.problems += shared if split == "train" else []  # once; the folder is that of all splits
-    images = {path.stem: path for path in found}
+    # The folder is that of all splits: its problems are reported once.
+    reported = findings if split == "train" else Findings()
+    images = {image.stem: image for image in without_shared_names(list_images(root / "JPEGImages"), "", reported)}
     pairs = []
-    for stem in _listed_names(path, split, survey.problems):
+    for stem in _listed_names(path, split, findings):
         if stem in images:
             pairs.append(_Pair(images[stem], root / "Annotations" / f"{stem}.xml"))
         else:
             fix = f"add the image to {root / 'JPEGImages'} or remove the line"
-            survey.problems.append(Problem(path, split, f"lists {stem}, which has no image", fix))
+            findings.add(path, split, f"lists {stem}, which has no image", fix)
     return pairs
 
 
-def _listed_names(path: Path, split: str, problems: list[Problem]) -> list[str]:
+def _listed_names(path: Path, split: str, findings: Findings) -> list[str]:
     """The first word of each line, without the suffix of an image; each name once."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     counts = Counter(_without_image_suffix(line.split()[0]) for line in lines if line.strip())
-    problems += [
-        Problem(path, split, f"lists {name} {count} times", "keep one of the lines")
-        for name, count in counts.items()
-        if count > 1
-    ]
+    for name, count in counts.items():
+        if count > 1:
+            findings.add(path, split, f"lists {name} {count} times", "keep one of the lines")
     if not counts:
-        problems.append(Problem(path, split, "lists no images", "write the name of an image on each line"))
+        findings.add(path, split, "lists no images", "write the name of an image on each line")
     return list(counts)
 
 
-def _missing_list(path: Path, split: str) -> Problem:
-    fix = "write the names of its images there, one a line without suffix"
+def _fix_of_missing_list(path: Path, split: str) -> str:
     if split == "train" and (path.parent / "trainval.txt").is_file():
-        fix = "take the lines of trainval.txt that val.txt does not have"
-    elif split == "val" and (path.parent / "test.txt").is_file():
-        fix = "move about every fifth line of train.txt there, or copy test.txt to validate on the test images"
-    return Problem(path, split, "is missing", fix)
+        return "take the lines of trainval.txt that val.txt does not have"
+    if split == "val" and (path.parent / "test.txt").is_file():
+        return "move about every fifth line of train.txt there, or copy test.txt to validate on the test images"
+    return "write the names of its images there, one a line without suffix"
 
 
 def _without_image_suffix(name: str) -> str:
@@ -131,7 +122,7 @@ def _without_image_suffix(name: str) -> str:
 
 
 def _split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
-    """Folders of a split's pictures and of its XML files, where there are such files."""
+    """Folders of a split's images and of its XML files; None without any such file."""
     folder = folder_of_split(root, split)
     candidates = (
         (folder, folder),
@@ -142,39 +133,36 @@ def _split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     return next((pair for pair in candidates if pair[0].is_dir() and next(pair[1].glob("*.xml"), None)), None)
 
 
-def _paired(root: Path, split: str, survey: Survey) -> list[_Pair] | None:
-    """The pictures of a split that has folders of its own, with the XML files of the same names."""
+def _paired(root: Path, split: str, findings: Findings) -> list[_Pair] | None:
+    """The images of a split that has folders of its own, with the XML files of the same names."""
     folders = _split_folders(root, split)
     if folders is None:
         if split in REQUIRED_SPLITS:
-            survey.problems.append(missing_split(root / split, split))
+            add_missing_split(root / split, split, findings)
         return None
-    found, problems = refuse_shared_names(list_images(folders[0]), split)
-    survey.problems += problems
-    images = {path.stem: path for path in found}
+    images = {path.stem: path for path in without_shared_names(list_images(folders[0]), split, findings)}
     for path in sorted(folders[1].glob("*.xml")):
         if path.stem not in images:
-            fix = f"add the image to {folders[0]} or remove the file"
-            survey.problems.append(Problem(path, split, "has no image", fix))
+            findings.add(path, split, "has no image", f"add the image to {folders[0]} or remove the file")
     return [_Pair(image, folders[1] / f"{stem}.xml") for stem, image in images.items()]
 
 
-def _read(pair: _Pair, split: str, problems: list[Problem]) -> _Annotation | None:
-    path = pair.annotation
-    if not path.is_file():
-        fix = "add it (without <object>, where there is nothing to find) or remove the image"
-        problems.append(Problem(path, split, f"is missing, {pair.image.name} has no annotation", fix))
+def _read(pair: _Pair, split: str, findings: Findings) -> _Annotation | None:
+    file = AnnotationFile(pair.annotation, split, findings)
+    if not file.path.is_file():
+        fix = "add it (without <object>, if there is nothing to find) or remove the image"
+        file.add(f"is missing, so {pair.image.name} has no annotation", fix)
         return None
     try:
-        tree = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Parser()))
+        tree = ET.fromstring(file.path.read_bytes(), ET.XMLParser(target=_Parser()))
     except ET.ParseError as error:
-        problems.append(Problem(path, split, f"is no XML ({error})", "replace it"))
+        file.add(f"is not XML ({error})", "replace it")
         return None
     except (ValueError, LookupError) as error:  # a DOCTYPE, an unknown encoding
-        problems.append(Problem(path, split, str(error), "write plain XML in UTF-8"))
+        file.add(str(error), "write plain XML in UTF-8")
         return None
     if tree.tag != "annotation":
-        problems.append(Problem(path, split, f"begins with <{tree.tag}>", "write VOC's <annotation>"))
+        file.add(f"begins with <{tree.tag}>", "write VOC's <annotation>")
         return None
     return _Annotation(pair, _noted_size(tree), tree.findall("object"))
 
@@ -185,16 +173,16 @@ def _noted_size(tree: ET.Element) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-def _class_names(root: Path, training: Sequence[_Annotation], problems: list[Problem]) -> tuple[str, ...]:
-    """Those of classes.txt, else the names of all training objects, sorted."""
+def _class_names(root: Path, training: Sequence[_Annotation], findings: Findings) -> tuple[str, ...]:
+    """Those of classes.txt, otherwise the names of all training objects, sorted."""
+    listed: tuple[str, ...] = ()
     try:
         listed = read_class_names(root / CLASSES_NAME) if (root / CLASSES_NAME).is_file() else ()
-    except ClassesError as error:
-        problems.append(Problem(error.path, "", error.what, error.fix))
-        listed = ()
+    except FileError as error:
+        findings.add_error(error, "")
     names = {_name_of(item) for annotation in training for item in annotation.objects}
     if not listed and not names - {""} and training:
-        problems.append(Problem(root, "train", "has no objects to learn from", "annotate some images"))
+        findings.add(root, "train", "has no objects to learn from", "annotate some images")
     return listed or tuple(sorted(names - {""}))
 
 
@@ -202,31 +190,29 @@ def _name_of(item: ET.Element) -> str:
     return item.findtext("name", "").strip()
 
 
-def _split(annotations: Sequence[_Annotation], split: str, classes: tuple[str, ...], survey: Survey) -> DetectionSplit:
+def _split(
+    annotations: Sequence[_Annotation], split: str, classes: tuple[str, ...], findings: Findings
+) -> DetectionSplit:
     images, records = [], []
     for number, (pair, noted, items) in enumerate(annotations, start=1):
-        size = noted or header_size(pair.image, split, survey.problems)
+        size = noted or header_size(pair.image, split, findings)
         if size is None:
             continue
-        path = pair.annotation
-        found = (_object(item, f"object {i}", classes, path, split, survey) for i, item in enumerate(items, start=1))
-        record, flaws = make_record(number, size, [item for item in found if item], path, split)
-        survey.flaws += flaws
+        file = AnnotationFile(pair.annotation, split, findings)
+        found = (_object(item, f"object {i}", classes, file) for i, item in enumerate(items, start=1))
+        records.append(file.record(number, size, [item for item in found if item]))
         images.append(pair.image)
-        records.append(record)
     return DetectionSplit(tuple(images), tuple(records))
 
 
-def _object(
-    item: ET.Element, number: str, classes: tuple[str, ...], path: Path, split: str, survey: Survey
-) -> RawObject | None:
+def _object(item: ET.Element, number: str, classes: tuple[str, ...], file: AnnotationFile) -> RawObject | None:
     class_name = _name_of(item)
     name = f"{number} ({class_name})" if class_name else number
     try:
         label = _label(class_name, classes)
         left, top, right, bottom = _corners(item)
     except WrongObjectError as error:
-        survey.problems.append(Problem(path, split, f"{name} {error.what}", error.fix))
+        file.add(f"{name} {error.what}", error.fix)
         return None
     difficult = item.findtext("difficult", "").strip() == "1"
     return RawObject(name, (left - 1, top - 1, right, bottom), label, difficult)
@@ -249,3 +235,15 @@ def _corners(item: ET.Element) -> list[float]:
     except ValueError as error:
         given = ", ".join(text or "nothing" for text in texts)
         raise WrongObjectError(f"has the bndbox {given}", f"write numbers as {', '.join(_CORNERS)}") from error
+
+
+register(
+    DatasetFormat(
+        "voc",
+        DetectionDataset,
+        "PASCAL VOC (Annotations/*.xml, JPEGImages/ and ImageSets/Main/{train,val}.txt,"
+        " or train/ and val/ with images and .xml side by side)",
+        is_voc_dataset,
+        read_voc,
+    )
+)

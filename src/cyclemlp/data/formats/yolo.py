@@ -1,7 +1,7 @@
-"""YOLO's labels, a text file a picture; https://docs.ultralytics.com/datasets/detect/ and its segment sibling.
+"""YOLO's labels, a text file per image; https://docs.ultralytics.com/datasets/detect/ and its segment sibling.
 
-Labels stand in a folder `labels` where the pictures stand in `images`, else beside them. A picture without a label file
-has no objects. What a label file holds is in `yolo_labels`.
+Labels are in a folder `labels` if the images are in `images`, otherwise next to the images. An image without a label
+file has no objects. What a label file holds is in `yolo_labels`.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,20 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cyclemlp.data.class_names import CLASSES_NAME, ClassesError, read_class_names, refuse_repeated
-from cyclemlp.data.detection import REQUIRED_SPLITS, DetectionDataset, DetectionSplit, Record
-from cyclemlp.data.detection_survey import (
-    Survey,
+from cyclemlp.data.class_names import CLASSES_NAME, read_class_names, refuse_repeated
+from cyclemlp.data.formats.records import (
+    AnnotationFile,
+    add_missing_split,
     folder_of_split,
     header_size,
-    make_record,
-    missing_split,
-    refuse_shared_names,
+    without_shared_names,
 )
+from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.formats.yolo_labels import LabelRules, read_labels
 from cyclemlp.data.images import list_images
-from cyclemlp.data.problems import Problem
+from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit, Record
+from cyclemlp.data.problems import FileError, Findings
 
-LAYOUT = (
-    "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"
-    " a .txt for each image)"
-)
 _OPTIONAL_SPLITS = ("test",)
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 
@@ -42,7 +38,7 @@ class _Description(NamedTuple):
 
 @dataclass
 class _Listing:
-    """The pictures of a split, and the folders whose every picture is one of it."""
+    """The images of a split, and the folders whose images all belong to it."""
 
     images: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
@@ -53,24 +49,22 @@ def is_yolo_dataset(root: Path) -> bool:
     return _yaml_path(root) is not None or any(_plain_folder(root, split) is not None for split in REQUIRED_SPLITS)
 
 
-def survey_yolo(root: Path) -> Survey:
-    """What is in `root`, and what is wrong with it."""
-    survey = Survey(DetectionDataset(root, (), {}))
+def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
+    """The data set in `root`."""
     try:
         description = _read_description(root)
         names_path = description.path if description else _classes_path(root)
         classes = _names(description) if description else read_class_names(names_path)
-    except ClassesError as error:
-        survey.problems.append(Problem(error.path, "", error.what, error.fix))
-        return survey
+    except FileError as error:
+        findings.add_error(error, "")
+        return DetectionDataset(root, (), {})
     rules = LabelRules(len(classes), names_path.name)
     splits: dict[str, DetectionSplit] = {}
     for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
-        listing = _described(description, root, split, survey) if description else _plain(root, split, survey)
+        listing = _described(description, root, split, findings) if description else _plain(root, split, findings)
         if listing is not None:
-            splits[split] = _read_split(listing, root, split, rules, survey)
-    survey.dataset = DetectionDataset(root, classes, splits)
-    return survey
+            splits[split] = _read_split(listing, root, split, rules, findings)
+    return DetectionDataset(root, classes, splits)
 
 
 def _yaml_path(root: Path) -> Path | None:
@@ -80,7 +74,7 @@ def _yaml_path(root: Path) -> Path | None:
     for path in (*known, *others):
         try:
             content = _load(path)
-        except ClassesError:
+        except FileError:
             if path in known:  # to be reported
                 return path
             continue
@@ -93,7 +87,7 @@ def _load(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ClassesError(path, f"is no YAML ({' '.join(str(error).split())})", "correct it") from error
+        raise FileError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
 
 
 def _read_description(root: Path) -> _Description | None:
@@ -108,36 +102,36 @@ def _names(description: _Description) -> tuple[str, ...]:
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
             given = ", ".join(map(str, list(names)[:5]))
-            raise ClassesError(path, f"has names for the classes {given}", "number them 0, 1, 2, ... without a gap")
+            raise FileError(path, f"has names for the classes {given}", "number them 0, 1, 2, ... without a gap")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ClassesError(path, f"has the names {names!r}", "write a list of the classes' names")
+        raise FileError(path, f"has the names {names!r}", "write a list of the classes' names")
     for name in names:
         if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise ClassesError(path, f"has the class name {name!r}", "write it as text in quotation marks")
+            raise FileError(path, f"has the class name {name!r}", "write it as text in quotation marks")
     if isinstance(count, int) and count != len(names):
-        raise ClassesError(path, f"says nc: {count}, but has {len(names)} names", "correct one of the two")
+        raise FileError(path, f"says nc: {count}, but has {len(names)} names", "correct one of the two")
     classes = tuple(str(name).strip() for name in names)
     refuse_repeated(path, classes)
     return classes
 
 
 def _classes_path(root: Path) -> Path:
-    """Labelling tools put it beside the labels. Raises ClassesError where there is none."""
+    """Labelling tools put it next to the labels. Raises FileError if there is none."""
     candidates = [root / CLASSES_NAME, root / "labels" / CLASSES_NAME, root / "labels" / "train" / CLASSES_NAME]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        raise ClassesError(candidates[0], "is missing", "name the classes there, one a line, from class 0 on")
+        raise FileError(candidates[0], "is missing", "name the classes there, one a line, from class 0 on")
     return found
 
 
-def _described(description: _Description, root: Path, split: str, survey: Survey) -> _Listing | None:
-    """The pictures that data.yaml gives to a split: of folders, or listed in text files; None for no such split."""
+def _described(description: _Description, root: Path, split: str, findings: Findings) -> _Listing | None:
+    """The images that data.yaml gives to a split, in folders or listed in text files; None for no such split."""
     path, content = description
     given = content.get("val", content.get("valid")) if split == "val" else content.get(split)
     if not given:
         if split in REQUIRED_SPLITS:
-            survey.problems.append(Problem(path, split, f"names no {split} images", f"add a line {split}: FOLDER"))
+            findings.add(path, split, f"names no {split} images", f"add a line {split}: FOLDER")
         return None
     listing = _Listing()
     for entry in given if isinstance(given, list) else [given]:
@@ -145,10 +139,10 @@ def _described(description: _Description, root: Path, split: str, survey: Survey
         if source is None:
             if split in REQUIRED_SPLITS:
                 what = f"names {entry} for {split}, which is missing"
-                survey.problems.append(Problem(path, split, what, "correct it; paths begin at its own folder"))
+                findings.add(path, split, what, "correct it; paths begin at its own folder")
             return None
         if source.is_file():
-            listing.images += _listed_images(source, split, survey.problems)
+            listing.images += _listed_images(source, split, findings)
         else:
             listing.folders.append(source)
             listing.images += _images_below(source)
@@ -164,15 +158,15 @@ def _resolve(entry: str, root: Path, base: str) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _listed_images(path: Path, split: str, problems: list[Problem]) -> list[Path]:
+def _listed_images(path: Path, split: str, findings: Findings) -> list[Path]:
     images = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         image = path.parent / line.strip()
         if line.strip() and image.is_file():
             images.append(image)
         elif line.strip():
-            fix = "add the image or remove the line"
-            problems.append(Problem(path, split, f"line {number} names {line.strip()}, which is missing", fix))
+            what = f"line {number} names {line.strip()}, which is missing"
+            findings.add(path, split, what, "add the image or remove the line")
     return images
 
 
@@ -182,7 +176,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _plain_folder(root: Path, split: str) -> Path | None:
-    """The folder of a split's pictures, where there is one of labels that are no pictures (masks) to it."""
+    """The folder of a split's images, if there is a folder of labels for it; one that holds images has masks."""
     candidates = (folder_of_split(root / "images", split), folder_of_split(root, split) / "images")
     for folder in candidates:
         labels = _labels_folder(folder, root)
@@ -191,63 +185,68 @@ def _plain_folder(root: Path, split: str) -> Path | None:
     return None
 
 
-def _plain(root: Path, split: str, survey: Survey) -> _Listing | None:
+def _plain(root: Path, split: str, findings: Findings) -> _Listing | None:
     folder = _plain_folder(root, split)
     if folder is not None:
         return _Listing(list_images(folder), [folder])
     if split in REQUIRED_SPLITS:
-        survey.problems += [
-            missing_split(path, split)
-            for path in (root / "images" / split, root / "labels" / split)
-            if not path.is_dir()
-        ]
+        for path in (root / "images" / split, root / "labels" / split):
+            if not path.is_dir():
+                add_missing_split(path, split, findings)
     return None
 
 
 def _labels_folder(folder: Path, root: Path) -> Path:
-    """The folder of the labels to a folder of pictures: the last `images` in its path becomes `labels`."""
+    """The folder of the labels of a folder of images: the last `images` in its path becomes `labels`."""
     parts = list(folder.relative_to(root).parts) if folder.is_relative_to(root) else list(folder.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return root.joinpath(*parts)
 
 
-def _read_split(listing: _Listing, root: Path, split: str, rules: LabelRules, survey: Survey) -> DetectionSplit:
-    images, problems = refuse_shared_names(listing.images, split)
-    survey.problems += problems
+def _read_split(listing: _Listing, root: Path, split: str, rules: LabelRules, findings: Findings) -> DetectionSplit:
+    images = without_shared_names(listing.images, split, findings)
     label_of = {image: _labels_folder(image.parent, root) / f"{image.stem}.txt" for image in images}
-    survey.problems += _misplaced(listing, label_of, root, split)
-    pictures: list[Path] = []
+    _add_misplaced(listing, label_of, root, split, findings)
+    readable: list[Path] = []
     records: list[Record] = []
     for number, (image, labels) in enumerate(label_of.items(), start=1):
-        size = header_size(image, split, survey.problems)
+        size = header_size(image, split, findings)
         if size is None:
             continue
-        objects, problems = read_labels(labels, size, rules, split)
-        record, flaws = make_record(number, size, objects, labels, split)
-        survey.problems += problems
-        survey.flaws += flaws
-        pictures.append(image)
-        records.append(record)
-    return DetectionSplit(tuple(pictures), tuple(records))
+        file = AnnotationFile(labels, split, findings)
+        records.append(file.record(number, size, read_labels(file, size, rules)))
+        readable.append(image)
+    return DetectionSplit(tuple(readable), tuple(records))
 
 
-def _misplaced(listing: _Listing, label_of: dict[Path, Path], root: Path, split: str) -> list[Problem]:
-    """Label files without a picture, and a split none of whose pictures has one."""
+def _add_misplaced(listing: _Listing, label_of: dict[Path, Path], root: Path, split: str, findings: Findings) -> None:
+    """Label files without an image, and a split none of whose images has one."""
     if not label_of:
         where = listing.folders[0] if listing.folders else root
-        return [Problem(where, split, "has no images", "put .jpg or .png files there")]
-    if not any(path.is_file() for path in label_of.values()):
+        findings.add(where, split, "has no images", "put .jpg or .png files there")
+    elif not any(path.is_file() for path in label_of.values()):
         first = next(iter(label_of.values()))
-        return [
-            Problem(first.parent, split, "has no label file for any image", f"put {first.name} and the others there")
-        ]
-    stems = {path.with_suffix("") for path in listing.images}
-    known = {_labels_folder(stem.parent, root) / stem.name for stem in stems}
-    return _without_image([_labels_folder(folder, root) for folder in listing.folders], known, split)
+        findings.add(first.parent, split, "has no label file for any image", f"put {first.name} and the others there")
+    else:
+        stems = {path.with_suffix("") for path in listing.images}
+        known = {_labels_folder(stem.parent, root) / stem.name for stem in stems}
+        for path in _label_files([_labels_folder(folder, root) for folder in listing.folders]):
+            if path.with_suffix("") not in known:
+                findings.add(path, split, "has no image", "add the image or remove the file")
 
 
-def _without_image(folders: Sequence[Path], known: set[Path], split: str) -> list[Problem]:
-    paths = sorted(path for folder in folders for path in folder.rglob("*.txt") if path.name != CLASSES_NAME)
-    orphans = [path for path in paths if path.with_suffix("") not in known]
-    return [Problem(path, split, "has no image", "add the image or remove the file") for path in orphans]
+def _label_files(folders: Sequence[Path]) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*.txt") if path.name != CLASSES_NAME)
+
+
+register(
+    DatasetFormat(
+        "yolo",
+        DetectionDataset,
+        "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"
+        " a .txt for each image)",
+        is_yolo_dataset,
+        read_yolo,
+    )
+)

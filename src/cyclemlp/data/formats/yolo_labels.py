@@ -1,23 +1,21 @@
 """One label file of YOLO's: a line for each object, `class cx cy width height` or `class x1 y1 x2 y2 x3 y3 ...`.
 
-Lengths are shares of the picture's width and height, positions from its upper left corner; a line of three or more
-points is an outline, and its box is drawn around them.
+Lengths are shares of the image's width and height, positions are relative to its upper left corner. A line of three or
+more points is an outline; its box is the smallest around them.
 """
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.detection_survey import RawObject, WrongObjectError
-from cyclemlp.data.instance_masks import Polygons
-from cyclemlp.data.problems import Problem
+from cyclemlp.data.formats.records import AnnotationFile, RawObject, WrongObjectError
+from cyclemlp.data.outlines import Polygons
 
 _BOX_VALUES = 5
-_LEAST_OUTLINE_VALUES = 7
-# Written with few digits, shares may come out a little beyond the edge; the box is cut to the picture then.
+_MIN_OUTLINE_VALUES = 7
+# Shares written with few digits may lie a little beyond the edge; the box is then cut to the image.
 _SLACK = 0.01
 
 
@@ -29,23 +27,20 @@ class LabelRules(NamedTuple):
     """Which file names them, for a message."""
 
 
-def read_labels(
-    path: Path, size: tuple[int, int], rules: LabelRules, split: str
-) -> tuple[list[RawObject], list[Problem]]:
-    """The objects of a picture of `size` (height, width), none without a file, and the lines that are wrong."""
-    if not path.is_file():
-        return [], []
+def read_labels(file: AnnotationFile, size: tuple[int, int], rules: LabelRules) -> list[RawObject]:
+    """The objects of an image of `size` (height, width); none without a file. Wrong lines are problems."""
+    if not file.path.is_file():
+        return []
     objects: list[RawObject] = []
-    problems: list[Problem] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(file.path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         name = f"line {number}"
         try:
             objects.append(_parse(name, line, size, rules))
         except WrongObjectError as error:
-            problems.append(Problem(path, split, f"{name} {error.what}", error.fix))
-    return objects, problems
+            file.add(f"{name} {error.what}", error.fix)
+    return objects
 
 
 def _parse(name: str, line: str, size: tuple[int, int], rules: LabelRules) -> RawObject:
@@ -68,7 +63,7 @@ def _parse(name: str, line: str, size: tuple[int, int], rules: LabelRules) -> Ra
 
 def _numbers(line: str) -> list[float]:
     fields = line.split()
-    if len(fields) != _BOX_VALUES and (len(fields) < _LEAST_OUTLINE_VALUES or len(fields) % 2 == 0):
+    if len(fields) != _BOX_VALUES and (len(fields) < _MIN_OUTLINE_VALUES or len(fields) % 2 == 0):
         values = "1 value" if len(fields) == 1 else f"{len(fields)} values"
         fix = "write class cx cy width height, or class and three or more points x y"
         raise WrongObjectError(f"has {values}", fix)
@@ -77,9 +72,9 @@ def _numbers(line: str) -> list[float]:
         try:
             numbers.append(float(text))
         except ValueError as error:
-            raise WrongObjectError(f"has {text!r}, which is no number", "correct or remove the line") from error
+            raise WrongObjectError(f"has {text!r}, which is not a number", "correct or remove the line") from error
         if not math.isfinite(numbers[-1]):
-            raise WrongObjectError(f"has {text!r}, which is no finite number", "correct or remove the line")
+            raise WrongObjectError(f"has {text!r}, which is not a finite number", "correct or remove the line")
     return numbers
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.detection import DetectionDataset, DetectionSplit, Record, as_coco
-from cyclemlp.data.instance_masks import RunLengths, box_of, run_lengths_of
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record, as_coco
+from cyclemlp.data.outlines import box_of
+from cyclemlp.data.rle import Rle, rle_of_mask
 from cyclemlp.data.samples.blue_marble import is_held_out, prepare_once, read_earth, read_earth_mask
 from cyclemlp.errors import MissingExtraError
 
@@ -95,7 +96,7 @@ def objects_in(components: Components, place: tuple[slice, slice], image_id: int
     part = components.numbers[place]
     size = (part.shape[0], part.shape[1])
     numbers, areas = np.unique(part[part > 0], return_counts=True)
-    outlines = tuple(run_lengths_of((part == number).astype(np.uint8)) for number in numbers)
+    outlines = tuple(rle_of_mask((part == number).astype(np.uint8)) for number in numbers)
     boxes = _boxes(outlines, size)
     return Record(
         image_id=image_id,
@@ -123,7 +124,7 @@ def _connected(is_class: npt.NDArray[np.bool_]) -> Numbers:
     return joined
 
 
-def _boxes(outlines: tuple[RunLengths, ...], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _boxes(outlines: tuple[Rle, ...], size: tuple[int, int]) -> npt.NDArray[np.float32]:
     return np.array([box_of(outline, size) for outline in outlines], np.float32).reshape(-1, 4)
 
 

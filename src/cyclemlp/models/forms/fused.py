@@ -1,19 +1,18 @@
 """The exact inference form of CycleMLP: `timm.utils.reparameterize_model(model)` returns it.
 
-Values are those of the plain form; less is computed and activations are passed over less often:
+It gives the values of the plain form with fewer operations and fewer passes over the activations:
 
 - token mixing is one product (`fused_mixer.py`), the projection inside it where an image has many positions;
-- the residual stream has its channels grouped by offset, so that a shift copies whole slices. The permutation is in the
-  weights: of the stem, the downsampling convolutions, the norms and the MLPs; feature maps are put back in order;
-- without autograd the residual stream is updated in place, products add to it directly, and the channel MLP works
+- the residual stream has its channels grouped by offset, so that a shift copies whole slices. The weights of the stem,
+  the downsampling convolutions, the norms and the MLPs are permuted accordingly; feature maps return in the old order;
+- without autograd the residual stream is updated in place, products are added to it directly, and the channel MLP works
   through it in pieces that stay in the cache.
 
 LayerNorm keeps its scale and bias: its kernel applies them at no cost (without them torch's is slower, in fact), and
-the zeros that a staircase reads outside the image are zeros after the bias.
+the zeros that a staircase reads outside the image come after the bias.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.models.cyclemlp import CycleBlock
 from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, fuse_mixer
 from cyclemlp.models.forms.graph import graph_mixer
 from cyclemlp.models.patches import PatchMerging, PatchStem
@@ -29,14 +29,14 @@ from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage
 EXPORT_SIZE = 224
 """Edge of the images, in pixels, for which an exported graph chooses its form."""
 
-# Rows of the channel MLP's input taken at a time: their hidden activations stay in the second-level cache.
+# The channel MLP takes as many rows at a time as keep their hidden activations in the second-level cache.
 CHUNK_VALUES = 2**18
 
 
 class FusedBlock(nn.Module):
     """A `CycleBlock` for inference, channels in `order`."""
 
-    def __init__(self, block: Any, order: ChannelOrder, positions: int) -> None:
+    def __init__(self, block: CycleBlock, order: ChannelOrder, positions: int) -> None:
         super().__init__()
         index = list(order.channels)
         self.norm1, self.norm2 = _permuted_norm(block.norm1, index), _permuted_norm(block.norm2, index)
@@ -64,7 +64,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedStage(Stage):
-    """A `Stage` whose activations have their channels in `order`; `features` gives them in the model's."""
+    """A `Stage` whose activations have their channels in `order`; `features` returns them in the model's order."""
 
     def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], order: ChannelOrder) -> None:
         super().__init__(downsample, blocks)
@@ -85,17 +85,16 @@ class FusedStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_chans, height, width) -> (batch, height', width', channels)."""
-        out: Tensor = self.conv(x)
-        return out.permute(0, 2, 3, 1).contiguous()
+        return self.conv(x).permute(0, 2, 3, 1).contiguous()
 
 
 def graph_form(model: nn.Module, image_size: int = EXPORT_SIZE, batch: int = 1) -> nn.Module:
-    """The form to export: values of `model`, which stays as it is, in a graph that runtimes work through fastest.
+    """The form to export: the values of `model`, which is not changed, in a graph that runtimes execute fastest.
 
     Args:
-        model: in eval mode, or fused already; backbones without a fused form come back as a copy.
-        image_size: edge in pixels for which the graph is fastest; it is right for any size.
-        batch: images at a time for which it is fastest; likewise right for any.
+        model: in eval mode, or fused already; for backbones without a fused form a copy is returned.
+        image_size: edge in pixels for which the graph is fastest; it is exact for any size.
+        batch: number of images for which it is fastest; likewise exact for any.
 
     Raises:
         ConfigError: the model is in training mode.
@@ -110,7 +109,7 @@ def graph_form(model: nn.Module, image_size: int = EXPORT_SIZE, batch: int = 1) 
 
 
 def fuse_stem(stem: nn.Conv2d | PatchStem, stepsize: int) -> nn.Module:
-    """The stem for stages fused with this step size; only together do they give the model's values.
+    """The stem that belongs to stages fused with this step size.
 
     Raises:
         ConfigError: the model is in training mode.
@@ -136,11 +135,11 @@ def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
     for stage, reduction in zip(stages, REDUCTIONS, strict=False):
         assert isinstance(stage, Stage)
         _check_eval(stage)
-        first: Any = stage.blocks[0]
-        order = ChannelOrder.of(first.norm1.normalized_shape[0], first.token_mixer.along_width.stepsize[1])
-        blocks = [FusedBlock(block, order, (EXPORT_SIZE // reduction) ** 2) for block in stage.blocks]
+        blocks = [block for block in stage.blocks if isinstance(block, CycleBlock)]
+        order = ChannelOrder.of_mixer(blocks[0].token_mixer)
+        fused_blocks = [FusedBlock(block, order, (EXPORT_SIZE // reduction) ** 2) for block in blocks]
         downsample = stage.downsample if before is None else _permuted_downsample(stage.downsample, before, order)
-        fused.append(FusedStage(downsample, blocks, order))
+        fused.append(FusedStage(downsample, fused_blocks, order))
         before = order
     return nn.ModuleList(fused).eval()
 
@@ -158,16 +157,17 @@ def _permuted_downsample(downsample: nn.Module, before: ChannelOrder, order: Cha
 
 
 def _permuted_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> nn.Conv2d:
-    permuted = nn.Conv2d(conv.in_channels, conv.out_channels, 1, device="meta")  # a plain one, of any subclass
+    permuted = nn.Conv2d(conv.in_channels, conv.out_channels, 1, device="meta")  # plain, also for a subclass
     permuted.kernel_size, permuted.stride, permuted.padding = conv.kernel_size, conv.stride, conv.padding
     weight = conv.weight.detach()[list(outputs)][:, list(inputs)]
-    # Activations are channels-last; weights in that format spare a reordering at every call.
+    # Activations are channels-last; weights in that format save a reordering in every call.
     permuted.weight = _parameter(weight, torch.channels_last)
     permuted.bias = None if conv.bias is None else _parameter(conv.bias[list(outputs)])
     return permuted
 
 
-def _permuted_norm(norm: Any, channels: Sequence[int]) -> nn.LayerNorm:
+def _permuted_norm(norm: nn.Module, channels: Sequence[int]) -> nn.LayerNorm:
+    assert isinstance(norm, nn.LayerNorm)
     permuted = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, device="meta")
     permuted.weight, permuted.bias = _parameter(norm.weight[list(channels)]), _parameter(norm.bias[list(channels)])
     return permuted

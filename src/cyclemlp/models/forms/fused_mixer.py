@@ -6,70 +6,68 @@ With x normalised, x_W and x_H the channels that the staircases move along width
       = [x, x_W, x_H] M(a) + m(a)
 
 The columns of M(a) are those of the three weights scaled by a; a staircase's unmoved channels (a third for step size 3)
-share the rows of x. Averages commute with linear maps, so a follows from the mean of x, and from what each shift loses
-at its border: mean(x_W) = mean(x) - (sum over the columns lost) / positions. The three branches never exist in memory.
+share the rows of x. Averages commute with linear maps, so a follows from the mean of x and from what each shift loses
+at the border: mean(x_W) = mean(x) - (sum over the columns lost) / positions. The three branches never exist in memory.
 
-Nothing is approximated. Channels come grouped by offset (`ChannelOrder`), so that every shift is one slice.
+Nothing is approximated. Channels are grouped by offset (`ChannelOrder`), so that every shift is one slice.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import accumulate, chain
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.ops.cycle_fc import cycle_offsets
+from cyclemlp.models.cyclemlp import CycleMixer
+from cyclemlp.models.cyclemlp_swin import SummedCycleMixer
+from cyclemlp.ops.cycle_fc import cycle_plan
+from cyclemlp.ops.shift import Plan, only_moved, padded_groups, read_moved, unread
 
 Form = Literal["branches", "blended", "folded"]
 
-# Below so many positions an image it is cheaper to scale three results than to make a weight for each image. One
-# image alone is an ordinary product and so pays sooner. Measured: 49 positions of 512 channels, batch 1 and 8.
+# With fewer positions an image than this it is cheaper to scale three results than to make a weight for each image. A
+# single image is an ordinary product, where that pays sooner. Measured: 49 positions of 512 channels, batch 1 and 8.
 BLEND_POSITIONS = 64
 BLEND_POSITIONS_ALONE = 32
 
 
-class Group(NamedTuple):
-    """Neighbouring channels `start:stop` that are read `offset` positions further on."""
-
-    offset: int
-    start: int
-    stop: int
-
-
 @dataclass(frozen=True)
 class ChannelOrder:
-    """Channels sorted by how far the staircase moves them, the unmoved first."""
+    """Channels grouped by how far the staircases move them, the unmoved first."""
 
     channels: tuple[int, ...]
     """The model's channel at each place."""
     still: int
-    """How many channels do not move."""
-    groups: tuple[Group, ...]
-    """Those that do."""
+    """The number of channels that do not move."""
+    moved: Plan
+    """Those that do, read along the width, then along the height."""
 
     @classmethod
     def of(cls, width: int, stepsize: int, dilation: int = 1) -> "ChannelOrder":
         """The order for `width` channels under step size (1, S) and (S, 1): both move the same channels equally far."""
-        offsets = [dilation * cycle_offsets(c, (1, stepsize))[1] for c in range(width)]
-        channels = sorted(range(width), key=lambda c: (offsets[c] != 0, offsets[c], c))
-        moving = sorted(set(offsets) - {0})
-        starts = [next(place for place, c in enumerate(channels) if offsets[c] == offset) for offset in moving]
-        stops = [*starts[1:], width]
-        groups = [Group(*each) for each in zip(moving, starts, stops, strict=True)] if moving else []
-        return cls(tuple(channels), starts[0] if starts else width, tuple(groups))
+        plans = [cycle_plan(width, step, dilation) for step in ((1, stepsize), (stepsize, 1))]
+        groups = [list(range(width)[move.source]) for move in sorted(plans[0], key=lambda move: move.moves)]
+        stops = list(accumulate(len(group) for group in groups))
+        # Both plans have the same groups in the same order, of which one does not move.
+        places = [slice(stop - len(group), stop) for stop, group in zip(stops, groups, strict=True)][1:]
+        moves = [[move for move in plan if move.moves] for plan in plans]
+        moved = [move._replace(source=place) for plan in moves for move, place in zip(plan, places, strict=True)]
+        return cls(tuple(chain.from_iterable(groups)), stops[0], only_moved(tuple(moved), width))
+
+    @classmethod
+    def of_mixer(cls, mixer: nn.Module) -> "ChannelOrder":
+        """The order for the staircases of a token mixer."""
+        assert isinstance(mixer, CycleMixer | SummedCycleMixer)
+        layer = mixer.along_width
+        return cls.of(layer.in_features, layer.stepsize[1], layer.dilation)
 
     @property
     def moving(self) -> int:
-        """How many channels move along each axis."""
+        """The number of channels that move along each axis."""
         return len(self.channels) - self.still
-
-    @property
-    def reach(self) -> int:
-        """The largest offset."""
-        return max((abs(group.offset) for group in self.groups), default=0)
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -78,7 +76,7 @@ class ChannelOrder:
 
 
 def choose_form(batch: int, positions: int, inputs: int) -> Form:
-    """The cheapest of the three ways to the same values, by counting multiply-adds an image.
+    """The cheapest of the three ways to compute the same values, by multiply-adds per image.
 
     `blended` makes M(a) of `inputs` rows and leaves the projection to a second product; `folded` multiplies the
     projection into M(a): inputs * channels^2 more once, positions * channels^2 less. `branches` makes no such weight.
@@ -96,63 +94,35 @@ class StaircaseProduct(nn.Module):
         super().__init__()
         self.order = order
 
-    def moved(self, u_nhwc: Tensor, in_place: bool) -> tuple[Tensor, Tensor]:
-        """What the staircases read, and what they lose.
+    def moved(self, u_nhwc: Tensor, in_place: bool) -> Tensor:
+        """The moving channels read along the width, then along the height: (batch, height, width, 2 * moving).
 
-        Args:
-            u_nhwc: the mixer's input, (batch, height, width, channels).
-            in_place: copy slice by slice into one tensor; else by expressions that a graph can hold.
-
-        Returns:
-            The moving channels read along the width, then along the height: (batch, height, width, 2 * moving); and
-            the sums, in float32 at least, over the positions these leave behind at the border: (batch, 2 * moving).
+        With `in_place` they are copied slice by slice into one tensor, else by expressions that a graph can hold.
         """
+        if in_place or not self.order.moved:
+            return read_moved(u_nhwc, self.order.moved)
+        return torch.cat(padded_groups(u_nhwc, self.order.moved), -1)
+
+    def lost(self, u_nhwc: Tensor, moved: Tensor, in_place: bool) -> Tensor:
+        """Sums, in float32 at least, over the positions that each shift leaves unread: (batch, 2 * moving)."""
         precise = torch.promote_types(u_nhwc.dtype, torch.float32)
-        if not self.order.groups:
-            return u_nhwc[..., :0], u_nhwc.new_zeros((u_nhwc.shape[0], 0), dtype=precise)
-        read = self._read_in_place(u_nhwc) if in_place else self._read(u_nhwc)
-        parts, strips = zip(*read, strict=True)
-        lost = torch.cat([strip.sum((1, 2), dtype=precise) for strip in strips], -1)
-        return (parts[-1] if in_place else torch.cat(parts, -1)), lost
-
-    def _read(self, u_nhwc: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        # A border of zeros first: every size below is that of the map or constant, also with symbolic sizes.
-        for dim in (2, 1):
-            shape, length = list(u_nhwc.shape), u_nhwc.shape[dim]
-            shape[dim] = border = self.order.reach
-            zeros = u_nhwc.new_zeros(shape)
-            bordered = torch.cat([zeros, u_nhwc, zeros], dim)
-            for offset, start, stop in self.order.groups:
-                channels = bordered[..., start:stop]
-                behind = channels.narrow(dim, border + (0 if offset > 0 else length + offset), abs(offset))
-                yield channels.narrow(dim, border + offset, length), behind
-
-    def _read_in_place(self, u_nhwc: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        out = u_nhwc.new_empty((*u_nhwc.shape[:3], 2 * self.order.moving))
-        place = 0
-        for dim in (2, 1):
-            length = u_nhwc.shape[dim]
-            for offset, start, stop in self.order.groups:
-                channels, to = u_nhwc[..., start:stop], out[..., place : place + stop - start]
-                kept = max(length - abs(offset), 0)
-                gone = length - kept
-                first, border, source, behind = (0, kept, gone, 0) if offset > 0 else (gone, 0, 0, kept)
-                to.narrow(dim, first, kept).copy_(channels.narrow(dim, source, kept))
-                to.narrow(dim, border, gone).zero_()
-                place += stop - start
-                yield out, channels.narrow(dim, behind, gone)
+        if in_place and self.order.moved:
+            strips = (unread(u_nhwc[..., move.source], move) for move in self.order.moved)
+            return torch.cat([strip.sum((1, 2), dtype=precise) for strip in strips], -1)
+        whole = u_nhwc[..., self.order.still :].sum((1, 2), dtype=precise)
+        return whole.repeat(1, 2) - moved.sum((1, 2), dtype=precise)
 
 
 class BlendedMixer(StaircaseProduct):
     """`CycleMixer` with its residual connection: x + mixer(u), channels of x and u in `order`.
 
     Args:
-        mixer: along_width, along_height, along_channels, reweight, proj.
-        order: of the residual stream.
-        positions: how many an image has in an exported graph, which must choose its form once.
+        mixer: the plain form.
+        order: of the channels in the residual stream.
+        positions: the number an image has in an exported graph, which must choose its form once.
     """
 
-    def __init__(self, mixer: Any, order: ChannelOrder, positions: int) -> None:
+    def __init__(self, mixer: CycleMixer, order: ChannelOrder, positions: int) -> None:
         super().__init__(order)
         self.positions = positions
         dtype, still = mixer.proj.weight.dtype, order.still
@@ -180,8 +150,8 @@ class BlendedMixer(StaircaseProduct):
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:
         """`x + mixer(u)`; with `in_place` x itself is changed."""
         batch, height, width, channels = u_nhwc.shape
-        moved, lost = self.moved(u_nhwc, in_place)
-        weights = self.branch_weights(u_nhwc, lost)
+        moved = self.moved(u_nhwc, in_place)
+        weights = self.branch_weights(u_nhwc, self.lost(u_nhwc, moved, in_place))
         inputs = channels + 2 * self.order.moving
         if torch.compiler.is_exporting():  # a graph for every size has one form
             form = choose_form(1, self.positions, inputs)
@@ -257,7 +227,7 @@ class BlendedMixer(StaircaseProduct):
 class ConstantMixer(StaircaseProduct):
     """A mixer whose branches are summed without reweighting: M is constant, and the projection is inside it."""
 
-    def __init__(self, mixer: Any, order: ChannelOrder) -> None:
+    def __init__(self, mixer: SummedCycleMixer, order: ChannelOrder) -> None:
         super().__init__(order)
         dtype, still = mixer.proj.weight.dtype, order.still
         layers = (mixer.along_width, mixer.along_height, mixer.along_channels)
@@ -270,7 +240,7 @@ class ConstantMixer(StaircaseProduct):
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:
         """`x + mixer(u)`; with `in_place` x itself is changed."""
-        moved, _ = self.moved(u_nhwc, in_place)
+        moved = self.moved(u_nhwc, in_place)
         return _two_products(_add(x_nhwc, self.bias, in_place), u_nhwc, moved, self.matrix, in_place)
 
 
@@ -280,14 +250,12 @@ def fuse_mixer(mixer: nn.Module, order: ChannelOrder, positions: int) -> Blended
     Raises:
         ConfigError: its staircases do not move the channels as `order` says.
     """
-    for name, axis in (("along_width", 1), ("along_height", 0)):
-        layer: Any = getattr(mixer, name)
-        if (
-            layer.stepsize[1 - axis] != 1
-            or ChannelOrder.of(layer.in_features, layer.stepsize[axis], layer.dilation) != order
-        ):
+    assert isinstance(mixer, CycleMixer | SummedCycleMixer)
+    for name, layer, axis in (("along_width", mixer.along_width, 1), ("along_height", mixer.along_height, 0)):
+        own = ChannelOrder.of(layer.in_features, layer.stepsize[axis], layer.dilation)
+        if layer.stepsize[1 - axis] != 1 or own != order:
             raise ConfigError(f"{name} has step size {layer.stepsize}; only one step size a stage can be fused")
-    if getattr(mixer, "reweight", None) is None:
+    if isinstance(mixer, SummedCycleMixer):
         return ConstantMixer(mixer, order)
     return BlendedMixer(mixer, order, positions)
 

@@ -8,13 +8,12 @@ holds everything: the columns of ones carry the biases, the mean of U over posit
 shift is one Pad, which cuts where the padding is negative. Runtimes spend microseconds on every node of any size.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, Form
+from cyclemlp.ops.shift import padded_groups
 
 
 def graph_mixer(mixer: BlendedMixer | ConstantMixer, positions: int, batch: int) -> nn.Module:
@@ -133,13 +132,12 @@ class BranchesGraph(nn.Module):
         moved_width, moved_height = moved_parts(u_nhwc, self.order)
         stacked = torch.cat([u_nhwc, ones, *moved_width, ones, *moved_height, ones], -1).flatten(1, 2)
         mean_nc = (ones.view(batch, 1, height * width) @ stacked).squeeze(1) / (height * width)
-        weights: Tensor = self.weights(mean_nc)[:, :, None, None]
+        weights = self.weights(mean_nc)[:, :, None, None]
         along_width = torch.cat([still, *moved_width], -1) @ self.width_rows + self.width_bias
         along_height = torch.cat([still, *moved_height], -1) @ self.height_rows + self.height_bias
         mixed = along_width * weights[:, 1] + along_height * weights[:, 2]
         mixed = mixed + (u_nhwc @ self.channel_rows) * weights[:, 0]
-        out: Tensor = x_nhwc + (mixed @ self.proj_rows + self.proj_bias)
-        return out
+        return x_nhwc + (mixed @ self.proj_rows + self.proj_bias)
 
 
 class ConstantGraph(nn.Module):
@@ -157,19 +155,8 @@ class ConstantGraph(nn.Module):
 
 def moved_parts(u_nhwc: Tensor, order: ChannelOrder) -> tuple[list[Tensor], list[Tensor]]:
     """The moving channels by group, read along the width and along the height."""
-
-    def read(place: int) -> Iterator[Tensor]:
-        for offset, start, stop in order.groups:
-            padding = [-start, stop - u_nhwc.shape[-1], 0, 0, 0, 0]
-            cut = [0] * 6
-            side, other = (place, place + 1) if offset < 0 else (place + 1, place)
-            padding[side], cut[other] = abs(offset), -abs(offset)
-            if abs(offset) == 1:  # no map is too small for both at once
-                yield F.pad(u_nhwc, [a + b for a, b in zip(padding, cut, strict=True)])
-            else:
-                yield F.pad(F.pad(u_nhwc, padding), cut)
-
-    return list(read(2)), list(read(4))
+    parts = padded_groups(u_nhwc, order.moved)
+    return parts[: len(parts) // 2], parts[len(parts) // 2 :]
 
 
 def _parameter(value: Tensor) -> nn.Parameter:

@@ -1,4 +1,6 @@
-r"""Training that keeps less: the token mixer's weighted branches, and the second half of the channel MLP.
+r"""The training form that keeps less: the token mixer's weighted branches, and the second half of the channel MLP.
+
+`lean_(model)` puts it on, `plain_(model)` takes it off; values, gradients and state dict stay the same.
 
 Plain autograd keeps, of every block, three branches (to differentiate the branch weights a) and the hidden activations
 before and after GELU. Most of that is not needed. The weighted branches are linear in what the staircases read,
@@ -11,34 +13,79 @@ so with the gradient g of `mixed` and the products G = g^T x_W, ... of each imag
 
 the branches appear nowhere. Forward and backward are products over [x, moved part of x_W, moved part of x_H] as in the
 exact inference form, with fewer multiply-adds than three branches take. Where a map has fewer positions than channels
-the G are larger than the branches they replace, and the plain form is used. GELU is applied again in backward.
+the G are larger than the branches they replace, and the plain form is used. GELU is applied again in the backward pass.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
-from torch import Tensor
+from torch import Tensor, nn
 
-from cyclemlp.ops.cycle_fc import cycle_offsets
+from cyclemlp.models.cyclemlp import CycleBlock, CycleMixer
+from cyclemlp.ops import CycleFC
+from cyclemlp.ops.cycle_fc import cycle_plan
+from cyclemlp.ops.shift import Move, Plan, add_back, only_moved, read_moved, unread
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def lean_(model: Model) -> Model:
+    """Let the CycleMLP blocks inside `model` keep less for the backward pass; returns the model, changed in place.
+
+    Values, gradients and state dict stay the same, up to rounding. Layers inside a mixer or a channel MLP are not
+    called one by one any more while gradients are recorded, so hooks on them do not run then.
+    """
+    for module in model.modules():
+        if type(module) is CycleMixer:
+            module.__class__ = LeanMixer
+        elif isinstance(module, CycleBlock) and type(module.channel_mlp) is Mlp:
+            module.channel_mlp.__class__ = LeanMlp
+    return model
+
+
+def plain_(model: Model) -> Model:
+    """Undo `lean_`: every layer of `model` is called again; returns the model, changed in place."""
+    for module in model.modules():
+        if plain := _PLAIN.get(type(module)):
+            module.__class__ = plain
+    return model
+
+
+class LeanMixer(CycleMixer):
+    """`CycleMixer` without its three branches in memory."""
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same."""
+        width, height, channels = self.along_width, self.along_height, self.along_channels
+        many_positions = x_nhwc.shape[1] * x_nhwc.shape[2] >= x_nhwc.shape[3] and self.stepsize > 1
+        own_layers = type(width) is type(height) is CycleFC and type(channels) is nn.Linear  # none was replaced
+        if not (many_positions and own_layers and pays(x_nhwc)):
+            return super().forward(x_nhwc)
+        mean_width, mean_height, mean_channels = shifted_means(x_nhwc, self.stepsize).unbind(1)
+        mean_nc = F.linear(mean_width, width.weight, width.bias) + F.linear(mean_height, height.weight, height.bias)
+        weights = self.branch_weights(mean_nc + channels(mean_channels)).flatten(0, 2).transpose(1, 2)
+        branches = (width.weight, width.bias), (height.weight, height.bias), channels.weight
+        return self.proj(weighted_branches(x_nhwc, weights, *branches, self.stepsize))
 
 
 class LeanMlp(Mlp):  # type: ignore[misc]
-    """timm's Mlp with GELU and no dropout, of which training keeps the activations before GELU alone."""
+    """timm's Mlp with GELU and no dropout, of which training keeps only the activations before GELU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., channels) -> the same."""
-        if not pays(x):
-            plain: Tensor = super().forward(x)
-            return plain
-        out: Tensor = _GeluLinear.apply(*in_autocast_type(self.fc1(x), self.fc2.weight, self.fc2.bias))
-        return out
+        if not pays(x) or type(self.fc2) is not nn.Linear:
+            return super().forward(x)
+        return _GeluLinear.apply(*in_autocast_type(self.fc1(x), self.fc2.weight, self.fc2.bias))
+
+
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {LeanMixer: CycleMixer, LeanMlp: Mlp}
 
 
 def pays(x: Tensor) -> bool:
-    """Whether something is kept for a backward pass at all; the compiler finds what to recompute by itself."""
+    """Whether anything is kept for a backward pass; the compiler finds out by itself what to recompute."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and x.numel() > 0 and not x.is_meta
 
 
@@ -59,10 +106,9 @@ def shifted_means(x_nhwc: Tensor, stepsize: int) -> Tensor:
         stepsize: of both staircases.
 
     Returns:
-        (batch, 3, channels), summed in float32 at least and given in the type of `x_nhwc`.
+        (batch, 3, channels), summed in float32 at least, in the type of `x_nhwc`.
     """
-    means: Tensor = _ShiftedMeans.apply(x_nhwc, stepsize)
-    return means
+    return _ShiftedMeans.apply(x_nhwc, stepsize)
 
 
 def weighted_branches(
@@ -83,73 +129,33 @@ def weighted_branches(
         stepsize: of both staircases, more than 1.
     """
     tensors = in_autocast_type(x_nhwc, weights, *along_width, *along_height, along_channels)
-    out: Tensor = _WeightedBranches.apply(*tensors, stepsize)
-    return out
+    return _WeightedBranches.apply(*tensors, stepsize)
 
 
-class _Group(NamedTuple):
-    """Channels `of_x` are read `offset` positions further along `dim`; among all that move they are `of_moved`."""
+class _Staircases(NamedTuple):
+    """Both staircases of a mixer over the channels in the model's order."""
 
-    dim: int
-    offset: int
-    of_x: slice
-    of_moved: slice
-
-    def narrowed(self, length: int) -> tuple[int, int, int, int, int]:
-        """Along an axis: (positions kept, first written, first read, first left empty, first read by none)."""
-        kept = max(length - abs(self.offset), 0)
-        gone = length - kept
-        return (kept, 0, gone, kept, 0) if self.offset > 0 else (kept, gone, 0, 0, kept)
-
-
-class _Plan(NamedTuple):
-    groups: tuple[_Group, ...]
+    moved: Plan
+    """What moves along the width, then what moves along the height."""
     still: list[int]
     moving: list[int]
     """Channels, in the order of the moved part along one axis."""
 
 
 @lru_cache
-def _plan(channels: int, stepsize: int) -> _Plan:
-    groups, place = [], 0
-    for dim in (2, 1):
-        for residue in range(min(stepsize, channels)):
-            offset = cycle_offsets(residue, (1, stepsize))[1]
-            count = len(range(residue, channels, stepsize))
-            if offset:
-                groups.append(_Group(dim, offset, slice(residue, None, stepsize), slice(place, place + count)))
-                place += count
-    moving = [c for group in groups if group.dim == 2 for c in range(channels)[group.of_x]]
-    return _Plan(tuple(groups), sorted(set(range(channels)) - set(moving)), moving)
+def _staircases(channels: int, stepsize: int) -> _Staircases:
+    along_width, along_height = (cycle_plan(channels, step) for step in ((1, stepsize), (stepsize, 1)))
+    moving = [c for move in along_width if move.moves for c in range(channels)[move.source]]
+    still = sorted(set(range(channels)) - set(moving))
+    return _Staircases(only_moved(along_width + along_height, channels), still, moving)
 
 
-def _moved(x: Tensor, plan: _Plan) -> Tensor:
-    """What moves, read along the width, then along the height: (batch, height * width, 2 * moving)."""
-    out = x.new_empty((*x.shape[:3], 2 * len(plan.moving)))
-    for group in plan.groups:
-        kept, to, source, empty, _ = group.narrowed(x.shape[group.dim])
-        part = out[..., group.of_moved]
-        part.narrow(group.dim, to, kept).copy_(x[..., group.of_x].narrow(group.dim, source, kept))
-        part.narrow(group.dim, empty, x.shape[group.dim] - kept).zero_()
-    return out.flatten(1, 2)
-
-
-def _move_back(total: Tensor, moved: Tensor, plan: _Plan) -> Tensor:
-    """`total` plus the adjoint of `_moved`, in place."""
-    moved = moved.view(*total.shape[:3], -1)
-    for group in plan.groups:
-        kept, to, source, _, _ = group.narrowed(total.shape[group.dim])
-        part = moved[..., group.of_moved].narrow(group.dim, to, kept)
-        total[..., group.of_x].narrow(group.dim, source, kept).add_(part)
-    return total
-
-
-def _matrices(weights: Tensor, wh: Tensor, ww: Tensor, wc: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
-    """Of each image: (out, channels) for x, (out, 2 * moving) for the moved part."""
+def _matrices(weights: Tensor, wh: Tensor, ww: Tensor, wc: Tensor, both: _Staircases) -> tuple[Tensor, Tensor]:
+    """The weights of each image: (out, channels) for x, (out, 2 * moving) for the moved part."""
     a_h, a_w, a_c = (weights[:, k, :, None] for k in range(3))
     unmoved = wc * a_c
-    unmoved[..., plan.still] += wh[:, plan.still] * a_h + ww[:, plan.still] * a_w
-    return unmoved, torch.cat([wh[:, plan.moving] * a_h, ww[:, plan.moving] * a_w], -1)
+    unmoved[..., both.still] += wh[:, both.still] * a_h + ww[:, both.still] * a_w
+    return unmoved, torch.cat([wh[:, both.moving] * a_h, ww[:, both.moving] * a_w], -1)
 
 
 class _WeightedBranches(torch.autograd.Function):
@@ -157,11 +163,11 @@ class _WeightedBranches(torch.autograd.Function):
     def forward(
         x: Tensor, weights: Tensor, wh: Tensor, bh: Tensor, ww: Tensor, bw: Tensor, wc: Tensor, stepsize: int
     ) -> Tensor:
-        plan = _plan(x.shape[-1], stepsize)
-        unmoved, moved = _matrices(weights, wh, ww, wc, plan)
+        both = _staircases(x.shape[-1], stepsize)
+        unmoved, moved = _matrices(weights, wh, ww, wc, both)
         bias = (weights[:, 0] * bh + weights[:, 1] * bw)[:, None]
         out = torch.baddbmm(bias, x.flatten(1, 2), unmoved.transpose(1, 2))
-        return out.baddbmm_(_moved(x, plan), moved.transpose(1, 2)).view(*x.shape[:3], -1)
+        return out.baddbmm_(read_moved(x, both.moved).flatten(1, 2), moved.transpose(1, 2)).view(*x.shape[:3], -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -171,38 +177,41 @@ class _WeightedBranches(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weights, wh, bh, ww, bw, wc = ctx.saved_tensors
-        plan = _plan(x.shape[-1], ctx.stepsize)
+        both = _staircases(x.shape[-1], ctx.stepsize)
         g = grad.flatten(1, 2)
-        unmoved, moved = _matrices(weights, wh, ww, wc, plan)
-        grad_x = _move_back((g @ unmoved).view(x.shape), g @ moved, plan)
+        unmoved, moved = _matrices(weights, wh, ww, wc, both)
+        grad_moved = (g @ moved).view(*x.shape[:3], -1)
+        grad_x = add_back((g @ unmoved).view(x.shape), grad_moved, both.moved)
         products = g.transpose(1, 2) @ x.flatten(1, 2)
-        along_width, along_height = (g.transpose(1, 2) @ _moved(x, plan)).chunk(2, -1)
-        sums, still = g.sum(1), products[..., plan.still]
-        grad_a_h, grad_wh = _branch_gradients(weights[:, 0], wh, still, along_width, plan)
-        grad_a_w, grad_ww = _branch_gradients(weights[:, 1], ww, still, along_height, plan)
+        along_width, along_height = (g.transpose(1, 2) @ read_moved(x, both.moved).flatten(1, 2)).chunk(2, -1)
+        sums, still = g.sum(1), products[..., both.still]
+        grad_a_h, grad_wh = _branch_gradients(weights[:, 0], wh, still, along_width, both)
+        grad_a_w, grad_ww = _branch_gradients(weights[:, 1], ww, still, along_height, both)
         grad_weights = torch.stack([grad_a_h + bh * sums, grad_a_w + bw * sums, (wc * products).sum(-1)], 1)
         grad_bh, grad_bw = (weights[:, 0] * sums).sum(0), (weights[:, 1] * sums).sum(0)
         grad_wc = torch.einsum("bo,boi->oi", weights[:, 2], products)
         return grad_x, grad_weights, grad_wh, grad_bh, grad_ww, grad_bw, grad_wc, None
 
 
-def _branch_gradients(a: Tensor, weight: Tensor, still: Tensor, moving: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
-    """Gradients of the branch weights (batch, out), but for the bias's part, and of the weight (out, in)."""
-    grad_a = (weight[:, plan.still] * still).sum(-1) + (weight[:, plan.moving] * moving).sum(-1)
+def _branch_gradients(
+    a: Tensor, weight: Tensor, still: Tensor, moving: Tensor, both: _Staircases
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the branch weights (batch, out), without the bias's part, and of the weight (out, in)."""
+    grad_a = (weight[:, both.still] * still).sum(-1) + (weight[:, both.moving] * moving).sum(-1)
     grad_weight = torch.empty_like(weight)
-    grad_weight[:, plan.still] = torch.einsum("bo,boi->oi", a, still)
-    grad_weight[:, plan.moving] = torch.einsum("bo,boi->oi", a, moving)
+    grad_weight[:, both.still] = torch.einsum("bo,boi->oi", a, still)
+    grad_weight[:, both.moving] = torch.einsum("bo,boi->oi", a, moving)
     return grad_a, grad_weight
 
 
 class _ShiftedMeans(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, stepsize: int) -> Tensor:
-        # A mean of what is read is the plain mean less what the shift leaves behind at the border.
+        # The mean of what is read is the plain mean without what the shift leaves unread at the border.
         precise = torch.promote_types(x.dtype, torch.float32)
         sums = x.sum((1, 2), dtype=precise)[:, None].repeat(1, 3, 1)
-        for group in _plan(x.shape[-1], stepsize).groups:
-            sums[:, 2 - group.dim, group.of_x] -= _left_behind(x[..., group.of_x], group).sum((1, 2), dtype=precise)
+        for move in _staircases(x.shape[-1], stepsize).moved:
+            sums[:, _branch(move), move.source] -= unread(x[..., move.source], move).sum((1, 2), dtype=precise)
         return (sums / (x.shape[1] * x.shape[2])).to(x.dtype)
 
     @staticmethod
@@ -213,15 +222,13 @@ class _ShiftedMeans(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         grad = grad / (ctx.shape[1] * ctx.shape[2])
         out = grad.sum(1)[:, None, None].expand(ctx.shape).contiguous()
-        for group in _plan(ctx.shape[-1], ctx.stepsize).groups:
-            _left_behind(out[..., group.of_x], group).sub_(grad[:, 2 - group.dim, None, None, group.of_x])
+        for move in _staircases(ctx.shape[-1], ctx.stepsize).moved:
+            unread(out[..., move.source], move).sub_(grad[:, _branch(move), None, None, move.source])
         return out, None
 
 
-def _left_behind(x: Tensor, group: _Group) -> Tensor:
-    length = x.shape[group.dim]
-    kept, _, _, _, first = group.narrowed(length)
-    return x.narrow(group.dim, first, length - kept)
+def _branch(move: Move) -> int:
+    return 0 if move.right else 1
 
 
 class _GeluLinear(torch.autograd.Function):

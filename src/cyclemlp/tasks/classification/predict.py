@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.crops import central_crop
+from cyclemlp.data.resizing import central_crop
 from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard

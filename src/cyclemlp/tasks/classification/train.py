@@ -11,9 +11,11 @@ import torch
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
-from cyclemlp.data.formats.class_folders import ClassifiedSamples, FolderDataset, FolderSplit, find_folder_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import image_size, read_image
 from cyclemlp.data.label_transforms import LabelTestTransform, LabelTrainTransform, seeded_by_torch
+from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSamples, ClassifiedSplit
+from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.models.classifiers import check_image_size, create_classifier
 from cyclemlp.tasks.base import TaskLoss, TrainingTask
 from cyclemlp.tasks.card import ModelCard
@@ -37,14 +39,14 @@ def train_classification(config: ClassificationConfig, *, evaluate: EvaluateRun 
     `evaluate` makes the final metrics from the finished run folder, by default as the evaluations before. Raises as
     `train`.
     """
-    dataset = find_folder_dataset(config.data)
+    dataset = find_dataset(config.data, ClassifiedDataset)
     if config.image_size is None:
         config = replace(config, image_size=natural_size(dataset.splits["train"]))
         _logger.info("image size %d, near that of the images", config.image_size)
     return train(config, lambda: classification_task(config, dataset), evaluate)
 
 
-def classification_task(config: ClassificationConfig, dataset: FolderDataset) -> TrainingTask:
+def classification_task(config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingTask:
     """The parts of a classification run whose image size is chosen. Raises ConfigError and CheckpointError."""
     card = _card(config, dataset)
     size = card.image_size or LARGEST
@@ -71,15 +73,13 @@ def classification_task(config: ClassificationConfig, dataset: FolderDataset) ->
     )
 
 
-def natural_size(split: FolderSplit) -> int:
+def natural_size(split: ClassifiedSplit) -> int:
     """The multiple of 32, from 64 to 224, nearest to the usual shorter side of the images."""
-    count = min(len(split.images), _LOOKED_AT)
-    looked_at = [split.images[i * len(split.images) // count] for i in range(count)]
-    edge = median(min(image_size(path)) for path in looked_at)
+    edge = median(min(image_size(path)) for path in evenly_spaced(split.images, _LOOKED_AT))
     return min(max(32 * round(edge / 32), SMALLEST), LARGEST)
 
 
-def _card(config: ClassificationConfig, dataset: FolderDataset) -> ModelCard:
+def _card(config: ClassificationConfig, dataset: ClassifiedDataset) -> ModelCard:
     return ModelCard(
         task="classification",
         model=config.model,
@@ -139,7 +139,7 @@ class LabelEvaluator(Evaluator):
 
     together = 32
 
-    def __init__(self, split: FolderSplit, card: ModelCard) -> None:
+    def __init__(self, split: ClassifiedSplit, card: ModelCard) -> None:
         super().__init__(len(split.images), card.classes)
         self._split = split
         self._transform = LabelTestTransform(card.image_size or LARGEST, card.crop_pct or 1.0)

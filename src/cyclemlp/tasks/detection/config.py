@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclemlp.data.box_augmentation import BoxAugmentation
+from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.option_checks import positive

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.instance_masks import Patch
+from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.heads.anchors import level_anchors, padded
 from cyclemlp.heads.detection_options import RETINANET, DetectionHead

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cyclemlp.data.detection import DetectionSplit
+from cyclemlp.data.objects import DetectionSplit
 from cyclemlp.heads.detection_options import COCO_DETECTIONS, STRIDES
 from cyclemlp.tasks.detection.config import DetectionConfig
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.detection import Record
-from cyclemlp.data.instance_masks import run_lengths_of_patch, to_coco
+from cyclemlp.data.objects import Record, coco_truth
+from cyclemlp.data.outlines import rle_of_patch, to_coco
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.heads.detection_options import COCO_DETECTIONS
 from cyclemlp.tasks.detection.decoding import Detections, paste_patch
@@ -34,7 +34,7 @@ def coco_results(found: Detections, image_id: int, size: tuple[int, int], catego
         }
         if found.mask_probabilities is not None:
             patch = paste_patch(found.mask_probabilities[i], box, size)
-            entry["segmentation"] = to_coco(run_lengths_of_patch(patch, size))
+            entry["segmentation"] = to_coco(rle_of_patch(patch, size))
         entries.append(entry)
     return entries
 
@@ -69,7 +69,7 @@ class DetectionCounts:
         For instance segmentation the scores of masks and of boxes, under `mask_` and `box_`.
         """
         numbers = list(category_ids or range(1, len(classes) + 1))
-        truth = _truth(self.records, classes, numbers)
+        truth = coco_truth(self.records.values(), classes, numbers)
         if not self.masks:
             return _scores(truth, self.results, "bbox", self.most, classes)
         scores: dict[str, Any] = {}
@@ -77,28 +77,6 @@ class DetectionCounts:
             part = _scores(truth, self.results, kind, self.most, classes)
             scores |= {prefix + name: value for name, value in part.items()}
         return scores
-
-
-def _truth(records: dict[int, Record], classes: Sequence[str], numbers: Sequence[int]) -> dict[str, Any]:
-    """The labels as COCO has them, annotations numbered from 1: evaluators take 0 for none."""
-    annotations: list[dict[str, Any]] = []
-    for record in records.values():
-        for i, (left, top, right, bottom) in enumerate(record.boxes_xyxy.astype(float).tolist()):
-            outline = record.segmentations[i] if record.segmentations else None
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": record.image_id,
-                    "category_id": numbers[int(record.labels[i])],
-                    "bbox": [left, top, right - left, bottom - top],
-                    "area": float(record.areas[i]),
-                    "iscrowd": int(record.crowd[i]),
-                    **({} if outline is None else {"segmentation": to_coco(outline)}),
-                }
-            )
-    images = [{"id": r.image_id, "height": r.size[0], "width": r.size[1]} for r in records.values()]
-    categories = [{"id": number, "name": name} for number, name in zip(numbers, classes, strict=True)]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _scores(

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.data.detection import Record, masks_of
-from cyclemlp.data.instance_masks import Patch
 from cyclemlp.data.legend import palette
+from cyclemlp.data.objects import Record, masks_of
+from cyclemlp.data.outlines import Patch
 from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
@@ -66,7 +66,7 @@ class DetectionResult:
 
     def mask(self, index: int) -> npt.NDArray[np.bool_]:
         """(H, W) where object `index` is. Made when asked for: those of a large image would fill the memory."""
-        return self.patch(index).whole(self.image.shape[:2])
+        return self.patch(index).whole(self.image.shape[:2]).astype(np.bool_)
 
     def patch(self, index: int) -> Patch:
         """The part of the mask of object `index` that can hold ones: small in a large image."""

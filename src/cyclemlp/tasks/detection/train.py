@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.data.detection import DetectionDataset, DetectionSamples, DetectionSplit, Record
-from cyclemlp.data.detection_transforms import DetectionTrainTransform
-from cyclemlp.data.formats.detection import find_detection_dataset
+from cyclemlp.data.box_transforms import BoxTrainTransform
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
+from cyclemlp.data.objects import DetectionDataset, DetectionSamples, DetectionSplit, Record
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import build_detector
@@ -46,7 +46,7 @@ def train_detection(config: DetectionConfig, *, evaluate: EvaluateRun | None = N
     An `InstanceSegmentationConfig` trains masks as well. `evaluate` makes the final metrics from the finished run
     folder, by default as the evaluations before. Raises as `train`.
     """
-    dataset = find_detection_dataset(config.data)
+    dataset = find_dataset(config.data, DetectionDataset)
     if not dataset.splits["train"].images:
         raise DataError(f"{config.data} has no training images: put some into its train split")
     if config.head == "mask-rcnn" and not dataset.has_masks:
@@ -67,7 +67,7 @@ def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> Traini
         drop_path_rate=config.optimisation.drop_path,
     )
     idle = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
-    transform = DetectionTrainTransform(
+    transform = BoxTrainTransform(
         config.augmentation,
         Normalisation(),
         resize_rule(card),

@@ -21,8 +21,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data.resampling import FloatArray
-from cyclemlp.data.resizing import ResizeRule
-from cyclemlp.data.sizes import size_factor
+from cyclemlp.data.resizing import ResizeRule, size_factor
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.tiling import Tiling

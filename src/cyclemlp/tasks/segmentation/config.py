@@ -4,52 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError
-from cyclemlp.option_checks import at_least_zero, choice, positive, within
+from cyclemlp.option_checks import at_least_zero, choice, positive
 from cyclemlp.tasks.options import RunConfig, group
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes to training images; validation images are never changed."""
-
-    crop_size: int = 256
-    """Edge of the square training crop, in pixels."""
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest factor a crop is resized by."""
-    scale_draw: Literal["log-uniform", "uniform"] = "log-uniform"
-    """How the factor is drawn between them: as often halved as doubled, or evenly as the papers do."""
-    flip: float = 0.5
-    """Probability of a left-right flip."""
-    vertical_flip: float = 0.0
-    """Probability of an upside-down flip."""
-    brightness: float = 0.2
-    """Largest relative change of brightness."""
-    contrast: float = 0.2
-    """Largest relative change of contrast."""
-    saturation: float = 0.2
-    """Largest relative change of saturation."""
-    hue: float = 0.0
-    """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
-    colour_probability: float = 1.0
-    """Probability of each of these four changes."""
-    rare_class_crops: float = 0.25
-    """Share of crops that hold a pixel of a class drawn from those in the image, rare classes more often."""
-    largest_class: float = 1.0
-    """Crops in which one class has this share or more of the labelled pixels are drawn again, up to 10 times; 1 takes all."""  # noqa: E501
-
-    def __post_init__(self) -> None:
-        if self.crop_size < 32:
-            raise ConfigError(f"--crop-size {self.crop_size} is too small: 32 or more")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError(f"--scale {self.scale[0]} {self.scale[1]}: two factors above 0, smaller first")
-        for name in ("flip", "vertical_flip", "rare_class_crops", "colour_probability", "largest_class"):
-            within(self, name, 0.0, 1.0)
-        positive(self, "largest_class")
-        choice(self, "scale_draw", ("log-uniform", "uniform"))
-        for name in ("brightness", "contrast", "saturation"):
-            within(self, name, 0.0, 1.0, upper_open=True)
-        within(self, "hue", 0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -88,7 +46,7 @@ class SegmentationConfig(RunConfig):
     """Most pixels of the longer edge then; the image is made smaller where it would have more."""
     window: int | None = None
     """Edge of the sliding window in evaluation and prediction, in network pixels; by default whole images."""
-    augmentation: Annotated[Augmentation, group("Augmentation", 3)] = field(default_factory=Augmentation)
+    augmentation: Annotated[MaskAugmentation, group("Augmentation", 3)] = field(default_factory=MaskAugmentation)
     loss: Annotated[Loss, group("Loss", 4)] = field(default_factory=Loss)
 
     def __post_init__(self) -> None:

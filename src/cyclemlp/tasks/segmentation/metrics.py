@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cyclemlp.data.formats.masks import IGNORE_INDEX
+from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 
 _POWERS = {"none": 0.0, "fourth-root-inverse": -0.25, "sqrt-inverse": -0.5, "inverse": -1.0}

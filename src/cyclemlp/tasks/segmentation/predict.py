@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.resampling import FloatArray
-from cyclemlp.data.sizes import size_factor
+from cyclemlp.data.resizing import size_factor
 from cyclemlp.inference.averaging import mean_probabilities
 from cyclemlp.inference.runtimes.network import Network
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, logit_strips, most_likely_classes, predict_classes

@@ -1,7 +1,6 @@
 """Segmentation runs: what they learn from, what they minimise, how they are scored."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -12,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cyclemlp.data.formats.masks import MaskDataset, MaskSplit, SegmentationSamples, find_mask_dataset
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
-from cyclemlp.data.sizes import size_factor
-from cyclemlp.data.transforms import Normalisation, SegmentationAugmentation, SegmentationTrainTransform, normalise
+from cyclemlp.data.mask_transforms import MaskTrainTransform
+from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples
+from cyclemlp.data.resizing import ResizeRule, size_factor
+from cyclemlp.data.transforms import Normalisation, normalise
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.segmentation import LEAST_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
 from cyclemlp.tasks.base import TaskLoss, TrainingTask
@@ -44,7 +45,7 @@ def train_segmentation(
 def segmentation_task(config: SegmentationConfig, predict: PredictLogits | None = None) -> TrainingTask:
     """The parts of a segmentation run. Raises ConfigError and DataError."""
     _check_batch(config)
-    dataset = find_mask_dataset(config.data)
+    dataset = find_dataset(config.data, MaskDataset)
     card = _card(config, dataset)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = build_segmentation_model(
@@ -158,11 +159,9 @@ def whole_image(model: nn.Module, image: Tensor, config: SegmentationConfig) -> 
     return logits
 
 
-def _transform(config: SegmentationConfig) -> SegmentationTrainTransform:
-    options = asdict(config.augmentation)
-    options["scale"] = tuple(factor * config.input_scale for factor in config.augmentation.scale)
-    options |= {"short_side": config.short_side, "long_side": config.long_side}
-    return SegmentationTrainTransform(SegmentationAugmentation(**options), Normalisation())
+def _transform(config: SegmentationConfig) -> MaskTrainTransform:
+    rule = ResizeRule(config.input_scale, config.short_side, config.long_side)
+    return MaskTrainTransform(config.augmentation, Normalisation(), rule)
 
 
 def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: int) -> Tensor | None:

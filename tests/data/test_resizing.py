@@ -2,7 +2,7 @@
 
 import pytest
 
-from cyclemlp.data.sizes import size_factor
+from cyclemlp.data.resizing import size_factor
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclemlp.data.box_augmentation import BoxAugmentation
-from cyclemlp.data.detection import Record
-from cyclemlp.data.detection_transforms import DetectionTrainTransform
-from cyclemlp.data.instance_masks import run_lengths_of
+from cyclemlp.data.augmentation import BoxAugmentation
+from cyclemlp.data.box_transforms import BoxTrainTransform
+from cyclemlp.data.objects import Record
 from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.data.rle import rle_of_mask
 from cyclemlp.data.transforms import Normalisation
 
 AS_IT_IS = BoxAugmentation(
@@ -34,7 +34,7 @@ def record_of(boxes: Sequence[Sequence[float]], size: tuple[int, int], crowd: tu
         labels=np.arange(len(boxes)),
         crowd=np.isin(np.arange(len(boxes)), crowd),
         areas=np.array([mask.sum() for mask in masks], dtype=np.float64),
-        segmentations=tuple(run_lengths_of(mask) for mask in masks),
+        segmentations=tuple(rle_of_mask(mask) for mask in masks),
     )
 
 
@@ -52,7 +52,7 @@ def transformed(
     seed: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     torch.manual_seed(seed)
-    return DetectionTrainTransform(augmentation, UNCHANGED, rule or ResizeRule(), masks=True)(pixels, record)
+    return BoxTrainTransform(augmentation, UNCHANGED, rule or ResizeRule(), masks=True)(pixels, record)
 
 
 @pytest.mark.parametrize(

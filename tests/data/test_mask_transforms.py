@@ -5,13 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
-from cyclemlp.data.transforms import (
-    Normalisation,
-    SegmentationAugmentation,
-    SegmentationTrainTransform,
-    _drawn_scale,
-    normalise,
-)
+from cyclemlp.data.augmentation import MaskAugmentation
+from cyclemlp.data.mask_transforms import MaskTrainTransform, drawn_scale
+from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.data.transforms import Normalisation, normalise
 from cyclemlp.errors import ConfigError
 
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -23,9 +20,9 @@ def geometry(
     flip: float = 0.5,
     vertical_flip: float = 0.5,
     rare_class_crops: float = 0.0,
-) -> SegmentationTrainTransform:
+) -> MaskTrainTransform:
     """A transform that leaves colours alone."""
-    augmentation = SegmentationAugmentation(
+    augmentation = MaskAugmentation(
         crop_size=crop_size,
         scale=scale,
         flip=flip,
@@ -35,7 +32,7 @@ def geometry(
         saturation=0,
         rare_class_crops=rare_class_crops,
     )
-    return SegmentationTrainTransform(augmentation, PLAIN)
+    return MaskTrainTransform(augmentation, PLAIN)
 
 
 def ramp(height: int, width: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,10 +139,10 @@ def test_wholly_ignored_mask_can_be_cropped() -> None:
 def test_arrays_and_tensors_give_the_same() -> None:
     image, mask = ramp(60, 70, 1)
     torch.manual_seed(3)
-    from_arrays = SegmentationTrainTransform()(image, mask)
+    from_arrays = MaskTrainTransform()(image, mask)
     torch.manual_seed(3)
     tensors = (tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(mask)))
-    from_tensors = SegmentationTrainTransform()(*tensors)
+    from_tensors = MaskTrainTransform()(*tensors)
     for one, other in zip(from_arrays, from_tensors, strict=True):
         assert type(one) is type(other) is torch.Tensor
         torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -155,8 +152,8 @@ def test_arrays_and_tensors_give_the_same() -> None:
 def coloured(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 4), np.uint8)
     torch.manual_seed(seed)
-    augmentation = SegmentationAugmentation(crop_size=48, vertical_flip=0.5, hue=0.1, rare_class_crops=0.5)
-    return SegmentationTrainTransform(augmentation)(pixels[..., :3], pixels[..., 3] % 4)
+    augmentation = MaskAugmentation(crop_size=48, vertical_flip=0.5, hue=0.1, rare_class_crops=0.5)
+    return MaskTrainTransform(augmentation)(pixels[..., :3], pixels[..., 3] % 4)
 
 
 def test_same_seed_same_sample_whatever_the_other_generators_say() -> None:
@@ -170,10 +167,10 @@ def test_same_seed_same_sample_whatever_the_other_generators_say() -> None:
 
 def test_colours_stay_in_range_and_leave_the_mask() -> None:
     image, mask = ramp(64, 64, 0)
-    strong = SegmentationAugmentation(32, (1.0, 1.0), flip=0.0, brightness=1, contrast=1, saturation=1, hue=0.5)
+    strong = MaskAugmentation(32, (1.0, 1.0), flip=0.0, brightness=0.99, contrast=0.99, saturation=0.99, hue=0.5)
     for seed in range(20):
         torch.manual_seed(seed)
-        pixels, numbers = SegmentationTrainTransform(strong, PLAIN)(image * 4, mask)
+        pixels, numbers = MaskTrainTransform(strong, PLAIN)(image * 4, mask)
         assert pixels.min() >= 0
         assert pixels.max() <= 1
         assert (numbers.diff(dim=0) == 1).all()
@@ -190,27 +187,27 @@ def test_normalise_follows_the_formula() -> None:
 
 def test_training_and_prediction_normalise_alike() -> None:
     image, mask = ramp(32, 32, 0)
-    quiet = SegmentationAugmentation(32, (1.0, 1.0), flip=0, brightness=0, contrast=0, saturation=0)
-    trained, _ = SegmentationTrainTransform(quiet)(image, mask)
+    quiet = MaskAugmentation(32, (1.0, 1.0), flip=0, brightness=0, contrast=0, saturation=0)
+    trained, _ = MaskTrainTransform(quiet)(image, mask)
     torch.testing.assert_close(trained, normalise(image, Normalisation()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop_size": 16}, "crop_size is 16; allowed are 32 and more"),
-        ({"scale": (2.0, 0.5)}, "scale is 2.0 0.5; allowed are two positive numbers, the smaller one first"),
-        ({"scale": (0.0, 1.0)}, "scale is 0.0 1.0; allowed are two positive numbers"),
-        ({"flip": 1.5}, "flip is 1.5; allowed are 0 to 1"),
-        ({"vertical_flip": -0.1}, "vertical_flip is -0.1; allowed are 0 to 1"),
-        ({"rare_class_crops": 2.0}, "rare_class_crops is 2.0; allowed are 0 to 1"),
-        ({"hue": 0.6}, "hue is 0.6; allowed are 0 to 0.5"),
-        ({"brightness": float("nan")}, "brightness is nan; allowed are 0 to 1"),
+        ({"crop_size": 16}, "--crop-size 16 is too small: 32 or more"),
+        ({"scale": (2.0, 0.5)}, "--scale 2.0 0.5: two factors above 0, smaller first"),
+        ({"scale": (0.0, 1.0)}, "--scale 0.0 1.0: two factors above 0"),
+        ({"flip": 1.5}, "--flip 1.5 is not allowed: from 0 to 1"),
+        ({"vertical_flip": -0.1}, "--vertical-flip -0.1 is not allowed: from 0 to 1"),
+        ({"rare_class_crops": 2.0}, "--rare-class-crops 2.0 is not allowed: from 0 to 1"),
+        ({"hue": 0.6}, "--hue 0.6 is not allowed: from 0 to 0.5"),
+        ({"brightness": float("nan")}, "--brightness nan is not allowed: from 0 below 1"),
     ],
 )
 def test_senseless_options_are_named(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
-        SegmentationAugmentation(**options)  # type: ignore[arg-type]
+        MaskAugmentation(**options)  # type: ignore[arg-type]
 
 
 def test_crops_that_one_class_fills_are_drawn_again() -> None:
@@ -218,33 +215,33 @@ def test_crops_that_one_class_fills_are_drawn_again() -> None:
     mask = np.zeros((64, 256), np.uint8)
     mask[:, 128:] = np.indices((64, 128)).sum(0) % 2
     image = np.zeros((64, 256, 3), np.uint8)
-    options = SegmentationAugmentation(crop_size=32, scale=(1.0, 1.0), largest_class=0.75)
+    options = MaskAugmentation(crop_size=32, scale=(1.0, 1.0), largest_class=0.75)
     torch.manual_seed(0)
     filled = 0
     for _ in range(50):
-        _, cut = SegmentationTrainTransform(options, PLAIN)(image, mask)
+        _, cut = MaskTrainTransform(options, PLAIN)(image, mask)
         filled += int((cut == 0).float().mean() >= 0.75)
     assert filled <= 1  # of eleven draws one is nearly always varied
 
 
 def test_an_even_draw_of_the_scale_is_seldom_below_one() -> None:
-    options = SegmentationAugmentation(scale=(0.5, 2.0), scale_draw="uniform")
+    options = MaskAugmentation(scale=(0.5, 2.0), scale_draw="uniform")
     torch.manual_seed(0)
-    drawn = [_drawn_scale(options) for _ in range(300)]
+    drawn = [drawn_scale(options) for _ in range(300)]
     assert 0.25 < np.mean(np.array(drawn) < 1) < 0.42  # a third, where a logarithmic draw has a half
 
 
 def test_each_colour_change_may_stay_away() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     mask = np.zeros((32, 32), np.uint8)
-    colours = SegmentationAugmentation(crop_size=32, scale=(1.0, 1.0), flip=0, hue=0.05, colour_probability=0)
-    cut, _ = SegmentationTrainTransform(colours, PLAIN)(image, mask)
+    colours = MaskAugmentation(crop_size=32, scale=(1.0, 1.0), flip=0, hue=0.05, colour_probability=0)
+    cut, _ = MaskTrainTransform(colours, PLAIN)(image, mask)
     torch.testing.assert_close(cut, torch.from_numpy(image).permute(2, 0, 1) / 255)
 
 
 def test_pictures_are_brought_to_their_size_first() -> None:
     """With the shorter edge at 32 a crop of 32 holds all rows of a picture of any size."""
-    options = SegmentationAugmentation(crop_size=32, scale=(1.0, 1.0), short_side=32, flip=0)
+    options = MaskAugmentation(crop_size=32, scale=(1.0, 1.0), flip=0)
     image, rows = ramp(64, 96, 0)
-    _, cut = SegmentationTrainTransform(options, PLAIN)(image, rows)
+    _, cut = MaskTrainTransform(options, PLAIN, ResizeRule(short_side=32))(image, rows)
     assert cut[:, 0].tolist() == list(range(1, 64, 2))

@@ -3,8 +3,9 @@
 Only numpy is imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.images import read_image
-from cyclemlp.data.instance_masks import Bitmap, Outline, stacked, to_coco, whole_mask
+from cyclemlp.data.outlines import Bitmap, Outline, stacked, to_coco, whole_mask
 from cyclemlp.errors import DataError
 
 Boxes = npt.NDArray[np.float32]
@@ -119,34 +120,39 @@ def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str
     return f"is {read} (width x height), its annotation says {noted}"
 
 
-def as_coco(dataset: DetectionDataset, split: str) -> dict[str, Any]:
-    """A split in COCO's own form, as evaluators take it: annotations numbered from 1, boxes (x, y, width, height).
+def coco_truth(
+    records: Iterable[Record],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    images: Iterable[Path] | None = None,
+) -> dict[str, Any]:
+    """The labels in COCO's own form, as evaluators take them, whatever format they were read from.
 
-    For every format, and with annotation numbers an evaluator can tell from "none" (some files begin at 0).
+    Boxes are (x, y, width, height). Annotations are numbered from 1, because evaluators take 0 for none. The files of
+    the `images` are named if they are given.
     """
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    paths: Iterable[Path | None] = repeat(None) if images is None else images
+    for record, path in zip(records, paths, strict=False):
+        name = {} if path is None else {"file_name": path.name}
+        listed.append({"id": record.image_id, **name, "height": record.size[0], "width": record.size[1]})
+        for i, (left, top, right, bottom) in enumerate(record.boxes_xyxy.tolist()):
+            outline = record.segmentations[i] if record.segmentations else None
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": record.image_id,
+                "category_id": category_ids[int(record.labels[i])],
+                "bbox": [left, top, right - left, bottom - top],
+                "area": float(record.areas[i]),
+                "iscrowd": int(record.crowd[i]),
+            }
+            annotations.append(annotation if outline is None else annotation | {"segmentation": to_coco(outline)})
+    categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes, strict=True)]
+    return {"images": listed, "annotations": annotations, "categories": categories}
+
+
+def as_coco(dataset: DetectionDataset, split: str) -> dict[str, Any]:
+    """A split as `coco_truth`, with the names of its files."""
     part = dataset.splits[split]
-    images = [
-        {"id": record.image_id, "file_name": path.name, "height": record.size[0], "width": record.size[1]}
-        for path, record in zip(part.images, part.records, strict=True)
-    ]
-    objects = [(record, i) for record in part.records for i in range(len(record.labels))]
-    categories = zip(dataset.category_ids, dataset.classes, strict=True)
-    return {
-        "images": images,
-        "annotations": [_annotation(dataset, r, i, number) for number, (r, i) in enumerate(objects, start=1)],
-        "categories": [{"id": number, "name": name} for number, name in categories],
-    }
-
-
-def _annotation(dataset: DetectionDataset, record: Record, index: int, number: int) -> dict[str, Any]:
-    left, top, right, bottom = record.boxes_xyxy[index].tolist()
-    outline = record.segmentations[index]
-    return {
-        "id": number,
-        "image_id": record.image_id,
-        "category_id": dataset.category_ids[int(record.labels[index])],
-        "bbox": [left, top, right - left, bottom - top],
-        "area": float(record.areas[index]),
-        "iscrowd": int(record.crowd[index]),
-        **({} if outline is None else {"segmentation": to_coco(outline)}),
-    }
+    return coco_truth(part.records, dataset.classes, dataset.category_ids, part.images)

@@ -1,0 +1,131 @@
+"""From an image and its objects to training tensors: scale, cut, flip, colour, normalise."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cyclemlp.data.augmentation import BoxAugmentation
+from cyclemlp.data.images import Pixels
+from cyclemlp.data.objects import Record
+from cyclemlp.data.outlines import whole_mask
+from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.data.transforms import (
+    Normalisation,
+    drawn_flips,
+    jittered,
+    log_uniform,
+    random_start,
+    resize_image,
+    resize_labels,
+    uniform,
+)
+
+Target = dict[str, Tensor]
+MIN_EDGE = 1.0
+"""Boxes narrower than this many network pixels are not learnt from."""
+
+
+class BoxTrainTransform:
+    """A random training sample of an image, uint8 (H, W, 3), and its record; regions to ignore are left out.
+
+    Returns the image, float32 (3, h, w) normalised, and a target with `boxes` (N, 4) float32 within it, `labels` (N,)
+    int64 and, with `masks`, `masks` (N, h, w) uint8.
+    """
+
+    def __init__(
+        self, augmentation: BoxAugmentation, normalisation: Normalisation, rule: ResizeRule, *, masks: bool = False
+    ) -> None:
+        self.augmentation = augmentation
+        self._normalisation = normalisation
+        self._rule = rule
+        self._masks = masks
+
+    def __call__(self, pixels: Pixels, record: Record) -> tuple[Tensor, Target]:
+        record = record.select(~record.crowd)
+        region, size = self._region(pixels.shape[0], pixels.shape[1], record)
+        record = _within(record, region, size, self.augmentation.visible)
+        part = torch.from_numpy(pixels[region.rows, region.columns]).permute(2, 0, 1)
+        image = self._normalisation(jittered(resize_image(part, size), self.augmentation))
+        target = {
+            "boxes": torch.from_numpy(_moved(record.boxes_xyxy, region, size)),
+            "labels": torch.from_numpy(record.labels),
+        }
+        if self._masks:
+            target["masks"] = _masks(record, region, size)
+        for axis in drawn_flips(self.augmentation):
+            image, target = image.flip(axis), _flipped(target, axis, image.shape[axis])
+        return image, target
+
+    def _region(self, height: int, width: int, record: Record) -> tuple["_Region", tuple[int, int]]:
+        """The part of the image that is cut, and the size it is resized to."""
+        factor = log_uniform(*self.augmentation.scale)
+        new = [max(1, round(edge * factor)) for edge in self._rule.size(height, width)]
+        crop = self.augmentation.crop_size or max(new)
+        size = (min(new[0], crop), min(new[1], crop))
+        # Whole pixels of the image are cut, so that masks and image are resized alike.
+        edges = [
+            max(1, round(given * kept / all_)) for given, kept, all_ in zip((height, width), size, new, strict=True)
+        ]
+        middle = self._middle_of_an_object(record)
+        starts = [random_start(*each) for each in zip(edges, (height, width), middle, strict=True)]
+        rows, columns = (slice(start, start + edge) for start, edge in zip(starts, edges, strict=True))
+        return _Region(rows, columns), size
+
+    def _middle_of_an_object(self, record: Record) -> tuple[int | None, int | None]:
+        """Row and column that the crop is to hold, None where it may be anywhere."""
+        share = self.augmentation.object_crops
+        if not share or not len(record.labels) or uniform(0, 1) >= share:
+            return None, None
+        left, top, right, bottom = record.boxes_xyxy[int(torch.randint(0, len(record.labels), ()))].tolist()
+        return int((top + bottom) / 2), int((left + right) / 2)
+
+
+@dataclass(frozen=True)
+class _Region:
+    rows: slice
+    columns: slice
+
+    @property
+    def frame(self) -> npt.NDArray[np.float32]:
+        """Left, top, right, bottom."""
+        values = (self.columns.start, self.rows.start, self.columns.stop, self.rows.stop)
+        return np.array(values, dtype=np.float32)
+
+    def factors(self, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Factors on x, y, x, y."""
+        left, top, right, bottom = self.frame
+        return np.array([size[1] / (right - left), size[0] / (bottom - top)] * 2, dtype=np.float32)
+
+
+def _within(record: Record, region: _Region, size: tuple[int, int], visible: float) -> Record:
+    """The objects of which enough lies in the region."""
+    boxes, frame = record.boxes_xyxy, region.frame
+    left = np.clip(boxes, frame[[0, 1, 0, 1]], frame[[2, 3, 2, 3]])
+    edges = left[:, 2:] - left[:, :2]
+    shares = edges.prod(axis=1) / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
+    wide = (edges * region.factors(size)[:2] >= MIN_EDGE).all(axis=1)
+    return record.select(wide & (shares >= max(visible, 1e-6)))
+
+
+def _moved(boxes: npt.NDArray[np.float32], region: _Region, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    height, width = size
+    moved = (boxes - region.frame[[0, 1, 0, 1]]) * region.factors(size)
+    cut: npt.NDArray[np.float32] = np.clip(moved, 0, np.array([width, height, width, height])).astype(np.float32)
+    return cut
+
+
+def _masks(record: Record, region: _Region, size: tuple[int, int]) -> Tensor:
+    """Cut before they are stacked: those of a large image together would fill the memory."""
+    parts = [whole_mask(outline, record.size)[region.rows, region.columns] for outline in record.segmentations]
+    return resize_labels(torch.from_numpy(np.stack(parts)), size) if parts else torch.zeros(0, *size, dtype=torch.uint8)
+
+
+def _flipped(target: Target, axis: int, length: int) -> Target:
+    boxes = target["boxes"].clone()
+    low, high = (0, 2) if axis == -1 else (1, 3)
+    boxes[:, low], boxes[:, high] = (length - target["boxes"][:, edge] for edge in (high, low))
+    masks = {"masks": target["masks"].flip(axis)} if "masks" in target else {}
+    return {**target, "boxes": boxes, **masks}

@@ -1,0 +1,105 @@
+"""The annotation formats: how a folder is recognised, and how it is read into the data set of a task.
+
+A format is one module in this package that calls `register`; nothing else names it. Every module here is imported
+the first time a data set is looked for. Recognising a folder looks at the names of files and folders only: it loads
+no torch and decodes no image.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from cyclemlp.data import formats
+from cyclemlp.data.labels import ClassifiedDataset
+from cyclemlp.data.masks import MaskDataset
+from cyclemlp.data.objects import DetectionDataset
+from cyclemlp.data.problems import Findings
+from cyclemlp.errors import DataError
+
+Dataset = TypeVar("Dataset", MaskDataset, DetectionDataset, ClassifiedDataset)
+
+# In the order in which they are tried: nearly every folder of folders resembles class folders.
+_LABELS: dict[type[Any], str] = {MaskDataset: "masks", DetectionDataset: "boxes", ClassifiedDataset: "class labels"}
+
+
+def _complete(dataset: Dataset) -> Dataset:
+    return dataset
+
+
+@dataclass(frozen=True)
+class DatasetFormat(Generic[Dataset]):
+    """One way to write down labels."""
+
+    name: str
+    """As `cyclemlp data` reports it."""
+    dataset_type: type[Dataset]
+    """What the format is read into, which decides the tasks that can use it."""
+    layout: str
+    """Where its files are, in words for a message."""
+    recognises: Callable[[Path], bool]
+    """Whether a folder looks like this format."""
+    read: Callable[[Path, Findings], Dataset]
+    """Reads and checks the annotations, and images at most by their headers; what is wrong is added to the findings."""
+    complete: Callable[[Dataset], Dataset] = _complete
+    """Adds to a sound data set what takes decoding to find out."""
+
+
+_registered: list[DatasetFormat[Any]] = []
+
+
+def register(known: DatasetFormat[Any]) -> None:
+    """Make a format known to training, evaluation and `cyclemlp data`."""
+    _registered.append(known)
+
+
+def all_formats() -> list[DatasetFormat[Any]]:
+    """Every format, in the order in which they are tried."""
+    _import_formats()
+    return sorted(_registered, key=lambda known: list(_LABELS).index(known.dataset_type))
+
+
+def format_of(root: Path, dataset_type: type[Dataset]) -> DatasetFormat[Dataset]:
+    """The format of a folder among those for this type of data set. Raises DataError if there is none."""
+    known = [each for each in all_formats() if each.dataset_type is dataset_type]
+    expected = layouts(known)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; expected one with {expected}")
+    if (found := recognised(root, known)) is not None:
+        return found
+    labels = _LABELS[dataset_type]
+    inner = (path for path in (*root.glob("*/"), *root.glob("VOCdevkit/*/")) if recognised(path, known))
+    if (nested := next(inner, None)) is not None:
+        raise DataError(f"{root} is not a data set with {labels}, but {nested} is: give that folder")
+    raise DataError(f"{root} is not a data set with {labels}; expected {expected}")
+
+
+def recognised(root: Path, known: Sequence[DatasetFormat[Any]]) -> DatasetFormat[Any] | None:
+    """The first of these formats that a folder looks like."""
+    return next((each for each in known if each.recognises(root)), None)
+
+
+def layouts(known: Sequence[DatasetFormat[Any]]) -> str:
+    """What these formats look like, in words for a message."""
+    return ", or ".join(each.layout for each in known)
+
+
+def find_dataset(root: Path, dataset_type: type[Dataset]) -> Dataset:
+    """The data set in a folder, of whichever format.
+
+    Annotations are read and checked, and images at most by their headers. Raises DataError for the first problem, with
+    the number of further ones; single objects that are left out or cut to their image are one line in the log.
+    """
+    found, findings = format_of(root, dataset_type), Findings()
+    dataset = found.read(root, findings)
+    findings.check(root)
+    return found.complete(dataset)
+
+
+@cache
+def _import_formats() -> None:
+    for module in pkgutil.iter_modules(formats.__path__):
+        importlib.import_module(f"{formats.__name__}.{module.name}")

@@ -1,0 +1,127 @@
+"""From a decoded image and mask to training tensors: cut, scale, flip, colour, normalise.
+
+The region is cut before it is scaled and scaled before it is converted, so that work is done only for the
+pixels of the sample.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cyclemlp.data.augmentation import MaskAugmentation
+from cyclemlp.data.images import Pixels
+from cyclemlp.data.masks import IGNORE_INDEX
+from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.data.transforms import (
+    Normalisation,
+    drawn_flips,
+    jittered,
+    log_uniform,
+    random_start,
+    resize_image,
+    resize_labels,
+    uniform,
+)
+
+MAX_REDRAWS = 10
+
+
+class MaskTrainTransform:
+    """A random training sample of an image: float32 (3, c, c) normalised, and int64 (c, c) with 255 = ignore.
+
+    Called with an image, uint8 (H, W, 3) array or (3, H, W) tensor, and its mask, uint8 (H, W). Where the
+    image is smaller than the region, the sample is padded with the mean colour, which is ignored.
+    """
+
+    def __init__(
+        self,
+        augmentation: MaskAugmentation | None = None,
+        normalisation: Normalisation | None = None,
+        rule: ResizeRule | None = None,
+    ) -> None:
+        self.augmentation = augmentation or MaskAugmentation()
+        self._normalisation = normalisation or Normalisation()
+        self._rule = rule or ResizeRule()
+
+    def __call__(self, image: Pixels | Tensor, mask: Pixels | Tensor) -> tuple[Tensor, Tensor]:
+        options, crop = self.augmentation, self.augmentation.crop_size
+        image_chw = _as_plain(image).permute(2, 0, 1) if isinstance(image, np.ndarray) else _as_plain(image)
+        mask_hw = _as_plain(mask)
+        height, width = mask_hw.shape
+        edge = max(1, round(crop / (drawn_scale(options) * self._rule.factor(height, width))))
+        top, left = _varied_place(mask_hw, edge, options)
+        rows, columns = _span(top, edge, crop, height), _span(left, edge, crop, width)
+        source, target = (..., rows.source, columns.source), (..., rows.target, columns.target)
+        size = (rows.target.stop - rows.target.start, columns.target.stop - columns.target.start)
+        image_part = jittered(resize_image(image_chw[source], size), options, options.colour_probability)
+        image_out = image_chw.new_zeros((3, crop, crop), dtype=torch.float32)  # 0 is the mean once normalised
+        mask_out = torch.full((crop, crop), IGNORE_INDEX, dtype=torch.int64)
+        image_out[target] = self._normalisation(image_part)
+        mask_out[target] = resize_labels(mask_hw[source][None], size)[0]
+        for axis in drawn_flips(options):
+            image_out, mask_out = image_out.flip(axis), mask_out.flip(axis)
+        return image_out, mask_out
+
+
+def drawn_scale(options: MaskAugmentation) -> float:
+    """The factor by which a crop is resized."""
+    return (uniform if options.scale_draw == "uniform" else log_uniform)(*options.scale)
+
+
+class _Span(NamedTuple):
+    """Along one axis: the part of the image that is cut, and where it lies in the sample."""
+
+    source: slice
+    target: slice
+
+
+def _span(start: int, edge: int, crop: int, length: int) -> _Span:
+    """The part of [start, start + edge) inside [0, length), and its place when `edge` becomes `crop` pixels."""
+    first, last = max(start, 0), min(start + edge, length)
+    place = round((first - start) * crop / edge)
+    end = round((last - start) * crop / edge)
+    place = min(place, crop - 1)
+    return _Span(slice(first, last), slice(place, max(end, place + 1)))
+
+
+def _varied_place(mask_hw: Tensor, edge: int, options: MaskAugmentation) -> tuple[int, int]:
+    """Top and left of a region that no class fills, as far as a few draws find one."""
+    place = _place(mask_hw, edge, options.rare_class_crops)
+    if options.largest_class >= 1:
+        return place
+    for _ in range(MAX_REDRAWS):
+        top, left = place  # below 0 where the region is larger than the image
+        region = mask_hw[max(top, 0) : top + edge, max(left, 0) : left + edge]
+        counts = torch.bincount(region.reshape(-1), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+        if int(counts.max()) < options.largest_class * int(counts.sum()):
+            break
+        place = _place(mask_hw, edge, options.rare_class_crops)
+    return place
+
+
+def _place(mask_hw: Tensor, edge: int, rare_class_crops: float) -> tuple[int, int]:
+    """Top and left of the region: anywhere, or over a pixel of a class drawn from those present."""
+    height, width = mask_hw.shape
+    row = column = None
+    if rare_class_crops and uniform(0, 1) < rare_class_crops and (pixel := _pixel_of_any_class(mask_hw)):
+        row, column = pixel
+    return random_start(edge, height, row), random_start(edge, width, column)
+
+
+def _pixel_of_any_class(mask_hw: Tensor) -> tuple[int, int] | None:
+    flat = mask_hw.reshape(-1)
+    counts = torch.bincount(flat, minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    present = counts.nonzero().flatten().tolist()
+    if not present:
+        return None
+    drawn = present[int(torch.multinomial(counts[present].double().rsqrt(), 1))]
+    nth = int(torch.randint(int(counts[drawn]), ()))
+    index = int(np.flatnonzero((flat == drawn).numpy())[nth])
+    return divmod(index, mask_hw.shape[1])
+
+
+def _as_plain(values: Pixels | Tensor) -> Tensor:
+    """Without the tv_tensors subclass, whose dispatch costs more than the operations here."""
+    return torch.from_numpy(values) if isinstance(values, np.ndarray) else values.as_subclass(Tensor)

@@ -1,0 +1,147 @@
+"""Images with a class for every pixel: what every format of masks is read into.
+
+Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers without loading torch.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cyclemlp.data.images import Pixels, read_image, read_mask
+from cyclemlp.data.problems import Problem
+from cyclemlp.errors import DataError
+
+IGNORE_INDEX = 255
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskSplit:
+    """The images of a split and the mask of each, in the same order."""
+
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    zero_ignored: bool = False
+    """Whether 0 in a mask is ignored and k means class k - 1."""
+    other_images: tuple[Path, ...] = ()
+    """Images that have no sound mask. They and `other_masks` are only inspected."""
+    other_masks: tuple[Path, ...] = ()
+
+    def target(self, index: int) -> Pixels:
+        """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W). Raises as `read_mask`."""
+        return read_target(self.masks[index], zero_ignored=self.zero_ignored)
+
+
+@dataclass(frozen=True)
+class MaskDataset:
+    """A whole data set; class `i` of the masks is `classes[i]`."""
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, MaskSplit]
+    named: bool = True
+    """Whether the data set names its classes; otherwise they are class0, class1, ..."""
+
+
+def read_target(path: Path, *, zero_ignored: bool) -> Pixels:
+    """The class of each pixel of a mask, uint8 (H, W). Raises as `read_mask`."""
+    numbers = read_mask(path)
+    return numbers - np.uint8(1) if zero_ignored else numbers  # 0 becomes 255
+
+
+class SegmentationSamples:
+    """The pairs of a split as a map-style torch data set.
+
+    An item is (image, mask): tv_tensors.Image uint8 (3, H, W) and tv_tensors.Mask uint8 (H, W), or what
+    `transform(image, mask)` makes of them. Reading an item raises DataError for unusable files and, if
+    `num_classes` is given, for mask values that are neither a class nor 255.
+    """
+
+    def __init__(
+        self,
+        split: MaskSplit,
+        transform: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self.split = split
+        self.transform = transform
+        self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        import torch
+        from torchvision import tv_tensors
+
+        pixels, numbers = self._read(index)
+        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+        mask = tv_tensors.Mask(torch.from_numpy(numbers))
+        return (image, mask) if self.transform is None else self.transform(image, mask)
+
+    def _read(self, index: int) -> tuple[Pixels, Pixels]:
+        mask = self.split.masks[index]
+        pixels, numbers = read_image(self.split.images[index]), self.split.target(index)
+        if pixels.shape[:2] != numbers.shape:
+            raise DataError(str(wrong_mask_size(mask, "", numbers.shape, pixels.shape[:2])))
+        if self.num_classes is not None and numbers.max() >= self.num_classes:
+            present = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256))
+            if problem := outside_classes(mask, "", present, self.num_classes):
+                raise DataError(str(problem))
+        return pixels, numbers
+
+
+def count_classes(dataset: MaskDataset) -> MaskDataset:
+    """The data set with classes class0, class1, ... up to the highest value in its masks, unless it names them.
+
+    Decodes all masks. Raises DataError if they hold a single class.
+    """
+    if dataset.named:
+        return dataset
+    _LOG.info("%s has no classes.txt: counting the classes in all masks", dataset.root)
+    highest = 0
+    for split in dataset.splits.values():
+        for index in range(len(split.masks)):
+            numbers = split.target(index)
+            highest = max(highest, int(numbers.max(initial=0, where=numbers != IGNORE_INDEX)))
+    if highest == 0:
+        raise DataError(str(no_second_class(dataset)))
+    return replace(dataset, classes=numbered_classes(highest))
+
+
+def numbered_classes(highest: int) -> tuple[str, ...]:
+    """Names for the classes 0 to `highest`."""
+    return tuple(f"class{index}" for index in range(highest + 1))
+
+
+def masks_folder(dataset: MaskDataset) -> Path:
+    """The folder that holds the masks of all splits."""
+    return next((split.masks[0].parent.parent for split in dataset.splits.values() if split.masks), dataset.root)
+
+
+def outside_classes(path: Path, split: str, present: Iterable[int], num_classes: int) -> Problem | None:
+    """The problem that a mask holds values that are neither a class nor 255, if it does."""
+    wrong = [int(value) for value in present if value >= num_classes and value != IGNORE_INDEX]
+    if not wrong:
+        return None
+    shown = ", ".join(map(str, wrong[:5])) + (", ..." if wrong[5:] else "")
+    what = f"holds the value {shown}" if len(wrong) == 1 else f"holds the values {shown}"
+    allowed = f"outside the {num_classes} classes (0 to {num_classes - 1}, and 255 for ignore)"
+    return Problem(path, split, f"{what}, {allowed}", "name the class in classes.txt or set those pixels to 255")
+
+
+def no_second_class(dataset: MaskDataset) -> Problem:
+    """The problem that all masks hold a single class (and perhaps 255), as black-and-white drawings do."""
+    fix = "write the object class as 1 (255 means ignore)"
+    return Problem(masks_folder(dataset), "train", "hold no class but 0, so there is nothing to tell apart", fix)
+
+
+def wrong_mask_size(mask: Path, split: str, size_hw: tuple[int, ...], image_hw: tuple[int, ...]) -> Problem:
+    """The problem that a mask and its image differ in size."""
+    what = f"is {size_hw[1]}x{size_hw[0]} (width x height), its image {image_hw[1]}x{image_hw[0]}"
+    return Problem(mask, split, what, "make the mask the size of its image")
