@@ -21,6 +21,7 @@ from cyclemlp.cli.bench_output import Json, Out, aligned, check_out, check_posit
 from cyclemlp.data.images import list_images, read_image
 from cyclemlp.data.resizing import central_crop
 from cyclemlp.data.samples.blue_marble import prepare_blue_marble
+from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.machine import environment
 from cyclemlp.models.classifiers import create_classifier
@@ -83,8 +84,7 @@ def _images(data: Path | None, count: int) -> list[Path]:
     found = list_images(folder) if folder.is_dir() else []
     if not found:
         raise DataError(f"--data {folder} has no images: give a folder that has some directly in it")
-    kept = min(count, len(found))
-    return [found[i * len(found) // kept] for i in range(kept)]
+    return evenly_spaced(found, count)
 
 
 @dataclass(frozen=True)

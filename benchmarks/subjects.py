@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from timm.layers import Mlp
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
@@ -70,12 +69,6 @@ class AuthorsCycleFC(nn.Module):
         """(batch, height, width, in) -> (batch, height, width, out)."""
         out = authors_cycle_fc(self.offset, x_nhwc.permute(0, 3, 1, 2), self.weight, self.bias)
         return out.permute(0, 2, 3, 1)
-
-
-def _plain_mlp(lean: LeanMlp) -> nn.Module:
-    plain = Mlp(lean.fc1.in_features, lean.fc1.out_features)
-    plain.load_state_dict(lean.state_dict())
-    return plain.train(lean.training)
 
 
 def counts(subject: Subject) -> dict[str, int]:

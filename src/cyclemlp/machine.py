@@ -76,7 +76,7 @@ def available_bytes() -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """Maximum memory this process has held since its start or `forget_peak`; None where it is not reported."""
+    """Maximum memory of this process since its start or `forget_peak`; None where the system does not report it."""
     return _status("VmHWM")
 
 
