@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from benchmarks.operators import authors_cycle_fc, authors_offsets
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.flops import count_flops, count_multiply_adds
-from cyclemlp.models.forms.lean import LeanMlp
 from cyclemlp.ops import CycleFC
 
 
@@ -45,13 +44,11 @@ def authors_network(subject: Subject) -> nn.Module:
 
 
 def with_authors_operator(network: nn.Module) -> nn.Module:
-    """`network` itself, every CycleFC a deformable convolution and every channel MLP timm's own."""
+    """`network` itself, with every CycleFC replaced by a deformable convolution."""
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, CycleFC):
                 setattr(module, name, AuthorsCycleFC(child))
-            elif isinstance(child, LeanMlp):
-                setattr(module, name, _plain_mlp(child))
     return network
 
 

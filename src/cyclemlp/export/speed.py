@@ -12,7 +12,7 @@ import numpy as np
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.inference.rounds import Case, Measurement, Plan, Suite, disturbance, measure
-from cyclemlp.inference.runtimes.registry import load_network
+from cyclemlp.inference.runtimes.registry import is_exported, load_network
 from cyclemlp.machine import environment
 from cyclemlp.tasks.card import ModelCard
 
