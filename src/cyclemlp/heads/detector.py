@@ -23,25 +23,33 @@ Target = dict[str, Tensor]
 """`boxes` (N, 4) float32 x0 y0 x1 y1 in pixels, `labels` (N,) int64 from 0; for Mask R-CNN `masks` (N, H, W) uint8."""
 
 
+class Anchors(nn.Module):
+    """The anchors of a detector, by the size of the images."""
+
+    def __init__(self, head: str, options: DetectionHead) -> None:
+        super().__init__()
+        self._head = head
+        self._options = options
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 4) float32, of all levels of the pyramid of these images, level by level."""
+        height, width = (padded(edge) for edge in images.shape[-2:])
+        levels = level_anchors(self._head, self._options, height, width)
+        return torch.from_numpy(np.concatenate(levels)).to(images.device)
+
+
 class Detector(PyramidNetwork, ABC):
     """A backbone, a feature pyramid and anchors."""
 
     def __init__(self, head: str, backbone: PyramidBackbone, pyramid: FeaturePyramidNetwork, options: DetectionHead):
         super().__init__(backbone, SIZE_RULE)
-        self.head_name = head
-        self.options = options
         self.pyramid = pyramid
+        self.anchors = Anchors(head, options)
 
     def maps(self, images: Tensor) -> "OrderedDict[str, Tensor]":
         """The feature pyramid of images of any size, which are padded to multiples of 32."""
         found = self.backbone(self.pad(images))
         return self.pyramid({str(level): each for level, each in enumerate(found)})
-
-    def anchors(self, images: Tensor) -> Tensor:
-        """Anchors (N, 4) float32 of all levels of the pyramid of these images, level by level."""
-        height, width = (padded(edge) for edge in images.shape[-2:])
-        levels = level_anchors(self.head_name, self.options, height, width)
-        return torch.from_numpy(np.concatenate(levels)).to(images.device)
 
     @abstractmethod
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:

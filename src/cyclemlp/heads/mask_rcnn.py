@@ -9,7 +9,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import MASK_RCNN, DetectionHead
-from cyclemlp.heads.detector import Detector, Target, head_norm
+from cyclemlp.heads.detector import Anchors, Detector, Target, head_norm
 from cyclemlp.heads.pyramid import PyramidBackbone
 from cyclemlp.heads.torchvision_internals import (
     FastRCNNPredictor,
@@ -43,7 +43,7 @@ class MaskRCNN(Detector):
     def __init__(self, backbone: PyramidBackbone, num_classes: int, width: int, options: DetectionHead) -> None:
         pyramid = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=LastLevelMaxPool())
         super().__init__(MASK_RCNN, backbone, pyramid, options)
-        self.rpn = _proposals(width, options)
+        self.rpn = _proposals(width, options, self.anchors)
         self.roi_heads = _region_heads(width, num_classes + 1, options)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -73,32 +73,27 @@ class MaskRCNN(Detector):
         self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target] | None
     ) -> tuple[list[Target], dict[str, Tensor]]:
         maps = self.maps(images)
-        anchors = [self.anchors(images)] * len(images)
-        proposals, proposal_losses = self.rpn(_AnchoredImages(images, sizes, anchors), maps, targets)
+        proposals, proposal_losses = self.rpn(ImageList(images, sizes), maps, targets)
         detections, region_losses = self.roi_heads(maps, proposals, sizes, targets)
         return detections, {**proposal_losses, **region_losses}
 
 
-class _AnchoredImages(ImageList):
-    """A batch with the anchors of its images, since torchvision asks its anchor generator for those of a batch."""
+class _AnchorGenerator(nn.Module):
+    """Stands in for torchvision's, whose strides are not exact; see `cyclemlp.heads.anchors`."""
 
-    def __init__(self, images: Tensor, sizes: list[tuple[int, int]], anchors: list[Tensor]) -> None:
-        super().__init__(images, sizes)
+    def __init__(self, anchors: Anchors) -> None:
+        super().__init__()
         self.anchors = anchors
 
-
-class _GivenAnchors(nn.Module):
-    """Stands in for torchvision's generator, whose strides are not exact; see `cyclemlp.heads.anchors`."""
-
-    def forward(self, images: _AnchoredImages, _maps: list[Tensor]) -> list[Tensor]:
-        return images.anchors
+    def forward(self, images: ImageList, _maps: list[Tensor]) -> list[Tensor]:
+        return [self.anchors(images.tensors)] * len(images.image_sizes)
 
 
-def _proposals(width: int, options: DetectionHead) -> RegionProposalNetwork:
+def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> RegionProposalNetwork:
     """Thresholds and samples of the papers; twice as many proposals are kept in training, as torchvision does."""
     kept = {"training": 2 * options.candidates, "testing": options.candidates}
     return RegionProposalNetwork(
-        _GivenAnchors(),
+        _AnchorGenerator(anchors),
         with_float32_outputs(RPNHead(width, options.anchors_per_position(MASK_RCNN))),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,

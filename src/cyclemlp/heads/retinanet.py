@@ -59,13 +59,12 @@ class RetinaNet(Detector):
         anchors = self.anchors(images)
         matches = [match_anchors(target["boxes"], anchors) for target in targets]
         matched_anchors = max(1, sum(int((match >= 0).sum()) for match in matches))
-        images_and_labels = list(zip(logits, offsets, matches, targets, strict=True))
-        focal = [_focal_loss(scores, match, target["labels"]) for scores, _, match, target in images_and_labels]
-        boxes = [_box_loss(moves, anchors, match, target["boxes"]) for _, moves, match, target in images_and_labels]
-        return {
-            "classification": torch.stack(focal).sum() / matched_anchors,
-            "bbox_regression": torch.stack(boxes).sum() / matched_anchors,
-        }
+        terms = [
+            (_focal_loss(scores, match, target["labels"]), _box_loss(moves, anchors, match, target["boxes"]))
+            for scores, moves, match, target in zip(logits, offsets, matches, targets, strict=True)
+        ]
+        focal, boxes = (torch.stack(each).sum() / matched_anchors for each in zip(*terms, strict=True))
+        return {"classification": focal, "bbox_regression": boxes}
 
 
 def _focal_loss(logits: Tensor, match: Tensor, labels: Tensor) -> Tensor:

@@ -8,33 +8,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor as FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import TwoMLPHead as TwoMLPHead
+from torchvision.models.detection.image_list import ImageList as ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads as MaskRCNNHeads
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor as MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead as RetinaNetHead
+from torchvision.models.detection.roi_heads import RoIHeads as RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork as RegionProposalNetwork
+from torchvision.models.detection.rpn import RPNHead as RPNHead
 from torchvision.ops import FeaturePyramidNetwork, box_iou
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
-
-__all__ = [
-    "BACKGROUND",
-    "NEITHER",
-    "FastRCNNPredictor",
-    "ImageList",
-    "LastLevelMaxPool",
-    "MaskRCNNHeads",
-    "MaskRCNNPredictor",
-    "RPNHead",
-    "RegionProposalNetwork",
-    "RetinaNetHead",
-    "RoIHeads",
-    "TwoMLPHead",
-    "box_offsets",
-    "match_anchors",
-    "pyramid_to_stride_128",
-    "with_float32_outputs",
-]
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool as LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 BACKGROUND, NEITHER = Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS
 """What `match_anchors` says of anchors without a box: teach them nothing is there, or nothing at all."""

@@ -55,14 +55,12 @@ def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Ne
         ConfigError: the device cannot be used here, or not by this kind of file.
         MissingExtraError: the library that runs the file is not installed.
     """
-    exported = is_exported(path)
-    runtime = _by_suffix()[path.suffix.lower() if exported else RUN_FOLDER]
-    if exported and not path.is_file():
+    suffix = RUN_FOLDER if path.is_dir() else path.suffix.lower()
+    runtime = _by_suffix().get(suffix, _by_suffix()[RUN_FOLDER])
+    if suffix != RUN_FOLDER and suffix in _by_suffix() and not path.is_file():
         raise CheckpointError(f"{path} does not exist: give a file written by `cyclemlp export`")
     if runtime.cpu_only and device not in ("auto", "cpu"):
-        raise ConfigError(
-            f"device {device!r}: {path.suffix.lower()} files run on cpu here; for another device use the checkpoint"
-        )
+        raise ConfigError(f"device {device!r}: {suffix} files run on cpu here; for another device use the checkpoint")
     try:
         return runtime.load(path, device, threads)
     except ModuleNotFoundError as error:
