@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.tasks.base import JsonObject
@@ -179,4 +179,4 @@ def _options(kind: type[OptionsT], given: Mapping[str, OptionValue]) -> OptionsT
     for name in given:
         if name not in names:
             raise ConfigError(f"unknown option {name!r}.{did_you_mean(name, names)} Allowed are {', '.join(names)}")
-    return cast("OptionsT", kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}))  # type: ignore[arg-type]
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})  # type: ignore[arg-type]

@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
-import numpy as np
-from PIL import Image
-
 from cyclemlp.data.images import ImageInput, decode_image
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.network import Network
@@ -114,19 +111,21 @@ class Predictor:
     def predict(self, images: ImageInput, *, progress: bool = False) -> "Prediction": ...
 
     @overload
-    def predict(self, images: Sequence[ImageInput], *, progress: bool = False) -> "list[Prediction]": ...
+    def predict(
+        self, images: list[ImageInput] | tuple[ImageInput, ...], *, progress: bool = False
+    ) -> "list[Prediction]": ...
 
     def predict(
-        self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False
+        self, images: ImageInput | list[ImageInput] | tuple[ImageInput, ...], *, progress: bool = False
     ) -> "Prediction | list[Prediction]":
         """The result for one image, or a list of results for several.
 
         An image is a path, a Pillow image, or an array (H, W, 3) or (H, W) of uint8 or uint16 values; see
         `decode_image`. `progress` shows a bar for images that take long. Raises DataError for an unusable image.
         """
-        if isinstance(images, str | Path | np.ndarray | Image.Image):
-            return self._predict_one(images, progress)
-        return [self._predict_one(image, progress) for image in images]
+        if isinstance(images, list | tuple):
+            return [self._predict_one(image, progress) for image in images]
+        return self._predict_one(images, progress)
 
     def _predict_one(self, image: ImageInput, progress: bool) -> "Prediction":
         pixels = decode_image(image, self.card.in_chans)

@@ -5,7 +5,7 @@ Adding a task is one folder under `tasks/` and one line in `_TASKS`; a task in a
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.tasks.base import Counts, Dataset, Result, Task
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cyclemlp.tasks.detection.result import DetectionResult
     from cyclemlp.tasks.segmentation.result import SegmentationResult
 
-    Prediction = SegmentationResult | ClassificationResult | DetectionResult
+    Prediction: TypeAlias = SegmentationResult | ClassificationResult | DetectionResult
     """What `Predictor.predict` returns, as the task of the model card says."""
 
 AnyTask = Task[RunConfig, Dataset, Result, Counts]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +68,14 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     if fabric.is_global_zero:
         open_run(config)
     evaluator = Evaluator(parts.card, dataset)
-    metrics = fabric.launch(_train_in_process, config, task, parts, evaluator)
+    metrics = fabric.launch(partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator))
     if metrics is None:
         raise TrainingHelped
     return Run(config.out, metrics)
 
 
 def _train_in_process(
-    fabric: "Fabric", config: RunConfig, task: AnyTask, parts: TrainingParts, evaluator: Evaluator
+    fabric: "Fabric", *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator
 ) -> Mapping[str, Any] | None:
     """Train; the first process evaluates the network and returns its metrics, the others return None."""
     state, best = fit(fabric, config, parts, evaluator)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from cyclemlp.tasks.detection.defaults import with_defaults
 from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.parameter_groups import decay_groups
 
+ConfigT = TypeVar("ConfigT", bound=DetectionConfig)
+
 LOSS_TERMS = {
     RETINANET: ("classification", "bbox_regression"),
     MASK_RCNN: ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask"),
@@ -33,7 +35,7 @@ LOSS_TERMS = {
 BOX_TERMS = ("bbox_regression", "rpn_box_reg", "box_reg")
 
 
-def resolved(config: DetectionConfig, dataset: DetectionDataset) -> DetectionConfig:
+def resolved(config: ConfigT, dataset: DetectionDataset) -> ConfigT:
     """The config with image size, anchors and number of boxes chosen from the labels. Raises DataError."""
     if not dataset.splits["train"].images:
         raise DataError(f"{config.data} has no training images: put some into its train split")
