@@ -23,9 +23,7 @@ RESULT = "result.json"
 RUN, BACKBONE = "run", "backbone"
 
 
-def demo(
-    *, task: str = "segmentation", out: Path | None = None, max_time: str | None = None, json: bool = False
-) -> None:
+def demo(*, task: str | None = None, out: Path | None = None, max_time: str | None = None, json: bool = False) -> None:
     """Train on satellite images of the Earth, score where the network never trained, and draw its predictions.
 
     Takes six minutes of training on two processor cores, and eight more for boxes or outlines, which start from the
@@ -35,7 +33,7 @@ def demo(
     Parameters
     ----------
     task
-        What is learnt: ocean, land and lakes pixel by pixel (segmentation), or boxes (detection) or outlines
+        What is learnt: ocean, land and lakes pixel by pixel (segmentation, the default), or boxes (detection) or outlines
         (instance-segmentation) of islands and lakes. The last two begin with the backbone of the first one's finished
         demo in the folder demo/, or else train it first, in backbone/ next to their run.
     out
@@ -46,6 +44,7 @@ def demo(
     json
         Print one JSON object instead of the table.
     """
+    task = task or next(name for name, each in _demos().items() if each.starts_from is None)
     shown = _demo_of(task)
     out = out or _default_folder(task)
     data = shown.prepare()
@@ -59,8 +58,12 @@ def demo(
     sys.stdout.write(dumps(result) + "\n" if json else _text(shown.table(metrics), out))
 
 
+def _demos() -> dict[str, SampleDemo]:
+    return {name: shown for name in task_names() if (shown := get_task(name).demo) is not None}
+
+
 def _demo_of(task: str) -> SampleDemo:
-    shown = {name: demo for name in task_names() if (demo := get_task(name).demo) is not None}
+    shown = _demos()
     if task not in shown:
         raise ConfigError(f"--task {task}: the demo has {', '.join(shown)}.{did_you_mean(task, shown)}")
     return shown[task]

@@ -161,14 +161,12 @@ def _random_run(name: str, size: int, folder: Path) -> Path:
     """A run folder of the timm model `name` with random weights, built for `size`."""
     import torch
 
-    from cyclemlp.models.classifiers import create_classifier
-    from cyclemlp.tasks.card import save_model
+    from cyclemlp.tasks.card import build_model, classifier_card, save_model
 
-    classes = tuple(map(str, range(IMAGENET_CLASSES)))
-    card = ModelCard("classification", name, "linear", classes, image_size=size, crop_pct=1.0)
+    card = classifier_card(name, size, IMAGENET_CLASSES)
     torch.manual_seed(0)
     run = Path(mkdtemp(dir=folder))
-    save_model(run, create_classifier(name, len(classes), image_size=size), card)
+    save_model(run, build_model(card), card)
     return run
 
 

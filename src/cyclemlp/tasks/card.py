@@ -172,6 +172,12 @@ def build_model(card: ModelCard) -> "nn.Module":
     return get_task(card.task).build_model(card)
 
 
+def classifier_card(model: str, image_size: int, classes: int) -> ModelCard:
+    """The card of a classifier with numbered classes that sees whole images of one size."""
+    names = tuple(map(str, range(classes)))
+    return ModelCard("classification", model, "linear", names, image_size=image_size, crop_pct=1.0)
+
+
 def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
     """Write the weights as safetensors and the card as JSON into `folder`, each whole or not at all.
 

@@ -33,8 +33,8 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
     if is_run:
         source, theirs = load_model(path)
         _require_alike(path, theirs, card, ("model",))
-        _load_backbone(_trunk(model), _trunk(source).state_dict(), path, whole=card.task != "classification")
-    elif card.task == "classification":  # a classifier of other classes stays new
+        _load_backbone(_trunk(model), _trunk(source).state_dict(), path, whole=_trunk(model) is not model)
+    elif _trunk(model) is model:  # a classifier, whose last layer stays new where the classes differ
         load_pretrained(_trunk(model), path)
     else:
         _load_backbone(_trunk(model), read_state_dict(path), path, whole=True)
