@@ -29,7 +29,7 @@ from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan, Timing
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores
 
 if TYPE_CHECKING:
-    from cyclemlp.tasks.base import TrainingTask
+    from cyclemlp.tasks.base import TrainingParts
 
 IMAGE_SIZE = (500, 375)
 """(width, height) of the synthetic images; about the average of ImageNet's."""
@@ -102,9 +102,9 @@ def bench_loading(
     """
     cores = pin_to_cores(plan.threads)
     with tempfile.TemporaryDirectory() as folder:
-        task = _task(data or write_images(Path(folder)), model, size)
+        parts = _parts(data or write_images(Path(folder)), model, size)
         load = ForeignLoad(_family_seconds)
-        timings = _measure(_cases(task, batch, workers, batches, plan.threads), plan.rounds)
+        timings = _measure(_cases(parts, batch, workers, batches, plan.threads), plan.rounds)
         share = load.share()
     rates = {name: _rate(timing, batch * batches) for name, timing in timings.items()}
     return {
@@ -116,7 +116,7 @@ def bench_loading(
         "model": model,
         "size": size,
         "batch": batch,
-        "pictures": _described(task, data),
+        "pictures": _described(parts, data),
         "step": rates[STEP],
         "workers": {
             str(count): {
@@ -152,23 +152,23 @@ def _write_image(folder: Path, number: int) -> None:
         Image.fromarray(grainy).save(held_out, quality=QUALITY)
 
 
-def _task(data: Path, model: str, size: int) -> "TrainingTask":
+def _parts(data: Path, model: str, size: int) -> "TrainingParts":
     """The parts of a classification run with default options."""
     try:
         from cyclemlp.tasks.classification.config import ClassificationConfig
-        from cyclemlp.tasks.classification.train import classification_task
+        from cyclemlp.tasks.classification.train import classification_parts
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from error
     config = ClassificationConfig(data=data, model=model, image_size=size)
-    return classification_task(config, find_dataset(data, ClassifiedDataset))
+    return classification_parts(config, find_dataset(data, ClassifiedDataset))
 
 
 def _cases(
-    task: "TrainingTask", batch: int, workers: Sequence[int], batches: int, threads: int
+    parts: "TrainingParts", batch: int, workers: Sequence[int], batches: int, threads: int
 ) -> dict[str, Callable[[], float]]:
     """Each returns the seconds that this number of batches took."""
-    step = _training_step(task, threads)
-    streams = {count: _stream(task, batch, count) for count in workers}
+    step = _training_step(parts, threads)
+    streams = {count: _stream(parts, batch, count) for count in workers}
     kept = next(iter(streams[workers[0]]))
 
     def steps() -> float:
@@ -181,25 +181,23 @@ def _cases(
     return cases
 
 
-def _stream(task: "TrainingTask", batch: int, workers: int) -> Iterator[Any]:
+def _stream(parts: "TrainingParts", batch: int, workers: int) -> Iterator[Any]:
     from cyclemlp.training.loader import ResumableLoader
 
-    return iter(ResumableLoader(task.samples, batch, seed=0, workers=workers, collate=task.collate))
+    return iter(ResumableLoader(parts.samples, batch, seed=0, workers=workers, collate=parts.collate))
 
 
-def _training_step(task: "TrainingTask", threads: int) -> Callable[[Any], None]:
+def _training_step(parts: "TrainingParts", threads: int) -> Callable[[Any], None]:
     import torch
 
-    from cyclemlp.models.forms.lean import lean_
-
     torch.set_num_threads(threads)
-    model = lean_(task.model).train()
-    optimiser = torch.optim.AdamW(task.groups(model), lr=1e-4)
+    model = parts.model.train()
+    optimiser = torch.optim.AdamW(parts.groups(model), lr=1e-4)
 
     def step(batch: Any) -> None:
         images, targets = batch
         optimiser.zero_grad()
-        task.loss(model, images, targets)["loss"].backward()
+        parts.loss(model, images, targets)["loss"].backward()
         optimiser.step()
 
     return step
@@ -233,10 +231,10 @@ def _rate(timing: Timing, images: int) -> dict[str, Any]:
     return {"images_per_s": images / timing.median, **timing.to_dict()}
 
 
-def _described(task: "TrainingTask", data: Path | None) -> dict[str, Any]:
+def _described(parts: "TrainingParts", data: Path | None) -> dict[str, Any]:
     """What was read, without naming folders of this machine."""
     made_up = f"JPEG of {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}, made up"
-    return {"count": len(task.samples), "kind": made_up if data is None else "given"}
+    return {"count": len(parts.samples), "kind": made_up if data is None else "given"}
 
 
 def _family_seconds() -> float:

@@ -23,8 +23,9 @@ from cyclemlp.cli.bench_output import (
     milliseconds,
 )
 from cyclemlp.data.formats.class_folders import read_split
+from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import ConfigError
-from cyclemlp.inference.evaluate import evaluate_classification
+from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan
 from cyclemlp.models.classifiers import is_built_for_one_size
@@ -146,17 +147,17 @@ def accuracies(run: Path, data: Path, split: str, sizes: Sequence[int]) -> dict[
             f"--run {run}: {card.model} takes images of {card.image_size} pixels only; leave --run out, or give a run"
             " of cyclemlp_*"
         )
-    chosen = read_split(data, split, card.classes)
+    dataset = ClassifiedDataset(data, card.classes, {split: read_split(data, split, card.classes)})
     points = []
     for size in sizes:
         resized = predictor.described_as(replace(card, image_size=size))
-        scores = evaluate_classification(resized, chosen).metrics(card.classes)
+        scores = Evaluator(resized.card, dataset, split).count_all(resized).metrics(card.classes)
         points.append({"size": size, "top1": scores["top1"]})
     return {
         "run": run.name,
         "model": card.model,
         "trained_at": card.image_size,
-        "images": len(chosen.images),
+        "images": len(dataset.splits[split].images),
         "points": points,
     }
 

@@ -24,7 +24,6 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.resizing import central_crop
-from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.machine import environment
@@ -140,7 +139,7 @@ def choose_images(split: ClassifiedSplit, count: int | None) -> list[tuple[Path,
         return pairs
     if count < 1:
         raise ConfigError(f"--images is {count}; it must be 1 or more")
-    return evenly_spaced(pairs, count)
+    return [pairs[i * len(pairs) // count] for i in range(count)]
 
 
 def error_rates(

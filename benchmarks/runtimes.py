@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.inference.predictor import load_network
 from cyclemlp.inference.rounds import Case, Suite
+from cyclemlp.inference.runtimes.registry import load_network
 
 if TYPE_CHECKING:
     from benchmarks.subjects import Subject
@@ -118,8 +118,9 @@ def export(subject: "Subject", runtime: str, folder: Path) -> None:
     import torch
 
     from benchmarks.subjects import plain_network
-    from cyclemlp.export.formats import WRITERS
-    from cyclemlp.inference.runtimes.network import Facts, SizeRule
+    from cyclemlp.export.run import FORMATS
+    from cyclemlp.heads.network import SizeRule
+    from cyclemlp.inference.runtimes.facts import Facts
     from cyclemlp.models.forms.fused import graph_form
     from cyclemlp.tasks.card import ModelCard
 
@@ -131,5 +132,5 @@ def export(subject: "Subject", runtime: str, folder: Path) -> None:
     card = ModelCard("classification", subject.model, "linear", ("any",), image_size=size, crop_pct=1.0)
     with torch.no_grad():
         program = torch.export.export(graph_form(plain, size, subject.batch), (images,), strict=False)
-    WRITERS[runtime](program, Facts(card, SizeRule(size, size), ("logits",)), path)
+    FORMATS[runtime].write(program, Facts(card, SizeRule(size, size), ("logits",)), path)
     np.savez(path.with_suffix(".npz"), images=images.numpy(), output=output)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from benchmarks.operators import authors_cycle_fc, authors_offsets
-from cyclemlp.inference.runtimes.torch import inference_form
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.flops import count_flops, count_multiply_adds
 from cyclemlp.ops import CycleFC
@@ -35,7 +35,7 @@ def plain_network(subject: Subject) -> nn.Module:
 
 def inference_network(subject: Subject) -> nn.Module:
     """The network in its exact inference form, where it has one."""
-    return inference_form(plain_network(subject))
+    return reparameterize_model(plain_network(subject).eval())
 
 
 def authors_network(subject: Subject) -> nn.Module:

@@ -24,7 +24,7 @@ from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
 from cyclemlp.tasks.options import RunConfig, flat
-from cyclemlp.tasks.scores import SCORES, metric_columns
+from cyclemlp.tasks.registry import get_task
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 
 CONFIGS: dict[str, type[RunConfig]] = {
@@ -68,7 +68,7 @@ def main() -> None:
     }
     write_json(options.out, record)
     if options.plot is not None:
-        draw(record, list(record["targets"]) or [SCORES[record["task"]].main], options.plot)
+        draw(record, list(record["targets"]) or [get_task(record["task"]).scores.main], options.plot)
     sys.stdout.write(f"{options.out}\n")
 
 
@@ -90,7 +90,7 @@ def describe(run: Path) -> dict[str, Any]:
         "command": training_command(card.task, card.model, config),
         "versions": card.versions,
         "metrics": card.metrics,
-        "curve": _curve(lines, metric_columns(card.task, card.metrics)),
+        "curve": _curve(lines, get_task(card.task).scores.columns(card.metrics)),
     }
 
 

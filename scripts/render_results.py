@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cyclemlp.tasks.scores import metric_columns
+from cyclemlp.tasks.registry import get_task
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,7 +76,7 @@ def classification(result: dict[str, Any]) -> str:
 def runs(result: dict[str, Any]) -> str:
     """Scores of runs of one length on one data set, the targets of the first one, and the commands."""
     names = [*result["targets"], *(name for name in SHOWN[result["task"]] if name not in result["targets"])]
-    scores = [metric_columns(result["task"], run["metrics"]) for run in result["runs"]]
+    scores = [get_task(result["task"]).scores.columns(run["metrics"]) for run in result["runs"]]
     if result["task"] in SHOWN_BY_CLASS:
         names += [name for name in scores[0] if "/" in name and name not in names]
     models = [run["model"] for run in result["runs"]]
@@ -90,7 +90,7 @@ def runs(result: dict[str, Any]) -> str:
     if views := result.get("views"):
         flipped = ", flipped too" if views["flip"] else ""
         seen = f"the first, seen at {' and '.join(f'{scale:g}' for scale in views['scales'])} times its size{flipped}"
-        columns = metric_columns(result["task"], views["metrics"])
+        columns = get_task(result["task"]).scores.columns(views["metrics"])
         rows.append([seen, "", "", "", *(_score(columns[name]) for name in names)])
     head = ["model", "parameters", "training", "images seen", *(name.replace("/", " ") for name in names)]
     met = ", ".join(f"{name.replace('/', ' ')} at least {value:g}" for name, value in result["targets"].items())

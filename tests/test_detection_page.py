@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cyclemlp.cli import app
-from cyclemlp.training.recipes import FOLDER, packaged
+from cyclemlp.tasks.recipes import FOLDER, packaged
 
 PAGE_PATH = Path(__file__).parents[1] / "docs" / "detection.md"
 PAGE = PAGE_PATH.read_text(encoding="utf-8")

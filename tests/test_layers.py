@@ -25,7 +25,6 @@ ALLOWED_SIDEWAYS = {
 }
 OPTIONAL = (
     "lightning",
-    "torchmetrics",
     "faster_coco_eval",
     "matplotlib",
     "mpl_toolkits",

@@ -1,5 +1,6 @@
 """Files and folders that appear complete or not at all: written next to their place, then renamed."""
 
+import io
 import json
 import os
 import shutil
@@ -7,7 +8,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @contextmanager
@@ -56,6 +60,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_png(path: Path, image: "Image") -> None:
+    """Write an image; encoded in memory first, since Pillow's own errors do not say when a disk is full."""
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG")
+    with atomic_write(path) as part:
+        part.write_bytes(encoded.getbuffer())
 
 
 def _umask() -> int:

@@ -129,7 +129,7 @@ def test_refusals(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--crop", "1.5"], "--crop 1.5 is not allowed: above 0 to 1; 0.875 is the authors'"),
         (["--image-size", "0"], "--image-size 0 is not allowed: 1 or more"),
         (["--split", "valid"], "has no split 'valid'; it has train, val, all. Did you mean 'val'?"),
-        (["--data", tmp_path], "bb is no class of the model, which knows 7 (a, b, c, d, e, f, ...)."),
+        (["--data", tmp_path], "bb is not a class of the model, which knows 7 (a, b, c, d, e, f, ...)."),
         (["--data", tmp_path / "nowhere"], "nowhere is not a folder"),
         (["--out", data / "val" / "b" / "0.png"], "is a file: give a folder"),
     ]

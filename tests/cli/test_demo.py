@@ -1,31 +1,29 @@
-"""`cyclemlp demo` of every task: what it would train, what it draws, and one short run from start to picture."""
+"""`cyclemlp demo` of every task: what it would train, what it draws, and one short run from start to image."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.cli import demo, demo_detection, demo_instance_segmentation, demo_objects, demo_segmentation, main
+from cyclemlp.cli import demo, main
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.base import SampleDemo
+from cyclemlp.tasks.detection import drawing
 from cyclemlp.tasks.detection.decoding import Detections
-from cyclemlp.tasks.detection.predict import DetectionResult
+from cyclemlp.tasks.detection.result import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
+from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.run_folder import open_run, read_run_config
 
-MODULES: dict[str, Any] = {
-    "segmentation": demo_segmentation,
-    "detection": demo_detection,
-    "instance-segmentation": demo_instance_segmentation,
-}
 HEADS = {"segmentation": "semantic-fpn", "detection": "retinanet", "instance-segmentation": "mask-rcnn"}
 TINY = """\
 head-width: 16
@@ -39,11 +37,17 @@ device: cpu
 """
 
 
+def demo_of(task: str) -> SampleDemo:
+    shown = get_task(task).demo
+    assert shown is not None
+    return shown
+
+
 def config_of(task: str, out: Path, max_time: str | None = None) -> RunConfig:
-    return demo._config(MODULES[task], task, Path("sample"), out, max_time)
+    return demo._config(task, Path("sample"), out / demo.RUN, max_time)
 
 
-@pytest.mark.parametrize("task", MODULES)
+@pytest.mark.parametrize("task", HEADS)
 def test_the_recipe_is_what_is_trained(task: str, tmp_path: Path) -> None:
     config = config_of(task, tmp_path)
     options = flat(config)
@@ -70,12 +74,12 @@ def test_an_unknown_task_gets_a_proposal(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as left:
         main(["demo", "--task", "detecton"])
     assert left.value.code == 2
-    assert 'Did you mean "detection"' in capsys.readouterr().err
+    assert "Did you mean 'detection'?" in capsys.readouterr().err
 
 
 def test_scores_in_lines() -> None:
     boxes = {"AP": {"island": 0.5, "lake": None}, "mAP": 0.5, "AP50": 0.75}
-    assert demo_detection.table(boxes)[1:] == [
+    assert demo_of("detection").table(boxes)[1:] == [
         "class       AP",
         "island  0.5000",
         "lake    absent",
@@ -83,11 +87,11 @@ def test_scores_in_lines() -> None:
         "AP50    0.7500",
     ]
     masks = {f"{kind}_{name}": value for kind in ("mask", "box") for name, value in boxes.items()}
-    assert demo_instance_segmentation.table(masks)[-2:] == ["box_mAP    0.5000", "box_AP50   0.7500"]
+    assert demo_of("instance-segmentation").table(masks)[-2:] == ["box_mAP    0.5000", "box_AP50   0.7500"]
 
 
 def object_result(mask: np.ndarray | None = None) -> DetectionResult:
-    """A lake in a black picture of 20x30 pixels."""
+    """A lake in a black image of 20x30 pixels."""
     box = np.array([[10, 5, 16, 9]], np.float32)
     found = Detections(box, np.array([0.8], np.float32), np.array([1]))
     masks = None if mask is None else mask[None]
@@ -95,9 +99,9 @@ def object_result(mask: np.ndarray | None = None) -> DetectionResult:
 
 
 def test_boxes_stand_around_their_objects() -> None:
-    pixels = np.asarray(demo_objects.painted(object_result()))
-    assert pixels.shape == (20 * demo_objects.ZOOM, 30 * demo_objects.ZOOM, 3)
-    lake = (pixels == demo_objects.COLOURS[1]).all(axis=2)
+    pixels = np.asarray(drawing.painted(object_result()))
+    assert pixels.shape == (20 * drawing.ZOOM, 30 * drawing.ZOOM, 3)
+    lake = (pixels == drawing.COLOURS[1]).all(axis=2)
     assert not lake[10:18, 20:32].any()  # the object itself is left free
     frame = np.zeros_like(lake)
     frame[7:21, 17:35] = True
@@ -108,8 +112,8 @@ def test_boxes_stand_around_their_objects() -> None:
 def test_masks_are_painted_where_they_are_known() -> None:
     mask = np.zeros((20, 30), np.uint8)
     mask[6:8, 11:15] = 1
-    pixels = np.asarray(demo_objects.painted(object_result(mask)))
-    painted = np.array([int(value * demo_objects.MASK_OPACITY) for value in demo_objects.COLOURS[1]])
+    pixels = np.asarray(drawing.painted(object_result(mask)))
+    painted = np.array([int(value * drawing.MASK_OPACITY) for value in drawing.COLOURS[1]])
     np.testing.assert_array_equal((pixels == painted).all(axis=2), mask.repeat(2, axis=0).repeat(2, axis=1) == 1)
 
 
@@ -120,43 +124,39 @@ def small_sample(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
     for left in range(0, 4 * EDGE, EDGE):
         mask[EDGE + 50 : EDGE + 100, left + 30 : left + 90] = 1
         mask[EDGE + 60 : EDGE + 80, left + 40 : left + 60] = 2
-    picture = np.where(mask[..., None] == 1, 200, 40).repeat(3, axis=2).astype(np.uint8)
+    image = np.where(mask[..., None] == 1, 200, 40).repeat(3, axis=2).astype(np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blue_marble_instances, "read_earth", lambda: picture)
+        patch.setattr(blue_marble_instances, "read_earth", lambda: image)
         patch.setattr(blue_marble_instances, "read_earth_mask", lambda: mask)
         return find_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")), DetectionDataset)
 
 
-class Exact:
-    """Finds what is labelled, and an unlikely island in every picture."""
+def exact(dataset: DetectionDataset) -> Callable[[Path], DetectionResult]:
+    """Finds what is labelled, and an improbable island in every image."""
+    split = dataset.splits["val"]
 
-    def __init__(self, dataset: DetectionDataset) -> None:
-        self.card = dataset
-        self._split = dataset.splits["val"]
-
-    def predict(self, path: Path) -> DetectionResult:
-        record = self._split.records[self._split.images.index(path)]
+    def predict(path: Path) -> DetectionResult:
+        record = split.records[split.images.index(path)]
         boxes = np.concatenate([record.boxes_xyxy, np.array([[100, 200, 120, 210]], np.float32)])
         scores = np.array([0.9] * len(record.labels) + [0.1], np.float32)
         found = Detections(boxes, scores, np.append(record.labels, 0))
-        return DetectionResult(found, self.card.classes, read_image(path))
+        return DetectionResult(found, dataset.classes, read_image(path))
+
+    return predict
 
 
-def test_the_picture_has_what_was_found_beside_the_labels(small_sample: DetectionDataset) -> None:
-    picture = np.asarray(demo_objects.draw_held_out(Exact(small_sample), small_sample.splits["val"]))  # type: ignore[arg-type]
-    strip = 540 * demo_objects.ZOOM
-    found, labels = (
-        picture[200:-200, x : x + strip]
-        for x in (demo_objects._MARGIN, demo_objects._MARGIN + strip + demo_objects._GAP)
-    )
+def test_the_image_has_what_was_found_beside_the_labels(small_sample: DetectionDataset) -> None:
+    image = np.asarray(drawing.draw_held_out(exact(small_sample), small_sample.classes, small_sample.splits["val"]))  # type: ignore[arg-type]
+    strip = 540 * drawing.ZOOM
+    found, labels = (image[200:-200, x : x + strip] for x in (drawing._MARGIN, drawing._MARGIN + strip + drawing._GAP))
     np.testing.assert_array_equal(found, labels)
-    for colour in demo_objects.COLOURS:
+    for colour in drawing.COLOURS:
         assert (found == colour).all(axis=2).any()
 
 
 @pytest.fixture
 def tiny(small_sample: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demos of segmentation and detection as one step each on small pictures, in an empty working folder."""
+    """The demos of segmentation and detection as one step each on small images, in an empty working folder."""
     torch.set_num_threads(1)
     masks = tmp_path / "masks-of-two"
     for split in ("train", "val"):
@@ -164,12 +164,12 @@ def tiny(small_sample: DetectionDataset, tmp_path: Path, monkeypatch: pytest.Mon
             (masks / kind / split).mkdir(parents=True)
             Image.new("RGB" if kind == "images" else "L", (64, 64), value).save(masks / kind / split / "a.png")
     (masks / "classes.txt").write_text("ocean\nland\n", encoding="utf-8")
-    monkeypatch.setattr(demo_segmentation, "prepare", lambda: masks)
-    monkeypatch.setattr(demo_detection, "prepare", lambda: small_sample.root)
-    for module, more in ((demo_segmentation, ""), (demo_detection, "head-convs: 1\nobject-crops: 1.0\n")):
-        recipe = tmp_path / f"{module.DATA}.yaml"
+    monkeypatch.setattr(demo_of("segmentation"), "prepare", lambda: masks)
+    monkeypatch.setattr(demo_of("detection"), "prepare", lambda: small_sample.root)
+    for task, more in (("segmentation", ""), ("detection", "head-convs: 1\nobject-crops: 1.0\n")):
+        recipe = tmp_path / f"{task}.yaml"
         recipe.write_text(TINY + more, encoding="utf-8")
-        monkeypatch.setattr(module, "RECIPE", str(recipe))
+        monkeypatch.setattr(demo_of(task), "recipe", str(recipe))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 
@@ -177,7 +177,8 @@ def tiny(small_sample: DetectionDataset, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("tiny")
 def test_a_finished_demo_of_segmentation_gives_the_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     Path("demo").mkdir()
-    options = ["--out", "demo/run", "--data", str(demo_segmentation.prepare()), "--config", demo_segmentation.RECIPE]
+    shown = demo_of("segmentation")
+    options = ["--out", "demo/run", "--data", str(shown.prepare()), "--config", shown.recipe]
     with pytest.raises(SystemExit):
         main(["train", "segmentation", *options])
     Path("demo/result.json").write_text("{}", encoding="utf-8")
@@ -190,7 +191,7 @@ def test_a_finished_demo_of_segmentation_gives_the_backbone(capsys: pytest.Captu
 
 
 @pytest.mark.usefixtures("tiny")
-def test_from_start_to_picture(capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_start_to_image(capsys: pytest.CaptureFixture[str]) -> None:
     """A step of training for the backbone, a step for the boxes; again without any: scored and drawn anew."""
     for _ in range(2):
         with pytest.raises(SystemExit) as left:
@@ -207,5 +208,5 @@ def test_from_start_to_picture(capsys: pytest.CaptureFixture[str]) -> None:
         assert read_run_config(Path("demo-detection/run"))["init"] == "demo-detection/backbone"
         assert result["environment"]["command"] == "cyclemlp demo --task detection"
         assert set(result["metrics"]["AP"]) == {"island", "lake"}
-        with Image.open(result["earth"]) as picture:
-            assert picture.width > 2 * 540 * demo_objects.ZOOM
+        with Image.open(result["earth"]) as image:
+            assert image.width > 2 * 540 * drawing.ZOOM

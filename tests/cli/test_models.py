@@ -69,7 +69,7 @@ def test_lists_rivals_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         (["--filter", "cyclemlp_b9"], "no model matches --filter 'cyclemlp_b9'; a shell pattern such as 'swin_*'"),
         (["--filter", "cyclemlp_b9"], "Did you mean 'cyclemlp_b"),
         (["--head", "semantic-fnp"], "Did you mean 'semantic-fpn'?"),
-        (["--filter", "mixer_b16_224", "--head", "semantic-fpn"], "gives no feature pyramid at strides 4, 8, 16, 32"),
+        (["--filter", "mixer_b16_224", "--head", "semantic-fpn"], "has no feature pyramid at strides 4, 8, 16, 32"),
         (["--classes", "0"], "--classes is 0; it must be 1 or more"),
         (["--heads", "semantic-fpn"], "Did you mean"),
     ],

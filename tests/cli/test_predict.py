@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclemlp.cli.jobs import find_inputs, plan
 from cyclemlp.data.images import image_size, read_image, read_mask
 from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.inference.inputs import find_inputs, plan
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 

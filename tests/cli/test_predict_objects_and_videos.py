@@ -182,7 +182,7 @@ def test_what_is_no_video_is_reported_after_the_others(
     assert (len(report["images"]), report["videos"]) == (1, [])
     assert [failed["video"] for failed in report["failed"]] == [str(mixed / "clip.mp4")]
     assert "1 of 2 files failed, the others are written: " in captured.err
-    assert "clip.mp4 is no video, or incomplete" in captured.err
+    assert "clip.mp4 is not a video, or is incomplete" in captured.err
     assert names(out) == {"predictions.csv", "predictions.json"}
 
 

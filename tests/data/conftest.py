@@ -35,7 +35,7 @@ COCO_CATEGORIES = [{"id": 7, "name": "boat"}, {"id": 3, "name": "buoy"}]
 
 @pytest.fixture
 def write_coco(tmp_path: Path) -> WriteDataset:
-    """Writes COCO data of one picture a split, 30x20 pixels; the annotations are those of both splits."""
+    """Writes COCO data with one image per split, 30x20 pixels; the annotations are those of both splits."""
 
     def write(
         annotations: list[dict[str, Any]],

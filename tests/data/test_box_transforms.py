@@ -39,7 +39,7 @@ def record_of(boxes: Sequence[Sequence[float]], size: tuple[int, int], crowd: tu
 
 
 def places(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A picture whose red is the column and whose green is the row."""
+    """An image whose red is the column and whose green is the row."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8)
 
@@ -95,7 +95,7 @@ def test_what_enough_is_left_of_stays_in_a_crop() -> None:
         for mask, (x0, y0, x1, y1) in zip(target["masks"], expected.values(), strict=True):
             assert int(mask.sum()) == (x1 - x0) * (y1 - y0)
             assert mask[y0:y1, x0:x1].all()
-    assert seen == {0, 1, 3}  # the whole picture never shows enough of itself
+    assert seen == {0, 1, 3}  # the whole image never shows enough of itself
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.37, 2.0])
@@ -124,7 +124,7 @@ def test_regions_to_ignore_and_slivers_are_not_learnt_from() -> None:
     assert target["labels"].tolist() == [2]  # object 1 would be three quarters of a pixel wide
 
 
-def test_a_picture_without_objects() -> None:
+def test_a_image_without_objects() -> None:
     image, target = transformed(places(20, 30), record_of([], (20, 30)), rule=ResizeRule(2.0))
     assert image.shape == (3, 40, 60)
     assert {name: tuple(each.shape) for name, each in target.items()} == {

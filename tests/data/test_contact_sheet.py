@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cyclemlp.data.contact_sheet import CELL_WIDTH, LabelledImage, choose, contact_sheet
+from cyclemlp.data.contact_sheet import CELL_WIDTH, choose, contact_sheet
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
+from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.legend import colour_list, ink_on
 from cyclemlp.data.objects import Record
 from cyclemlp.data.outlines import Polygons
@@ -17,13 +18,23 @@ BLUE, GREEN = colour_list(2)
 BLACK = Image.new("RGB", (60, 40))
 
 
-def pictures(**counts: int) -> list[LabelledImage]:
-    """So many pictures of each class."""
-    return [LabelledImage(Path(f"{name}/{i}.png"), name) for name, count in counts.items() for i in range(count)]
+def dataset(**counts: dict[str, int]) -> ClassifiedDataset:
+    """This many images of each class in each split."""
+    classes = tuple(sorted({name for split in counts.values() for name in split}))
+    splits = {}
+    for name, split in counts.items():
+        names = [each for each, count in split.items() for _ in range(count)]
+        images = tuple(Path(f"{each}/{i}.png") for each, count in split.items() for i in range(count))
+        splits[name] = ClassifiedSplit(images, tuple(map(classes.index, names)))
+    return ClassifiedDataset(Path(), classes, splits)
+
+
+def chosen_paths(given: ClassifiedDataset, count: int) -> list[Path]:
+    return [given.splits[split].images[index] for split, index in choose(given, count)]
 
 
 def record(boxes: list[list[float]], crowd: bool = False, outline: Polygons | None = None) -> Record:
-    """Of a picture twice as large as BLACK; one class for each object."""
+    """Of an image twice as large as BLACK; one class for each object."""
     xyxy = np.array(boxes, np.float32)
     return Record(
         image_id=1,
@@ -36,19 +47,20 @@ def record(boxes: list[list[float]], crowd: bool = False, outline: Polygons | No
     )
 
 
-def test_pictures_are_spread_over_splits_and_classes() -> None:
-    chosen = choose({"val": pictures(a=50), "train": pictures(a=100, b=100, c=1)}, 12)
-    assert [split for split, _ in chosen] == ["train"] * 9 + ["val"] * 3
-    assert [picture.label for _, picture in chosen[:9]] == ["a"] * 4 + ["b"] * 4 + ["c"]
-    assert [picture.image.stem for _, picture in chosen[:4]] == ["0", "25", "50", "75"]
+def test_images_are_spread_over_splits_and_classes() -> None:
+    given = dataset(val={"a": 50}, train={"a": 100, "b": 100, "c": 1})
+    assert [split for split, _ in choose(given, 12)] == ["train"] * 9 + ["val"] * 3
+    paths = chosen_paths(given, 12)
+    assert [path.parent.name for path in paths[:9]] == ["a"] * 4 + ["b"] * 4 + ["c"]
+    assert [path.stem for path in paths[:4]] == ["0", "25", "50", "75"]
 
 
-def test_all_pictures_where_there_are_few() -> None:
-    assert len(choose({"train": pictures(a=2), "val": pictures(a=3)}, 24)) == 5
-    assert len(choose({"train": pictures(a=1), "val": pictures(a=30)}, 24)) == 24
-    assert choose({"train": [], "val": []}, 24) == []
-    many_classes = choose({"train": pictures(**{f"c{i:02}": 3 for i in range(40)})}, 10)
-    assert [picture.label for _, picture in many_classes] == [f"c{i:02}" for i in range(0, 40, 4)]
+def test_all_images_are_chosen_if_there_are_few() -> None:
+    assert len(choose(dataset(train={"a": 2}, val={"a": 3}), 24)) == 5
+    assert len(choose(dataset(train={"a": 1}, val={"a": 30}), 24)) == 24
+    assert choose(dataset(train={}, val={}), 24) == []
+    many_classes = chosen_paths(dataset(train={f"c{i:02}": 3 for i in range(40)}), 10)
+    assert [path.parent.name for path in many_classes] == [f"c{i:02}" for i in range(0, 40, 4)]
 
 
 def test_masks_are_painted_and_ignored_pixels_left() -> None:
@@ -91,22 +103,23 @@ def test_a_sheet_of_every_kind(write_dataset: Callable[..., Path], write_coco: C
     objects = [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [2, 3, 10, 5]}]
     for root in (write_dataset(), write_coco(objects, root=write_dataset().parent / "boats")):
         report = inspect_dataset(root)
-        sheet = contact_sheet(report.images, report.classes, 24)
+        sheet = contact_sheet(report.dataset, 24)
         assert sheet is not None
-        count = sum(map(len, report.images.values()))
+        count = sum(len(split.images) for split in report.dataset.splits.values())
         assert sheet.width == count * (CELL_WIDTH + 10) + 10
         assert len(sheet.getcolors(2**20) or []) > 3
 
 
-def test_a_damaged_picture_is_a_grey_cell(tmp_path: Path) -> None:
+def test_a_damaged_image_is_a_grey_cell(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    sheet = contact_sheet({"train": [LabelledImage(tmp_path / "a.png", "a" * 90)]}, ["a"], 24)
+    split = ClassifiedSplit((tmp_path / "a.png",), (0,))
+    sheet = contact_sheet(ClassifiedDataset(tmp_path, ("a" * 90,), {"train": split}), 24)
     assert sheet is not None
     assert sheet.getpixel((20, 20)) == (225, 225, 225)
-    assert contact_sheet({"train": []}, ["a"], 24) is None
+    assert contact_sheet(dataset(train={}), 24) is None
 
 
-def test_run_lengths_are_drawn_too() -> None:
+def test_an_rle_is_drawn_too() -> None:
     mask = np.zeros((80, 120), np.uint8)
     mask[20:60, 20:100] = 1
     given = record([[20, 20, 100, 60]])

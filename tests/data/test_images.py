@@ -17,7 +17,7 @@ SUFFIXES = ("jpg", "png", "bmp", "webp", "tif")
 
 
 def scene() -> Image.Image:
-    """Four flat colours in a 64x48 picture, so that JPEG is near the original and every turn is visible."""
+    """Four flat colours in a 64x48 image, so that JPEG is near the original and every turn is visible."""
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[:24, :32], pixels[:24, 32:], pixels[24:, :32], pixels[24:, 32:] = RED, (20, 200, 40), (30, 40, 220), 250
     return Image.fromarray(pixels)
@@ -44,7 +44,7 @@ def test_exif_orientation_turns_pixels_and_size(tmp_path: Path, suffix: str, ori
     scene().save(path, exif=exif, quality=95)
     pixels = read_image(path)
     assert image_size(path) == pixels.shape[:2] == ((64, 48) if orientation >= 5 else (48, 64))
-    # Where the picture's top left corner is shown, by the EXIF standard.
+    # Where the image's top left corner is shown, by the EXIF standard.
     row, column = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[
         orientation
     ]
@@ -67,13 +67,13 @@ def test_other_colour_models_are_converted(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_laid_on_white(tmp_path: Path, mode: str) -> None:
+def test_transparency_is_composited_on_white(tmp_path: Path, mode: str) -> None:
     image = Image.new(mode, (8, 8), 0)  # black and wholly transparent
     image.save(tmp_path / "clear.png")
     assert read_image(tmp_path / "clear.png").min() == 255
 
 
-def test_transparent_palette_entry_is_laid_on_white(tmp_path: Path) -> None:
+def test_transparent_palette_entry_is_composited_on_white(tmp_path: Path) -> None:
     Image.new("P", (8, 8), 0).save(tmp_path / "clear.png", transparency=0)
     assert read_image(tmp_path / "clear.png").min() == 255
 
@@ -157,7 +157,7 @@ def test_decompression_bomb_is_refused_unread(tmp_path: Path, width: int, height
             read(path)
 
 
-def test_picture_that_pillow_only_warns_of_is_read(tmp_path: Path) -> None:
+def test_image_that_pillow_only_warns_of_is_read(tmp_path: Path) -> None:
     bomb(tmp_path / "large.png", 12000, 8000)  # 96 million pixels: over Pillow's warning, under our limit
     assert image_size(tmp_path / "large.png") == (8000, 12000)
 
@@ -273,7 +273,7 @@ def test_limits_hold_for_pillow_images(tmp_path: Path, monkeypatch: pytest.Monke
         decode_image(cut)
 
 
-def test_what_is_no_image_is_refused_with_what_is_accepted() -> None:
+def test_what_is_not_an_image_is_refused_with_what_is_accepted() -> None:
     with pytest.raises(TypeError, match=r"a path, a Pillow image or a numpy array of uint8 or uint16 values, not list"):
         decode_image([[0, 1]])  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"shape \(4, 4\) and type int64: give an array .*uint16 values 0 to 65535"):

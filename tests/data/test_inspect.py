@@ -16,17 +16,17 @@ WriteDataset = Callable[..., Path]
 def test_counts_of_a_sound_data_set(write_dataset: WriteDataset) -> None:
     report = inspect_dataset(write_dataset())
     assert report.problems == ()
-    assert report.classes == ("ground", "water")
+    assert report.dataset.classes == ("ground", "water")
     train = report.splits["train"]
     assert isinstance(train, SplitReport)
     assert (train.images, train.pixels) == (2, 2 * 32 * 48)
-    assert train.class_pixels == {"ground": 2 * 22 * 48, "water": 2 * 8 * 48}
-    assert train.ignored_pixels == 2 * 2 * 48
+    assert train.of_class == {"ground": 2 * 22 * 48, "water": 2 * 8 * 48}
+    assert train.ignored == 2 * 2 * 48
     assert list(report.splits) == ["train", "val"]
 
 
 def test_classes_without_names_are_numbered(write_dataset: WriteDataset) -> None:
-    assert inspect_dataset(write_dataset(classes=None)).classes == ("class0", "class1")
+    assert inspect_dataset(write_dataset(classes=None)).dataset.classes == ("class0", "class1")
 
 
 def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
@@ -39,7 +39,7 @@ def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
     (images / "b.png").unlink()
     (images / "d.png").write_bytes(b"")
     (images / "e.png").write_bytes((images / "e.png").read_bytes()[:-20])  # sound header, cut pixels
-    (images / "f.png").write_text("no picture")
+    (images / "f.png").write_text("not an image")
     Image.new("L", (40, 32)).save(masks / "g.png")
     Image.new("L", (48, 32), 9).save(masks / "h.png")
     Image.new("RGB", (48, 32)).save(masks / "i.png")
@@ -62,7 +62,7 @@ def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
     assert all(problem.split == "train" and problem.fix for problem in report.problems)
 
 
-def test_pictures_that_are_only_unusual_are_no_problem(write_dataset: WriteDataset) -> None:
+def test_images_that_are_only_unusual_are_not_a_problem(write_dataset: WriteDataset) -> None:
     root = write_dataset()
     (root / "images/train/a.png").unlink()
     Image.new("CMYK", (48, 32)).save(root / "images/train/a.jpg")
@@ -135,7 +135,7 @@ def test_unrecognised_folders_name_the_layouts(tmp_path: Path) -> None:
         inspect_dataset(tmp_path / "none")
     with pytest.raises(DataError, match=r"is empty; fill it with images/\{train,val\} with masks"):
         inspect_dataset(tmp_path)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match=r"is in no known layout; accepted: images/\{train,val\} with masks"):
         inspect_dataset(tmp_path)
     (tmp_path / "file").touch()
@@ -174,7 +174,7 @@ def test_files_passed_over_are_one_note_a_split(write_dataset: WriteDataset) -> 
     ]
 
 
-def test_mask_values_that_are_hardly_there_are_noted(tmp_path: Path) -> None:
+def test_mask_values_that_are_rare_are_noted(tmp_path: Path) -> None:
     root = tmp_path / "lakes"
     for split in ("train", "val"):
         mask = np.zeros((120, 120), np.uint8)

@@ -36,7 +36,7 @@ def geometry(
 
 
 def ramp(height: int, width: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture and mask that both say at every pixel which row (axis 0) or column (axis 1) it is."""
+    """Image and mask that both say at every pixel which row (axis 0) or column (axis 1) it is."""
     numbers = np.indices((height, width), np.uint8)[axis]
     return numbers[..., None].repeat(3, axis=2), numbers
 
@@ -90,7 +90,7 @@ def test_unscaled_sample_is_an_exact_cut() -> None:
         torch.testing.assert_close(cut, expected)
 
 
-def test_small_picture_lies_whole_in_the_sample() -> None:
+def test_small_image_lies_entirely_in_the_sample() -> None:
     image, mask = ramp(20, 10, 0)
     starts = set()
     for seed in range(40):
@@ -211,7 +211,7 @@ def test_senseless_options_are_named(options: dict[str, float], message: str) ->
 
 
 def test_crops_that_one_class_fills_are_drawn_again() -> None:
-    """Half of the picture is one class alone, the other half a checker of two."""
+    """Half of the image is one class alone, the other half a checker of two."""
     mask = np.zeros((64, 256), np.uint8)
     mask[:, 128:] = np.indices((64, 128)).sum(0) % 2
     image = np.zeros((64, 256, 3), np.uint8)
@@ -239,8 +239,8 @@ def test_each_colour_change_may_stay_away() -> None:
     torch.testing.assert_close(cut, torch.from_numpy(image).permute(2, 0, 1) / 255)
 
 
-def test_pictures_are_brought_to_their_size_first() -> None:
-    """With the shorter edge at 32 a crop of 32 holds all rows of a picture of any size."""
+def test_images_are_resized_first() -> None:
+    """With the shorter edge at 32 a crop of 32 holds all rows of an image of any size."""
     options = MaskAugmentation(crop_size=32, scale=(1.0, 1.0), flip=0)
     image, rows = ramp(64, 96, 0)
     _, cut = MaskTrainTransform(options, PLAIN, ResizeRule(short_side=32))(image, rows)

@@ -1,4 +1,4 @@
-"""Crops that hold an object: in pictures that are mostly empty few others would."""
+"""Crops that hold an object: in images that are mostly empty few others would."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_every_crop_holds_an_object_and_every_object_is_drawn() -> None:
     assert {label for labels in found for label in labels} == {0, 1, 2}
 
 
-def test_without_the_option_most_crops_of_an_empty_picture_are_empty() -> None:
+def test_without_the_option_most_crops_of_an_empty_image_are_empty() -> None:
     assert sum(map(bool, found_in_crops(0.0, record()))) < 20
 
 

@@ -1,8 +1,11 @@
-"""What is used of faster-coco-eval's mask API; these fail if a version of it behaves differently."""
+"""RLE as COCO's mask API writes and reads it, and what is used of faster-coco-eval's for polygons."""
 
 import numpy as np
 import pytest
 from faster_coco_eval.core import mask as api
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as reference
 
 from cyclemlp.data.outlines import Patch, rle_of_patch
 from cyclemlp.data.rle import Rle, bitmap_of_runs, parse_rle, rle_of_mask, rle_of_polygons, rle_of_runs, runs_of
@@ -19,6 +22,41 @@ def test_runs_make_up_the_mask_that_was_encoded(size: tuple[int, int], seed: int
     np.testing.assert_array_equal(api.decode({"size": list(size), "counts": rle.counts}), mask)
     assert rle_of_runs(runs_of(rle).tolist(), size).counts == rle.counts
     assert rle_of_patch(Patch(0, 0, mask), size).counts == rle.counts
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 2**32 - 1))
+def test_strings_are_those_of_pycocotools(runs: list[int], height: int, seed: int) -> None:
+    values = np.repeat(np.arange(len(runs)) % 2, runs)
+    width = -(-len(values) // height) + 1
+    structured = np.resize(np.append(values, 0), height * width).reshape(width, height).T.astype(np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 2, (height, width)).astype(np.uint8)
+    for mask in (structured, noise):
+        size = (height, width)
+        expected = reference.encode(np.asfortranarray(mask))
+        rle = rle_of_mask(mask)
+        assert rle.counts == expected["counts"]
+        np.testing.assert_array_equal(bitmap_of_runs(runs_of(rle), height), reference.decode(expected))
+        plain = {"size": list(size), "counts": runs_of(rle).tolist()}
+        assert rle_of_runs(plain["counts"], size).counts == reference.frPyObjects(plain, *size)["counts"]
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12))
+def test_runs_of_any_length_and_order_come_back(runs: list[int]) -> None:
+    """Also runs of no pixel, which an annotation file may have."""
+    rle = rle_of_runs(runs, (1, sum(runs)))
+    assert runs_of(rle).tolist() == runs
+    assert rle.counts == reference.frPyObjects({"size": [1, sum(runs)], "counts": runs}, 1, sum(runs))["counts"]
+
+
+@given(st.binary(max_size=12) | st.text("0123456789:;<=>?@AOPQRSTUVWXYZno", max_size=12).map(str.encode))
+def test_a_damaged_string_is_refused_or_read(counts: bytes) -> None:
+    try:
+        runs = runs_of(Rle((1, 1), counts))
+    except ValueError:
+        return
+    assert runs.min() >= 0
 
 
 def test_a_square_by_hand() -> None:
@@ -41,6 +79,11 @@ def test_overlapping_polygons_are_united() -> None:
         ([-1, 7], "does not add up to the image's pixels"),
         (None, "without an RLE"),
         ("1", "does not add up to the image's pixels"),
+        ("", "cannot be read"),
+        ("6P", "cannot be read"),
+        ("\u00e9", "cannot be read"),
+        ("7O", "has a negative run"),
+        ("P" * 8 + "1", "has a run that is too long"),
     ],
 )
 def test_wrong_counts_are_refused(counts: object, message: str) -> None:

@@ -68,7 +68,7 @@ def test_frames_are_turned_as_players_do(tmp_path: Path, turned: int, corner: tu
     with open_video(write_clip(tmp_path / "clip.mp4", 1, turned=turned)) as video:
         (frame,) = video.frames()
     assert frame.pixels.shape == ((48, 64, 3) if turned == 180 else (64, 48, 3))
-    assert frame.pixels[corner].min() > 240  # where the white quarter comes to lie
+    assert frame.pixels[corner].min() > 240  # where the white quarter ends up
 
 
 def refusal(path: Path) -> str:
@@ -80,16 +80,16 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("content", [b"", b"#EXTM3U\nhttp://127.0.0.1/a.ts\n", bytes(range(256)) * 20])
-def test_what_is_no_video(tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_a_video(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.mp4").write_bytes(content)
     message = refusal(tmp_path / "a.mp4")
-    assert message.startswith(f"{tmp_path / 'a.mp4'} is no video, or incomplete (")
+    assert message.startswith(f"{tmp_path / 'a.mp4'} is not a video, or is incomplete (")
     assert message.endswith("; convert it to MP4")
 
 
 def test_a_photograph_with_the_name_of_a_video(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.mp4", format="JPEG")
-    assert "is no video, or incomplete" in refusal(tmp_path / "a.mp4")
+    assert "is not a video, or is incomplete" in refusal(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,16 @@ def test_sound_alone(tmp_path: Path) -> None:
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
         container.mux(stream.encode(None))
-    assert "has no pictures in it, only sound or text; give a video" in refusal(tmp_path / "a.mp4")
+    assert "has no images in it, only sound or text; give a video" in refusal(tmp_path / "a.mp4")
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "a.mp4") == f"{tmp_path / 'a.mp4'} does not exist or is no file; give a video"
+    assert refusal(tmp_path / "a.mp4") == f"{tmp_path / 'a.mp4'} does not exist or is not a file; give a video"
 
 
 def test_frames_over_the_limit(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(videos, "MAX_PIXELS", 64 * 48 - 1)
-    assert "has frames over the limit of 0 million pixels; make it smaller" in refusal(clip)
+    assert "has frames over the limit of 0 million pixels; scale it down" in refusal(clip)
 
 
 def test_without_the_library(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.mask_rcnn import MaskRCNN
 from cyclemlp.heads.retinanet import RetinaNet
+from cyclemlp.heads.torchvision_internals import match_anchors
 
 # Millions of parameters, CycleMLP's tables 4 and 5 (COCO).
 PUBLISHED = {
@@ -110,8 +111,7 @@ def test_retinanets_loss_is_over_the_objects_of_the_batch() -> None:
     images, sizes = torch.rand(2, 3, 64, 64), [(64, 64)] * 2
     boxes = [torch.tensor([[8.0, 8, 40, 40], [0, 0, 20, 20], [30, 30, 60, 60]]), torch.tensor([[40.0, 0, 60, 30]])]
     targets = [{"boxes": each, "labels": torch.zeros(len(each), dtype=torch.int64)} for each in boxes]
-    anchors = torch.cat(model.anchors(images))
-    counts = [int((model._match(each, anchors) >= 0).sum()) for each in boxes]
+    counts = [int((match_anchors(each, model.anchors(images)) >= 0).sum()) for each in boxes]
     assert counts[0] != counts[1]
     with torch.no_grad():
         together = model.losses(images, sizes, targets)

@@ -9,13 +9,15 @@ import pytest
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.inference.runtimes.network import SizeRule
+from cyclemlp.heads.network import Network, SizeRule
+from cyclemlp.inference import network_image
+from cyclemlp.inference.network_image import ImageThroughNetwork, WindowRule
 from cyclemlp.inference.views import Views
+from cyclemlp.tasks.base import Look
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.detection import views as detection_views
 from cyclemlp.tasks.detection.decoding import Detections, detect
-from cyclemlp.tasks.detection.predict import DetectionResult
-from cyclemlp.tasks.detection.views import detect_in_views, looks, merged
+from cyclemlp.tasks.detection.merging import find_objects, merged
+from cyclemlp.tasks.detection.result import DetectionResult
 
 Image = npt.NDArray[np.uint8]
 
@@ -51,6 +53,15 @@ class SquareFinder:
         order = np.argsort(-scores, kind="stable")
         labels = (scores > 0.75).astype(np.float32)
         return boxes[order], scores[order], labels[order], np.stack([_half()] * len(order)) if len(order) else _none()
+
+
+def detect_in_views(network: Network, described: ModelCard, image: Image, views: Views) -> Detections:
+    return find_objects(ImageThroughNetwork(network, described, image, views)).detections
+
+
+def looks(described: ModelCard, height: int, width: int) -> list[Look]:
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    return ImageThroughNetwork(SquareFinder(), described, pixels, Views()).looks()[0]
 
 
 def _half() -> FloatArray:
@@ -148,8 +159,8 @@ def test_one_look_is_plain_detection_bit_for_bit() -> None:
 def test_only_images_that_are_large_for_the_network_go_through_windows(
     monkeypatch: pytest.MonkeyPatch, short_side: int | None
 ) -> None:
-    monkeypatch.setattr(detection_views, "MAX_WHOLE_PIXELS", 100 * 150)
-    monkeypatch.setattr(detection_views, "LARGE_IMAGE_WINDOW", 64)
+    monkeypatch.setattr(network_image, "MAX_WHOLE_PIXELS", 100 * 150)
+    monkeypatch.setattr(network_image, "OBJECT_WINDOWS", WindowRule(64, None))
     finder = SquareFinder()
     described = ModelCard(**{**vars(card()), "short_side": short_side})
     detect_in_views(finder, described, picture(150, 225), Views())
@@ -157,7 +168,7 @@ def test_only_images_that_are_large_for_the_network_go_through_windows(
 
 
 def test_windows_of_an_image_that_the_network_sees_enlarged() -> None:
-    (first, second, *_) = looks(card(window=64, input_scale=2.0), next(iter(Views())), 30, 100)
+    (first, second, *_) = looks(card(window=64, input_scale=2.0), 30, 100)
     assert (first.rows.start, first.rows.stop, first.columns.start, first.columns.stop) == (0, 30, 0, 32)
     assert second.columns.start <= 32 - 8  # a fourth of the window, in pixels of the image
     assert first.columns.seen_after == second.columns.start
@@ -188,7 +199,7 @@ def test_the_card_limits_what_each_window_gives() -> None:
     image = picture(150, 230, most=8)
     every = len(detect(SquareFinder(), card(), image).scores)
     described = ModelCard(**{**vars(card(window=64)), "detection": DetectionHead(detections=2)})
-    count = sum(1 for _ in looks(described, next(iter(Views())), 150, 230))
+    count = len(looks(described, 150, 230))
     assert len(detect_in_views(SquareFinder(), described, image, Views()).scores) == min(every, 2 * count)
 
 

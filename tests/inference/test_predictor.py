@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import cyclemlp
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.inference import network_image
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
-from cyclemlp.tasks.segmentation import predict as segmentation
 
 CARD = ModelCard(task="segmentation", model="cyclemlp_nano", head="semantic-fpn", classes=("red", "green", "blue"))
 
@@ -84,10 +84,11 @@ def test_any_size_through_the_real_network(size: tuple[int, int]) -> None:
 
 
 def test_large_image_goes_through_windows(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "MAX_WHOLE_PIXELS", 40 * 60)
-    monkeypatch.setattr(segmentation, "LARGE_IMAGE_WINDOW", 32)
-    assert segmentation.choose_tiling(CARD, 40, 60).window is None
-    assert segmentation.choose_tiling(CARD, 41, 60).window == 32
+    rule = network_image.WindowRule(32, 64)
+    monkeypatch.setattr(network_image, "MAX_WHOLE_PIXELS", 40 * 60)
+    monkeypatch.setattr(network_image, "MAP_WINDOWS", rule)
+    assert network_image.tiling_for(CARD, (40, 60), 1.0, rule).window is None
+    assert network_image.tiling_for(CARD, (41, 60), 1.0, rule).window == 32
     assert np.array_equal(predictor.predict(stripes(90, 60)).mask, stripes(90, 60).argmax(2))
 
 

@@ -1,10 +1,13 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cyclemlp.data.resampling import FloatArray
-from cyclemlp.inference.tiling import MIN_EDGE, Tiling, logit_strips, predict_classes, predict_logits
+from cyclemlp.inference.tiling import MIN_EDGE, OVERLAP, Tiling, map_strips
+from cyclemlp.tasks.segmentation.predict import most_probable_classes
 
 SIZES = [(1, 1), (1, 31), (31, 5), (32, 32), (33, 95), (64, 200), (150, 40), (7, 400)]
 
@@ -13,10 +16,24 @@ def random_image(height: int, width: int, images: int = 1) -> Tensor:
     return torch.randn(images, 3, height, width, generator=torch.Generator().manual_seed(height * width))
 
 
-def on_arrays(network: nn.Module, windows: FloatArray) -> FloatArray:
+def on_arrays(network: Callable[[Tensor], Tensor], windows: FloatArray) -> FloatArray:
     with torch.no_grad():
         logits: FloatArray = network(torch.from_numpy(windows)).numpy()
     return logits
+
+
+def predict_logits(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    window: int | None = None,
+    overlap: int = OVERLAP,
+    *,
+    input_scale: float = 1.0,
+) -> Tensor:
+    """All strips of whole images (N, C, H, W), joined: (N, K, H, W)."""
+    tiling = Tiling(window, overlap, input_scale)
+    strips = map_strips(lambda windows: on_arrays(network, windows), images.numpy(), tiling)
+    return torch.from_numpy(np.concatenate(list(strips), axis=2))
 
 
 class Pointwise(nn.Module):
@@ -82,14 +99,15 @@ def test_padding_of_windows_fades_out() -> None:
 def test_classes_are_the_most_likely_ones(size: tuple[int, int]) -> None:
     images = random_image(*size)
     network = nn.Conv2d(3, 7, 3, padding=1).eval()
-    classes = predict_classes(lambda windows: on_arrays(network, windows), images.numpy(), Tiling(48))
+    classes = most_probable_classes(map_strips(lambda w: on_arrays(network, w), images.numpy(), Tiling(48)))
     assert classes.dtype == np.uint8
     assert np.array_equal(classes, predict_logits(network, images, 48).argmax(1).numpy())
 
 
 def test_of_equally_likely_classes_the_first_wins() -> None:
     logits = np.array([1, 3, 3, 2], dtype=np.float32).reshape(1, 4, 1, 1)
-    assert predict_classes(lambda windows: logits + 0 * windows[:, :1], np.zeros((1, 1, 40, 40)), Tiling()).max() == 1
+    strips = map_strips(lambda windows: logits + 0 * windows[:, :1], np.zeros((1, 1, 40, 40)), Tiling())
+    assert most_probable_classes(strips).max() == 1
 
 
 def test_small_images_reach_the_network_padded() -> None:
@@ -100,7 +118,7 @@ def test_small_images_reach_the_network_padded() -> None:
 
 def test_input_scale_enlarges_windows_and_resizes_back() -> None:
     network = Pointwise()
-    # A linear picture survives bilinear enlarging and reducing, but for the half pixel at its border.
+    # A linear image survives bilinear upscaling and downscaling, but for the half pixel at its border.
     images = torch.linspace(0, 1, 80).expand(1, 3, 60, 80)
     logits = predict_logits(network, images, 64, input_scale=2.0)
     assert {shape[2:] for shape in network.shapes} == {(64, 64)}
@@ -113,7 +131,7 @@ def test_odd_input_scale_keeps_the_size() -> None:
 
 def test_strips_cover_the_image_from_top_to_bottom() -> None:
     network = Pointwise()
-    strips = list(logit_strips(lambda w: on_arrays(network, w), random_image(100, 40).numpy(), Tiling(32)))
+    strips = list(map_strips(lambda w: on_arrays(network, w), random_image(100, 40).numpy(), Tiling(32)))
     assert len(strips) > 1
     assert sum(strip.shape[2] for strip in strips) == 100
     assert max(strip.shape[2] for strip in strips) <= 32
@@ -122,12 +140,6 @@ def test_strips_cover_the_image_from_top_to_bottom() -> None:
 def test_whole_number_images_are_given_as_float() -> None:
     images = torch.arange(3 * 40 * 40, dtype=torch.int64).remainder(256).to(torch.uint8).view(1, 3, 40, 40)
     torch.testing.assert_close(predict_logits(Pointwise(), images), Pointwise()(images.float()))
-
-
-def test_no_gradients_are_kept_and_results_are_ordinary_tensors() -> None:
-    logits = predict_logits(nn.Conv2d(3, 2, 1), random_image(32, 32))
-    assert not logits.requires_grad
-    assert not logits.is_inference()
 
 
 @pytest.mark.parametrize(

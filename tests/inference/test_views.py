@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from cyclemlp.data.resampling import FloatArray
 from cyclemlp.errors import ConfigError
-from cyclemlp.inference.averaging import mean_probabilities
+from cyclemlp.heads.network import SizeRule
+from cyclemlp.inference import network_image
+from cyclemlp.inference.averaging import mean_of_views
+from cyclemlp.inference.network_image import MAP_WINDOWS, WindowRule, tiling_for
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.runtimes.network import SizeRule
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.segmentation import predict as segmentation
+from cyclemlp.tasks.segmentation.predict import softmax
 
 CARD = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", classes=tuple("abcd"))
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -104,11 +106,11 @@ def test_in_windows_views_are_the_same_for_a_network_of_single_pixels(monkeypatc
 
 
 def test_a_view_is_whole_only_where_the_image_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "MAX_WHOLE_PIXELS", 100 * 100)
-    assert segmentation.choose_tiling(CARD, 100, 100, 0.5).window is None
-    assert segmentation.choose_tiling(CARD, 120, 100, 0.5).window == segmentation.LARGE_IMAGE_WINDOW
-    assert segmentation.choose_tiling(CARD, 80, 80, 1.5).window == segmentation.LARGE_IMAGE_WINDOW
-    assert segmentation.choose_tiling(CARD, 80, 80, 1.5).input_scale == 1.5
+    monkeypatch.setattr(network_image, "MAX_WHOLE_PIXELS", 100 * 100)
+    assert tiling_for(CARD, (100, 100), 0.5, MAP_WINDOWS).window is None
+    assert tiling_for(CARD, (120, 100), 0.5, MAP_WINDOWS).window == MAP_WINDOWS.window
+    assert tiling_for(CARD, (80, 80), 1.5, MAP_WINDOWS).window == MAP_WINDOWS.window
+    assert tiling_for(CARD, (80, 80), 1.5, MAP_WINDOWS).input_scale == 1.5
 
 
 def strips_of(logits: FloatArray, heights: list[int]) -> Iterator[FloatArray]:
@@ -125,7 +127,7 @@ def test_strips_of_any_heights_are_averaged_row_by_row(heights: list[list[int]])
     random = np.random.default_rng(0)
     logits = [random.normal(size=(2, 3, 10, 4)).astype(np.float32) for _ in heights]
     expected = np.mean([torch.from_numpy(each).softmax(1).numpy() for each in logits], axis=0)
-    strips = list(mean_probabilities([strips_of(*pair) for pair in zip(logits, heights, strict=True)]))
+    strips = list(mean_of_views([strips_of(*pair) for pair in zip(logits, heights, strict=True)], softmax))
     assert [strip.shape[2] for strip in strips] == heights[0]
     np.testing.assert_allclose(np.concatenate(strips, axis=2), expected, rtol=1e-5)
 
@@ -140,8 +142,8 @@ class Shifted:
 
 
 def test_memory_does_not_grow_with_the_height(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmentation, "MAX_WHOLE_PIXELS", 0)
-    monkeypatch.setattr(segmentation, "LARGE_IMAGE_WINDOW", 64)
+    monkeypatch.setattr(network_image, "MAX_WHOLE_PIXELS", 0)
+    monkeypatch.setattr(network_image, "MAP_WINDOWS", WindowRule(64, 64))
     predictor = Predictor(Shifted(), replace(CARD, classes=tuple("abcdefghijkl"))).with_views((0.5, 1.0), flip=True)
     peaks = []
     for height in (1000, 4000):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cyclemlp.models.branches import FULL, BranchedMixer
+from cyclemlp.models.branches import BranchedMixer
 from cyclemlp.models.cyclemlp import CycleMixer
 from cyclemlp.models.forms.lean import lean_
 
@@ -38,8 +38,8 @@ def test_means_over_positions_and_the_softmax_are_in_float32(dtype: torch.dtype,
     assert types.of["mean"] | types.of["sum"] == {torch.float32}
 
 
-def test_so_it_is_with_any_branches() -> None:
-    mixer, x_nhwc = BranchedMixer(16, FULL), torch.randn(2, 12, 12, 16).bfloat16()
+def test_the_same_holds_for_any_branches() -> None:
+    mixer, x_nhwc = BranchedMixer(16, ("1x3", "3x1", "1x1")), torch.randn(2, 12, 12, 16).bfloat16()
     with torch.autocast("cpu", torch.bfloat16), OutputTypes() as types:
         mixer(x_nhwc)
     assert types.of["_softmax"] == types.of["mean"] == {torch.float32}

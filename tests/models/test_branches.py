@@ -9,14 +9,24 @@ import torch
 from timm.utils import reparameterize_model
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.models.branches import ABLATIONS, FULL, BranchedMixer
+from cyclemlp.models.branches import BranchedMixer
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.cyclemlp import CycleMixer
 from cyclemlp.models.flops import count_flops
 from cyclemlp.tasks.card import ModelCard, load_model, save_model
 from cyclemlp.tasks.classification.config import Architecture
-from cyclemlp.training.recipes import FOLDER, read_recipe
+from cyclemlp.tasks.recipes import FOLDER, read_recipe
 
+FULL = ("1x3", "3x1", "1x1")
+# The six rows of the paper's Table 4, in its order.
+ABLATIONS = (
+    ("1x3", "1x1"),
+    ("3x1", "1x1"),
+    ("1x3", "3x1"),
+    ("1x3", "1x3", "1x1"),
+    ("3x1", "3x1", "1x1"),
+    FULL,
+)
 PUBLISHED = [(24.5, 3.6)] * 3 + [(26.8, 3.9)] * 3  # M parameters and G FLOPs, Table 4
 RECIPES = sorted((FOLDER / "ablations").glob("branches-*.yaml"))
 

@@ -1,4 +1,4 @@
-"""The table of published weights, and the road of a file from a server that misbehaves into the cache and the model."""
+"""The table of published weights, and downloads from a server that misbehaves into the cache and the model."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ class Behaviour:
 
     body: bytes = b""
     break_after: int | None = None
-    """Close the connection after so many bytes of each answer."""
+    """Close the connection after this number of bytes of each answer."""
     announced: int | None = None
     """The length it claims."""
     ranges: bool = True
@@ -109,7 +109,7 @@ def published(server: Server, file: bytes, monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def anything(path: Path) -> None:
-    """A check that every file passes."""
+    """A check that accepts every file."""
 
 
 def left_in(folder: Path) -> set[str]:
@@ -149,7 +149,7 @@ def test_fetched_once(published: Server, file: bytes) -> None:
     assert left_in(path.parent) == {"CycleMLP_nano.pth"}
 
 
-def test_goes_on_where_it_broke_off(published: Server, file: bytes) -> None:
+def test_resumes_where_it_was_interrupted(published: Server, file: bytes) -> None:
     published.behaviour.break_after = len(file) // 4 + 1
     path = fetch_weights("cyclemlp_nano")
     assert path.read_bytes() == file
@@ -157,10 +157,10 @@ def test_goes_on_where_it_broke_off(published: Server, file: bytes) -> None:
     assert published.behaviour.log == [None, *(f"bytes={n * step}-" for n in (1, 2, 3))]
 
 
-def test_goes_on_in_another_run(published: Server, file: bytes) -> None:
+def test_resumes_in_another_run(published: Server, file: bytes) -> None:
     published.behaviour.break_after = 1000
-    published.behaviour.ranges = False  # every answer starts anew, so nothing is won after the first
-    with pytest.raises(CheckpointError, match="1000 bytes are kept, the next try goes on from there"):
+    published.behaviour.ranges = False  # every answer starts from the beginning, so only the first adds bytes
+    with pytest.raises(CheckpointError, match="1000 bytes are kept, the next attempt resumes from there"):
         fetch_weights("cyclemlp_nano")
     assert len(published.behaviour.log) == 4
     published.behaviour.break_after, published.behaviour.ranges = None, True
@@ -198,7 +198,9 @@ def test_length_that_is_a_lie(published: Server, file: bytes, lie: int, tmp_path
 
 def test_length_that_is_a_lie_without_ranges(published: Server, file: bytes) -> None:
     published.behaviour.announced, published.behaviour.ranges = len(file) + 10, False
-    with pytest.raises(CheckpointError, match=rf"could not be fetched \({len(file)} of {len(file) + 10} bytes came\)"):
+    with pytest.raises(
+        CheckpointError, match=rf"could not be downloaded \({len(file)} of {len(file) + 10} bytes arrived\)"
+    ):
         fetch_weights("cyclemlp_nano")
 
 
@@ -221,7 +223,9 @@ def test_refusal(published: Server, status: int, requests: int, tmp_path: Path) 
 
 
 def test_offline(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"could not be fetched .*Without a network, fetch it on another machine"):
+    with pytest.raises(
+        CheckpointError, match=r"could not be downloaded .*Without a network, download it on another machine"
+    ):
         fetch("http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth", check_weights)
 
 

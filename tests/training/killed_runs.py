@@ -21,14 +21,15 @@ from PIL import Image
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from cyclemlp import api
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.files import atomic_write
 from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
 from cyclemlp.tasks.segmentation import train as segmentation_module
 from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
-from cyclemlp.training import loop
-from cyclemlp.training.callbacks import LAST
-from cyclemlp.training.module import TrainingModule
+from cyclemlp.training import checkpoints, loop
+from cyclemlp.training.checkpoints import LAST
+from cyclemlp.training.state import TrainingState
 from cyclemlp.training.stopping import TrainingStopped
 
 STOPPED = 3
@@ -66,16 +67,16 @@ def configure(run: dict[str, Any]) -> SegmentationConfig:
 def kill_in_step(step: int, signum: int, *, group: bool) -> None:
     """With `group` the signal goes to the processes that read images, too, as `timeout` sends it.
 
-    Half of the step is done then: the loss is computed, the weights are not yet moved."""
-    usual = TrainingModule.training_step
+    Half of the step is done then: the gradients are computed, the weights are not yet changed."""
+    usual = loop.accumulate_gradients
 
-    def training_step(self: TrainingModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss = usual(self, batch, batch_idx)
-        if self.global_step == step:
+    def accumulate_gradients(state: TrainingState, batches: Iterator[Any]) -> dict[str, Tensor]:
+        losses = usual(state, batches)
+        if state.step == step:
             (os.killpg if group else os.kill)(os.getpid(), signum)
-        return loss
+        return losses
 
-    patch.object(TrainingModule, "training_step", training_step).start()
+    patch.object(loop, "accumulate_gradients", accumulate_gradients).start()
 
 
 def kill_while_writing(number: int) -> None:
@@ -92,7 +93,7 @@ def kill_while_writing(number: int) -> None:
                 os.truncate(part, part.stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    patch.object(loop, "atomic_write", deadly).start()
+    patch.object(checkpoints, "atomic_write", deadly).start()
 
 
 def main(run: dict[str, Any]) -> int:
@@ -108,7 +109,7 @@ def main(run: dict[str, Any]) -> int:
         segmentation_module, "build_segmentation_model", lambda _b, _h, classes, **_: RandomNetwork(classes)
     ).start()
     try:
-        segmentation_module.train_segmentation(configure(run))
+        api.train_segmentation(configure(run))
     except TrainingStopped:
         return STOPPED
     return 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from training_runs import train_classification
 
 from cyclemlp.data.label_transforms import LabelTrainTransform
 from cyclemlp.errors import ConfigError
@@ -16,7 +17,6 @@ from cyclemlp.models.backbones import create_backbone
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
 from cyclemlp.tasks.classification.config import ClassificationConfig, ClassificationOptimisation
-from cyclemlp.tasks.classification.train import train_classification
 from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.tasks.parameter_groups import freeze, layer_groups
 from cyclemlp.training.loader import SampleStream
@@ -154,5 +154,5 @@ def test_rivals_take_a_step_and_predict(model: str, size: int) -> None:
 def test_networks_without_a_pyramid_are_no_backbone(model: str) -> None:
     with pytest.raises(ConfigError) as refused:
         create_backbone(model)
-    assert f"model {model!r} gives no feature pyramid at strides 4, 8, 16, 32" in str(refused.value)
+    assert f"model {model!r} has no feature pyramid at strides 4, 8, 16, 32" in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -11,9 +11,18 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
-from cyclemlp.tasks.options import RESUMABLE_CHANGES, Length, Machine, Optimisation, Recording, flat, parse_duration
+from cyclemlp.tasks.options import (
+    Length,
+    Machine,
+    Optimisation,
+    Recording,
+    RunConfig,
+    flat,
+    parse_duration,
+    resumable_options,
+)
+from cyclemlp.tasks.recipes import packaged, read_recipe
 from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
-from cyclemlp.training.recipes import packaged, read_recipe
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,21 @@ def test_flat_has_every_option_once_in_plain_values() -> None:
     assert len(set(fields) | set(own)) == len(fields) + len(own), "two options of the same name"
     assert len(options) == len(fields) + len(own) - len(parts)
     assert yaml.safe_load(yaml.safe_dump(options)) == options
-    assert options.keys() | flat(ClassificationConfig(data=Path("d"))).keys() >= RESUMABLE_CHANGES
+
+
+RESUMABLE = [
+    *("data", "out", "resume", "init", "epochs", "steps", "max-time", "evaluations", "evaluation-images"),
+    *("checkpoint-every", "log-every", "device", "strategy", "workers", "precision", "checkpoint-activations"),
+    "compile",
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "own"), [(SegmentationConfig, ["window"]), (ClassificationConfig, ["crop"]), (DetectionConfig, [])]
+)
+def test_options_that_may_change_within_a_run(config: type[RunConfig], own: list[str]) -> None:
+    assert resumable_options(config) == {*RESUMABLE, *own}
+    assert flat(config(data=Path("d"))).keys() >= resumable_options(config)
 
 
 def test_recipe_names_may_use_underscores(tmp_path: Path) -> None:

@@ -14,14 +14,10 @@ import torch
 from PIL import Image
 
 from cyclemlp.cli.train import app
-from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.objects import DetectionDataset
-from cyclemlp.tasks.base import TrainingTask
-from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.detection.train import detection_task
+from cyclemlp.tasks.base import TrainingParts
+from cyclemlp.tasks.recipes import FOLDER, packaged
+from cyclemlp.tasks.registry import get_task
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
-from cyclemlp.tasks.segmentation.train import segmentation_task
-from cyclemlp.training.recipes import FOLDER, packaged
 
 # Published with each recipe: millions of parameters (counted in tests/heads) and scores. arXiv 2107.10224.
 PUBLISHED: dict[str, tuple[float, ...]] = {
@@ -87,14 +83,12 @@ def config_of(recipe: str, data: Path) -> Any:
     return bound.arguments["run"]
 
 
-def task_of(recipe: str, data: Path) -> TrainingTask:
+def task_of(recipe: str, data: Path) -> TrainingParts:
     """The recipe on images of 64 pixels."""
-    config = config_of(recipe, data)
+    task, config = get_task(task_name(recipe)), replace(config_of(recipe, data), short_side=64)
     if isinstance(config, SegmentationConfig):
-        augmentation = replace(config.augmentation, crop_size=64)
-        return segmentation_task(replace(config, short_side=64, augmentation=augmentation))
-    assert isinstance(config, DetectionConfig)
-    return detection_task(replace(config, short_side=64), find_dataset(data, DetectionDataset))
+        config = replace(config, augmentation=replace(config.augmentation, crop_size=64))
+    return task.training_parts(config, task.find_dataset(data))
 
 
 def test_every_recipe_is_known_here() -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from training_runs import train_detection
 
-from cyclemlp.cli.eval import EvaluationOptions
-from cyclemlp.cli.eval_detection import evaluate
-from cyclemlp.inference.predictor import Predictor
+from cyclemlp import api
+from cyclemlp.tasks.card import read_card
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation
-from cyclemlp.tasks.detection.train import train_detection
 from cyclemlp.tasks.options import Length, Machine
 
 VOC = (
@@ -40,9 +39,9 @@ def test_a_step_of_training(kind: str, tmp_path: Path) -> None:
         optimisation=DetectionOptimisation(batch_size=1),
         machine=Machine(device="cpu", workers=0),
     )
-    predictor = Predictor.load(train_detection(config), "cpu")
-    assert predictor.card.classes == ("boat",)
-    report = evaluate(predictor, EvaluationOptions(data=data, split="val", out=tmp_path))
+    run = train_detection(config)
+    assert read_card(run).classes == ("boat",)
+    report = api.evaluate(run, data=data, out=tmp_path, device="cpu")
     assert report["images"] == 1
     labels_in_coco = json.loads(Path(report["coco_labels"]).read_text())
     assert [item["bbox"] for item in labels_in_coco["annotations"]] == [[8, 8, 32, 32]]

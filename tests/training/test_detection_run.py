@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from training_runs import train_detection
 
 from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.data.formats.registry import find_dataset
@@ -19,14 +21,16 @@ from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.retinanet import RetinaNet
+from cyclemlp.inference.evaluate import Evaluator
+from cyclemlp.inference.predictor import Predictor
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation, LightHead
-from cyclemlp.tasks.detection.train import DetectionEvaluator, DetectionLoss, collate, shapes, train_detection
+from cyclemlp.tasks.detection.train import DetectionLoss, aspect_groups, collate
 from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
 from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.training.loader import GroupedStream, SampleStream
-from cyclemlp.training.module import TrainingModule
+from cyclemlp.training.state import Objective
 from cyclemlp.training.stopping import TrainingStopped
 
 STEPS, STOPPED_IN = 4, 1
@@ -106,8 +110,8 @@ def test_a_batch_without_objects_is_learnt_from(config_type: type[DetectionConfi
 def test_whole_images_come_in_batches_of_similar_shapes(data: Path) -> None:
     split = find_dataset(data, DetectionDataset).splits["train"]
     cut, whole = (DetectionConfig(data=data, augmentation=BoxAugmentation(crop_size=edge)) for edge in (64, None))
-    assert shapes(cut, split) is None
-    assert shapes(whole, split) == [2, -2, 2, 0, -2]
+    assert aspect_groups(cut, split) is None
+    assert aspect_groups(whole, split) == [2, -2, 2, 0, -2]
 
 
 def test_less_is_filled_up_where_shapes_are_alike() -> None:
@@ -135,9 +139,10 @@ def test_parts_of_an_evaluation_are_the_whole(data: Path) -> None:
     assert isinstance(model, RetinaNet)
     torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.2)
     torch.nn.init.zeros_(model.head.classification_head.cls_logits.bias)
-    evaluator = DetectionEvaluator(find_dataset(data, DetectionDataset).splits["val"], card)
-    whole = evaluator.count(model, torch.device("cpu"))
-    parts = [evaluator.count(model, torch.device("cpu"), part=(i, 2)) for i in range(2)]
+    evaluator = Evaluator(card, find_dataset(data, DetectionDataset))
+    predictor = Predictor.of_model(model, card, "cpu")
+    whole = evaluator.count(predictor)
+    parts = [evaluator.count(predictor, part=(i, 2)) for i in range(2)]
     assert whole is not None
     assert parts[0] is not None
     parts[0].merge(parts[1])
@@ -170,15 +175,15 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
 ) -> None:
     config = configured(kind, data, tmp_path / "whole")
     train_detection(config)
-    usual = TrainingModule.training_step
+    usual, calls = Objective.forward, count()
 
-    def interrupted(self: TrainingModule, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
-        if self.global_step == STOPPED_IN:
+    def interrupted(self: Objective, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        if next(calls) == STOPPED_IN:
             signal.raise_signal(signal.SIGTERM)
-        return usual(self, batch, batch_idx)
+        return usual(self, images, targets)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", interrupted)
+        patch.setattr(Objective, "forward", interrupted)
         with pytest.raises(TrainingStopped):
             train_detection(replace(config, out=tmp_path / "stopped"))
     assert not (tmp_path / "stopped" / "model.safetensors").exists()

@@ -13,9 +13,9 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.models.cyclemlp import SIZES
 from cyclemlp.tasks.classification.config import ClassificationConfig
-from cyclemlp.tasks.classification.train import classification_task
+from cyclemlp.tasks.classification.train import classification_parts
 from cyclemlp.tasks.options import flat
-from cyclemlp.training.recipes import packaged, read_recipe
+from cyclemlp.tasks.recipes import packaged, read_recipe
 
 RECIPES = [name for name in packaged() if name.startswith("imagenet/") and name != "imagenet/authors"]
 
@@ -62,7 +62,7 @@ def test_a_step(recipe: str, dataset: ClassifiedDataset) -> None:
     config = config_of(recipe, dataset.root, **{"image-size": 32})
     assert config.model == recipe.partition("/")[2].replace("-", "_")
     torch.manual_seed(0)
-    task = classification_task(config, dataset)
+    task = classification_parts(config, dataset)
     assert task.repeats == 3
     images, labels = zip(*(task.samples[index] for index in (0, 3)), strict=True)
     terms = task.loss(task.model.train(), torch.stack(images), torch.tensor(labels))

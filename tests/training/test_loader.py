@@ -58,7 +58,7 @@ def test_continues_with_the_same_batches(workers: int, stopped_after: int) -> No
     assert begun + batches(second, 10 - stopped_after) == whole
 
 
-KINDS = (0, 1, 1, 0, 2, 1, 0)
+GROUPS = (0, 1, 1, 0, 2, 1, 0)
 
 
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 2**40))
@@ -72,9 +72,9 @@ def test_grouping_keeps_samples_and_their_seeds(length: int, batch_size: int, se
 
 
 def test_few_batches_are_mixed() -> None:
-    kinds = [index % 2 for index in range(200)]
-    stream = GroupedStream(SampleStream(200, 0), kinds, 4)
-    rows = [{kinds[stream[4 * batch + i][0]] for i in range(4)} for batch in range(50)]
+    groups = [index % 2 for index in range(200)]
+    stream = GroupedStream(SampleStream(200, 0), groups, 4)
+    rows = [{groups[stream[4 * batch + i][0]] for i in range(4)} for batch in range(50)]
     assert sum(len(row) > 1 for row in rows) <= 1
     assert {0} in rows[:10]
     assert {1} in rows[:10]
@@ -84,23 +84,26 @@ def test_few_batches_are_mixed() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stopped_after", [2, 3, 5])
 def test_grouped_batches_continue_the_same(workers: int, stopped_after: int) -> None:
-    whole = batches(ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS), 9)
+    whole = batches(ResumableLoader(Numbers(7), 2, seed=1, aspect_groups=GROUPS), 9)
     assert whole != batches(ResumableLoader(Numbers(7), 2, seed=1), 9)
-    first = ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS, workers=workers)
+    first = ResumableLoader(Numbers(7), 2, seed=1, aspect_groups=GROUPS, workers=workers)
     begun = batches(first, stopped_after)
-    second = ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS)
+    second = ResumableLoader(Numbers(7), 2, seed=1, aspect_groups=GROUPS)
     second.load_state_dict(first.state_dict())
     assert begun + batches(second, 9 - stopped_after) == whole
 
 
 def test_processes_share_out_grouped_batches() -> None:
-    alone = batches(ResumableLoader(Numbers(7), 2, seed=5, kinds=KINDS), 6)
-    parts = [batches(ResumableLoader(Numbers(7), 2, seed=5, kinds=KINDS, rank=rank, world=2), 3) for rank in range(2)]
+    alone = batches(ResumableLoader(Numbers(7), 2, seed=5, aspect_groups=GROUPS), 6)
+    parts = [
+        batches(ResumableLoader(Numbers(7), 2, seed=5, aspect_groups=GROUPS, rank=rank, world=2), 3)
+        for rank in range(2)
+    ]
     assert [batch for step in zip(*parts, strict=True) for batch in step] == alone
 
 
 def test_refuses_to_continue_in_other_groups() -> None:
-    state = ResumableLoader(Numbers(7), 2, seed=1, kinds=KINDS).state_dict()
+    state = ResumableLoader(Numbers(7), 2, seed=1, aspect_groups=GROUPS).state_dict()
     with pytest.raises(ConfigError, match="made with batches of similar shapes 1, now it is 0"):
         ResumableLoader(Numbers(7), 2, seed=1).load_state_dict(state)
 

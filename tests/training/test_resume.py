@@ -100,8 +100,8 @@ def test_ends_with_the_same_weights_and_optimiser_to_the_bit(name: str, root: Pa
     reference, run_dir = root / "whole", root / name
     assert (run_dir / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
     wanted, found = state(reference), state(run_dir)
-    assert found["global_step"] == STEPS
-    for part in ("state_dict", "optimizer_states"):
+    assert found["step"] == STEPS
+    for part in ("model", "averaged", "optimizer"):
         expected, given = tensors(wanted[part]), tensors(found[part])
         assert given.keys() == expected.keys()
         assert len(given) > 10
@@ -138,6 +138,6 @@ def test_half_a_checkpoint_is_never_seen(root: Path, statuses: Runs) -> None:
 
 
 def test_weights_did_move_and_average_differs(root: Path, statuses: Runs) -> None:
-    weights = state(root / "whole")["state_dict"]
-    live, mean = weights["model.classifier.weight"], weights["averaged.module.classifier.weight"]
+    saved = state(root / "whole")
+    live, mean = saved["model"]["classifier.weight"], saved["averaged"]["module.classifier.weight"]
     assert not torch.equal(live, mean)

@@ -1,9 +1,9 @@
 import csv
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,25 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from training_runs import train_segmentation
 
+from cyclemlp import api
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.inference.evaluate import Evaluator
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.base import Counts
 from cyclemlp.tasks.card import read_card
 from cyclemlp.tasks.options import Length, Machine, Optimisation
 from cyclemlp.tasks.parameter_groups import decay_groups
 from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
-from cyclemlp.tasks.segmentation.train import SegmentationLoss, train_segmentation
-from cyclemlp.training import callbacks
-from cyclemlp.training import module as module_module
-from cyclemlp.training.callbacks import LossError
-from cyclemlp.training.module import TrainingModule
+from cyclemlp.training import evaluations, loop
+from cyclemlp.training import state as state_module
+from cyclemlp.training.losses import LossError
+from cyclemlp.training.moving_average import MovingAverage
 from cyclemlp.training.schedule import Clock
+from cyclemlp.training.state import Objective, TrainingState
 
 Configured = Callable[..., SegmentationConfig]
 pytestmark = pytest.mark.usefixtures("small_networks")
@@ -57,18 +63,22 @@ def test_it_learns(configured: Configured) -> None:
     assert read_card(run_dir).metrics["mIoU"] > 0.9
 
 
-def test_the_final_evaluation_can_be_the_caller_s(configured: Configured) -> None:
-    seen: list[Path] = []
+def test_the_final_scores_are_those_of_the_saved_model(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is there before it is evaluated, and its scores are in the card, the table and the returned run."""
+    usual, seen = Evaluator.count_all, []
 
-    def evaluate(run_dir: Path) -> dict[str, object]:
-        assert (run_dir / "model.safetensors").is_file()
-        seen.append(run_dir)
-        return {"mIoU": 0.25, "IoU": {"red": 0.5, "green": 0.0, "blue": None}, "pixel_accuracy": 0.75}
+    def count_all(self: Evaluator, predictor: Predictor) -> Counts:
+        assert (config.out / "model.safetensors").is_file()
+        seen.append(predictor)
+        return usual(self, predictor)
 
-    run_dir = train_segmentation(configured(steps=1), evaluate=evaluate)
-    assert seen == [run_dir]
-    assert read_card(run_dir).metrics["IoU"] == {"red": 0.5, "green": 0.0, "blue": None}
-    assert rows(run_dir)[-1]["IoU/blue"] == ""
+    config = configured(steps=1)
+    monkeypatch.setattr(Evaluator, "count_all", count_all)
+    run = api.train_segmentation(config)
+    assert len(seen) == 1
+    assert run.metrics == read_card(run.folder).metrics
+    assert float(rows(run.folder)[-1]["mIoU"]) == pytest.approx(run.metrics["mIoU"], rel=1e-5)
+    assert [each["mIoU"] for each in rows(run.folder) if each["mIoU"]] == [rows(run.folder)[-1]["mIoU"]]
 
 
 def test_resuming_a_finished_run_changes_nothing(configured: Configured) -> None:
@@ -102,7 +112,7 @@ class TickingClock(Clock):
 def test_time_ends_a_run_with_the_learning_rate_at_its_end(
     configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module_module, "Clock", TickingClock)
+    monkeypatch.setattr(state_module, "Clock", TickingClock)
     run_dir = train_segmentation(configured(steps=None, max_time="3s"))
     found = [row for row in rows(run_dir) if row["loss"]]
     assert 10 < len(found) < 60
@@ -114,8 +124,8 @@ def test_time_ends_a_run_with_the_learning_rate_at_its_end(
 def test_an_evaluation_longer_than_its_share_of_the_time_is_given_up(
     configured: Configured, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module_module, "Clock", TickingClock)
-    monkeypatch.setattr(callbacks, "MOST_TIME_EVALUATING", 0.0)  # the first image is already too much
+    monkeypatch.setattr(state_module, "Clock", TickingClock)
+    monkeypatch.setattr(evaluations, "MAX_EVALUATION_SHARE", 0.0)  # the first image is already too much
     run_dir = train_segmentation(configured(steps=None, max_time="3s"))
     found = rows(run_dir)
     assert [row["step"] for row in found if row["mIoU"]] == [found[-1]["step"]]
@@ -126,32 +136,42 @@ def test_an_evaluation_longer_than_its_share_of_the_time_is_given_up(
     ]
 
 
-def a_module(model: nn.Module, config: SegmentationConfig) -> TrainingModule:
-    groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
-    return TrainingModule(model, SegmentationLoss(), config, 9, groups=groups)
-
-
 def test_the_average_follows_the_weights_and_short_runs_forget_faster(configured: Configured) -> None:
     torch.manual_seed(0)
-    module = a_module(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), configured())
-    assert module.averaged is not None
-    live, averaged = dict(module.model.state_dict()), module.averaged.module.state_dict()
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    average = MovingAverage(model, configured().optimisation.ema)
+    live, averaged = dict(model.state_dict()), average.module.state_dict()
     for value in (1.0, 2.0):
         for tensor in live.values():
             tensor.fill_(value)
-        module.averaged.update_parameters(module.model)
+        average.update_parameters(model)
     # The first update copies; the second has decay (1 + 1) / (10 + 1).
     expected = 1.0 + (1 - 2 / 11)
     assert averaged["0.weight"].item() == pytest.approx(expected)
     assert averaged["1.running_mean"].item() == pytest.approx(expected)
     assert averaged["1.num_batches_tracked"].item() == 2
-    assert not any(p.requires_grad for p in module.averaged.parameters())
+    assert not any(p.requires_grad for p in average.parameters())
+
+
+def test_the_average_is_the_formula_s_to_the_bit() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    average = MovingAverage(model, 0.3)
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    for step in range(6):
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter))
+        model(torch.randn(2, 3, 5, 5))
+        weight = 1.0 - min(0.3, (1.0 + step) / (10.0 + step)) if step else 1.0
+        for name, tensor in expected.items():
+            tensor.lerp_(model.state_dict()[name], weight)
+        average.update_parameters(model)
+    assert all(torch.equal(average.module.state_dict()[name], tensor) for name, tensor in expected.items())
 
 
 def test_norms_and_biases_are_not_decayed(configured: Configured) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    module = a_module(model, configured())
-    groups = module.configure_optimizers().param_groups
+    groups = torch.optim.AdamW(decay_groups(model, weight_decay=configured().optimisation.weight_decay)).param_groups
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(model[0].weight)}
     assert sum(len(group["params"]) for group in groups) == 4
@@ -160,19 +180,22 @@ def test_norms_and_biases_are_not_decayed(configured: Configured) -> None:
 def test_without_an_average_the_weights_themselves_are_kept(configured: Configured) -> None:
     config = configured(steps=2, optimisation=Optimisation(batch_size=2, lr=0.01, ema=0.0))
     run_dir = train_segmentation(config)
-    state = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(key.startswith("model.") for key in state)
+    state = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["averaged"] is None
+    saved = load_file(run_dir / "model.safetensors")
+    assert state["model"].keys() == saved.keys()
+    assert all(torch.equal(state["model"][key], saved[key]) for key in saved)
 
 
 def test_class_weights_come_from_the_masks(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    usual = TrainingModule.training_step
+    usual = Objective.forward
 
-    def training_step(self: TrainingModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def forward(self: Objective, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         seen.append(self.loss.class_weights)
-        return usual(self, batch, batch_idx)
+        return usual(self, images, targets)
 
-    monkeypatch.setattr(TrainingModule, "training_step", training_step)
+    monkeypatch.setattr(Objective, "forward", forward)
     train_segmentation(configured(steps=1, loss=Loss(class_weights="inverse")))
     assert seen[0] is not None
     assert seen[0].shape == (3,)
@@ -180,15 +203,13 @@ def test_class_weights_come_from_the_masks(configured: Configured, monkeypatch: 
 
 
 def make_loss_infinite_in(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = TrainingModule.training_step
+    usual, steps = Objective.forward, count(1)
 
-    def training_step(self: TrainingModule, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss = usual(self, batch, batch_idx)
-        bad = loss * float("inf") if self.global_step + 1 == step else loss
-        self.losses["loss"] = bad.detach()
-        return bad
+    def forward(self: Objective, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        terms = usual(self, images, targets)
+        return {**terms, "loss": terms["loss"] * float("inf")} if next(steps) == step else terms
 
-    monkeypatch.setattr(TrainingModule, "training_step", training_step)
+    monkeypatch.setattr(Objective, "forward", forward)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
@@ -204,24 +225,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         "training stopped: the loss of step 4 is not finite; try a lower --lr (now 0.01) or a longer --warmup"
         f" (now 0.05). The last good checkpoint is {last}"
     )
-    assert torch.load(last, weights_only=True)["global_step"] == 3
+    assert torch.load(last, weights_only=True)["step"] == 3
     assert not (config.out / "model.safetensors").exists()
 
 
 def test_weights_that_are_not_finite_are_never_saved(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = TrainingModule.optimizer_step
+    usual = loop.training_step
 
-    def optimizer_step(self: TrainingModule, *args: object, **kwargs: object) -> None:
-        usual(self, *args, **kwargs)
-        if self.global_step == 2:
-            next(self.model.parameters()).data.fill_(float("nan"))
+    def training_step(state: TrainingState, batches: Iterator[Any]) -> dict[str, Tensor]:
+        terms = usual(state, batches)
+        if state.step == 3:
+            next(state.model.parameters()).data.fill_(float("nan"))
+        return terms
 
-    monkeypatch.setattr(TrainingModule, "optimizer_step", optimizer_step)
+    monkeypatch.setattr(loop, "training_step", training_step)
     config = configured(steps=6)
     config = replace(config, recording=replace(config.recording, checkpoint_every=1, evaluations=1))
     with pytest.raises(LossError, match="the weights after step 3 are not finite"):
         train_segmentation(config)
-    assert torch.load(config.out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert torch.load(config.out / "checkpoints" / "last.ckpt", weights_only=True)["step"] == 2
 
 
 def test_nothing_is_left_of_a_run_that_failed_before_its_first_checkpoint(

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from training_runs import train_segmentation
 
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.card import load_model
 from cyclemlp.tasks.options import Length, Optimisation
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
-from cyclemlp.tasks.segmentation.train import train_segmentation
 
 Configured = Callable[..., SegmentationConfig]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclemlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cyclemlp.data.inspect import DatasetReport, FolderReport, ObjectReport, SplitReport
+    from cyclemlp.data.inspect import DatasetReport, SplitReport
 
 
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -59,7 +59,7 @@ def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
     from cyclemlp.data.contact_sheet import contact_sheet
     from cyclemlp.files import atomic_write
 
-    picture = contact_sheet(report.images, report.classes, images)
+    picture = contact_sheet(report.dataset, images)
     if picture is not None:
         with atomic_write(path) as part:
             picture.save(part)
@@ -67,7 +67,7 @@ def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
 
 
 def _as_text(report: "DatasetReport") -> str:
-    lines = [f"{report.root}: format {report.format}, {len(report.classes)} classes"]
+    lines = [f"{report.dataset.root}: format {report.format}, {len(report.dataset.classes)} classes"]
     for name, split in report.splits.items():
         lines += ["", f"{name}: {split.images:,} images, {split.pixels:,} pixels", *_class_lines(split)]
     if report.notes:
@@ -77,7 +77,7 @@ def _as_text(report: "DatasetReport") -> str:
     return "\n".join(lines)
 
 
-def _class_lines(split: "SplitReport | FolderReport | ObjectReport") -> list[str]:
+def _class_lines(split: "SplitReport") -> list[str]:
     rows = split.counts()
     total = sum(count for _, count in rows) or 1
     width = max((len(name) for name, _ in rows), default=0)

@@ -1,162 +1,126 @@
-"""`cyclemlp demo`: a task from start to picture, on the sample that comes as a package."""
+"""`cyclemlp demo`: a task from start to finish, on the sample that comes as a package."""
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import Any
 
-from cyclemlp.cli.task_modules import task_module
-from cyclemlp.errors import ConfigError
-from cyclemlp.files import write_json
+from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.files import atomic_write, write_json
+from cyclemlp.tasks.base import SampleDemo
+from cyclemlp.tasks.build_config import build_config
 from cyclemlp.tasks.options import RunConfig, flat
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.registry import get_task, task_names
 
 _logger = logging.getLogger(__name__)
 
-DEFAULT_TASK = "segmentation"
 EARTH = "earth.png"
 RESULT = "result.json"
 RUN, BACKBONE = "run", "backbone"
 
 
-class Demo(Protocol):
-    """What a module `demo_TASK` has."""
-
-    RECIPE: str
-    """Name of the recipe that comes with the package."""
-    DATA: str
-    """What the result calls the sample."""
-    START: str | None
-    """Task from whose demo the backbone is taken, None to begin with random weights."""
-
-    def prepare(self) -> Path:
-        """The sample's folder. Raises MissingExtraError."""
-        ...
-
-    def train_and_report(self, run: Any) -> Mapping[str, Any]:
-        """Train, evaluate on what was held out and write report.html; returns the metrics."""
-        ...
-
-    def draw(self, predictor: "Predictor", data: Path) -> "Image.Image":
-        """What the network makes of the Earth."""
-        ...
-
-    def table(self, metrics: Mapping[str, Any]) -> list[str]:
-        """The scores in lines."""
-        ...
-
-
 def demo(
-    *,
-    task: Literal["segmentation", "detection", "instance-segmentation"] = "segmentation",
-    out: Path | None = None,
-    max_time: str | None = None,
-    json: bool = False,
+    *, task: str = "segmentation", out: Path | None = None, max_time: str | None = None, json: bool = False
 ) -> None:
-    """Train on satellite pictures of the Earth, score where the network never trained, and draw what it sees.
+    """Train on satellite images of the Earth, score where the network never trained, and draw its predictions.
 
     Takes six minutes of training on two processor cores, and eight more for boxes or outlines, which start from the
-    first ones' backbone; needs no download. Called again, it goes on where it was stopped, or scores and draws the
-    finished run anew.
+    first one's backbone; needs no download. Called again, it continues where it was stopped, or scores and draws the
+    finished run again.
 
     Parameters
     ----------
     task
         What is learnt: ocean, land and lakes pixel by pixel (segmentation), or boxes (detection) or outlines
         (instance-segmentation) of islands and lakes. The last two begin with the backbone of the first one's finished
-        demo in the folder demo/, or else train it first, in backbone/ beside their run.
+        demo in the folder demo/, or else train it first, in backbone/ next to their run.
     out
-        Folder for the run (run/), the picture (earth.png) and the scores (result.json); by default demo, for the other
+        Folder for the run (run/), the image (earth.png) and the scores (result.json); by default demo, for the other
         tasks demo-TASK.
     max_time
         Training time instead of the recipe's, such as 2m; of the backbone as well, where it is trained.
     json
         Print one JSON object instead of the table.
     """
-    module = cast("Demo", task_module("demo", task))
+    shown = _demo_of(task)
     out = out or _default_folder(task)
-    data = module.prepare()
-    config = _config(module, task, data, out, max_time)
-    if module.START is not None and not config.resume:
-        config = replace(config, init=_backbone(module.START, out, max_time))
-    metrics = _train(module, config)
-    _draw(module, data, out)
-    result = _result(module, task, out, metrics)
+    data = shown.prepare()
+    config = _config(task, data, out / RUN, max_time)
+    if shown.starts_from is not None and not config.resume:
+        config = replace(config, init=_backbone(shown.starts_from, out, max_time))
+    metrics = _train(task, config)
+    _draw(shown, data, out)
+    result = _result(shown, task, out, metrics)
     write_json(out / RESULT, result)
-    sys.stdout.write(dumps(result) + "\n" if json else _text(module.table(metrics), out))
+    sys.stdout.write(dumps(result) + "\n" if json else _text(shown.table(metrics), out))
+
+
+def _demo_of(task: str) -> SampleDemo:
+    shown = {name: demo for name in task_names() if (demo := get_task(name).demo) is not None}
+    if task not in shown:
+        raise ConfigError(f"--task {task}: the demo has {', '.join(shown)}.{did_you_mean(task, shown)}")
+    return shown[task]
 
 
 def _default_folder(task: str) -> Path:
-    return Path("demo" if task == DEFAULT_TASK else f"demo-{task}")
+    return Path("demo" if _demo_of(task).starts_from is None else f"demo-{task}")
 
 
 def _backbone(task: str, out: Path, max_time: str | None) -> Path:
     """The run to start from: that of the finished demo of `task`, or one trained below `out`, now or earlier."""
-    there = _default_folder(task)
-    if (there / RESULT).is_file():
-        _logger.info("starting from the backbone of the demo in %s", there)
-        return there / RUN
-    _logger.info("first the backbone: the demo of %s, without its picture", task)
-    module = cast("Demo", task_module("demo", task))
-    config = _config(module, task, module.prepare(), out, max_time, run=BACKBONE)
-    _train(module, config)
+    finished = _default_folder(task)
+    if (finished / RESULT).is_file():
+        _logger.info("starting from the backbone of the demo in %s", finished)
+        return finished / RUN
+    _logger.info("first the backbone: the demo of %s, without its image", task)
+    config = _config(task, _demo_of(task).prepare(), out / BACKBONE, max_time)
+    _train(task, config)
     return config.out
 
 
-def _config(module: Demo, task: str, data: Path, out: Path, max_time: str | None, run: str = RUN) -> RunConfig:
-    """The recipe of the sample as `cyclemlp train TASK` reads it, or the run to go on with."""
+def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunConfig:
+    """The recipe of the sample as `cyclemlp train TASK` reads it, or the run to continue."""
     from cyclemlp.training.run_folder import CONFIG_NAME, read_run_config
 
-    run_dir = out / run
-    options = ["--data", str(data), "--out", str(run_dir)]
-    if max_time is not None:
-        options += ["--max-time", max_time]
-    config = _parsed(task, ["--config", module.RECIPE, *options])
+    options: dict[str, Any] = {"data": data, "out": run_dir} | ({"max-time": max_time} if max_time else {})
+    config = build_config(task, options, recipe=_demo_of(task).recipe)
     if not (run_dir / CONFIG_NAME).is_file():
         return config
-    head = read_run_config(run_dir).get("head")
-    if head != flat(config)["head"]:
-        raise ConfigError(f"--out {out} holds the demo of another task (its head is {head}): choose another folder")
-    return _parsed(task, ["--resume", *options])
+    before = read_run_config(run_dir)
+    if before.get("head") != flat(config)["head"]:
+        raise ConfigError(
+            f"--out {run_dir.parent} holds the demo of another task (its head is {before.get('head')}):"
+            " choose another folder"
+        )
+    return build_config(task, before | options | {"resume": True})
 
 
-def _parsed(task: str, options: Sequence[str]) -> RunConfig:
-    from cyclemlp.cli.train import app as train
-
-    _, bound, _ = train.parse_args([task, *options], exit_on_error=False, print_error=False)
-    config = bound.arguments["run"]
-    assert isinstance(config, RunConfig)
-    return config
-
-
-def _train(module: Demo, config: RunConfig) -> Mapping[str, Any]:
+def _train(task: str, config: RunConfig) -> Mapping[str, Any]:
+    from cyclemlp.api import train_with
     from cyclemlp.training.stopping import TrainingStopped
 
     try:
-        return module.train_and_report(config)
+        return train_with(task, config).metrics
     except TrainingStopped as stopped:
-        _logger.info("stopped at step %d; the same command goes on from there", stopped.step)
+        _logger.info("stopped at step %d; the same command continues from there", stopped.step)
         sys.exit(128 + stopped.signum)
 
 
-def _draw(module: Demo, data: Path, out: Path) -> None:
-    from cyclemlp.files import atomic_write
+def _draw(shown: SampleDemo, data: Path, out: Path) -> None:
     from cyclemlp.inference.predictor import Predictor
 
     _logger.info("drawing the Earth")
-    picture = module.draw(Predictor.load(out / RUN), data)
+    predictor = Predictor.load(out / RUN)
+    image = shown.draw(partial(predictor.predict, progress=True), predictor.card.classes, data)
     with atomic_write(out / EARTH) as part:
-        picture.save(part)
+        image.save(part)
 
 
-def _result(module: Demo, task: str, out: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _result(shown: SampleDemo, task: str, out: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Scores, with what a reader needs to judge or repeat them."""
     import torch
 
@@ -165,12 +129,12 @@ def _result(module: Demo, task: str, out: Path, metrics: Mapping[str, Any]) -> d
 
     training = _length(out / RUN)
     start = read_run_config(out / RUN).get("init")
-    if module.START is not None and start is not None:
-        training["start"] = {"task": module.START, **_length(Path(start))}
-    command = "cyclemlp demo" if task == DEFAULT_TASK else f"cyclemlp demo --task {task}"
+    if shown.starts_from is not None and start is not None:
+        training["start"] = {"task": shown.starts_from, **_length(Path(start))}
+    command = "cyclemlp demo" if shown.starts_from is None else f"cyclemlp demo --task {task}"
     return {
         "task": task,
-        "data": module.DATA,
+        "data": shown.data_name,
         "split": "val",
         "run": str(out / RUN),
         "earth": str(out / EARTH),
@@ -189,5 +153,5 @@ def _length(run: Path) -> dict[str, Any]:
 
 
 def _text(table: list[str], out: Path) -> str:
-    lines = ["", *table, "", f"picture  {out / EARTH}", f"report   {out / RUN / 'report.html'}", ""]
+    lines = ["", *table, "", f"image    {out / EARTH}", f"report   {out / RUN / 'report.html'}", ""]
     return "\n".join(lines)

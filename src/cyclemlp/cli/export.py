@@ -8,7 +8,7 @@ from pathlib import Path
 def export(run: Path, /, *, out: Path, format: str = "onnx", limit: float = 1e-4, json: bool = False) -> None:  # noqa: A002
     """Write a trained network as a file that runs elsewhere, compare its values, and report the comparison.
 
-    NAME.report.json beside the file has the sizes and batches tried, the largest differences, the operators and the
+    NAME.report.json next to the file has the sizes and batches tried, the largest differences, the operators and the
     versions. Where the values differ by more than the limit nothing is written. `cyclemlp predict`, `cyclemlp eval` and
     `cyclemlp.Predictor.load` take the file in place of the run; .onnx and .xml files need no torch.
 
@@ -17,7 +17,7 @@ def export(run: Path, /, *, out: Path, format: str = "onnx", limit: float = 1e-4
     run
         Run folder written by `cyclemlp train`, or its model.safetensors.
     out
-        File to write: NAME.onnx, NAME.xml (OpenVINO; NAME.bin comes beside it) or NAME.pt2.
+        File to write: NAME.onnx, NAME.xml (OpenVINO; NAME.bin is written next to it) or NAME.pt2.
     format
         onnx, openvino or pt2.
     limit
@@ -25,10 +25,10 @@ def export(run: Path, /, *, out: Path, format: str = "onnx", limit: float = 1e-4
     json
         Print the report as one JSON object.
     """
-    from cyclemlp.export.run import export_run
+    from cyclemlp import api
     from cyclemlp.export.verify import report_path
 
-    report = export_run(run, out, format, limit=limit)
+    report = api.export(run, out=out, format=format, limit=limit)
     if json:
         sys.stdout.write(dumps(report) + "\n")
         return

@@ -26,3 +26,9 @@ def refuse_repeated(path: Path, names: Sequence[str]) -> None:
     """Raise FileError for a name that two classes have."""
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise FileError(path, f"has {repeated[0]!r} more than once", "give each class a name of its own")
+
+
+def listed(classes: Sequence[str], shown: int = 6) -> str:
+    """`4 classes (a, b, c, d)`; of many classes only the first."""
+    more = ", ..." if len(classes) > shown else ""
+    return f"{len(classes)} classes ({', '.join(classes[:shown])}{more})"

@@ -1,18 +1,20 @@
-"""A contact sheet: some pictures of a data set with their labels, to see at a glance whether the two fit."""
+"""A contact sheet: some images of a data set with their labels, to check at a glance that the two fit."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.images import ImageError, image_size, read_image
 from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
+from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, shortened, with_legend
-from cyclemlp.data.masks import read_target
-from cyclemlp.data.objects import Record
+from cyclemlp.data.masks import MaskDataset, MaskSplit
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.sampling import evenly_spaced
 
 CELL_WIDTH = 320
@@ -21,66 +23,51 @@ _GAP = 10
 _TEXT_SIZE = 14
 _CAPTION_HEIGHT = 22
 _TRAIN_SHARE = 0.75
-_LARGEST_ZOOM = 5.0
+_MAX_ZOOM = 5.0
 _EMPTY = (225, 225, 225)
 _INK = (30, 30, 30)
 
 
-@dataclass(frozen=True)
-class MaskLabel:
-    """The file of the classes of a picture's pixels."""
+def contact_sheet(dataset: AnyDataset, count: int) -> Image.Image | None:
+    """At most `count` images, spread evenly over classes or files, training first; None if there are none.
 
-    path: Path
-    zero_ignored: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledImage:
-    """A picture and what is known of it: its class, its objects or the classes of its pixels."""
-
-    image: Path
-    label: str | Record | MaskLabel
-
-
-def contact_sheet(
-    pictures: Mapping[str, Sequence[LabelledImage]], classes: Sequence[str], count: int
-) -> Image.Image | None:
-    """`count` pictures at most, spread evenly over classes or files, training first; None where there is none.
-
-    `pictures` are those of each split. A picture that cannot be read is a grey cell that says why.
+    An image that cannot be read is a grey cell that says why.
     """
-    chosen = choose(pictures, count)
+    chosen = choose(dataset, count)
     if not chosen:
         return None
-    height = _cell_height([picture for _, picture in chosen])
-    cells = [_cell(split, picture, classes, (CELL_WIDTH, height)) for split, picture in chosen]
+    height = _cell_height([dataset.splits[split].images[index] for split, index in chosen])
+    cells = [_cell(dataset, split, index, (CELL_WIDTH, height)) for split, index in chosen]
     columns = min(_COLUMNS, len(cells))
     rows = math.ceil(len(cells) / columns)
     step = (CELL_WIDTH + _GAP, height + _CAPTION_HEIGHT + _GAP)
     sheet = Image.new("RGB", (columns * step[0] + _GAP, rows * step[1] + _GAP), "white")
     for i, cell in enumerate(cells):
         sheet.paste(cell, (_GAP + i % columns * step[0], _GAP + i // columns * step[1]))
-    entries = _legend([picture for _, picture in chosen], classes)
+    entries = _legend(dataset, chosen)
     return with_legend(sheet, entries, _TEXT_SIZE) if entries else sheet
 
 
-def choose(pictures: Mapping[str, Sequence[LabelledImage]], count: int) -> list[tuple[str, LabelledImage]]:
-    """(split, picture) of `count` pictures or all there are: three quarters of train, then of the other splits."""
-    names = sorted(pictures, key=lambda name: (name != "train", name != "val"))
-    chosen: list[tuple[str, LabelledImage]] = []
+def choose(dataset: AnyDataset, count: int) -> list[tuple[str, int]]:
+    """(split, index) of at most `count` images: three quarters from train, the rest from the other splits."""
+    sizes = {name: len(split.images) for name, split in dataset.splits.items()}
+    names = sorted(sizes, key=lambda name: (name != "train", name != "val"))
+    chosen: list[tuple[str, int]] = []
     for i, name in enumerate(names):
         left = count - len(chosen)
-        later = sum(len(pictures[other]) for other in names[i + 1 :])
-        share = min(len(pictures[name]), max(math.ceil(left * _TRAIN_SHARE), left - later))
-        chosen += [(name, picture) for picture in _spread(pictures[name], share)]
+        later = sum(sizes[other] for other in names[i + 1 :])
+        share = min(sizes[name], max(math.ceil(left * _TRAIN_SHARE), left - later))
+        split = dataset.splits[name]
+        labels = split.labels if isinstance(split, ClassifiedSplit) else [0] * sizes[name]
+        chosen += [(name, index) for index in _spread(labels, share)]
     return chosen
 
 
-def _spread(pictures: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
-    """`count` of the pictures, evenly over the classes of whole pictures, where they have such, and within each."""
-    groups: dict[str, list[LabelledImage]] = {}
-    for picture in pictures:
-        groups.setdefault(picture.label if isinstance(picture.label, str) else "", []).append(picture)
+def _spread(labels: Sequence[int], count: int) -> list[int]:
+    """`count` of the indices, spread evenly over the classes and within each class."""
+    groups: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        groups.setdefault(label, []).append(index)
     members = evenly_spaced(list(groups.values()), min(count, len(groups)))
     quotas = [0] * len(members)
     while sum(quotas) < min(count, sum(map(len, members))):
@@ -89,36 +76,37 @@ def _spread(pictures: Sequence[LabelledImage], count: int) -> list[LabelledImage
     return [each for group, quota in zip(members, quotas, strict=True) for each in evenly_spaced(group, quota)]
 
 
-def _cell_height(pictures: Sequence[LabelledImage]) -> int:
-    """That of a picture of the usual proportions."""
+def _cell_height(images: Sequence[Path]) -> int:
+    """That of an image with the median proportions."""
     ratios = []
-    for picture in pictures:
-        try:
-            height, width = image_size(picture.image)
-        except ImageError:
-            continue
-        ratios.append(height / width)
+    for path in images:
+        with suppress(ImageError):
+            height, width = image_size(path)
+            ratios.append(height / width)
     return round(CELL_WIDTH * min(1.5, max(0.5, median(ratios or [0.75]))))
 
 
-def _cell(split: str, picture: LabelledImage, classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
-    """The picture in the middle of its cell, with split, class and file name below."""
+def _cell(dataset: AnyDataset, split_name: str, index: int, size: tuple[int, int]) -> Image.Image:
+    """The image in the middle of its cell, with split, class and file name below."""
     cell = Image.new("RGB", (size[0], size[1] + _CAPTION_HEIGHT), "white")
     cell.paste(_EMPTY, (0, 0, *size))
     pen = ImageDraw.Draw(cell)
     font = ImageFont.load_default(_TEXT_SIZE)
     try:
-        drawn = _drawn(picture, classes, size)
+        drawn = _drawn(dataset, split_name, index, size)
         cell.paste(drawn, ((size[0] - drawn.width) // 2, (size[1] - drawn.height) // 2))
     except ImageError as error:
         pen.text((size[0] / 2, size[1] / 2), shortened(error.what), fill=_INK, font=font, anchor="mm")
-    name = f"{picture.label}/{picture.image.name}" if isinstance(picture.label, str) else picture.image.name
-    pen.text((0, size[1] + 3), _fitting(f"{split}  {name}", font, size[0]), fill=_INK, font=font)
+    split = dataset.splits[split_name]
+    name = split.images[index].name
+    if isinstance(split, ClassifiedSplit):
+        name = f"{dataset.classes[split.labels[index]]}/{name}"
+    pen.text((0, size[1] + 3), _fitting(f"{split_name}  {name}", font, size[0]), fill=_INK, font=font)
     return cell
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, its middle left out where it is too long: class and number stand at the ends."""
+    """The text, its middle left out if it is too long: class and number are at the ends."""
     keep = len(text)
     shown = text
     while font.getlength(shown) > width:
@@ -127,31 +115,32 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     return shown
 
 
-def _drawn(picture: LabelledImage, classes: Sequence[str], size: tuple[int, int]) -> Image.Image:
-    """The picture with its labels, as large as fits into `size` (width, height). Raises ImageError."""
-    whole = Image.fromarray(read_image(picture.image))
-    zoom = min(size[0] / whole.width, size[1] / whole.height, _LARGEST_ZOOM)
+def _drawn(dataset: AnyDataset, split_name: str, index: int, size: tuple[int, int]) -> Image.Image:
+    """The image with its labels, as large as fits into `size` (width, height). Raises ImageError."""
+    split = dataset.splits[split_name]
+    whole = Image.fromarray(read_image(split.images[index]))
+    zoom = min(size[0] / whole.width, size[1] / whole.height, _MAX_ZOOM)
     small = whole.resize(
         (max(1, round(whole.width * zoom)), max(1, round(whole.height * zoom))), Image.Resampling.BICUBIC
     )
-    if isinstance(picture.label, Record):
-        return draw_objects(small, picture.label, classes)
-    if isinstance(picture.label, MaskLabel):
-        numbers = read_target(picture.label.path, zero_ignored=picture.label.zero_ignored)
-        return draw_mask(small, numbers, len(classes))
-    return small
+    if isinstance(split, DetectionSplit):
+        return draw_objects(small, split.records[index], dataset.classes)
+    return draw_mask(small, split.target(index), len(dataset.classes)) if isinstance(split, MaskSplit) else small
 
 
-def _legend(pictures: Sequence[LabelledImage], classes: Sequence[str]) -> list[tuple[Colour | None, str]]:
-    """Colours of the classes; none where whole pictures have one, or each object a colour of its own."""
-    labels = [picture.label for picture in pictures]
-    outlined = all(isinstance(label, Record) and label.has_masks for label in labels)
-    if not classes or isinstance(labels[0], str) or (outlined and len(classes) == 1):
+def _legend(dataset: AnyDataset, chosen: Sequence[tuple[str, int]]) -> list[tuple[Colour | None, str]]:
+    """Colours of the classes; none if each image has one class or each object a colour of its own."""
+    classes = dataset.classes
+    if not classes or isinstance(dataset, ClassifiedDataset):
         return []
+    if isinstance(dataset, DetectionDataset):
+        outlined = all(dataset.splits[split].records[index].has_masks for split, index in chosen)
+        if outlined and len(classes) == 1:
+            return []
     entries: list[tuple[Colour | None, str]] = []
     entries += zip(colour_list(MAX_LEGEND), map(shortened, classes), strict=False)
     if len(classes) > MAX_LEGEND:
         entries.append((None, f"and {len(classes) - MAX_LEGEND} more"))
-    if isinstance(labels[0], MaskLabel):
+    if isinstance(dataset, MaskDataset):
         return [*entries, (STRAY, "no class"), (None, "unpainted: ignored")]
     return [*entries, (IGNORED, "ignored")]

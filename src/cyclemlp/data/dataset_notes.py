@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.masks import IGNORE_INDEX
-from cyclemlp.data.problems import Problem
+from cyclemlp.data.problems import Problem, listed
 
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 
@@ -16,7 +16,6 @@ RARE = 1e-4
 """Share of the pixels below which a mask value may be an accident."""
 _COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv"})
 """Suffixes of labels, which may be next to images."""
-_SHOWN = 5
 
 
 def skipped_files(images: Iterable[Path], split: str) -> list[Problem]:
@@ -42,7 +41,7 @@ def odd_values(root: Path, totals: Counts, values_in: Mapping[Path, Counts]) -> 
         return [_rare(root, rare, int(pixels[rare].sum()), values_in)]
     if len(present) and len(present) <= present[-1]:
         unused = sorted(set(range(int(present[-1]))) - set(present.tolist()))
-        what = f"hold no {_listed(unused)}, but {present[-1]}, which makes {present[-1] + 1} classes"
+        what = f"hold no {listed(unused)}, but {present[-1]}, which makes {present[-1] + 1} classes"
         return [Problem(root, "", what, "number the classes 0, 1, 2, ... or name all in classes.txt")]
     return []
 
@@ -55,18 +54,10 @@ def _is_skipped(path: Path) -> bool:
 def _rare(root: Path, rare: list[int], pixels: int, values_in: Mapping[Path, Counts]) -> Problem:
     files = [path for path, present in values_in.items() if np.isin(rare, present).any()]
     values = "value" if len(rare) == 1 else "values"
-    where = f"in {pixels} pixels of {files[0].name}" if len(files) == 1 else _in_files(pixels, files)
-    what = f"hold the {values} {_listed(rare)} only {where}"
+    where = files[0].name if len(files) == 1 else f"{len(files)} files (such as {files[0].name})"
+    what = f"hold the {values} {listed(rare)} only in {pixels} pixels of {where}"
     fix = (
         "if they come from smoothing or JPEG, save the masks as PNG without resampling or set those pixels to 255;"
         " if they are classes, name all in classes.txt"
     )
     return Problem(root, "", what, fix)
-
-
-def _in_files(pixels: int, files: list[Path]) -> str:
-    return f"in {pixels} pixels of {len(files)} files (such as {files[0].name})"
-
-
-def _listed(values: list[int]) -> str:
-    return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")

@@ -5,17 +5,16 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from cyclemlp.data.contact_sheet import LabelledImage, MaskLabel
 from cyclemlp.data.dataset_notes import Counts, odd_values, skipped_files
-from cyclemlp.data.formats.registry import all_formats, layouts, recognised
+from cyclemlp.data.formats.registry import AnyDataset, AnyFormat, all_formats, layouts, recognised
 from cyclemlp.data.images import ImageError, read_image
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.data.masks import (
@@ -37,70 +36,53 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Counts of one split; `pixels` are those of the readable images, `class_pixels` those of the readable masks."""
+    """Counts of one split. `pixels` are those of the readable images."""
 
     images: int
     pixels: int
-    class_pixels: dict[str, int]
-    ignored_pixels: int
+    unit: Literal["pixels", "images", "objects"]
+    """What is counted of each class; pixels are those of the readable masks."""
+    of_class: dict[str, int]
+    ignored: int | None = None
+    images_without_objects: int | None = None
 
     def counts(self) -> list[tuple[str, int]]:
-        """What belongs to each class, and to none."""
-        return [*self.class_pixels.items(), ("(ignored)", self.ignored_pixels)]
+        """What belongs to each class, and what is ignored."""
+        return [*self.of_class.items(), *([] if self.ignored is None else [("(ignored)", self.ignored)])]
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain values for JSON."""
+        values = {
+            "images": self.images,
+            "pixels": self.pixels,
+            f"class_{self.unit}": self.of_class,
+            f"ignored_{self.unit}": self.ignored,
+            "images_without_objects": self.images_without_objects,
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class FolderReport:
-    """Counts of one split of class folders; `pixels` are those of the readable images."""
-
-    images: int
-    pixels: int
-    class_images: dict[str, int]
-
-    def counts(self) -> list[tuple[str, int]]:
-        """Images of each class."""
-        return list(self.class_images.items())
-
-
-@dataclass(frozen=True)
-class ObjectReport:
-    """Counts of one split of images with annotated objects; `pixels` are those of the readable images."""
-
-    images: int
-    pixels: int
-    class_objects: dict[str, int]
-    ignored_objects: int
-    images_without_objects: int
-
-    def counts(self) -> list[tuple[str, int]]:
-        """Objects of each class, and those to be ignored."""
-        return [*self.class_objects.items(), ("(ignored)", self.ignored_objects)]
-
-
-Splits = dict[str, SplitReport] | dict[str, FolderReport] | dict[str, ObjectReport]
+Reports = dict[str, SplitReport]
 
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """Content and problems of a data set, with the images of each split."""
+    """Content and problems of a data set."""
 
-    root: Path
+    dataset: AnyDataset
     format: str
-    classes: tuple[str, ...]
-    splits: Splits
+    splits: Reports
     problems: tuple[Problem, ...]
-    images: dict[str, tuple[LabelledImage, ...]] = field(default_factory=dict)
-    """Those of each split, for a contact sheet."""
     notes: tuple[Problem, ...] = ()
     """What is worth a look, but does not prevent training."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As plain values for JSON."""
         return {
-            "data": str(self.root),
+            "data": str(self.dataset.root),
             "format": self.format,
-            "classes": list(self.classes),
-            "splits": {name: dict(vars(split)) for name, split in self.splits.items()},
+            "classes": list(self.dataset.classes),
+            "splits": {name: split.to_dict() for name, split in self.splits.items()},
             "notes": [_as_dict(note) for note in self.notes],
             "problems": [_as_dict(problem) for problem in self.problems],
         }
@@ -112,15 +94,7 @@ def _as_dict(problem: Problem) -> dict[str, str]:
 
 def inspect_dataset(root: Path) -> DatasetReport:
     """Read every file in `root`. Raises DataError only if no known layout is recognised."""
-    known = all_formats()
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "is missing"
-        raise DataError(f"{root} {what}; give a folder with {layouts(known)}")
-    if not any(root.iterdir()):
-        raise DataError(f"{root} is empty; fill it with {layouts(known)}")
-    found = recognised(root, known)
-    if found is None:
-        raise DataError(f"{root} is in no known layout; accepted: {layouts(known)}")
+    found = _recognised_format(root)
     findings = Findings()
     dataset = found.read(root, findings)
     findings.problems += findings.flaws
@@ -131,30 +105,21 @@ def inspect_dataset(root: Path) -> DatasetReport:
         splits = {name: _inspect_objects(name, dataset, findings) for name in dataset.splits}
     else:
         splits = _inspect_classified(dataset, findings)
-    images = _labelled(dataset)
-    notes += [note for split, several in images.items() for note in skipped_files([i.image for i in several], split)]
+    notes += [note for name, split in dataset.splits.items() for note in skipped_files(split.images, name)]
     problems = tuple(dict.fromkeys(findings.problems))
-    return DatasetReport(root, found.name, dataset.classes, splits, problems, images, tuple(notes))
+    return DatasetReport(dataset, found.name, splits, problems, tuple(notes))
 
 
-def _labelled(dataset: MaskDataset | DetectionDataset | ClassifiedDataset) -> dict[str, tuple[LabelledImage, ...]]:
-    """The images of each split with what is known of them."""
-    if isinstance(dataset, MaskDataset):
-        return {
-            name: tuple(
-                LabelledImage(image, MaskLabel(mask, split.zero_ignored))
-                for image, mask in zip(split.images, split.masks, strict=True)
-            )
-            for name, split in dataset.splits.items()
-        }
-    if isinstance(dataset, DetectionDataset):
-        return {name: tuple(map(LabelledImage, split.images, split.records)) for name, split in dataset.splits.items()}
-    return {
-        name: tuple(
-            LabelledImage(path, dataset.classes[label]) for path, label in zip(split.images, split.labels, strict=True)
-        )
-        for name, split in dataset.splits.items()
-    }
+def _recognised_format(root: Path) -> AnyFormat:
+    known = all_formats()
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "is missing"
+        raise DataError(f"{root} {what}; give a folder with {layouts(known)}")
+    if not any(root.iterdir()):
+        raise DataError(f"{root} is empty; fill it with {layouts(known)}")
+    if (found := recognised(root, known)) is None:
+        raise DataError(f"{root} is in no known layout; accepted: {layouts(known)}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -167,7 +132,7 @@ class _Counted:
     values_in: dict[Path, Counts]
 
 
-def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDataset, Splits, list[Problem]]:
+def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDataset, Reports, list[Problem]]:
     """The data set with its classes counted if they are not named, the counts of each split, and notes."""
     counted = {name: _count_masks(name, split, findings) for name, split in dataset.splits.items()}
     totals: Counts = np.sum([files.totals for files in counted.values()], axis=0)
@@ -182,7 +147,8 @@ def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDatase
     splits = {}
     for split, files in counted.items():
         class_pixels = {name: int(files.totals[index]) for index, name in enumerate(classes)}
-        splits[split] = SplitReport(files.images, files.pixels, class_pixels, int(files.totals[IGNORE_INDEX]))
+        ignored = int(files.totals[IGNORE_INDEX])
+        splits[split] = SplitReport(files.images, files.pixels, "pixels", class_pixels, ignored)
     notes = [] if dataset.named or highest == 0 else odd_values(masks_folder(dataset), totals, values_in)
     return replace(dataset, classes=classes), splits, notes
 
@@ -199,7 +165,7 @@ def _count_masks(name: str, split: MaskSplit, findings: Findings) -> _Counted:
     return _Counted(len(images), pixels, totals, values_in)
 
 
-def _inspect_classified(dataset: ClassifiedDataset, findings: Findings) -> dict[str, FolderReport]:
+def _inspect_classified(dataset: ClassifiedDataset, findings: Findings) -> Reports:
     seen: dict[bytes, tuple[Path, str, int]] = {}
     splits = {}
     for name, split in dataset.splits.items():
@@ -212,11 +178,12 @@ def _inspect_classified(dataset: ClassifiedDataset, findings: Findings) -> dict[
                 where = "in another class" if first_split == name else f"in {first_split}"
                 findings.add(path, name, f"is the same file as {first}, {where}", "remove one of the two")
         labels = np.bincount(np.array(split.labels, np.intp), minlength=len(dataset.classes)).tolist()
-        splits[name] = FolderReport(len(split.images), pixels, dict(zip(dataset.classes, labels, strict=True)))
+        counts = dict(zip(dataset.classes, labels, strict=True))
+        splits[name] = SplitReport(len(split.images), pixels, "images", counts)
     return splits
 
 
-def _inspect_objects(name: str, dataset: DetectionDataset, findings: Findings) -> ObjectReport:
+def _inspect_objects(name: str, dataset: DetectionDataset, findings: Findings) -> SplitReport:
     split, classes = dataset.splits[name], dataset.classes
     pixels = 0
     record_of = dict(zip(split.images, split.records, strict=True))
@@ -226,10 +193,10 @@ def _inspect_objects(name: str, dataset: DetectionDataset, findings: Findings) -
             what = other_size(size, record_of[path].size)
             findings.add(path, name, what, "correct the annotation or the image")
     labels = [label for record in split.records for label in record.labels[~record.crowd].tolist()]
-    counts = np.bincount(np.array(labels, np.intp), minlength=len(classes)).tolist()
+    counts = dict(zip(classes, np.bincount(np.array(labels, np.intp), minlength=len(classes)).tolist(), strict=True))
     ignored = sum(int(record.crowd.sum()) for record in split.records)
     empty = sum(not len(record.labels) for record in split.records)
-    return ObjectReport(len(split.images), pixels, dict(zip(classes, counts, strict=True)), ignored, empty)
+    return SplitReport(len(split.images), pixels, "objects", counts, ignored, empty)
 
 
 def _size(path: Path) -> tuple[int, int]:

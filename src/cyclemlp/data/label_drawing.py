@@ -1,4 +1,4 @@
-"""Labels drawn on small copies of their pictures: boxes, outlines and masks, sharp at the size they are seen in."""
+"""Labels drawn on small copies of their images: boxes, outlines and masks, sharp at the size they are shown at."""
 
 from collections.abc import Sequence
 
@@ -12,25 +12,25 @@ from cyclemlp.data.objects import Record
 from cyclemlp.data.outlines import Outline, Polygons, draw_patch
 
 STRAY: Colour = (255, 0, 255)
-"""Of mask values that are no class."""
+"""The colour of mask values that are not a class."""
 IGNORED: Colour = (150, 150, 150)
-"""Of objects that are to be ignored."""
+"""The colour of objects that are to be ignored."""
 _OPACITY = 0.45
 _PAINT = 0.3
-"""Of masks, which cover the whole picture."""
+"""Opacity of masks, which cover the whole image."""
 _TAG_SIZE = 13
 _Box = tuple[float, float, float, float]
 
 
-def draw_mask(picture: Image.Image, numbers: npt.NDArray[np.uint8], num_classes: int) -> Image.Image:
-    """The picture with the classes (H, W) of its full size painted over it; ignored pixels stay as they are."""
-    small = np.asarray(Image.fromarray(numbers).resize(picture.size, Image.Resampling.NEAREST))
+def draw_mask(image: Image.Image, numbers: npt.NDArray[np.uint8], num_classes: int) -> Image.Image:
+    """The image with its classes, given at full size (H, W), painted over it; ignored pixels stay as they are."""
+    small = np.asarray(Image.fromarray(numbers).resize(image.size, Image.Resampling.NEAREST))
     colours = np.full((256, 3), STRAY, np.uint8)
     colours[:num_classes] = palette(num_classes)
-    painted = np.array(Image.blend(picture, Image.fromarray(colours[small]), _PAINT))
+    painted = np.array(Image.blend(image, Image.fromarray(colours[small]), _PAINT))
     edges = borders(small)
     painted[edges] = colours[small[edges]]
-    return Image.fromarray(np.where((small == IGNORE_INDEX)[..., None], np.asarray(picture), painted))
+    return Image.fromarray(np.where((small == IGNORE_INDEX)[..., None], np.asarray(image), painted))
 
 
 def borders(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -44,14 +44,14 @@ def borders(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return border
 
 
-def draw_objects(picture: Image.Image, record: Record, classes: Sequence[str]) -> Image.Image:
-    """The picture, a copy of any size, with the outline or else the box of each object, and names where there is room.
+def draw_objects(image: Image.Image, record: Record, classes: Sequence[str]) -> Image.Image:
+    """The image, a copy of any size, with the outline or box of each object, and its name if there is room.
 
-    Large objects are drawn first, so that small ones lie on them. Of a single class names would only be in the way, and
-    each outline has a colour of its own, so that those that touch are told apart.
+    Large objects are drawn first, so that small ones are on top. For a single class no names are drawn, and each
+    outline has a colour of its own, which separates objects that touch.
     """
-    drawn = picture.copy()
-    scale = (picture.width / record.size[1], picture.height / record.size[0])
+    drawn = image.copy()
+    scale = (image.width / record.size[1], image.height / record.size[0])
     order = np.argsort(-record.areas, kind="stable").tolist()
     single = len(classes) == 1
     of_class = colour_list(len(classes))
@@ -68,7 +68,7 @@ def draw_objects(picture: Image.Image, record: Record, classes: Sequence[str]) -
             pen.rectangle(boxes[i], outline=colours[i], width=2)
     if not single:
         names = ["ignored" if record.crowd[i] else classes[int(label)] for i, label in enumerate(record.labels)]
-        _write_names(pen, picture.size, [(boxes[i], names[i], colours[i]) for i in order])
+        _write_names(pen, image.size, [(boxes[i], names[i], colours[i]) for i in order])
     return drawn
 
 
@@ -77,10 +77,10 @@ def _scaled(box: Sequence[float], scale: tuple[float, float]) -> _Box:
     return left, top, max(left, right - 1), max(top, bottom - 1)
 
 
-def _paint(picture: Image.Image, outline: Outline, size: tuple[int, int], colour: Colour) -> None:
+def _paint(image: Image.Image, outline: Outline, size: tuple[int, int], colour: Colour) -> None:
     """Fill the outline, and draw its edge in full colour."""
-    layer = Image.new("L", picture.size)
-    scale = np.array([picture.width / size[1], picture.height / size[0]])
+    layer = Image.new("L", image.size)
+    scale = np.array([image.width / size[1], image.height / size[0]])
     if isinstance(outline, Polygons):
         pen = ImageDraw.Draw(layer)
         for ring in outline.rings:
@@ -93,11 +93,11 @@ def _paint(picture: Image.Image, outline: Outline, size: tuple[int, int], colour
         wide, high = (max(1, round(float(edge))) for edge in np.array([width, height]) * scale)
         part = Image.fromarray(patch.bitmap * np.uint8(255)).resize((wide, high), Image.Resampling.BOX)
         layer.paste(_with_edge(part), (round(float(corner[0])), round(float(corner[1]))))
-    picture.paste(colour, (0, 0), layer)
+    image.paste(colour, (0, 0), layer)
 
 
 def _with_edge(mask: Image.Image) -> Image.Image:
-    """The mask half transparent inside and opaque at its edge."""
+    """The mask, half transparent inside and opaque at its edge."""
     inside = np.pad(np.asarray(mask) > 127, 1)
     core = inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     alpha = np.where(core, round(255 * _OPACITY), 255) * inside[1:-1, 1:-1]
@@ -105,7 +105,7 @@ def _with_edge(mask: Image.Image) -> Image.Image:
 
 
 def _write_names(pen: ImageDraw.ImageDraw, size: tuple[int, int], objects: Sequence[tuple[_Box, str, Colour]]) -> None:
-    """Each name above its box, within the picture; one that would lie on another is left out, the legend has it."""
+    """Each name above its box, within the image; one that would cover another is left out (the legend has it)."""
     font = ImageFont.load_default(_TAG_SIZE)
     taken: list[_Box] = []
     for (left, top, _, _), name, colour in objects:

@@ -6,9 +6,14 @@ Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers w
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from cyclemlp.data.images import read_image
+from cyclemlp.data.images import Pixels, read_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
@@ -28,21 +33,21 @@ class ClassifiedDataset:
     splits: dict[str, ClassifiedSplit]
 
 
-class ClassifiedSamples:
+class ClassifiedSamples(Generic[Sample]):
     """The images of a split as a map-style torch data set.
 
     An item is (`transform(pixels)`, label): pixels uint8 (H, W, 3), label an int64 scalar tensor. Reading an item
     raises DataError for an unusable file.
     """
 
-    def __init__(self, split: ClassifiedSplit, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, split: ClassifiedSplit, transform: Callable[[Pixels], Sample]) -> None:
         self.split = split
         self.transform = transform
 
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def __getitem__(self, index: int) -> tuple[Sample, "Tensor"]:
         import torch
 
         return self.transform(read_image(self.split.images[index])), torch.tensor(self.split.labels[index])

@@ -7,13 +7,16 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cyclemlp.data.images import Pixels, read_image, read_mask
-from cyclemlp.data.problems import Problem
+from cyclemlp.data.problems import Problem, listed
 from cyclemlp.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORE_INDEX = 255
 
@@ -65,7 +68,7 @@ class SegmentationSamples:
     def __init__(
         self,
         split: MaskSplit,
-        transform: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+        transform: "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None" = None,
         num_classes: int | None = None,
     ) -> None:
         self.split = split
@@ -75,7 +78,7 @@ class SegmentationSamples:
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def __getitem__(self, index: int) -> tuple["Tensor", "Tensor"]:
         import torch
         from torchvision import tv_tensors
 
@@ -129,8 +132,7 @@ def outside_classes(path: Path, split: str, present: Iterable[int], num_classes:
     wrong = [int(value) for value in present if value >= num_classes and value != IGNORE_INDEX]
     if not wrong:
         return None
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if wrong[5:] else "")
-    what = f"holds the value {shown}" if len(wrong) == 1 else f"holds the values {shown}"
+    what = f"holds the value{'s' if len(wrong) > 1 else ''} {listed(wrong)}"
     allowed = f"outside the {num_classes} classes (0 to {num_classes - 1}, and 255 for ignore)"
     return Problem(path, split, f"{what}, {allowed}", "name the class in classes.txt or set those pixels to 255")
 

@@ -1,4 +1,4 @@
-"""Pictures with boxes, and outlines where there are any: what every format of object annotations is read into.
+"""Images with boxes, and outlines if there are any: what every format of object annotations is read into.
 
 Only numpy is imported at the top, so that `cyclemlp data` answers without loading torch.
 """
@@ -7,39 +7,44 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import read_image
+from cyclemlp.data.images import Pixels, read_image
 from cyclemlp.data.outlines import Bitmap, Outline, stacked, to_coco, whole_mask
 from cyclemlp.errors import DataError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Transform = Callable[[Pixels, "Record"], tuple[Tensor, dict[str, Tensor]]]
+
+CocoTruth = dict[str, list[dict[str, object]]]
 Boxes = npt.NDArray[np.float32]
-REQUIRED_SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """The objects of one picture; index i of every field is object i."""
+    """The objects of one image; index i of every field is object i."""
 
     image_id: int
     size: tuple[int, int]
-    """(height, width) of the picture."""
+    """(height, width) of the image."""
     boxes_xyxy: Boxes
-    """(N, 4) left, top, right, bottom in pixels, within the picture and of positive size."""
+    """(N, 4) left, top, right, bottom in pixels, within the image and of positive size."""
     labels: npt.NDArray[np.int64]
-    """(N,) class numbers from 0 on."""
+    """(N,) class numbers, counted from 0."""
     crowd: npt.NDArray[np.bool_]
     """(N,) regions to ignore: many objects under one outline in COCO, a difficult object in VOC. Not trained on."""
     areas: npt.NDArray[np.float64]
-    """(N,) in pixels, as annotated (of the outline, where there is one)."""
+    """(N,) in pixels, as annotated (of the outline, if there is one)."""
     segmentations: tuple[Outline | None, ...]
     """Outlines, not yet decoded; see `masks_of`."""
 
     def select(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Record":
-        """The record of some of its objects, by a mask or by numbers."""
+        """The record of some of its objects, chosen by a mask or by indices."""
         chosen = np.arange(len(self.labels))[keep]
         return replace(
             self,
@@ -58,23 +63,23 @@ class Record:
 
 @dataclass(frozen=True)
 class DetectionSplit:
-    """The pictures of a split and the objects of each, in the same order."""
+    """The images of a split and the objects of each, in the same order."""
 
     images: tuple[Path, ...]
     records: tuple[Record, ...]
     annotations: Path | None = None
-    """COCO's annotation file, where the split comes from one: the evaluation by the book reads it."""
+    """COCO's annotation file, if the split comes from one; the official evaluation reads it."""
 
 
 @dataclass(frozen=True)
 class DetectionDataset:
-    """A whole data set, of whichever format; label `i` is `classes[i]`."""
+    """A whole data set; label `i` is `classes[i]`."""
 
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, DetectionSplit]
     category_ids: tuple[int, ...] = ()
-    """The number that the annotation file gives to each class, for results in its terms; without one 1, 2, ..."""
+    """The number that the annotation file gives to each class, for results in its terms; 1, 2, ... if there is none"""
 
     def __post_init__(self) -> None:
         if not self.category_ids:
@@ -88,20 +93,20 @@ class DetectionDataset:
 
 
 class DetectionSamples:
-    """The pictures of a split with their objects as a map-style torch data set.
+    """The images of a split with their objects as a map-style torch data set.
 
-    An item is what `transform(pixels, record)` makes of a picture, uint8 (H, W, 3), and its record. Reading an item
-    raises DataError for an unusable file and for a picture of another size than annotated.
+    An item is what `transform(pixels, record)` makes of an image, uint8 (H, W, 3), and its record. Reading an item
+    raises DataError for an unusable file and for an image whose size is not the annotated one.
     """
 
-    def __init__(self, split: DetectionSplit, transform: Callable[[Any, Record], tuple[Any, dict[str, Any]]]) -> None:
+    def __init__(self, split: DetectionSplit, transform: "Transform") -> None:
         self.split = split
         self.transform = transform
 
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple["Tensor", dict[str, "Tensor"]]:
         path, record = self.split.images[index], self.split.records[index]
         pixels = read_image(path)
         if pixels.shape[:2] != record.size:
@@ -115,7 +120,7 @@ def masks_of(record: Record) -> Bitmap:
 
 
 def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str:
-    """What is wrong with a picture of another size than annotated."""
+    """What is wrong with an image whose size is not the annotated one."""
     read, noted = (f"{width}x{height}" for height, width in (pixels_hw, annotated_hw))
     return f"is {read} (width x height), its annotation says {noted}"
 
@@ -125,14 +130,14 @@ def coco_truth(
     classes: Sequence[str],
     category_ids: Sequence[int],
     images: Iterable[Path] | None = None,
-) -> dict[str, Any]:
+) -> CocoTruth:
     """The labels in COCO's own form, as evaluators take them, whatever format they were read from.
 
     Boxes are (x, y, width, height). Annotations are numbered from 1, because evaluators take 0 for none. The files of
     the `images` are named if they are given.
     """
-    listed: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    listed: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     paths: Iterable[Path | None] = repeat(None) if images is None else images
     for record, path in zip(records, paths, strict=False):
         name = {} if path is None else {"file_name": path.name}
@@ -152,7 +157,7 @@ def coco_truth(
     return {"images": listed, "annotations": annotations, "categories": categories}
 
 
-def as_coco(dataset: DetectionDataset, split: str) -> dict[str, Any]:
+def as_coco(dataset: DetectionDataset, split: str) -> CocoTruth:
     """A split as `coco_truth`, with the names of its files."""
     part = dataset.splits[split]
     return coco_truth(part.records, dataset.classes, dataset.category_ids, part.images)

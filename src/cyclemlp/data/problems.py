@@ -5,6 +5,7 @@ FileError, which names the same four things and becomes a Problem where the read
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +65,6 @@ class Findings:
             _LOG.warning("%s: %s cut to the image or left out (cyclemlp data %s lists them)", root, boxes, root)
 
 
-def first_of(problems: list[Problem], root: Path) -> str:
-    """The first problem in one line, with the number of further ones and the command that lists them."""
-    more = f" (and {len(problems) - 1} more: cyclemlp data {root})" if problems[1:] else ""
-    return f"{problems[0]}{more}"
+def listed(values: Sequence[object], most: int = 5) -> str:
+    """The first values for a message, with dots if there are more."""
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")

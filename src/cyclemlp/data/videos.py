@@ -1,4 +1,4 @@
-"""Frames of videos in, pictures out as a video; PyAV, which brings FFmpeg, does the coding. Sound is left out."""
+"""Frames are read from videos, and images are written as a video. PyAV (FFmpeg) does the coding; sound is dropped."""
 
 import re
 from collections.abc import Iterator
@@ -10,10 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.images import MAX_PIXELS
+from cyclemlp.data.images import MAX_PIXELS, Pixels
 from cyclemlp.errors import DataError, MissingExtraError
 from cyclemlp.files import atomic_write
 
@@ -22,29 +21,27 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
 
-Pixels = npt.NDArray[np.uint8]
-
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv"})
-# Other formats of FFmpeg are playlists and devices, which would open what they name.
+# FFmpeg's other formats include playlists and devices, which would open whatever they name.
 _FORMATS = "mov,matroska,webm,avi,mpeg,mpegts,asf"
 _USUAL_RATE = Fraction(25)
-_LARGEST_DENOMINATOR = 1001
+_MAX_DENOMINATOR = 1001
 """Rates such as 30000/1001 are exact; MPEG-4 takes no larger denominators than 65535."""
 _ENCODERS = ("libx264", "mpeg4")
 _MISSING_SHARE = 0.05
-"""A file that ends so much before its header says is taken for cut off; headers may be off by some frames."""
+"""A file that ends earlier than its header says by this share is treated as cut off; headers may be slightly off."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a video."""
+    """One frame of a video."""
 
     number: int
-    """From 1 on, in the order in which they are shown."""
+    """Counted from 1, in the order in which frames are shown."""
     seconds: float
-    """When it is shown, from the first frame on."""
+    """When it is shown, counted from the first frame."""
     pixels: Pixels
-    """(H, W, 3) RGB, turned as the camera was held."""
+    """(H, W, 3) RGB, rotated as the camera was held."""
 
 
 class Video:
@@ -60,11 +57,11 @@ class Video:
     def rate(self) -> Fraction:
         """Frames a second, on average."""
         rate = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
-        return rate.limit_denominator(_LARGEST_DENOMINATOR)
+        return rate.limit_denominator(_MAX_DENOMINATOR)
 
     @property
     def length(self) -> int | None:
-        """Frames as the file's header has it, None where it says nothing."""
+        """Number of frames according to the file's header, None if it does not say."""
         if self._stream.frames:
             return self._stream.frames
         stated = re.fullmatch(r"(\d+):(\d+):([\d.]+)", self._stream.metadata.get("DURATION", ""))
@@ -74,7 +71,7 @@ class Video:
         return round((3600 * int(hours) + 60 * int(minutes) + float(seconds)) * self.rate)
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
-        """The first frame and every so many after it. Raises DataError where the file is damaged or has none."""
+        """Every `every`-th frame, from the first on. Raises DataError if the file is damaged or has no frames."""
         count, start = 0, 0.0
         for decoded in self._decoded():
             seconds = float(count / self.rate) if decoded.pts is None else decoded.time
@@ -97,44 +94,44 @@ class Video:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[Video]:
-    """The video file `path`. Raises DataError where it is none, MissingExtraError where PyAV is not installed."""
+    """The video file `path`. Raises DataError if it is not a video, MissingExtraError if PyAV is not installed."""
     av = _library()
     if not path.is_file():
-        raise DataError(f"{path} does not exist or is no file; give a video")
+        raise DataError(f"{path} does not exist or is not a file; give a video")
     try:
         container = av.open(str(path), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
     except av.FFmpegError as error:
-        raise DataError(f"{path} is no video, or incomplete ({_reason(error)}); convert it to MP4") from error
+        raise DataError(f"{path} is not a video, or is incomplete ({_reason(error)}); convert it to MP4") from error
     with container:
-        yield Video(path, container, _pictures(path, container))
+        yield Video(path, container, _stream_of(path, container))
 
 
-def _pictures(path: Path, container: "InputContainer") -> "VideoStream":
+def _stream_of(path: Path, container: "InputContainer") -> "VideoStream":
     if not container.streams.video:
-        raise DataError(f"{path} has no pictures in it, only sound or text; give a video")
+        raise DataError(f"{path} has no images in it, only sound or text; give a video")
     stream = container.streams.video[0]
     if stream.codec_context is None:  # the annotations do not say so: there is none where the header is damaged
-        raise DataError(f"{path} is damaged or incomplete, or its coding is not known; convert it to MP4")
+        raise DataError(f"{path} is damaged or incomplete, or its codec is unknown; convert it to MP4")
     if stream.width * stream.height > MAX_PIXELS:
-        raise DataError(f"{path} has frames over the limit of {MAX_PIXELS // 10**6} million pixels; make it smaller")
+        raise DataError(f"{path} has frames over the limit of {MAX_PIXELS // 10**6} million pixels; scale it down")
     return stream
 
 
 class VideoWriter:
-    """Takes pictures and makes them a video; `written_video` makes it."""
+    """Writes images as the frames of a video; `written_video` makes it."""
 
     def __init__(self, container: "OutputContainer", rate: Fraction) -> None:
         self._container = container
         self._rate = rate
         self._stream: VideoStream | None = None
 
-    def add(self, picture: Image.Image) -> None:
-        """The next frame. The first one sets the size; from others what is beyond it is cut off."""
+    def add(self, image: Image.Image) -> None:
+        """Add a frame. The first one sets the size; later ones are cut or padded to it."""
         av = _library()
-        pixels = np.asarray(picture.convert("RGB"))
+        pixels = np.asarray(image.convert("RGB"))
         if self._stream is None:
             self._stream = self._new_stream(*pixels.shape[:2])
-        pixels = _brought_to(pixels, self._stream.height, self._stream.width)
+        pixels = _fitted(pixels, self._stream.height, self._stream.width)
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
 
     def _new_stream(self, height: int, width: int) -> "VideoStream":
@@ -145,14 +142,14 @@ class VideoWriter:
         return stream
 
     def finish(self) -> None:
-        """Write the frames that are still to be coded."""
+        """Write the frames that have not been encoded yet."""
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))
 
 
 @contextmanager
 def written_video(path: Path, rate: Fraction) -> Iterator[VideoWriter]:
-    """An MP4 file (H.264) with `rate` frames a second, which appears when the block ends well, or not at all."""
+    """An MP4 file (H.264) with `rate` frames a second, which appears when the block succeeds, or not at all."""
     av = _library()
     with (
         atomic_write(path) as part,
@@ -176,13 +173,13 @@ def _reason(error: Exception) -> str:
 
 
 def _upright(frame: "VideoFrame") -> Pixels:
-    """RGB, turned counter-clockwise as the file asks players to."""
+    """RGB, rotated counter-clockwise as the file tells players to."""
     pixels = cast("Pixels", frame.to_ndarray(format="rgb24"))
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
 
 
-def _brought_to(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Cut off at the right and the bottom, or filled up by repeating the last pixels."""
+def _fitted(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Cut at the right and the bottom, or padded by repeating the last pixels."""
     pixels = pixels[:height, :width]
     missing = (0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)
     return np.pad(pixels, missing, mode="edge")

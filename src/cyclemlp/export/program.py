@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.export.raw import LARGEST_BATCH, LARGEST_EDGE, RawNetwork
+from cyclemlp.export.raw import MAX_BATCH, MAX_EDGE, RawNetwork
 
 _EXAMPLE = (2, 320, 448)
 """Batch, height and width that the network is traced at: all different, so that none is taken for another, and so large
@@ -37,15 +37,15 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
 
 def _free(raw: RawNetwork, example: Tensor) -> dict[int, Any]:
     """The axes of the images that may have other lengths than the example's."""
-    axes: dict[int, Any] = {0: Dim("batch", min=1, max=LARGEST_BATCH)}
+    axes: dict[int, Any] = {0: Dim("batch", min=1, max=MAX_BATCH)}
     if raw.fixed_size is not None:
         return axes
     rule = raw.facts.size_rule
     for axis, name in ((2, "height"), (3, "width")):
         assert rule.padded(example.shape[axis]) == example.shape[axis]
         if rule.multiple == 1:
-            axes[axis] = Dim(name, min=rule.least, max=LARGEST_EDGE)
+            axes[axis] = Dim(name, min=rule.least, max=MAX_EDGE)
         else:
-            units = Dim(f"{name}_units", min=rule.least // rule.multiple, max=LARGEST_EDGE // rule.multiple)
+            units = Dim(f"{name}_units", min=rule.least // rule.multiple, max=MAX_EDGE // rule.multiple)
             axes[axis] = rule.multiple * units
     return axes

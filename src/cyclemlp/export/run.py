@@ -1,32 +1,33 @@
 """`export_run`: a run folder in, a checked file out."""
 
 import logging
-from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
 from torch.export import ExportedProgram
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.export.formats import WRITERS
+from cyclemlp.export import onnx, openvino, pt2
 from cyclemlp.export.program import export_program
 from cyclemlp.export.raw import RawNetwork, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import atomic_write, write_json
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.tasks.card import load_model
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
-"""Of the file of each format."""
+FORMATS = {each.name: each for each in (onnx.FORMAT, openvino.FORMAT, pt2.FORMAT)}
+"""All that can be written: a module of this package per format."""
+
 _PACKAGES = ("cyclemlp", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 _logger = logging.getLogger(__name__)
 
 
 def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) -> dict[str, Any]:
-    """Write the network of a run folder to `out` and a parity report beside it, and return the report.
+    """Write the network of a run folder to `out`, with a parity report next to it, and return the report.
 
     The file appears only when its values are those of the network, in the runtime it is for, within `limit`; an
     OpenVINO file is two, `NAME.xml` and `NAME.bin`.
@@ -46,18 +47,17 @@ def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) 
 def write_checked(
     program: ExportedProgram, raw: RawNetwork, model: nn.Module, out: Path, file_format: str, limit: float = LIMIT
 ) -> dict[str, Any]:
-    """Write `program`, which was exported from `raw`, where the file gives the values of `model`; else raise.
+    """Write `program`, which was exported from `raw`, where the file has the values of `model`; else raise.
 
-    Returns the report, which is written beside the file. Raises as `export_run`.
+    Returns the report, which is written next to the file. Raises as `export_run`.
     """
-    with ExitStack() as stack:  # left in reverse order: what the file needs is there before it is
-        part = stack.enter_context(atomic_write(out))
-        weights = stack.enter_context(atomic_write(out.with_suffix(".bin"))) if file_format == "openvino" else None
-        graph = WRITERS[file_format](program, raw.facts, part)
-        if weights is not None:
-            part.with_suffix(".bin").replace(weights)
+    kind = FORMATS[file_format]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
+        part = Path(folder) / out.name
+        graph = kind.write(program, raw.facts, part)
         _logger.info("comparing values")
-        found = differences(model, raw, _runtime(part, weights, file_format))
+        found = differences(model, raw, load_network(part, "cpu")[0])
         check(found, limit, file_format)
         report = {
             "file": out.name,
@@ -70,40 +70,27 @@ def write_checked(
             "versions": _versions(),
         }
         write_json(report_path(out), report)
+        for written, place in zip(kind.files(part), kind.files(out), strict=True):
+            with atomic_write(place) as unnamed:
+                written.replace(unnamed)
     return report
 
 
 def check_request(out: Path, file_format: str, limit: float) -> None:
     """Raise ConfigError for what can be refused before any work."""
-    if file_format not in SUFFIXES:
-        near = did_you_mean(file_format, SUFFIXES)
-        raise ConfigError(f"--format {file_format!r} is not known: one of {', '.join(SUFFIXES)}.{near}")
-    suffix = SUFFIXES[file_format]
+    if file_format not in FORMATS:
+        near = did_you_mean(file_format, FORMATS)
+        raise ConfigError(f"--format {file_format!r} is not known: one of {', '.join(FORMATS)}.{near}")
+    kind = FORMATS[file_format]
     if out.is_dir():
-        raise ConfigError(f"--out {out} is a folder: give a file in it, such as {out / f'model{suffix}'}")
-    if out.suffix != suffix:
-        raise ConfigError(f"--out {out}: files of --format {file_format} end in {suffix}")
-    beside = [report_path(out), *([out.with_suffix(".bin")] if file_format == "openvino" else [])]
-    for path in beside:
+        raise ConfigError(f"--out {out} is a folder: give a file in it, such as {out / f'model{kind.suffix}'}")
+    if out.suffix != kind.suffix:
+        raise ConfigError(f"--out {out}: files of --format {file_format} end in {kind.suffix}")
+    for path in (report_path(out), *kind.files(out)):
         if path.is_dir():
             raise ConfigError(f"{path} is a folder where a file of --out {out} goes: remove it, or give another --out")
     if not limit > 0:
         raise ConfigError(f"--limit {limit} is not allowed: more than 0")
-
-
-def _runtime(part: Path, weights: Path | None, file_format: str) -> Network:
-    """The file just written, run by what it is for."""
-    if file_format == "onnx":
-        from cyclemlp.inference.runtimes.onnx import OnnxNetwork
-
-        return OnnxNetwork(part)
-    if file_format == "openvino":
-        from cyclemlp.inference.runtimes.openvino import OpenVinoNetwork
-
-        return OpenVinoNetwork(part, weights)
-    from cyclemlp.inference.runtimes.torch import load_pt2
-
-    return load_pt2(part, "cpu")[0]
 
 
 def _sizes(raw: RawNetwork) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.inference.predictor import EXPORTED, load_network
 from cyclemlp.inference.rounds import Case, Measurement, Plan, Suite, disturbance, measure
+from cyclemlp.inference.runtimes.registry import is_exported, load_network
 from cyclemlp.machine import environment
 from cyclemlp.tasks.card import ModelCard
 
@@ -123,7 +123,7 @@ def _check_runtimes(names: Sequence[str]) -> None:
 def _subjects(target: str, size: int | None, runtimes: Sequence[str], folder: Path) -> Iterator[Subject]:
     """What is measured of `target`: one subject for each runtime. Temporary files go into `folder`."""
     path = Path(target)
-    if path.suffix.lower() in EXPORTED and not path.is_dir():
+    if is_exported(path):
         yield _subject(target, _FILE_RUNTIMES[path.suffix.lower()], path, size)
         return
     run = path if path.exists() else _random_run(target, size or DEFAULT_SIZE, folder)
@@ -176,12 +176,12 @@ def _exported(subject: Subject, runtime: str, folder: Path) -> Subject:
     """The run folder of `subject` as a file for `runtime`, whose values have been compared with torch's."""
     from cyclemlp.export.program import export_program
     from cyclemlp.export.raw import raw_network
-    from cyclemlp.export.run import SUFFIXES, write_checked
+    from cyclemlp.export.run import FORMATS, write_checked
     from cyclemlp.tasks.card import load_model
 
     model, card = load_model(subject.path)
     raw = raw_network(model, card if card.image_size is None else replace(card, image_size=subject.size))
-    path = Path(mkdtemp(dir=folder)) / f"model{SUFFIXES[runtime]}"
+    path = Path(mkdtemp(dir=folder)) / f"model{FORMATS[runtime].suffix}"
     write_checked(export_program(raw), raw, model, path, runtime)
     return replace(subject, runtime=runtime, path=path, size=raw.facts.size_rule.padded(subject.size))
 

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.export.raw import RawNetwork
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.heads.network import FloatArray, Network
 
 LIMIT = 1e-4
-"""Largest difference allowed, as a share of the largest value of an output, or absolute where that is below 1."""
+"""Largest difference allowed, as a share of the largest value of the same output."""
 
 SIZES = ((64, 64), (97, 131), (160, 96), (320, 256))
-"""Heights and widths tried; networks that take others are given the next they take."""
+"""Heights and widths tried; networks that take others are given the next larger they take."""
 BATCHES = (1, 2, 3)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one output for one batch of random images."""
+    """Between file and network, for one output and one batch of random images."""
 
     output: str
     batch: int
@@ -31,16 +31,11 @@ class Difference:
     max_abs: float
     """Largest absolute difference."""
     max_rel: float
-    """The same as a share of the largest value."""
-
-    @property
-    def judged(self) -> float:
-        """What is held against the limit."""
-        return min(self.max_abs, self.max_rel)
+    """The same as a share of the output's largest absolute value, which is what the limit is for."""
 
 
 def differences(model: nn.Module, raw: RawNetwork, network: Network) -> list[Difference]:
-    """Those of `network`, which runs the file, from `model`, the network it was made from."""
+    """How `network`, which runs the file, differs from `model`, which the file was made from."""
     found = []
     for batch, height, width in _trials(raw):
         images = raw.example(batch, height, width)
@@ -54,9 +49,9 @@ def differences(model: nn.Module, raw: RawNetwork, network: Network) -> list[Dif
 
 
 def check(found: list[Difference], limit: float, what: str) -> None:
-    """Raise ConfigError where a difference is above the limit, or is no number."""
-    worst = max(found, key=lambda each: np.inf if np.isnan(each.judged) else each.judged)
-    if not worst.judged <= limit:
+    """Raise ConfigError where a difference is above the limit or not a number."""
+    worst = max(found, key=lambda each: np.inf if np.isnan(each.max_rel) else each.max_rel)
+    if not worst.max_rel <= limit:
         raise ConfigError(
             f"the {what} file differs from the network by {worst.max_abs:.1e}, {worst.max_rel:.1e} of the largest"
             f" value, for {worst.batch} x {worst.height} x {worst.width}; the limit is {limit:g}: nothing was written;"
@@ -65,7 +60,7 @@ def check(found: list[Difference], limit: float, what: str) -> None:
 
 
 def as_report(found: list[Difference], limit: float) -> dict[str, Any]:
-    """For the report beside the file."""
+    """For the report next to the file."""
     return {
         "limit": limit,
         "max_abs": max(each.max_abs for each in found),
@@ -75,7 +70,7 @@ def as_report(found: list[Difference], limit: float) -> dict[str, Any]:
 
 
 def report_path(path: Path) -> Path:
-    """`NAME.report.json` beside the exported file."""
+    """`NAME.report.json` next to the exported file."""
     return path.with_name(f"{path.stem}.report.json")
 
 
@@ -84,7 +79,7 @@ def _trials(raw: RawNetwork) -> list[tuple[int, int, int]]:
     return [(batch, height, width) for height, width in sizes for batch in BATCHES]
 
 
-def _difference(name: str, images: Tensor, ours: Any, theirs: Any) -> Difference:
+def _difference(name: str, images: Tensor, ours: FloatArray, theirs: FloatArray) -> Difference:
     if ours.shape != theirs.shape:
         raise ConfigError(f"the exported file gives {name} of shape {theirs.shape}, the network {ours.shape}")
     batch, _, height, width = images.shape

@@ -8,22 +8,20 @@ torchvision's own generator takes the stride from the sizes of image and map ins
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from cyclemlp.heads.detection_options import STRIDES, DetectionHead
+from cyclemlp.heads.network import STRIDE, FloatArray, SizeRule
 
-Boxes = npt.NDArray[np.float32]
-
-PADDING = 32
-"""Detectors see images filled up to multiples of this, so that every level's stride is exact."""
+SIZE_RULE = SizeRule(STRIDE, STRIDE)
+"""Detectors see images padded to multiples of 32, so that every level's stride is exact."""
 
 
 def padded(edge: int) -> int:
     """The edge of an image as a detector sees it."""
-    return -(-edge // PADDING) * PADDING
+    return SIZE_RULE.padded(edge)
 
 
-def cell_anchors(edge: float, scales: Sequence[float], ratios: Sequence[float]) -> Boxes:
+def cell_anchors(edge: float, scales: Sequence[float], ratios: Sequence[float]) -> FloatArray:
     """Anchors (A, 4) of one position, x0 y0 x1 y1 around 0, those of a ratio next to each other.
 
     `edge` is that of the square anchor of scale 1; `ratios` are height by width at constant area.
@@ -39,7 +37,7 @@ def grid_sizes(head: str, height: int, width: int) -> list[tuple[int, int]]:
     return [(-(-height // stride), -(-width // stride)) for stride in STRIDES[head]]
 
 
-def level_anchors(head: str, options: DetectionHead, height: int, width: int) -> list[Boxes]:
+def level_anchors(head: str, options: DetectionHead, height: int, width: int) -> list[FloatArray]:
     """Anchors (rows * columns * A, 4) of each level for a padded image, row by row."""
     levels = []
     for stride, (rows, columns) in zip(STRIDES[head], grid_sizes(head, height, width), strict=True):

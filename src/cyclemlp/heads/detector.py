@@ -7,60 +7,64 @@ normalised and at their final size; nothing here resizes them.
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from cyclemlp.heads.anchors import level_anchors, padded
+from cyclemlp.heads.anchors import SIZE_RULE, level_anchors, padded
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.heads.pyramid import PyramidBackbone
+from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
 
 Target = dict[str, Tensor]
 """`boxes` (N, 4) float32 x0 y0 x1 y1 in pixels, `labels` (N,) int64 from 0; for Mask R-CNN `masks` (N, H, W) uint8."""
 
 
-class Detector(nn.Module, ABC):
-    """A backbone, a feature pyramid and anchors; what the two detectors have in common."""
+class Anchors(nn.Module):
+    """The anchors of a detector, by the size of the images."""
+
+    def __init__(self, head: str, options: DetectionHead) -> None:
+        super().__init__()
+        self._head = head
+        self._options = options
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 4) float32, of all levels of the pyramid of these images, level by level."""
+        height, width = (padded(edge) for edge in images.shape[-2:])
+        levels = level_anchors(self._head, self._options, height, width)
+        return torch.from_numpy(np.concatenate(levels)).to(images.device)
+
+
+class Detector(PyramidNetwork, ABC):
+    """A backbone, a feature pyramid and anchors."""
 
     def __init__(self, head: str, backbone: PyramidBackbone, pyramid: FeaturePyramidNetwork, options: DetectionHead):
-        super().__init__()
-        self.head_name = head
-        self.options = options
-        self.backbone = backbone
+        super().__init__(backbone, SIZE_RULE)
         self.pyramid = pyramid
+        self.anchors = Anchors(head, options)
 
     def maps(self, images: Tensor) -> "OrderedDict[str, Tensor]":
-        """The pyramid of images whose edges are multiples of 32."""
-        found = self.backbone(images)
-        maps: OrderedDict[str, Tensor] = self.pyramid({str(level): each for level, each in enumerate(found)})
-        return maps
-
-    def anchors(self, images: Tensor) -> list[Tensor]:
-        """Anchors (positions * A, 4) of each level, for images whose edges are multiples of 32."""
-        levels = level_anchors(self.head_name, self.options, images.shape[-2], images.shape[-1])
-        return [torch.from_numpy(level).to(images.device) for level in levels]
+        """The feature pyramid of images of any size, which are padded to multiples of 32."""
+        found = self.backbone(self.pad(images))
+        return self.pyramid({str(level): each for level, each in enumerate(found)})
 
     @abstractmethod
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:
-        """The terms of the loss, scalars whose sum is minimised.
+        """The terms of the loss, float32 scalars whose sum is minimised.
 
-        `images` (B, C, H, W) are filled up with zeros at right and bottom from their `sizes` (height, width). Every
+        `images` (B, C, H, W) are padded with zeros at right and bottom from their `sizes` (height, width). Every
         box must have an area; an image may have none.
         """
 
 
-def fill_up(images: Tensor) -> Tensor:
-    """Zeros (the mean colour) at the right and bottom, up to multiples of 32."""
-    if torch.compiler.is_compiling():  # an exported model states its sizes instead
-        return images
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, padded(width) - width, 0, padded(height) - height))
-
-
-def group_norm(width: int, channels: int) -> nn.GroupNorm:
+def head_norm(width: int, options: DetectionHead) -> Callable[[int], nn.Module] | None:
+    """What makes the normalisation layers of a head of `width`, None for a head without."""
+    if options.head_norm == "none":
+        return None
     groups = math.gcd(32, width)
     if groups == width:  # one channel on a map of one position has no spread
         groups = max(1, width // 2)
-    return nn.GroupNorm(groups, channels)
+    return partial(nn.GroupNorm, groups)

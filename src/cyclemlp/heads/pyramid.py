@@ -1,18 +1,16 @@
-"""A backbone as dense heads want it: maps at fixed strides, normalised, for every image size."""
+"""What all dense networks share: a backbone that returns normalised maps at fixed strides, for every image size."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclemlp.heads.network import STRIDE, SizeRule
 from cyclemlp.models.backbones import create_backbone
+from cyclemlp.models.forms.fused import graph_form
 
-STRIDE = 32
-"""Of the last map; images are padded to at least this many pixels a side."""
-
-# These give residual streams as they are; their authors put a LayerNorm on each map before a dense head.
+# The maps of these are residual streams; their authors put a LayerNorm on each map before a dense head.
 _UNNORMALISED = ("cyclemlp_", "asmlp_", "swin_", "convnext")
 # These take multiples of the stride alone, or lose rows otherwise; the others take any size.
 _NEEDS_MULTIPLES = ("swin_", "convnext")
@@ -23,7 +21,7 @@ class PyramidBackbone(nn.Module):
 
     Args:
         name: timm's name of the backbone.
-        out_indices: which of the strides 4, 8, 16, 32 to give.
+        out_indices: which of the strides 4, 8, 16, 32 to return.
         in_chans, drop_path_rate: as timm's.
     """
 
@@ -34,23 +32,36 @@ class PyramidBackbone(nn.Module):
         trunk = create_backbone(name, in_chans=in_chans, drop_path_rate=drop_path_rate, out_indices=out_indices)
         self.trunk = trunk
         self.channels: list[int] = trunk.feature_info.channels()  # type: ignore[union-attr, operator]
-        self.needs_multiples = name.startswith(_NEEDS_MULTIPLES)
+        self.size_rule = SizeRule(STRIDE, STRIDE if name.startswith(_NEEDS_MULTIPLES) else 1)
         self._nhwc = "NHWC" in str(getattr(trunk, "output_fmt", "NCHW"))
         norms = name.startswith(_UNNORMALISED)
         self.norms = nn.ModuleList(nn.LayerNorm(width) if norms else nn.Identity() for width in self.channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(batch, in_chans, height, width), padded by `pad` -> NCHW maps, fine to coarse."""
+        """(batch, in_chans, height, width), of a size that `size_rule` allows -> NCHW maps, fine to coarse."""
         maps = self.trunk(images)
         maps_nhwc = maps if self._nhwc else [each.permute(0, 2, 3, 1) for each in maps]
         return [norm(each).permute(0, 3, 1, 2) for norm, each in zip(self.norms, maps_nhwc, strict=True)]
 
+
+class PyramidNetwork(nn.Module):
+    """A network on such a backbone, and what prediction and export need to know of it."""
+
+    output_names: tuple[str, ...] = ("logits",)
+    """Of the tensors that `forward` returns, in order."""
+
+    def __init__(self, backbone: PyramidBackbone, size_rule: SizeRule) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.size_rule = size_rule
+
     def pad(self, images: Tensor) -> Tensor:
-        """Images with zeros (the mean colour) at the right and bottom, up to a size the backbone takes."""
+        """Images with zeros (the mean colour) at the right and bottom, up to a size that the network takes."""
         if torch.compiler.is_compiling():  # an exported model states its sizes instead
             return images
-        height, width = (self._padded(edge) for edge in images.shape[-2:])
-        return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
+        height, width = images.shape[-2:]
+        return F.pad(images, (0, self.size_rule.padded(width) - width, 0, self.size_rule.padded(height) - height))
 
-    def _padded(self, edge: int) -> int:
-        return math.ceil(edge / STRIDE) * STRIDE if self.needs_multiples else max(edge, STRIDE)
+    def export_form(self) -> nn.Module:
+        """A copy with the same values, in the form to export. Raises ConfigError where it cannot be exported."""
+        return graph_form(self)

@@ -6,54 +6,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.heads.pyramid import PyramidBackbone
+from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
 from cyclemlp.heads.semantic_fpn import SemanticFPN
 from cyclemlp.heads.upernet import AuxiliaryHead, UperNet
 
 HEADS: dict[str, type[SemanticFPN] | type[UperNet]] = {"semantic-fpn": SemanticFPN, "upernet": UperNet}
 WITH_AUXILIARY = ("upernet",)
-"""Heads that the papers train with an auxiliary head beside them."""
-LEAST_BATCH = {"semantic-fpn": 1, "upernet": 2}
-"""Images a training batch needs for BatchNorm."""
+"""Heads that the papers train together with an auxiliary head."""
+MIN_BATCH = {"semantic-fpn": 1, "upernet": 2}
+"""Images that a training batch needs for BatchNorm."""
 
 
 class TrainingLogits(NamedTuple):
-    """What training sees, both at the size of the image."""
+    """What the loss is computed from, at the size of the image."""
 
     logits: Tensor
     auxiliary: Tensor | None
     """Of the auxiliary head, where the network has one."""
 
 
-class SegmentationModel(nn.Module):
+class SegmentationModel(PyramidNetwork):
     """Backbone, head, and logits at the size of the image.
 
     Args:
-        backbone: gives maps at strides 4, 8, 16, 32.
-        head: takes them to logits at stride 4.
-        auxiliary: takes them to logits that only a loss sees, at stride 16.
+        backbone: returns maps at strides 4, 8, 16, 32.
+        head: makes logits at stride 4 of them.
+        auxiliary: makes logits at stride 16 of them, for a second term of the loss.
     """
 
     training_only = ("auxiliary",)
-    """Parts that a saved network is without."""
+    """Parts that are not saved with the network."""
 
     def __init__(self, backbone: PyramidBackbone, head: nn.Module, auxiliary: nn.Module | None = None) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, backbone.size_rule)
         self.head = head
         self.auxiliary = auxiliary
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (batch, in_chans, height, width), any size -> logits (batch, classes, height, width)."""
-        padded = self.backbone.pad(images)
+        padded = self.pad(images)
         return _at_image_size(self.head(self.backbone(padded)), padded, images)
 
     def training_logits(self, images: Tensor) -> TrainingLogits:
-        """As `forward`, with those of the auxiliary head."""
-        padded = self.backbone.pad(images)
+        """The logits of `forward` and those of the auxiliary head."""
+        padded = self.pad(images)
         maps = self.backbone(padded)
-        given = None if self.auxiliary is None else _at_image_size(self.auxiliary(maps), padded, images)
-        return TrainingLogits(_at_image_size(self.head(maps), padded, images), given)
+        auxiliary = None if self.auxiliary is None else _at_image_size(self.auxiliary(maps), padded, images)
+        return TrainingLogits(_at_image_size(self.head(maps), padded, images), auxiliary)
 
 
 def _at_image_size(logits: Tensor, padded: Tensor, images: Tensor) -> Tensor:
@@ -77,11 +76,11 @@ def build_segmentation_model(
     Args:
         backbone: timm's name of a network with a pyramid.
         head: a name in `HEADS`.
-        num_classes: logits a position.
+        num_classes: logits per position.
         head_width: channels of the head, None for the paper's; an auxiliary head has half of it.
         in_chans: channels of the images.
         drop_path_rate: stochastic depth of the backbone.
-        auxiliary: with the auxiliary head that a head of `WITH_AUXILIARY` is trained with; others have none.
+        auxiliary: whether a head of `WITH_AUXILIARY` gets its auxiliary head.
 
     Raises:
         ConfigError: an unknown backbone or head, or a backbone without a pyramid.
@@ -91,5 +90,5 @@ def build_segmentation_model(
     trunk = PyramidBackbone(backbone, in_chans=in_chans, drop_path_rate=drop_path_rate)
     width = {} if head_width is None else {"width": head_width}
     half = {} if head_width is None else {"width": head_width // 2}
-    beside = AuxiliaryHead(trunk.channels, num_classes, **half) if auxiliary and head in WITH_AUXILIARY else None
-    return SegmentationModel(trunk, HEADS[head](trunk.channels, num_classes, **width), beside)
+    second = AuxiliaryHead(trunk.channels, num_classes, **half) if auxiliary and head in WITH_AUXILIARY else None
+    return SegmentationModel(trunk, HEADS[head](trunk.channels, num_classes, **width), second)

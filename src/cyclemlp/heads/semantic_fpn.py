@@ -5,6 +5,9 @@ The decoder of that name in segmentation-models-pytorch is another network (no c
 connections, GroupNorm: 28.2 M parameters for B2 against the paper's 30.6 M), so the papers' is built here.
 """
 
+from functools import reduce
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -15,7 +18,7 @@ class SemanticFPN(nn.Module):
 
     Args:
         in_channels: of the maps at strides 4, 8, 16, 32.
-        num_classes: logits a position.
+        num_classes: logits per position.
         width: of the pyramid, 256 in the papers; the branches have half of it.
         dropout: on whole channels before the classifier (mmsegmentation's 0.1).
     """
@@ -31,12 +34,11 @@ class SemanticFPN(nn.Module):
         """NCHW maps, fine to coarse -> logits (batch, classes, height / 4, width / 4)."""
         levels = self.fpn({str(level): each for level, each in enumerate(maps)}).values()
         size = maps[0].shape[-2:]
-        total = None
-        for branch, level in zip(self.branches, levels, strict=True):
-            x = F.interpolate(branch(level), size=size, mode="bilinear", align_corners=False)
-            total = x if total is None else total + x
-        out: Tensor = self.classifier(self.dropout(total))
-        return out
+        upsampled = (
+            F.interpolate(branch(level), size=size, mode="bilinear", align_corners=False)
+            for branch, level in zip(self.branches, levels, strict=True)
+        )
+        return self.classifier(self.dropout(reduce(torch.add, upsampled)))
 
 
 def _branch(in_width: int, width: int, level: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""UperNet, the head of the ADE20K tables of Swin and AS-MLP, on any pyramid, and the head that helps it train.
+"""UperNet, the head of the ADE20K tables of Swin and AS-MLP, on any pyramid, and the auxiliary head of its training.
 
 Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018, section 3; pooling module from Zhao et
 al., "Pyramid Scene Parsing Network", CVPR 2017; sizes as in AS-MLP's configurations (pool scales 1, 2, 3, 6, 512
@@ -17,12 +17,12 @@ POOL_SCALES = (1, 2, 3, 6)
 class UperNet(nn.Module):
     """Pooled context on the coarsest map, a feature pyramid above it, all levels joined at stride 4 and classified.
 
-    In training the maps pooled to one position leave BatchNorm a single value a channel and image: it needs two images
-    a batch.
+    In training, the maps pooled to one position leave BatchNorm a single value per channel and image, so a batch needs
+    two images or more.
 
     Args:
         in_channels: of the maps at strides 4, 8, 16, 32.
-        num_classes: logits a position.
+        num_classes: logits per position.
         width: channels of the pooled maps and of the pyramid, 512 in the papers.
         dropout: on whole channels before the classifier (mmsegmentation's 0.1).
     """
@@ -44,30 +44,28 @@ class UperNet(nn.Module):
         levels = [self._with_context(coarsest)]
         for lateral, each in zip(reversed(self.laterals), reversed(finer), strict=True):
             levels.append(lateral(each) + _resized(levels[-1], each))
-        # The coarsest level has its convolution behind it; the others get theirs after the way down.
+        # The coarsest level has had its convolution; the others get theirs after the top-down sums.
         coarse, *rest = levels
         rest = [output(level) for output, level in zip(reversed(self.outputs), rest, strict=True)]
         joined = torch.cat([_resized(level, maps[0]) for level in reversed([coarse, *rest])], dim=1)
-        out: Tensor = self.classifier(self.dropout(self.join(joined)))
-        return out
+        return self.classifier(self.dropout(self.join(joined)))
 
     def _with_context(self, coarsest: Tensor) -> Tensor:
         pooled = [
             _resized(convolve(adaptive_average(coarsest, scale)), coarsest)
             for convolve, scale in zip(self.pooled, POOL_SCALES, strict=True)
         ]
-        out: Tensor = self.context(torch.cat([coarsest, *pooled], dim=1))
-        return out
+        return self.context(torch.cat([coarsest, *pooled], dim=1))
 
 
 class AuxiliaryHead(nn.Module):
     """One convolution and a classifier on the map at stride 16: a second loss for the middle of the backbone.
 
-    It serves training alone (Zhao et al., 2017, section 3.3); prediction leaves it out.
+    Only training uses it (Zhao et al., 2017, section 3.3); predictions do not depend on it.
 
     Args:
         in_channels: of the maps at strides 4, 8, 16, 32.
-        num_classes: logits a position.
+        num_classes: logits per position.
         width: of the convolution, 256 in the papers.
         dropout: on whole channels before the classifier.
     """
@@ -80,8 +78,7 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """NCHW maps, fine to coarse -> logits (batch, classes, height / 16, width / 16)."""
-        out: Tensor = self.classifier(self.dropout(self.convolve(maps[-2])))
-        return out
+        return self.classifier(self.dropout(self.convolve(maps[-2])))
 
 
 def adaptive_average(x: Tensor, size: int) -> Tensor:

@@ -1,77 +1,66 @@
-"""Scores of a predictor on a labelled split, counted exactly over whole images."""
+"""Scores of a network on a labelled split; the same for evaluations in training, the final one and `cyclemlp eval`."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from cyclemlp.data.labels import ClassifiedSplit
-from cyclemlp.data.masks import MaskSplit
+from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.classification.result import ClassificationResult
-
-if TYPE_CHECKING:
-    from cyclemlp.tasks.classification.metrics import LabelCounts
-    from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix, SegmentationMetrics
+from cyclemlp.tasks.base import Counts, Dataset
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.registry import get_task
 
 
-def evaluate_segmentation(predictor: Predictor, split: MaskSplit) -> "SegmentationMetrics":
-    """IoU per class, mIoU and pixel accuracy over all pixels of `split`, with a progress bar.
+class Evaluator:
+    """Counts what a network predicts correctly on a split of `dataset`; the task of `card` says how.
 
-    Raises DataError, naming the file, for an unreadable image or mask, a mask of another size than its image,
-    and a mask value that is no class; ConfigError where torch is not installed. No image is ever skipped.
+    Every image is predicted as `Predictor.predict` does it. No image is ever skipped.
     """
-    try:
-        from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"scores are counted by {error.name}, which is not installed: pip install torch") from error
 
-    classes = predictor.card.classes
-    confusion = ConfusionMatrix(len(classes))
-    for index in tqdm(range(len(split.images)), unit="img", desc="evaluate", disable=None, leave=False):
-        _count(confusion, predictor, split, index)
-    return confusion.metrics(classes)
+    def __init__(self, card: ModelCard, dataset: Dataset, split: str = "val") -> None:
+        self.card = card
+        self.dataset = dataset
+        self.split = split
+        self._task = get_task(card.task)
+        self._images = dataset.splits[split].images
 
+    def count(
+        self,
+        predictor: Predictor,
+        *,
+        limit: int | None = None,
+        part: tuple[int, int] = (0, 1),
+        stop: Callable[[], bool] = bool,
+        progress: bool = False,
+    ) -> Counts | None:
+        """Counts over at most `limit` images, spread evenly; `part` (i, n) takes every n-th of these, from i on.
 
-NoteResult = Callable[[Path, int, ClassificationResult], None]
-"""Is told of every image: its path, its class, and what it was taken for."""
+        Returns None where `stop()` became true before the end. Raises DataError, naming the file, for an image or a
+        label that is not usable, ConfigError where torch is needed but not installed.
+        """
+        counts = self._new_counts()
+        numbers = range(len(self._images))
+        chosen = evenly_spaced(numbers, len(numbers) if limit is None else limit)[part[0] :: part[1]]
+        # disable=None hides the bar only outside a terminal.
+        for index in tqdm(chosen, unit="img", desc="evaluate", leave=False, disable=None if progress else True):
+            if stop():
+                return None
+            result = predictor.predict(self._images[index], progress=progress)
+            self._task.count(counts, self.dataset, self.split, index, result)
+        return counts
 
+    def count_all(self, predictor: Predictor) -> Counts:
+        """Counts over all images, with a progress bar. Raises DataError."""
+        counts = self.count(predictor, progress=True)
+        if counts is None:
+            raise DataError(f"the evaluation on {self.split} was stopped")
+        return counts
 
-def evaluate_classification(
-    predictor: Predictor, split: ClassifiedSplit, note: NoteResult | None = None
-) -> "LabelCounts":
-    """Which class every image of `split` was taken for, with a progress bar; `metrics(classes)` are the scores.
-
-    Raises DataError for an unreadable image, ConfigError where torch is not installed. No image is ever skipped.
-    """
-    try:
-        import torch
-
-        from cyclemlp.tasks.classification.metrics import LabelCounts
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"scores are counted by {error.name}, which is not installed: pip install torch") from error
-
-    counts = LabelCounts(len(predictor.card.classes))
-    pairs = list(zip(split.images, split.labels, strict=True))
-    for image, label in tqdm(pairs, unit="img", desc="evaluate", disable=None, leave=False):
-        found = predictor.predict(image)
-        counts.update(torch.from_numpy(found.probabilities)[None], torch.tensor([label]))
-        if note is not None:
-            note(image, label, found)
-    return counts
-
-
-def _count(confusion: "ConfusionMatrix", predictor: Predictor, split: MaskSplit, index: int) -> None:
-    import torch
-
-    image, mask, target = split.images[index], split.masks[index], split.target(index)
-    prediction = predictor.predict(image, progress=True).mask
-    if target.shape != prediction.shape:
-        sizes = [f"{shape[1]} x {shape[0]}" for shape in (target.shape, prediction.shape)]
-        raise DataError(f"{mask} is {sizes[0]} pixels, its image {image.name} {sizes[1]}: make them equal")
-    try:
-        confusion.update(torch.from_numpy(prediction), torch.from_numpy(target))
-    except DataError as error:
-        raise DataError(f"{mask}: {error}") from error
+    def _new_counts(self) -> Counts:
+        try:
+            return self._task.new_counts(self.card, self.dataset)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"scores are counted by {error.name}, which is not installed: pip install {error.name}"
+            ) from error

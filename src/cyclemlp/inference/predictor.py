@@ -1,51 +1,26 @@
 """From images to results: one object that knows its network, its preprocessing and what the outputs mean."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from typing import TYPE_CHECKING, cast, overload
 
 from cyclemlp.data.images import ImageInput, decode_image
-from cyclemlp.errors import CheckpointError, ConfigError
-from cyclemlp.inference.runtimes.network import Network
+from cyclemlp.errors import ConfigError
+from cyclemlp.heads.network import Network
+from cyclemlp.inference.network_image import ImageThroughNetwork
+from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
-from cyclemlp.tasks.classification.predict import classify
-from cyclemlp.tasks.detection.predict import find_objects
-from cyclemlp.tasks.segmentation.predict import LARGE_IMAGE_WINDOW as LARGE_IMAGE_WINDOW
-from cyclemlp.tasks.segmentation.predict import MAX_WHOLE_PIXELS as MAX_WHOLE_PIXELS
-from cyclemlp.tasks.segmentation.predict import segment
+from cyclemlp.tasks.options import ViewOptions
+from cyclemlp.tasks.registry import get_task
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-Result = Any
-"""SegmentationResult, ClassificationResult or DetectionResult, as
-the card's task says; all have `draw()` and `to_dict()`."""
-
-Decoder = Callable[[Network, ModelCard, npt.NDArray[np.uint8], Views, bool], Result]
-"""From network, card, image (H, W, C), the views of it and whether to show progress to the result of a task."""
-
-DECODERS: Mapping[str, Decoder] = MappingProxyType(
-    {
-        "segmentation": segment,
-        "classification": classify,
-        "detection": find_objects,
-        "instance-segmentation": find_objects,
-    }
-)
-
-IN_VIEWS = ("segmentation", "detection", "instance-segmentation")
-"""Tasks that take several views of an image, and windows: all whose results are about places in it."""
-
-CPU_ONLY = (".onnx", ".xml")
-"""Suffixes of exported files that run on the CPU, and without torch."""
-EXPORTED = (*CPU_ONLY, ".pt2")
+    from cyclemlp.tasks.registry import Prediction
 
 
 class Predictor:
@@ -60,12 +35,12 @@ class Predictor:
 
     def __init__(self, network: Network, card: ModelCard, views: Views = PLAIN) -> None:
         """Use `network`, which the card describes, on these views of each image. Raises ConfigError."""
-        if not views.plain and card.task not in IN_VIEWS:
+        self.task = get_task(card.task)
+        if not views.plain and not self.task.takes_views:
             raise ConfigError(f"several scales or flips are not for {card.task} models: leave them out")
         self.card = card
         self.views = views
         self._network = network
-        self._decode = DECODERS[card.task]
 
     @classmethod
     def of_model(cls, model: "nn.Module", card: ModelCard, device: str = "auto") -> "Predictor":
@@ -75,8 +50,21 @@ class Predictor:
         return cls(network_of(model, device), card)
 
     @classmethod
+    @contextmanager
+    def of_training_model(cls, model: "nn.Module", card: ModelCard, device: "torch.device") -> "Iterator[Predictor]":
+        """The predictor of a model that is being trained; afterwards the model is in the mode it was in."""
+        from cyclemlp.inference.runtimes.torch import training_network
+
+        was_training = model.training
+        model.eval()
+        try:
+            yield cls(training_network(model, device), card)
+        finally:
+            model.train(was_training)
+
+    @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> "Predictor":
-        """The predictor of a run folder, a `model.safetensors` with `model.json` beside it, or an exported file.
+        """The predictor of a run folder, a `model.safetensors` with `model.json` next to it, or an exported file.
 
         ONNX (`.onnx`) and OpenVINO (`.xml` with its `.bin`) need no torch. Raises CheckpointError where `path`
         is no such thing or torch is needed but not installed, ConfigError for an unusable device.
@@ -84,14 +72,19 @@ class Predictor:
         return cls(*load_network(Path(path), device))
 
     def described_as(self, card: ModelCard) -> "Predictor":
-        """The same network under another card: another crop or window, say."""
+        """The same network under another card: with another crop or window, for example."""
         return Predictor(self._network, card, self.views)
+
+    def with_options(self, options: ViewOptions) -> "Predictor":
+        """The same network with the views and windows that these options ask for. Raises ConfigError."""
+        predictor = self.with_views(options.scales or (1.0,), flip=options.flip)
+        return predictor.with_windows(options.window, options.overlap)
 
     def with_views(self, scales: Sequence[float] = (1.0,), *, flip: bool = False) -> "Predictor":
         """The same network, which sees images at these factors of their usual size, and mirrored as well with `flip`.
 
-        Segmentation averages over the views, detectors keep the likeliest box of each object. Better and slower: a pass
-        for every view. Raises ConfigError for wrong scales and for a task without views.
+        Segmentation averages over the views, detectors keep the top-scoring box of each object. Better and slower: one
+        pass per view. Raises ConfigError for scales that are not usable and for a task without views.
         """
         return Predictor(self._network, self.card, Views(tuple(scales), flip))
 
@@ -99,11 +92,11 @@ class Predictor:
         """The same network, which sees images in windows of this edge that share `overlap`, in network pixels.
 
         None leaves it as the card has it. Objects that are larger than the overlap may be found in pieces. Raises
-        ConfigError for sizes that make no sense and for a task without windows.
+        ConfigError for sizes that are not usable and for a task without windows.
         """
         if window is None and overlap is None:
             return self
-        if self.card.task not in IN_VIEWS:
+        if not self.task.takes_views:
             raise ConfigError(f"windows are not for {self.card.task} models: leave them out")
         if window is not None and window < MIN_WINDOW:
             raise ConfigError(f"--window {window} is not allowed: {MIN_WINDOW} or more")
@@ -114,50 +107,27 @@ class Predictor:
             raise ConfigError(f"--overlap {overlap} is not allowed: from 0 to {edge // 2}, half the window")
         return self.described_as(replace(self.card, window=edge, overlap=overlap))
 
-    def predict(self, images: ImageInput | Sequence[ImageInput], *, progress: bool = False) -> Result:
+    @overload
+    def predict(self, images: ImageInput, *, progress: bool = False) -> "Prediction": ...
+
+    @overload
+    def predict(
+        self, images: list[ImageInput] | tuple[ImageInput, ...], *, progress: bool = False
+    ) -> "list[Prediction]": ...
+
+    def predict(
+        self, images: ImageInput | list[ImageInput] | tuple[ImageInput, ...], *, progress: bool = False
+    ) -> "Prediction | list[Prediction]":
         """The result for one image, or a list of results for several.
 
         An image is a path, a Pillow image, or an array (H, W, 3) or (H, W) of uint8 or uint16 values; see
         `decode_image`. `progress` shows a bar for images that take long. Raises DataError for an unusable image.
         """
-        if isinstance(images, str | Path | np.ndarray | Image.Image):
-            return self._predict_one(images, progress)
-        return [self._predict_one(image, progress) for image in images]
+        if isinstance(images, list | tuple):
+            return [self._predict_one(image, progress) for image in images]
+        return self._predict_one(images, progress)
 
-    def _predict_one(self, image: ImageInput, progress: bool) -> Result:
-        return self._decode(self._network, self.card, decode_image(image, self.card.in_chans), self.views, progress)
-
-
-def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Network, ModelCard]:
-    """The network and card of what `Predictor.load` takes; raises as it does.
-
-    `threads` is for ONNX Runtime and OpenVINO, which choose their number where it is 0. Torch has one number for the
-    whole process.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in EXPORTED or path.is_dir():
-        return _load_with_torch(path, device)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: give a file written by `cyclemlp export`")
-    if suffix == ".pt2":
-        return _load_with_torch(path, device)
-    if device not in ("auto", "cpu"):
-        raise ConfigError(f"device {device!r}: {suffix} files run on cpu here; for another device use the checkpoint")
-    if suffix == ".onnx":
-        from cyclemlp.inference.runtimes.onnx import load_onnx
-
-        return load_onnx(path, threads)
-    from cyclemlp.inference.runtimes.openvino import load_openvino
-
-    return load_openvino(path, threads)
-
-
-def _load_with_torch(path: Path, device: str) -> tuple[Network, ModelCard]:
-    try:
-        from cyclemlp.inference.runtimes.torch import load_checkpoint, load_pt2
-    except ModuleNotFoundError as error:
-        raise CheckpointError(
-            f"{path} needs {error.name}, which is not installed: pip install torch torchvision timm, or use a file"
-            " that `cyclemlp export` wrote with --format onnx or openvino"
-        ) from error
-    return (load_pt2 if path.suffix.lower() == ".pt2" else load_checkpoint)(path, device)
+    def _predict_one(self, image: ImageInput, progress: bool) -> "Prediction":
+        pixels = decode_image(image, self.card.in_chans)
+        seen = ImageThroughNetwork(self._network, self.card, pixels, self.views, progress)
+        return cast("Prediction", self.task.predict(seen))

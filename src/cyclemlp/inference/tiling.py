@@ -1,17 +1,17 @@
 """A dense network over an image of any size, in memory that does not grow with the image's height.
 
-A window slides over the image row by row. Windows overlap and their logits are blended with weights that
-fall smoothly to nothing at the window's border, where a network knows its surroundings least. Rows are handed
-out as soon as no later window touches them.
+A window slides over the image row by row. Windows overlap and their maps are blended with weights that fall smoothly
+to zero at the window's border, where a network sees the least of its surroundings. Rows are yielded as soon as no later
+window touches them.
 
-Everything here is numpy: a network is anything that maps arrays to arrays, so that exported files are used in the
-same way as torch's networks, and without torch.
+Everything here is numpy: a network is any function from arrays to arrays, so exported files are used in the same way as
+torch networks, and without torch.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,8 @@ from tqdm import tqdm
 
 from cyclemlp.data.resampling import FloatArray, resize_bilinear
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 DenseNetwork = Callable[[FloatArray], FloatArray]
-"""From images (N, C, H, W) to logits (N, K, H, W)."""
+"""From images (N, C, H, W) to maps (N, K, H, W), logits for example."""
 
 MIN_EDGE = 32  # the stride of a backbone's last stage: smaller inputs are padded
 OVERLAP = 64
@@ -35,12 +32,11 @@ class Tiling:
     """How an image is cut for the network."""
 
     window: int | None = None
-    """Edge of the window in pixels of the enlarged image; None gives the image whole."""
+    """Edge of the window in pixels of the upscaled image; None passes the image whole."""
     overlap: int = OVERLAP
-    """Least pixels of the enlarged image that neighbouring windows share, at most half a window. What a window
-    lacks at its border is a matter of pixels, not of its size, so large windows waste less."""
+    """Minimum number of pixels of the upscaled image that neighbouring windows share, at most half a window."""
     input_scale: float = 1.0
-    """Factor by which windows are enlarged before the network; logits are resized back."""
+    """Factor by which windows are resized before the network; maps are resized back."""
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < MIN_EDGE:
@@ -67,69 +63,15 @@ class _Cut:
     weights: FloatArray
 
 
-def predict_logits(
-    network: Callable[["Tensor"], "Tensor"],
-    images: "Tensor",
-    window: int | None = None,
-    overlap: int = OVERLAP,
-    *,
-    input_scale: float = 1.0,
-    progress: bool = False,
-) -> "Tensor":
-    """Logits of whole images, (N, K, H, W) float32 on the CPU, from a torch network that maps NCHW to N K H W.
-
-    `images` (N, C, H, W) of any dtype and any size from 1 x 1; the network gets float32 on the same device,
-    at least 32 pixels in each direction. Equal to one plain pass where a window covers the image.
-    """
-    import torch
-
-    def on_arrays(windows: FloatArray) -> FloatArray:
-        logits: FloatArray = network(torch.from_numpy(windows).to(images.device)).float().cpu().numpy()
-        return logits
-
-    tiling = Tiling(window, overlap, input_scale)
-    with torch.no_grad():
-        strips = list(logit_strips(on_arrays, images.float().cpu().numpy(), tiling, progress=progress))
-    return torch.from_numpy(np.concatenate(strips, axis=2))
-
-
-def predict_classes(
-    network: DenseNetwork, images: npt.NDArray[Any], tiling: Tiling, *, progress: bool = False
-) -> npt.NDArray[np.uint8]:
-    """The most likely class of every pixel, (N, H, W), of images (N, C, H, W) of any type and size.
-
-    The network gets float32, at least 32 pixels in each direction. Logits of one row of windows are held at a
-    time, so many classes on a large image fit in memory.
-    """
-    strips = logit_strips(network, images, tiling, progress=progress)
-    return most_likely_classes(strips)
-
-
-def most_likely_classes(strips: Iterable[FloatArray]) -> npt.NDArray[np.uint8]:
-    """The most likely class of every pixel, (N, H, W), from strips (N, K, rows, W) of logits or probabilities."""
-    return np.concatenate(list(map(_most_likely, strips)), axis=1)  # map keeps no strip alive
-
-
-def _most_likely(logits: FloatArray) -> npt.NDArray[np.uint8]:
-    """Class by class over whole maps: numpy's argmax along the second axis is several times slower."""
-    best = logits[:, 0].copy()
-    classes = np.zeros(best.shape, dtype=np.uint8)
-    for index in range(1, logits.shape[1]):
-        better = logits[:, index] > best
-        np.copyto(best, logits[:, index], where=better)
-        classes[better] = index
-    return classes
-
-
-def logit_strips(
+def map_strips(
     network: DenseNetwork, images: npt.NDArray[Any], tiling: Tiling, *, progress: bool = False
 ) -> Iterator[FloatArray]:
-    """The logits of `images` from top to bottom, as strips (N, K, rows, W)."""
+    """The network's maps at the size of `images` (N, C, H, W), from top to bottom, as strips (N, K, rows, W)."""
     height, width = images.shape[-2:]
     rows, columns = tiling.cuts(height), tiling.cuts(width)
     total = len(rows) * len(columns)
     unfinished: FloatArray | None = None
-    # The delay keeps short work silent; disable=None keeps everything silent where nobody watches.
+    # The delay keeps short work silent; disable=None keeps everything silent outside a terminal.
     with tqdm(total=total, unit="window", leave=False, delay=2, disable=None if progress else True) as bar:
         for row, after in zip(rows, [*rows[1:], None], strict=True):
             band = _band(network, images, row, columns, tiling, bar.update)
@@ -162,7 +104,7 @@ def _band(
     tiling: Tiling,
     advance: Callable[[int], object],
 ) -> FloatArray:
-    """Weighted logits of one row of windows, (N, K, rows, W)."""
+    """Weighted maps of one row of windows, (N, K, rows, W)."""
     edges = (row.stop - row.start, columns[0].stop - columns[0].start)
     pixels = images.shape[0] * edges[0] * edges[1] * tiling.input_scale**2
     together = max(1, int(PIXELS_PER_PASS / pixels))
@@ -170,24 +112,24 @@ def _band(
     for first in range(0, len(columns), together):
         group = columns[first : first + together]
         windows = np.concatenate([images[:, :, row.start : row.stop, c.start : c.stop] for c in group])
-        logits = _window_logits(network, windows.astype(np.float32, copy=False), tiling.input_scale)
+        maps = _window_maps(network, windows.astype(np.float32, copy=False), tiling.input_scale)
         if band is None:
-            shape = (images.shape[0], logits.shape[1], edges[0], images.shape[-1])
+            shape = (images.shape[0], maps.shape[1], edges[0], images.shape[-1])
             band = np.zeros(shape, dtype=np.float32)
-        for cut, part in zip(group, np.split(logits, len(group)), strict=True):
+        for cut, part in zip(group, np.split(maps, len(group)), strict=True):
             band[..., cut.start : cut.stop] += part * (row.weights[:, None] * cut.weights)
         advance(len(group))
     assert band is not None  # there is always a column
     return band
 
 
-def _window_logits(network: DenseNetwork, windows: FloatArray, input_scale: float) -> FloatArray:
-    """Logits at the size of `windows` from a network that sees them enlarged and padded."""
+def _window_maps(network: DenseNetwork, windows: FloatArray, input_scale: float) -> FloatArray:
+    """Maps at the size of `windows` from a network that sees them resized and padded."""
     height, width = windows.shape[-2:]
-    enlarged = (max(1, round(height * input_scale)), max(1, round(width * input_scale)))
-    windows = resize_bilinear(windows, *enlarged)
-    down, right = (max(0, MIN_EDGE - edge) for edge in enlarged)
+    resized = (max(1, round(height * input_scale)), max(1, round(width * input_scale)))
+    windows = resize_bilinear(windows, *resized)
+    down, right = (max(0, MIN_EDGE - edge) for edge in resized)
     if down or right:
         windows = np.pad(windows, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
-    logits = network(windows)[..., : enlarged[0], : enlarged[1]]
-    return resize_bilinear(logits, height, width)
+    maps = network(windows)[..., : resized[0], : resized[1]]
+    return resize_bilinear(maps, height, width)

@@ -1,37 +1,28 @@
-"""The views of an image whose predictions become one: test-time augmentation."""
+"""The views of an image whose predictions are combined: test-time augmentation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.base import View
 
-SMALLEST, LARGEST = 0.1, 8.0
-
-
-class View(NamedTuple):
-    """One look at an image."""
-
-    scale: float
-    """Factor on the size at which the network sees images otherwise."""
-    flipped: bool
-    """Whether it is mirrored left to right."""
+MIN_SCALE, MAX_SCALE = 0.1, 8.0
 
 
 @dataclass(frozen=True)
 class Views:
-    """How often and how an image is looked at; raises ConfigError for scales that make no sense."""
+    """The scales and flips at which an image is seen. Raises ConfigError for scales that are not usable."""
 
     scales: tuple[float, ...] = (1.0,)
-    """Factors on the size at which the network sees images otherwise."""
+    """Factors on the size at which the network usually sees images."""
     flip: bool = False
-    """Whether each is seen mirrored left to right as well."""
+    """Whether each scale is seen mirrored left to right as well."""
 
     def __post_init__(self) -> None:
-        sound = all(SMALLEST <= scale <= LARGEST for scale in self.scales)
+        sound = all(MIN_SCALE <= scale <= MAX_SCALE for scale in self.scales)
         if not self.scales or not sound or len(set(self.scales)) < len(self.scales):
             given = " ".join(f"{scale:g}" for scale in self.scales)
-            allowed = f"different factors from {SMALLEST:g} to {LARGEST:g}"
+            allowed = f"different factors from {MIN_SCALE:g} to {MAX_SCALE:g}"
             raise ConfigError(f"--scales {given}: {allowed}, such as 0.5 0.75 1 1.25 1.5 1.75")
 
     def __iter__(self) -> Iterator[View]:
@@ -42,7 +33,7 @@ class Views:
 
     @property
     def plain(self) -> bool:
-        """Whether an image is seen once, as it is."""
+        """Whether an image is seen once, unchanged."""
         return self == PLAIN
 
     def to_dict(self) -> dict[str, list[float] | bool]:

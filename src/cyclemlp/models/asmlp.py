@@ -1,36 +1,33 @@
 """AS-MLP tiny, small and base, in PyTorch alone and at any image size.
 
 Paper: Lian, Yu, Sun, Gao, "AS-MLP: An Axial Shifted MLP Architecture for Vision", ICLR 2022, arXiv 2107.08391. Their
-code: github.com/svip-lab/AS-MLP (MIT), which shifts in a CUDA kernel and asserts one image size. Written anew; values
-equal those of the authors' code. What differs: activations stay channels-last, so that 1x1 convolutions are linear
-layers, and odd maps are filled up with zeros (`patches.py` says how and why).
+code: github.com/svip-lab/AS-MLP (MIT), which shifts in a CUDA kernel and asserts one image size. Written from scratch;
+values equal those of the authors' code. Two things differ: activations stay channels-last, so 1x1 convolutions are
+linear layers, and maps of odd size are padded with zeros (`patches.py` says how and why).
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates
-from timm.models import generate_default_cfgs, register_model
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchStem
+from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchPyramidSizes, PatchStem
 from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
-from cyclemlp.models.registration import build, default_cfg
+from cyclemlp.models.registration import register_models
 from cyclemlp.ops import AxialFC
 
 
 @dataclass(frozen=True)
-class ASMLPSizes:
-    """The sizes of one model (paper, Table 1); widths double from stage to stage."""
+class ASMLPSizes(PatchPyramidSizes):
+    """The sizes of one model (paper, Table 1)."""
 
-    width: int
-    depths: tuple[int, int, int, int]
-    mlp_ratio: int = 4
     shift_size: int = 5
-    """How many groups of channels move apart along each axis; odd."""
+    """The number of channel groups that move along each axis; odd."""
 
 
+# 28, 50 and 88 million parameters; 4.4, 8.5 and 15.2 billion FLOPs.
 SIZES = {
     "asmlp_tiny": ASMLPSizes(96, (2, 2, 6, 2)),
     "asmlp_small": ASMLPSizes(96, (2, 2, 18, 2)),
@@ -54,12 +51,11 @@ class AxialMixer(nn.Module):
         """(batch, height, width, channels) -> the same."""
         x_nhwc = F.gelu(self.norm1(self.proj_in(x_nhwc)))
         mixed = F.gelu(self.along_width(x_nhwc)) + F.gelu(self.along_height(x_nhwc))
-        out: Tensor = self.proj(self.norm2(mixed))
-        return out
+        return self.proj(self.norm2(mixed))
 
 
 class AxialBlock(nn.Module):
-    """Token mixer and channel MLP, each behind a norm and inside a residual connection (paper, Figure 2)."""
+    """Token mixer and channel MLP, each after a norm and inside a residual connection (paper, Figure 2)."""
 
     def __init__(self, width: int, mlp_ratio: int, drop_path: float, shift_size: int) -> None:
         super().__init__()
@@ -72,64 +68,30 @@ class AxialBlock(nn.Module):
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
         x_nhwc = x_nhwc + self.drop_path(self.token_mixer(self.norm1(x_nhwc)))
-        out: Tensor = x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
-        return out
+        return x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
 
 
-class ASMLP(MlpPyramid):
+class ASMLP(MlpPyramid[ASMLPSizes]):
     """4x4 patches, then four stages of `AxialBlock`s with 2x2 mergings between them.
 
-    Args:
-        sizes: width, depths, ratio and shift size.
-        num_classes, in_chans, global_pool, drop_rate: as timm's.
-        drop_path_rate: of the last block; earlier ones grow linearly from 0. The authors train with 0.2, 0.3 and 0.5.
+    The authors train with drop path rates of 0.2, 0.3 and 0.5.
     """
 
-    def __init__(
-        self,
-        sizes: ASMLPSizes,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        widths = [sizes.width * 2**s for s in range(4)]
-        rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
+    def build(
+        self, sizes: ASMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """A 4x4 stem, 2x2 mergings between the stages, and norms over whole maps."""
         stages = []
-        for s, width in enumerate(widths):
-            merging = PatchMerging(widths[s - 1], GroupNormNHWC(4 * widths[s - 1])) if s else nn.Identity()
-            blocks = [AxialBlock(width, sizes.mlp_ratio, rate, sizes.shift_size) for rate in rates[s]]
+        for s, width in enumerate(sizes.widths):
+            merging = PatchMerging(width // 2, GroupNormNHWC(2 * width)) if s else nn.Identity()
+            blocks = [AxialBlock(width, sizes.mlp_ratio, rate, sizes.shift_size) for rate in drop_path_rates[s]]
             stages.append(Stage(merging, blocks))
-        stem = PatchStem(in_chans, widths[0], GroupNormNHWC(widths[0]))
-        norm = GroupNormNHWC(widths[-1])
-        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
-        self.head.apply(init_linear)  # the other layers, 1x1 convolutions in the authors' code, start as those do
+        stem = PatchStem(in_chans, sizes.width, GroupNormNHWC(sizes.width))
+        return stem, nn.ModuleList(stages), GroupNormNHWC(width)
+
+    def init_weights(self) -> None:
+        """Only the head's: the other layers are 1x1 convolutions in the authors' code and start as those do."""
+        self.head.apply(init_linear)
 
 
-default_cfgs = generate_default_cfgs({f"{name}.in1k": default_cfg(name) for name in SIZES})
-
-
-def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    sizes = SIZES[name]
-    if "shift_size" in kwargs:
-        sizes = replace(sizes, shift_size=kwargs.pop("shift_size"))
-    return build(ASMLP, name, pretrained, {"sizes": sizes, **kwargs})
-
-
-@register_model
-def asmlp_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """AS-MLP-T: 28 M parameters, 4.4 G FLOPs."""
-    return _create("asmlp_tiny", pretrained, kwargs)
-
-
-@register_model
-def asmlp_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """AS-MLP-S: 50 M parameters, 8.5 G FLOPs."""
-    return _create("asmlp_small", pretrained, kwargs)
-
-
-@register_model
-def asmlp_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """AS-MLP-B: 88 M parameters, 15.2 G FLOPs."""
-    return _create("asmlp_base", pretrained, kwargs)
+register_models(ASMLP, SIZES, options=("shift_size",))

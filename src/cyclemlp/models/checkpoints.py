@@ -1,7 +1,7 @@
 """Checkpoints: the authors' files and ours, read strictly or not at all.
 
 Weights that silently did not load cost users of the authors' code 11 AP (their issue 12), so every key of a file is
-used, checked, or named in a `CheckpointError`, and a model is touched only after everything has been found to fit.
+used, checked, or named in a `CheckpointError`, and a model is changed only after everything has been found to fit.
 """
 
 import argparse
@@ -11,7 +11,8 @@ import re
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,23 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
-from timm.models._features import FeatureGetterNet  # private, hence timm is pinned below 1.1
 from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.models.layouts import from_authors_layout, is_authors_layout
+from cyclemlp.models.layouts import StateDict, from_authors_layout, is_authors_layout
+from cyclemlp.models.timm_internals import FeatureGetterNet
 
 _logger = logging.getLogger(__name__)
 
-StateDict = Mapping[str, Tensor]
+MAX_LISTED = 6  # keys named in an error
 
-_LISTED = 6  # keys written out in an error
-
-# Objects beside the weights in files of the authors' training scripts; they become plain containers here. Any other
+# Objects that the authors' training scripts save next to the weights; they become plain containers here. Any other
 # class is refused, so nothing in a file is executed.
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     (OrderedDict, "yacs.config.CfgNode"),
 ]
-# What torch's restricted unpickler lets through when bytes are not what they seem (it checks no operand).
+# What torch's restricted unpickler raises for damaged bytes, because it does not check its operands.
 _UNREADABLE = (
     SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
     AssertionError, struct.error, OSError, MemoryError,
@@ -48,22 +47,29 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Load a weight file into `model`, strictly.
 
     Args:
-        model: one of ours, whole or as `features_only`, or any module, for its own state dict.
+        model: one of this package, whole or as `features_only`, or any module, for a file of its own state dict.
         path: `.safetensors`, or a torch file holding a state dict, bare or under 'model' or 'state_dict' (also EMA).
 
     Raises:
         CheckpointError: the file is missing or unreadable, or keys or shapes do not fit; the model is unchanged then.
     """
-    state_dict: StateDict = read_state_dict(Path(path))
+    given = read_state_dict(Path(path))
+    with naming(path):
+        network, weights = _without_wrapper(model, given)
+        network.load_state_dict(adapt_state_dict(weights, network))
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let a CheckpointError from inside the block begin with the path of the file."""
     try:
-        model, state_dict = _without_wrapper(model, state_dict)
-        model.load_state_dict(adapt_state_dict(state_dict, model))
+        yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file by name; EMA weights where the file has them. Nothing in the file is executed.
+    """The tensors of a weight file by name, the EMA weights if the file has them. Nothing in the file is executed.
 
     Raises:
         CheckpointError: no such file, or it holds no state dict.
@@ -89,7 +95,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _torch_content(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: it loads or it does not
+            warnings.simplefilter("ignore")  # about pickle protocols, which do not matter here
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
@@ -99,13 +105,13 @@ def _torch_content(path: Path) -> Any:
 
 
 def adapt_state_dict(state_dict: StateDict, model: nn.Module, *, strict: bool = True) -> dict[str, Tensor]:
-    """`state_dict` in the names of `model`: the authors' layout renamed, parts the model was built without left out.
+    """`state_dict` in the names of `model`: the authors' layout renamed, without the parts that the model lacks.
 
-    Left out are the classifier of a model with none and stages and norm of a model cut to some feature maps. A first
-    convolution for other `in_chans` is adapted as timm does for its own weights, with a line in the log.
+    A model may lack its classifier, or the stages and the norm after the last feature map in use. A first convolution
+    for other `in_chans` is adapted as timm does for its own weights, which is logged.
 
     Raises:
-        CheckpointError: with `strict`, keys are missing or left over or shapes differ; the error names them.
+        CheckpointError: with `strict`, keys are missing or unknown or shapes differ; the error names them.
     """
     adapted = _in_our_layout(state_dict, model)
     _adapt_stem(adapted, model)
@@ -115,29 +121,27 @@ def adapt_state_dict(state_dict: StateDict, model: nn.Module, *, strict: bool = 
 
 
 def load_pretrained(model: nn.Module, path: Path) -> None:
-    """Load a weight file as the start of other work: as `load_checkpoint`, but a classifier of other classes stays new.
+    """Load a weight file to start from: as `load_checkpoint`, but a classifier for other classes keeps its own weights.
 
     Raises:
         CheckpointError: as `load_checkpoint`, with nothing loaded.
     """
-    given: StateDict = read_state_dict(path)
-    try:
-        model, given = _without_wrapper(model, given)
-        adapted = adapt_state_dict(given, model, strict=False)
-        own = model.state_dict()
+    given = read_state_dict(path)
+    with naming(path):
+        network, weights = _without_wrapper(model, given)
+        adapted = adapt_state_dict(weights, network, strict=False)
+        own = network.state_dict()
         for key in _other_classes(adapted, own):
             _logger.info("%s: %s in the file, the model keeps its own", key, tuple(adapted[key].shape))
             adapted[key] = own[key]
-        model.load_state_dict(adapted)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        network.load_state_dict(adapted)
 
 
 def adapt_pretrained(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
-    """The `pretrained_filter_fn` of timm: our names, all that timm will load checked here, since it is lenient.
+    """The `pretrained_filter_fn` of timm: renames the weights and checks them, because timm itself is lenient.
 
-    timm itself adapts the first convolution to other `in_chans`, and drops a classifier for other classes and then
-    loads without strictness: those two alone may differ.
+    Two things may differ: timm adapts the first convolution to other `in_chans`, and drops a classifier for other
+    classes, after which it loads without strictness.
     """
     adapted = _in_our_layout(state_dict, model)
     own = dict(model.state_dict())
@@ -148,12 +152,12 @@ def adapt_pretrained(state_dict: StateDict, model: nn.Module) -> dict[str, Tenso
 
 
 def check_fit(given: StateDict, wanted: StateDict, note: str = "") -> None:
-    """Raise CheckpointError, ending with `note`, unless both have the same keys and shapes."""
+    """Raise CheckpointError, which ends with `note`, unless both have the same keys and shapes."""
     faults = []
     if missing := sorted(wanted.keys() - given.keys()):
         faults.append(f"missing {_some(missing)}")
-    if left := sorted(given.keys() - wanted.keys()):
-        faults.append(f"not in the model {_some(left)}")
+    if unknown := sorted(given.keys() - wanted.keys()):
+        faults.append(f"not in the model {_some(unknown)}")
     shapes = [
         f"{key} {tuple(given[key].shape)} in the file, {tuple(wanted[key].shape)} in the model"
         for key in sorted(given.keys() & wanted.keys())
@@ -170,17 +174,22 @@ def check_fit(given: StateDict, wanted: StateDict, note: str = "") -> None:
 
 
 def _without_wrapper(model: nn.Module, state_dict: StateDict) -> tuple[nn.Module, StateDict]:
-    """The network inside a `features_only` model, and its weights without the wrapper's prefix where they have it."""
+    """The network inside a `features_only` model, and its weights without the wrapper's prefix."""
     if not isinstance(model, FeatureGetterNet):
         return model, state_dict
+    return model.model, without_prefix(state_dict)
+
+
+def without_prefix(state_dict: StateDict) -> StateDict:
+    """Without the `model.` that timm's feature wrapper puts before each key, if that is there."""
     if all(key.startswith("model.") for key in state_dict):
-        state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
-    inner: nn.Module = model.model
-    return inner, state_dict
+        return {key.removeprefix("model."): value for key, value in state_dict.items()}
+    return state_dict
 
 
 def _in_our_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
-    adapted = from_authors_layout(state_dict, model) if is_authors_layout(state_dict) else dict(state_dict)
+    theirs = is_authors_layout(state_dict) and not is_authors_layout(model.state_dict())  # as are the keys of Swin
+    adapted = from_authors_layout(state_dict, model) if theirs else dict(state_dict)
     _drop_absent_parts(adapted, model)
     return adapted
 
@@ -205,7 +214,7 @@ def _adapt_stem(state_dict: dict[str, Tensor], model: nn.Module) -> None:
     try:
         state_dict[key] = adapt_input_conv(in_chans, state_dict[key])
     except NotImplementedError:
-        return  # the shapes are named by the check that follows
+        return  # the check that follows names the shapes
 
 
 def _stem_key(state_dict: StateDict) -> str:
@@ -213,18 +222,18 @@ def _stem_key(state_dict: StateDict) -> str:
 
 
 def _other_classes(given: StateDict, own: StateDict) -> list[str]:
-    """The classifier's keys where they differ in the number of classes and in nothing else."""
+    """The classifier's keys, if they differ in the number of classes and in nothing else."""
     keys = [key for key in own if key.startswith("head.") and key in given]
     return [key for key in keys if given[key].shape != own[key].shape and given[key].shape[1:] == own[key].shape[1:]]
 
 
 def _other_channels(given: StateDict, own: StateDict) -> list[str]:
-    """The first convolution's key where it differs in the channels of the image and in nothing else."""
+    """The first convolution's key, if it differs in the channels of the image and in nothing else."""
     key = _stem_key(own)
     shapes = [list(weights[key].shape) for weights in (given, own) if key in weights]
     return [key] if len(shapes) == 2 and shapes[0][:1] + shapes[0][2:] == shapes[1][:1] + shapes[1][2:] else []
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

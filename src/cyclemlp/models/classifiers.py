@@ -1,6 +1,6 @@
-"""Any timm model as a classifier at any image size, ours and its rivals alike."""
+"""Classifiers: any model that timm knows, ours included, for images of any size that it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,9 +10,7 @@ from torch import nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.backbones import check_model_name
-
-OPTIONS = {"cyclemlp": ("stepsize", "branches"), "cyclemlp_swin": ("stepsize",)}
-"""Arguments of the models of a module of this package that change the network itself."""
+from cyclemlp.models.flops import evaluating
 
 _ANY_SIZE = "cyclemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
 
@@ -29,7 +27,7 @@ def create_classifier(
 ) -> nn.Module:
     """A timm model from images (N, in_chans, image_size, image_size) to logits (N, num_classes).
 
-    Networks that are built for one image size (MLP-Mixer, ResMLP, gMLP, ViT, Swin) are built for this one; they take
+    Networks that are built for one image size (MLP-Mixer, ResMLP, gMLP, ViT, Swin) are built for this one and accept
     no other afterwards. `model_options` are arguments of the model itself, such as `stepsize` or `branches`.
 
     Raises:
@@ -48,15 +46,13 @@ def create_classifier(
     if is_built_for_one_size(name):
         options["img_size"] = image_size
     try:
-        model: nn.Module = timm.create_model(name, **options)
+        return timm.create_model(name, **options)
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         raise _does_not_fit(name, image_size, error) from error
-    return model
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    family = timm.model_entrypoint(name.split(".")[0]).__module__.rpartition(".")[2]
-    allowed = OPTIONS.get(family, ())
+    allowed: Sequence[str] = getattr(timm.model_entrypoint(name.split(".")[0]), "options", ())
     for option in options:
         if option not in allowed:
             takes = f"it takes {', '.join(allowed)}" if allowed else "cyclemlp_* have options"
@@ -66,28 +62,25 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def is_built_for_one_size(name: str) -> bool:
-    """Whether the model takes images of the one size it was built for, as timm notes it."""
+    """Whether the model takes only images of the size it was built for, according to timm."""
     cfg = timm.get_pretrained_cfg(name)
     return bool(cfg is not None and cfg.fixed_input_size)
 
 
 def check_image_size(model: nn.Module, name: str, image_size: int) -> None:
-    """Raise ConfigError unless `model` takes square images of this size; one small image is tried."""
-    was_training = model.training
+    """Raise ConfigError unless `model` takes square images of this size, which is tried with one image."""
     first = next(model.parameters())
     channels = getattr(model, "in_chans", 3)
     image = torch.zeros(1, channels, image_size, image_size, device=first.device, dtype=first.dtype)
     try:
-        with torch.no_grad():
-            model.eval()(image)
+        with evaluating(model), torch.no_grad():
+            model(image)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _does_not_fit(name, image_size, error) from error
-    finally:
-        model.train(was_training)
 
 
 def check_other_size(name: str, built_for: int, image_size: int) -> None:
-    """Raise ConfigError unless a trained network of this name takes images of another size than it was built for."""
+    """Raise ConfigError unless a network of this name takes images of `image_size`, for which it was not built."""
     if image_size < 1:
         raise ConfigError(f"--image-size {image_size} is not allowed: 1 or more")
     if is_built_for_one_size(name):

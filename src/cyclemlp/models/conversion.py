@@ -1,4 +1,4 @@
-"""Weight files from the authors' layout into ours and back; which model a file belongs to is read from its shapes."""
+"""Conversion of weight files between the authors' layout and ours; shapes say which model a file belongs to."""
 
 import io
 from pathlib import Path
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.files import atomic_write
 from cyclemlp.models.backbones import check_model_name
-from cyclemlp.models.checkpoints import StateDict, adapt_state_dict, read_state_dict
-from cyclemlp.models.layouts import to_authors_layout
+from cyclemlp.models.checkpoints import adapt_state_dict, naming, read_state_dict
+from cyclemlp.models.layouts import StateDict, to_authors_layout
 
 Target = Literal["authors", "safetensors"]
 
@@ -21,14 +21,14 @@ Target = Literal["authors", "safetensors"]
 def convert(
     source: Path, target: Path, *, to: Target | None = None, model: str | None = None, stepsize: int = 3
 ) -> str:
-    """Write the weights of `source` to `target` in another layout, whole or not at all; gives the model's name.
+    """Write the weights of `source` to `target` in another layout, completely or not at all; returns the model's name.
 
     Args:
-        source: the authors' file, or one of ours, of a whole classifier.
+        source: a file of the authors or of this package that holds a whole classifier.
         target: `.safetensors` for our layout, anything else (`.pth`) for the authors'.
-        to: 'authors' or 'safetensors', where the suffix of `target` should not decide.
-        model: the model's name, where it should not be found out; then an error says how the file differs from it.
-        stepsize: of a CycleMLP, which the authors' files carry in their offset buffers and ours do not.
+        to: 'authors' or 'safetensors', to check it against the suffix of `target`, which decides otherwise.
+        model: the model's name, if it is not to be inferred; an error then says how the file differs from it.
+        stepsize: of a CycleMLP; the authors' files hold it in their offset buffers, ours do not.
 
     Raises:
         CheckpointError: `source` is not readable or fits no model, or the model has no layout of its authors.
@@ -38,13 +38,11 @@ def convert(
     if (target.suffix == ".safetensors") != (to == "safetensors"):
         raise ConfigError(f"--to {to} does not fit {target}: name it .safetensors for safetensors, .pth for authors")
     given = read_state_dict(source)
-    try:
+    with naming(source):
         name, weights = _in_our_names(given, model, stepsize)
         theirs = to_authors_layout(weights, stepsize) if to == "authors" else {}
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
     with atomic_write(target) as part:
-        # By way of bytes, so that a full disk is the plain OSError the command line knows.
+        # As bytes, so that a full disk raises the plain OSError that the command line reports.
         part.write_bytes(_torch_bytes(theirs) if to == "authors" else _safetensors_bytes(weights, name))
     return name
 
@@ -57,21 +55,20 @@ def _torch_bytes(weights: StateDict) -> bytes:
 
 def _safetensors_bytes(weights: StateDict, name: str) -> bytes:
     contiguous = {key: value.contiguous() for key, value in weights.items()}
-    content: bytes = save(contiguous, metadata={"format": "pt", "architecture": name})
-    return content
+    return save(contiguous, metadata={"format": "pt", "architecture": name})
 
 
 def _in_our_names(given: StateDict, model: str | None, stepsize: int) -> tuple[str, dict[str, Tensor]]:
     if model is not None:
         check_model_name(model)
         return model, adapt_state_dict(given, _empty(model, given, stepsize))
-    for name in [name for name in timm.list_models() if _is_ours(name)]:
+    for name in filter(_is_ours, timm.list_models()):
         try:
             return name, adapt_state_dict(given, _empty(name, given, stepsize))
         except CheckpointError:
             continue
     raise CheckpointError(
-        "fits no CycleMLP or AS-MLP classifier of this package; --model NAME says how it differs from one of them"
+        "fits no CycleMLP or AS-MLP classifier of this package; --model NAME shows how it differs from one of them"
     )
 
 
@@ -80,7 +77,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _empty(name: str, given: StateDict, stepsize: int) -> nn.Module:
-    """The network with shapes only, for the classes and image channels of the file."""
+    """The network without values, for the number of classes and image channels of the file."""
     head = given.get("head.weight", given.get("head.fc.weight"))
     stems = [given[key] for key in ("patch_embed.proj.weight", "stem.weight", "stem.conv.weight") if key in given]
     options: dict[str, Any] = {"num_classes": 0 if head is None else head.shape[0]}
@@ -89,5 +86,4 @@ def _empty(name: str, given: StateDict, stepsize: int) -> nn.Module:
     if name.startswith("cyclemlp_"):
         options["stepsize"] = stepsize
     with torch.device("meta"):
-        model: nn.Module = timm.create_model(name, **options)
-    return model
+        return timm.create_model(name, **options)

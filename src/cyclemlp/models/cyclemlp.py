@@ -1,30 +1,27 @@
 """CycleMLP B1-B5, and the small `cyclemlp_nano` of this package.
 
 Paper: Chen, Xie, Ge, Chen, Liang, Luo, "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR 2022,
-arXiv 2107.10224. Their code: github.com/ShoufaChen/CycleMLP (MIT). Written anew from the paper's formulas; values equal
-those of the authors' code. What differs: activations stay channels-last, CycleFC moves channels instead of deforming a
-convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width` here).
+arXiv 2107.10224. Their code: github.com/ShoufaChen/CycleMLP (MIT). Written from the paper's formulas; values equal
+those of the authors' code. Three things differ: activations stay channels-last, CycleFC moves channels instead of
+deforming a convolution, and names say which axis moves (the authors' `sfc_h` moves along the width: `along_width`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates
-from timm.models import generate_default_cfgs, register_model
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from cyclemlp.errors import ConfigError
 from cyclemlp.models.branches import BranchedMixer
-from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage, init_linear
-from cyclemlp.models.registration import build, default_cfg
+from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage
+from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 
 
 @dataclass(frozen=True)
 class CycleMLPSizes:
-    """The sizes of one model (paper, Table 1)."""
+    """The sizes of one model (paper, Table 1); the fields with four values have one for each stage."""
 
     widths: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
@@ -32,11 +29,14 @@ class CycleMLPSizes:
     stepsize: int = 3
     """Length of the staircase along each axis, in positions; odd."""
     branches: tuple[str, ...] = ()
-    """Pseudo-kernels in place of the three branches of `stepsize`, for ablations; see `branches.py`."""
+    """Pseudo-kernels that replace the three branches of `stepsize`, for ablations; see `branches.py`."""
 
 
 SIZES = {
+    # This package's own, of about 4 M parameters: for small data, small machines and tests.
     "cyclemlp_nano": CycleMLPSizes((32, 64, 160, 256), (2, 2, 4, 2)),
+    # Millions of parameters and billions of FLOPs as in the paper: 15.2 and 2.1, 26.8 and 3.9, 38.4 and 6.9, 51.8 and
+    # 10.1, 75.7 and 12.3.
     "cyclemlp_b1": CycleMLPSizes((64, 128, 320, 512), (2, 2, 4, 2)),
     "cyclemlp_b2": CycleMLPSizes((64, 128, 320, 512), (2, 3, 10, 3)),
     "cyclemlp_b3": CycleMLPSizes((64, 128, 320, 512), (3, 4, 18, 3), (8, 8, 4, 4)),
@@ -112,7 +112,7 @@ class ConvStem(nn.Conv2d):
 
 
 class CycleStem(ConvStem):
-    """A `ConvStem` that takes part in the exact inference form."""
+    """A `ConvStem` before stages that can be fused."""
 
     def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
         super().__init__(in_chans, width)
@@ -126,7 +126,7 @@ class CycleStem(ConvStem):
 
 
 class CycleStages(nn.ModuleList):
-    """The four stages; one container, because their exact inference form is made for all of them together."""
+    """The four stages, in one container because they can only be fused together."""
 
     def fuse(self) -> nn.ModuleList:
         """Called by timm's `reparameterize_model`."""
@@ -135,92 +135,26 @@ class CycleStages(nn.ModuleList):
         return fuse_stages(self)
 
 
-class CycleMLP(MlpPyramid):
-    """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s.
+class CycleMLP(MlpPyramid[CycleMLPSizes]):
+    """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s."""
 
-    Args:
-        sizes: widths, depths, ratios, step size, and branches other than the usual ones.
-        num_classes, in_chans, global_pool, drop_rate: as timm's.
-        drop_path_rate: of the last block; earlier ones grow linearly from 0.
-    """
-
-    def __init__(
-        self,
-        sizes: CycleMLPSizes,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        widths, depths = sizes.widths, sizes.depths
-        rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+    def build(
+        self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """A 7x7 stem, 3x3 convolutions of stride 2 between the stages, and a LayerNorm."""
+        widths, step, branches = sizes.widths, sizes.stepsize, sizes.branches
         stages = []
         for s, width in enumerate(widths):
             conv = nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1) if s else None
-            ratio, step = sizes.mlp_ratios[s], sizes.stepsize
-            blocks = [CycleBlock(width, ratio, rate, step, sizes.branches) for rate in rates[s]]
+            blocks = [CycleBlock(width, sizes.mlp_ratios[s], rate, step, branches) for rate in drop_path_rates[s]]
             stages.append(Stage(ChannelsLast(conv) if conv else nn.Identity(), blocks))
-        plain = bool(sizes.branches)  # the exact inference form is that of the three branches alone
-        stem = ConvStem(in_chans, widths[0]) if plain else CycleStem(in_chans, widths[0], sizes.stepsize)
-        norm = nn.LayerNorm(widths[-1])
-        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
-        if not plain:
-            self.stages = CycleStages(self.stages)
-        self.apply(init_linear)
+        if branches:  # only the three usual branches can be fused
+            return ConvStem(in_chans, widths[0]), nn.ModuleList(stages), nn.LayerNorm(widths[-1])
+        return CycleStem(in_chans, widths[0], step), CycleStages(stages), nn.LayerNorm(widths[-1])
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-default_cfgs = generate_default_cfgs(
-    {f"{name}.in1k" if name != "cyclemlp_nano" else name: default_cfg(name, "stem") for name in SIZES}
-)
-
-
-def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    sizes = SIZES[name]
-    if "stepsize" in kwargs and "branches" in kwargs:
-        raise ConfigError("stepsize and branches were both given: branches such as 1x5 5x1 1x1 say the step size")
-    if "stepsize" in kwargs:
-        sizes = replace(sizes, stepsize=kwargs.pop("stepsize"))
-    if "branches" in kwargs:
-        sizes = replace(sizes, branches=tuple(kwargs.pop("branches")))
-    return build(CycleMLP, name, pretrained, {"sizes": sizes, **kwargs})
-
-
-@register_model
-def cyclemlp_nano(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP of about 4 M parameters, this package's own: for small data, small machines and tests."""
-    return _create("cyclemlp_nano", pretrained, kwargs)
-
-
-@register_model
-def cyclemlp_b1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-B1 (paper, Table 1): 15.2 M parameters, 2.1 G FLOPs."""
-    return _create("cyclemlp_b1", pretrained, kwargs)
-
-
-@register_model
-def cyclemlp_b2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-B2 (paper, Table 1): 26.8 M parameters, 3.9 G FLOPs."""
-    return _create("cyclemlp_b2", pretrained, kwargs)
-
-
-@register_model
-def cyclemlp_b3(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-B3 (paper, Table 1): 38.4 M parameters, 6.9 G FLOPs."""
-    return _create("cyclemlp_b3", pretrained, kwargs)
-
-
-@register_model
-def cyclemlp_b4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-B4 (paper, Table 1): 51.8 M parameters, 10.1 G FLOPs."""
-    return _create("cyclemlp_b4", pretrained, kwargs)
-
-
-@register_model
-def cyclemlp_b5(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-B5 (paper, Table 1): 75.7 M parameters, 12.3 G FLOPs."""
-    return _create("cyclemlp_b5", pretrained, kwargs)
+register_models(CycleMLP, SIZES, options=("stepsize", "branches"), first_conv="stem")

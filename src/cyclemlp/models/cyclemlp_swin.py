@@ -2,39 +2,35 @@
 
 The authors of CycleMLP (arXiv 2107.10224, github.com/ShoufaChen/CycleMLP) released the accuracies of these three (81.3,
 82.9, 83.4), their counts (28 M and 4.4 G, 50 M and 8.5 G, 88 M and 15.2 G) and weight files, but never the code; the
-files could not be read when this was written.
+files could not be downloaded when this was written.
 
-Determined by the counts, given Swin's widths (96 or 128, doubling) and depths (2-2-6-2, 2-2-18-2): a 4x4 stem and
-2x2 mergings (7x7 and 3x3 convolutions as in B1-B5 are too large), and four width x width maps a block. Three
-branches without the learned re-weighting of B1-B5 and an output projection fit: 28.26, 49.55 and 87.69 M; with the
-re-weighting it would be 30.4 M and more.
+What the counts determine, given Swin's widths (96 or 128, doubling) and depths (2-2-6-2, 2-2-18-2): a 4x4 stem and
+2x2 mergings (7x7 and 3x3 convolutions as in B1-B5 are too large), and four width x width maps in a block. Three
+branches and an output projection, without the learned re-weighting of B1-B5, have 28.26, 49.55 and 87.69 M parameters;
+with the re-weighting the smallest has 30.4 M.
 
-Not determined, chosen here: the step size (`stepsize`, 3 as in B1-B5); norms after the stem and in the mergings (as in
-Swin) and which maps have biases (as in B1-B5), both beyond the printed digits; whether the fourth map is the plain
-channel branch (taken here, as in B1-B5) or a layer before the shifts (as in AS-MLP, which has the same counts).
+What they leave open was chosen here: the step size (`stepsize`, 3 as in B1-B5); norms after the stem and in the
+mergings (as in Swin) and which maps have biases (as in B1-B5), both below the precision of the published counts; and
+whether the fourth map is the plain channel branch (so here, as in B1-B5) or a layer before the shifts (as in AS-MLP,
+which has the same counts).
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from timm.layers import calculate_drop_path_rates
-from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from cyclemlp.models.cyclemlp import CycleBlock, CycleStages
-from cyclemlp.models.patches import PatchMerging, PatchStem
-from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
-from cyclemlp.models.registration import build, default_cfg
+from cyclemlp.models.patches import PatchMerging, PatchPyramidSizes, PatchStem
+from cyclemlp.models.pyramid import MlpPyramid, Stage
+from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 
 
 @dataclass(frozen=True)
-class CycleSwinSizes:
-    """The sizes of one model; widths double from stage to stage."""
+class CycleSwinSizes(PatchPyramidSizes):
+    """The sizes of one model."""
 
-    width: int
-    depths: tuple[int, int, int, int]
-    mlp_ratio: int = 4
     stepsize: int = 3
     """Length of the staircase along each axis, in positions; odd. Not published: an option."""
 
@@ -69,7 +65,7 @@ class SummedCycleBlock(CycleBlock):
 
 
 class CyclePatchStem(PatchStem):
-    """A `PatchStem` that takes part in the exact inference form."""
+    """A `PatchStem` that can be fused for inference."""
 
     def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
         super().__init__(in_chans, width, nn.LayerNorm(width))
@@ -82,65 +78,24 @@ class CyclePatchStem(PatchStem):
         return fuse_stem(self, self.stepsize)
 
 
-class CycleSwinMLP(MlpPyramid):
-    """4x4 patches, then four stages of `SummedCycleBlock`s with 2x2 mergings between them.
-
-    Args:
-        sizes: width, depths, ratio and step size.
-        num_classes, in_chans, global_pool, drop_rate: as timm's.
-        drop_path_rate: of the last block; earlier ones grow linearly from 0.
-    """
+class CycleSwinMLP(MlpPyramid[CycleSwinSizes]):
+    """4x4 patches, then four stages of `SummedCycleBlock`s with 2x2 mergings between them."""
 
     layout_note = (
         ". This network is a reconstruction, since its authors published no code: "
         "if the file is theirs, these differences are how the two differ"
     )
 
-    def __init__(
-        self,
-        sizes: CycleSwinSizes,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        widths = [sizes.width * 2**s for s in range(4)]
-        rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
+    def build(
+        self, sizes: CycleSwinSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """A 4x4 stem, 2x2 mergings between the stages, and LayerNorms."""
         stages = []
-        for s, width in enumerate(widths):
-            merging = PatchMerging(widths[s - 1], nn.LayerNorm(4 * widths[s - 1])) if s else nn.Identity()
-            blocks = [SummedCycleBlock(width, sizes.mlp_ratio, rate, sizes.stepsize) for rate in rates[s]]
+        for s, width in enumerate(sizes.widths):
+            merging = PatchMerging(width // 2, nn.LayerNorm(2 * width)) if s else nn.Identity()
+            blocks = [SummedCycleBlock(width, sizes.mlp_ratio, rate, sizes.stepsize) for rate in drop_path_rates[s]]
             stages.append(Stage(merging, blocks))
-        stem, norm = CyclePatchStem(in_chans, widths[0], sizes.stepsize), nn.LayerNorm(widths[-1])
-        super().__init__(stem, stages, widths, norm, num_classes, in_chans, global_pool, drop_rate)
-        self.stages = CycleStages(self.stages)
-        self.apply(init_linear)
+        return CyclePatchStem(in_chans, sizes.width, sizes.stepsize), CycleStages(stages), nn.LayerNorm(width)
 
 
-default_cfgs = generate_default_cfgs({f"{name}.in1k": default_cfg(name) for name in SIZES})
-
-
-def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    sizes = SIZES[name]
-    if "stepsize" in kwargs:
-        sizes = replace(sizes, stepsize=kwargs.pop("stepsize"))
-    return build(CycleSwinMLP, name, pretrained, {"sizes": sizes, **kwargs})
-
-
-@register_model
-def cyclemlp_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-T, reconstructed: 28.26 M parameters (published: 28 M), 4.4 G FLOPs."""
-    return _create("cyclemlp_tiny", pretrained, kwargs)
-
-
-@register_model
-def cyclemlp_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-S, reconstructed: 49.55 M parameters (published: 50 M), 8.5 G FLOPs."""
-    return _create("cyclemlp_small", pretrained, kwargs)
-
-
-@register_model
-def cyclemlp_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """CycleMLP-B, reconstructed: 87.69 M parameters (published: 88 M), 15.2 G FLOPs."""
-    return _create("cyclemlp_base", pretrained, kwargs)
+register_models(CycleSwinMLP, SIZES, options=("stepsize",))

@@ -1,4 +1,4 @@
-"""A file from the web into a cache: resumed where it broke off, checked, and there as a whole or not at all."""
+"""Downloads into a cache: an interrupted one is resumed, and a file appears only when it is complete and checked."""
 
 import hashlib
 import http.client
@@ -19,28 +19,29 @@ _logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 3  # in a row that bring nothing new
+MAX_FAILURES = 3  # attempts in a row without a new byte
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
-class _BrokenOffError(ConnectionError):
+class _InterruptedError(ConnectionError):
     """The connection ended before the announced length."""
 
 
 def fetch(url: str, target: Path, check: Callable[[Path], None], *, sha256: str = "") -> Path:
-    """Make sure that `target` exists, fetching it from `url` if it does not.
+    """Return `target`, downloading it from `url` if it does not exist.
 
-    What arrived of a file that breaks off stays beside `target`, and the next attempt, now or in another run, goes on
-    from there if the server still has the same file. Several processes may ask at once: one fetches, the others wait.
+    What has arrived of an interrupted download stays next to `target`, and the next attempt, now or in another run,
+    resumes from there if the server still has the same file. Of several processes at once, one downloads and the others
+    wait.
 
     Args:
         url: http, https or file.
-        target: the file's place in the cache; its folder is made.
-        check: called with the complete file before it gets its name; raises CheckpointError if it is the wrong one.
+        target: the file's place in the cache; its folder is created.
+        check: called with the complete file before it gets its name; raises CheckpointError for a wrong file.
         sha256: of the file, where it is known.
 
     Raises:
-        CheckpointError: it could not be fetched, or what came is not the file.
+        CheckpointError: the download failed, or its result is not the file.
     """
     if target.is_file():
         return target
@@ -49,7 +50,7 @@ def fetch(url: str, target: Path, check: Callable[[Path], None], *, sha256: str 
         if target.is_file():
             return target
         part = target.with_name(f".{target.name}.part")
-        _logger.info("fetching %s", url)
+        _logger.info("downloading %s", url)
         _complete(url, part, target)
         try:
             _check_digest(part, sha256)
@@ -58,7 +59,7 @@ def fetch(url: str, target: Path, check: Callable[[Path], None], *, sha256: str 
             _forget(part)
             reason = str(error).removeprefix(f"{part}: ")
             raise CheckpointError(
-                f"what came from {url} is not the weight file ({reason}); "
+                f"the download from {url} is not the weight file ({reason}); "
                 f"fetch it by other means and put it at {target}"
             ) from None
         part.replace(target)
@@ -67,7 +68,7 @@ def fetch(url: str, target: Path, check: Callable[[Path], None], *, sha256: str 
 
 
 def _complete(url: str, part: Path, target: Path) -> None:
-    """Fetch until `part` is as long as the server says, as long as each attempt brings something."""
+    """Repeat the request until `part` has the announced length; give up after `MAX_FAILURES` without a new byte."""
     failures = 0
     while True:
         before = _size(part)
@@ -77,13 +78,13 @@ def _complete(url: str, part: Path, target: Path) -> None:
         except _NETWORK_ERRORS as error:
             failures = 0 if _size(part) > before else failures + 1
             final = isinstance(error, urllib.error.HTTPError) and error.code < 500
-            if final or failures >= ATTEMPTS:
+            if final or failures >= MAX_FAILURES:
                 raise CheckpointError(_failure(url, part, target, error)) from None
-            _logger.info("%s broke off (%s), going on", url, error)
+            _logger.info("%s was interrupted (%s), resuming", url, error)
 
 
 def _transfer(url: str, part: Path) -> None:
-    """One request for what `part` still lacks."""
+    """One request for what is still missing in `part`."""
     have = _size(part)
     request = urllib.request.Request(url, headers=_headers(part, have))
     try:
@@ -94,7 +95,7 @@ def _transfer(url: str, part: Path) -> None:
         if error.headers.get("Content-Range") == f"bytes */{have}":
             return  # nothing is missing
         _forget(part)
-        raise _BrokenOffError("the file there is another one now") from None
+        raise _InterruptedError("the file on the server has changed") from None
     with response:
         resumed = getattr(response, "status", None) == HTTPStatus.PARTIAL_CONTENT
         length = response.headers.get("Content-Length")
@@ -105,7 +106,7 @@ def _transfer(url: str, part: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
     if total is not None and _size(part) != total:
-        raise _BrokenOffError(f"{_size(part)} of {total} bytes came")
+        raise _InterruptedError(f"{_size(part)} of {total} bytes arrived")
 
 
 def _headers(part: Path, have: int) -> dict[str, str]:
@@ -113,7 +114,7 @@ def _headers(part: Path, have: int) -> dict[str, str]:
     if have:
         headers["Range"] = f"bytes={have}-"
         etag = _etag_of(part).read_text() if _etag_of(part).is_file() else ""
-        if etag and not etag.startswith("W/"):  # a weak one promises no equal bytes
+        if etag and not etag.startswith("W/"):  # a weak one does not promise equal bytes
             headers["If-Range"] = etag
     return headers
 
@@ -127,10 +128,10 @@ def _failure(url: str, part: Path, target: Path, error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     if isinstance(error, urllib.error.HTTPError):
         reason = f"HTTP {error.code}, {error.reason}"
-    kept = f" {_size(part)} bytes are kept, the next try goes on from there." if _size(part) else ""
+    kept = f" {_size(part)} bytes are kept, the next attempt resumes from there." if _size(part) else ""
     return (
-        f"{url} could not be fetched ({reason}).{kept} "
-        f"Without a network, fetch it on another machine and put it at {target}"
+        f"{url} could not be downloaded ({reason}).{kept} "
+        f"Without a network, download it on another machine and put it at {target}"
     )
 
 

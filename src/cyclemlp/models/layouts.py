@@ -1,12 +1,11 @@
-"""The names and shapes the authors gave their weights, translated into ours and back.
+"""The names and shapes of the weights in the authors' files, translated into ours and back.
 
-CycleMLP (github.com/ShoufaChen/CycleMLP): stages at `network.0/2/4/6`, the convolutions between at `network.1/3/5`, 1x1
-kernels on CycleFC and an `offset` buffer beside each. AS-MLP (github.com/svip-lab/AS-MLP): `layers.0..3` with the
-merging of a stage at its end, where ours stands at the start of the next; every layer a 1x1 convolution.
+CycleMLP (github.com/ShoufaChen/CycleMLP): stages at `network.0/2/4/6`, convolutions between them at `network.1/3/5`,
+1x1 kernels in CycleFC with an `offset` buffer next to each. AS-MLP (github.com/svip-lab/AS-MLP): `layers.0..3` with
+the merging at the end of a stage, where ours is at the start of the next; every layer is a 1x1 convolution.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +16,22 @@ from cyclemlp.ops.cycle_fc import CycleFC, cycle_offsets
 
 StateDict = Mapping[str, Tensor]
 
-# (theirs, ours), in this order. CycleMLP's `sfc_h` has kernel (1, S) and AS-MLP's `conv2_1` reads along the width.
+# How keys begin: (theirs, ours), of which the first that fits counts.
+_BEGINNINGS = (
+    *((f"network.{2 * s}.", f"stages.{s}.blocks.") for s in range(4)),
+    *((f"network.{2 * s - 1}.proj.", f"stages.{s}.downsample.conv.") for s in range(1, 4)),
+    ("patch_embed.proj.", "stem."),
+    ("head.", "head.fc."),
+)
+_PATCH_BEGINNINGS = (
+    *((f"layers.{s}.downsample.", f"stages.{s + 1}.downsample.") for s in range(4)),
+    *((f"layers.{s}.", f"stages.{s}.") for s in range(4)),
+    ("patch_embed.proj.", "stem.conv."),
+    ("patch_embed.norm.", "stem.norm."),
+    ("head.", "head.fc."),
+)
+# The layers inside: (theirs, ours), in this order. CycleMLP's `sfc_h` has kernel (1, S), and AS-MLP's `conv2_1` reads
+# along the width.
 _LAYERS = (
     (".attn.sfc_h.", ".token_mixer.along_width."),
     (".attn.sfc_w.", ".token_mixer.along_height."),
@@ -41,19 +55,19 @@ def is_authors_layout(state_dict: Mapping[str, Any]) -> bool:
 
 
 def from_authors_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
-    """Their keys and shapes -> ours; `offset` buffers are checked against the layers of `model` and dropped.
+    """The authors' keys and shapes -> ours; `offset` buffers are checked against the layers of `model` and dropped.
 
-    What has no place in `model` keeps a name of its own, for the check of keys that follows.
+    What has no place in `model` keeps its own name, so that the check of keys that follows reports it.
 
     Raises:
         CheckpointError: an offset buffer belongs to another step size.
     """
-    pyramid = any(key.startswith("network.") for key in state_dict)
-    axial = any(".axial_shift." in key for key in state_dict)
+    beginnings = _BEGINNINGS if any(key.startswith("network.") for key in state_dict) else _PATCH_BEGINNINGS
+    layers = _AXIAL_LAYERS if any(".axial_shift." in key for key in state_dict) else _LAYERS
     modules = dict(model.named_modules())
     out = {}
     for key, value in state_dict.items():
-        name = _our_name(key, pyramid, axial)
+        name = _translated(key, beginnings, layers)
         if name.endswith(".offset"):
             weight = state_dict.get(key.removesuffix("offset") + "weight")
             if _offset_is_right(key, value, weight, modules.get(name.removesuffix(".offset"))):
@@ -68,17 +82,19 @@ def to_authors_layout(state_dict: StateDict, stepsize: int = 3) -> dict[str, Ten
 
     Args:
         state_dict: of a whole classifier.
-        stepsize: of a CycleMLP, for the offset buffers that its authors' files carry.
+        stepsize: of a CycleMLP, for the offset buffers in its authors' files.
 
     Raises:
-        CheckpointError: weights of another kind, which the authors' code has no place for.
+        CheckpointError: weights of another model, for which there is no layout of the authors.
     """
     axial = any(".token_mixer.proj_in." in key for key in state_dict)
     if not axial and not any(".token_mixer.reweight." in key for key in state_dict):
-        raise CheckpointError("only CycleMLP B1-B5 and nano and AS-MLP have a layout of their authors to be written in")
+        raise CheckpointError("only CycleMLP B1-B5 and nano and AS-MLP have a layout of their authors to write")
+    names = (_PATCH_BEGINNINGS, _AXIAL_LAYERS) if axial else (_BEGINNINGS, _LAYERS)
+    beginnings, layers = (_reversed(pairs) for pairs in names)
     out = {}
     for key, value in state_dict.items():
-        name = _axial_name(key) if axial else _pyramid_name(key)
+        name = _translated(key, beginnings, layers)
         if ".attn.sfc_" in name and name.endswith(".weight"):
             step = (1, stepsize) if ".sfc_h." in name else (stepsize, 1)
             out[name.removesuffix("weight") + "offset"] = offset_buffer(value.shape[1], step)
@@ -93,45 +109,25 @@ def offset_buffer(channels: int, stepsize: tuple[int, int]) -> Tensor:
     return torch.tensor(pairs, dtype=torch.float32).reshape(1, -1, 1, 1)
 
 
-def _our_name(key: str, pyramid: bool, axial: bool) -> str:
-    key = re.sub(r"^network\.(\d+)\.", lambda m: _stage_prefix(int(m[1])), key)
-    key = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"stages.{int(m[1]) + 1}.downsample.", key)
-    key = re.sub(r"^layers\.", "stages.", key)
-    key = re.sub(r"^(stages\.\d+\.downsample)\.proj\.", r"\1.conv.", key)
-    key = re.sub(r"^patch_embed\.proj\.", "stem." if pyramid else "stem.conv.", key)
-    key = re.sub(r"^patch_embed\.norm\.", "stem.norm.", key)
-    for theirs, ours in _AXIAL_LAYERS if axial else _LAYERS:
-        key = key.replace(theirs, ours)
-    return re.sub(r"^head\.", "head.fc.", key)
+def _translated(key: str, beginnings: Iterable[tuple[str, str]], layers: Iterable[tuple[str, str]]) -> str:
+    for old, new in beginnings:
+        if key.startswith(old):
+            key = new + key.removeprefix(old)
+            break
+    for old, new in layers:
+        key = key.replace(old, new)
+    return key
 
 
-def _stage_prefix(place: int) -> str:
-    # Their list alternates stages (0, 2, 4, 6) and the convolutions between them (1, 3, 5), ours keep both together.
-    return f"stages.{place // 2}.blocks." if place % 2 == 0 else f"stages.{place // 2 + 1}.downsample."
-
-
-def _pyramid_name(key: str) -> str:
-    key = re.sub(r"^stages\.(\d+)\.blocks\.", lambda m: f"network.{2 * int(m[1])}.", key)
-    key = re.sub(r"^stages\.(\d+)\.downsample\.conv\.", lambda m: f"network.{2 * int(m[1]) - 1}.proj.", key)
-    for theirs, ours in _LAYERS:
-        key = key.replace(ours, theirs)
-    return re.sub(r"^head\.fc\.", "head.", re.sub(r"^stem\.", "patch_embed.proj.", key))
-
-
-def _axial_name(key: str) -> str:
-    key = re.sub(r"^stages\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", key)
-    key = re.sub(r"^stages\.", "layers.", key)
-    for theirs, ours in _AXIAL_LAYERS:
-        key = key.replace(ours, theirs)
-    key = re.sub(r"^stem\.conv\.", "patch_embed.proj.", re.sub(r"^stem\.norm\.", "patch_embed.norm.", key))
-    return re.sub(r"^head\.fc\.", "head.", key)
+def _reversed(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(ours, theirs) for theirs, ours in pairs]
 
 
 def _offset_is_right(key: str, offset: Tensor, weight: Tensor | None, layer: nn.Module | None) -> bool:
-    """False where the model has no CycleFC at this place; an error where it has one of another step."""
+    """False if the model has no CycleFC at this place; an error if it has one of another step size."""
     if not isinstance(layer, CycleFC):
         return False
-    # As long as the weight beside it: where that has another width than the layer, the check of shapes will name it.
+    # Compared at the width of the weight next to it: if the layer has another, the check of shapes will say so.
     channels = weight.shape[1] if weight is not None and weight.ndim > 1 else layer.in_features
     if not torch.equal(offset.flatten().float(), offset_buffer(channels, layer.stepsize).flatten()):
         raise CheckpointError(

@@ -1,14 +1,30 @@
-"""Stem and merging of Swin's kind: patches that do not overlap, for AS-MLP and for CycleMLP-T/S/B, at any image size.
+"""Stem and downsampling as in Swin: patches that do not overlap, for AS-MLP and CycleMLP-T/S/B, at any image size.
 
-Swin's and AS-MLP's classifiers assert a size that divides. Here the right and lower border is filled up with zeros, as
-Swin does for detection: nothing of the image is cut off, maps have ceil(edge / stride) positions, and a size that
-divides gives exactly the original's values. The zeros take part like any patch in what follows (also in AS-MLP's
-statistics over the whole map); filling each map where it is odd adds fewer of them than filling the image once.
+The classifiers of Swin and AS-MLP assert a size that divides. Here the right and lower border is padded with zeros, as
+in Swin for detection: nothing of the image is cut off, maps have ceil(edge / stride) positions, and for a size that
+divides the values are exactly the original's. The zeros take part in what follows like any patch (also in AS-MLP's
+statistics over the whole map); padding each map where it is odd adds fewer of them than padding the image once.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PatchPyramidSizes:
+    """The sizes of a model with such patches; widths double from stage to stage."""
+
+    width: int
+    depths: tuple[int, int, int, int]
+    mlp_ratio: int = 4
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of the four stages."""
+        return [self.width * 2**s for s in range(4)]
 
 
 class GroupNormNHWC(nn.GroupNorm):
@@ -23,7 +39,7 @@ class GroupNormNHWC(nn.GroupNorm):
 
 
 class PatchStem(nn.Module):
-    """4x4 patches, each a linear layer, then a norm; images in, channels-last out."""
+    """A linear layer over each 4x4 patch, then a norm; images in, channels-last out."""
 
     def __init__(self, in_chans: int, width: int, norm: nn.Module) -> None:
         super().__init__()
@@ -35,12 +51,11 @@ class PatchStem(nn.Module):
         height, width = x.shape[2:]
         if height % 4 or width % 4:
             x = F.pad(x, (0, -width % 4, 0, -height % 4))
-        out: Tensor = self.norm(self.conv(x).permute(0, 2, 3, 1).contiguous())
-        return out
+        return self.norm(self.conv(x).permute(0, 2, 3, 1).contiguous())
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours side by side in the channels, normed, then reduced from four widths to two."""
+    """Four neighbours concatenated along the channels, a norm, then a linear layer from four widths to two."""
 
     def __init__(self, width: int, norm: nn.Module) -> None:
         super().__init__()
@@ -54,5 +69,4 @@ class PatchMerging(nn.Module):
             x_nhwc = F.pad(x_nhwc, (0, 0, 0, width % 2, 0, height % 2))
         # Swin's order: the two rows of the left column, then those of the right one.
         parts = [x_nhwc[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        out: Tensor = self.reduction(self.norm(torch.cat(parts, -1)))
-        return out
+        return self.reduction(self.norm(torch.cat(parts, -1)))

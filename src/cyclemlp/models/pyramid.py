@@ -1,22 +1,19 @@
-"""What every backbone of this package shares: four stages on channels-last activations, and timm's whole contract.
+"""What all backbones share: four stages on channels-last activations, and the interface of timm's models.
 
-A subclass builds `stem`, `stages` and `norm`; the rest is here: the classifier head, feature maps, layer groups, and
-loading checkpoints of other layouts.
+A subclass builds stem, stages and the last norm; this class adds the classifier head, feature maps, layer groups, and
+the loading of checkpoints in other layouts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from timm.layers import ClassifierHead
+from timm.layers import ClassifierHead, calculate_drop_path_rates
 from timm.models import checkpoint_seq
-from timm.models._features import (
-    FeatureGetterNet,
-    feature_take_indices,
-)  # private, hence timm is pinned below 1.1
 from torch import Tensor, nn
 
-from cyclemlp.models.checkpoints import adapt_state_dict
+from cyclemlp.models.checkpoints import adapt_state_dict, without_prefix
+from cyclemlp.models.timm_internals import FeatureGetterNet, feature_take_indices
 
 REDUCTIONS = (4, 8, 16, 32)
 
@@ -31,16 +28,14 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
-        """(batch, height, width, channels) of the stage before -> the same of this stage."""
+        """(batch, height, width, channels) of the previous stage -> the same of this stage."""
         x_nhwc = self.downsample(x_nhwc)
         if self.grad_checkpointing and torch.is_grad_enabled():
-            out: Tensor = checkpoint_seq(self.blocks, x_nhwc)
-        else:
-            out = self.blocks(x_nhwc)
-        return out
+            return checkpoint_seq(self.blocks, x_nhwc)
+        return self.blocks(x_nhwc)
 
     def features(self, x_nhwc: Tensor) -> Tensor:
-        """The stage's output as a feature map; a fused stage puts its channels back in order."""
+        """The stage's output as a feature map; a fused stage restores the order of its channels here."""
         return x_nhwc
 
 
@@ -53,62 +48,79 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, in) -> (batch, height', width', out)."""
-        out: Tensor = self.conv(x_nhwc.permute(0, 3, 1, 2))
-        return out.permute(0, 2, 3, 1).contiguous()
+        return self.conv(x_nhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
-class MlpPyramid(nn.Module):
-    """A classifier over a pyramid of four stages, with the interface timm gives its own models.
+class PyramidSizes(Protocol):
+    """What the sizes of every backbone name, for each stage."""
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """Channels."""
+        ...
+
+    @property
+    def depths(self) -> Sequence[int]:
+        """Numbers of blocks."""
+        ...
+
+
+Sizes = TypeVar("Sizes", bound=PyramidSizes)
+
+
+class MlpPyramid(nn.Module, Generic[Sizes]):
+    """A classifier over a pyramid of four stages, with the interface that timm's own models have.
 
     Args:
-        stem: images (batch, in_chans, height, width) -> channels-last activations at stride 4.
-        stages: four `Stage`s; each later one halves the size.
-        widths: channels of the four stages.
-        norm: the last normalisation, before the head.
-        num_classes: 0 removes the classifier.
+        sizes: of stages and blocks; a dataclass of the subclass.
+        num_classes: 0 for no classifier.
         in_chans: channels of the images.
-        global_pool: timm's pooling name; '' keeps the map.
+        global_pool: timm's name of the pooling; '' keeps the map.
         drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth rate of the last block; the rates grow linearly from 0.
     """
 
     def __init__(
         self,
-        stem: nn.Module,
-        stages: Sequence[Stage],
-        widths: Sequence[int],
-        norm: nn.Module,
-        num_classes: int,
-        in_chans: int,
-        global_pool: str,
-        drop_rate: float,
+        sizes: Sizes,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = widths[-1]
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.num_features = self.head_hidden_size = width = sizes.widths[-1]
         self.feature_info = [
-            {"num_chs": width, "reduction": reduction, "module": f"stages.{s}"}
-            for s, (width, reduction) in enumerate(zip(widths, REDUCTIONS, strict=True))
+            {"num_chs": channels, "reduction": reduction, "module": f"stages.{s}"}
+            for s, (channels, reduction) in enumerate(zip(sizes.widths, REDUCTIONS, strict=True))
         ]
-        self.stem = stem
-        self.stages = nn.ModuleList(stages)
-        self.norm: nn.Module = norm
-        self.head: Any = ClassifierHead(
-            widths[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC"
-        )
+        rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
+        self.stem, self.stages, self.norm = self.build(sizes, in_chans, rates)
+        self.head = ClassifierHead(width, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC")
+        self.init_weights()
+
+    def build(
+        self, sizes: Sizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+    ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
+        """The stem, from images to channels-last activations at stride 4; four `Stage`s; and the last norm."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        """Draw the weights that do not start as those of torch's layers: here of all linear layers."""
+        self.apply(init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (batch, in_chans, height, width) -> normalised channels-last map at stride 32."""
         x_nhwc = self.stem(x)
         for stage in self.stages:
             x_nhwc = stage(x_nhwc)
-        out: Tensor = self.norm(_features(self.stages[-1], x_nhwc))
-        return out
+        return self.norm(_features(self.stages[-1], x_nhwc))
 
     def forward_head(self, x_nhwc: Tensor, pre_logits: bool = False) -> Tensor:
         """Channels-last map -> logits (batch, num_classes), or pooled features with `pre_logits`."""
-        out: Tensor = self.head(x_nhwc, pre_logits=pre_logits)
-        return out
+        return self.head(x_nhwc, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (batch, in_chans, height, width), any size from 32 -> logits (batch, num_classes)."""
@@ -127,11 +139,11 @@ class MlpPyramid(nn.Module):
 
         Args:
             x: images (batch, in_chans, height, width).
-            indices: stages to give; an int means the last so many, None all.
+            indices: stages whose maps are returned; an int n means the last n, None means all.
             norm: apply the last normalisation to the last stage's map, if it is among them.
-            stop_early: leave out the stages behind the last one asked for.
-            output_fmt: 'NCHW' or 'NHWC', the layout of the maps given.
-            intermediates_only: give the list alone.
+            stop_early: do not compute the stages after the last one requested.
+            output_fmt: 'NCHW' or 'NHWC', the layout of the returned maps.
+            intermediates_only: return only the list.
 
         Raises:
             ValueError: another `output_fmt`.
@@ -145,9 +157,9 @@ class MlpPyramid(nn.Module):
         for s, stage in enumerate(self.stages[:count]):
             x_nhwc = stage(x_nhwc)
             if s in take:
-                given = _features(stage, x_nhwc)
-                given = self.norm(given) if norm and s == len(REDUCTIONS) - 1 else given
-                maps.append(given.permute(0, 3, 1, 2) if output_fmt == "NCHW" else given)
+                features = _features(stage, x_nhwc)
+                features = self.norm(features) if norm and s == len(REDUCTIONS) - 1 else features
+                maps.append(features.permute(0, 3, 1, 2) if output_fmt == "NCHW" else features)
         if intermediates_only:
             return maps
         last_map = _features(self.stages[count - 1], x_nhwc)
@@ -159,10 +171,10 @@ class MlpPyramid(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Drop what the chosen maps do not need; gives the indices as absolute ones."""
+        """Drop what the chosen maps do not need; returns their indices counted from the first stage."""
         take, last = feature_take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
-        if prune_norm or last < len(REDUCTIONS) - 1:  # a norm that is never used would be a parameter without gradient
+        if prune_norm or last < len(REDUCTIONS) - 1:  # an unused norm would have parameters without gradients
             self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0, "")
@@ -170,11 +182,10 @@ class MlpPyramid(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer, or an identity where there is none."""
-        fc: nn.Module = self.head.fc
-        return fc
+        return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier for `num_classes` (0 for none), with another pooling if given."""
+        """Replace the classifier by one for `num_classes` (0 for none), and the pooling if one is named."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
 
@@ -185,7 +196,7 @@ class MlpPyramid(nn.Module):
             stage.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that give each parameter its layer, for layer-wise learning rates."""
+        """Patterns that assign each parameter to a layer, for layer-wise learning rates."""
         if coarse:
             return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
         blocks = [
@@ -196,11 +207,11 @@ class MlpPyramid(nn.Module):
         return {"stem": r"^stem", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay beyond the biases and scales timm already spares: none."""
+        """Names of parameters without weight decay, apart from the biases and scales that timm excludes: none."""
         return set()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's, and also takes the authors' layout, which is checked and renamed first.
+        """As in torch; weights in the authors' layout are accepted too, and are checked and renamed first.
 
         Raises:
             CheckpointError: keys or shapes do not fit (with `strict`); nothing is loaded then.
@@ -209,12 +220,11 @@ class MlpPyramid(nn.Module):
 
 
 class PyramidFeatures(FeatureGetterNet):  # type: ignore[misc]
-    """timm's feature wrapper, which also takes checkpoints of the whole classifier (`checkpoint_path=`)."""
+    """timm's feature wrapper, which also accepts checkpoints of a whole classifier (`checkpoint_path=`)."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """The wrapper's own layout (`model.` before each key), or a classifier's: its head is left out, no more."""
-        if all(key.startswith("model.") for key in state_dict):
-            state_dict = {key.removeprefix("model."): value for key, value in state_dict.items()}
+        """Accepts the wrapper's own layout (`model.` before each key) and a classifier's, whose head is left out."""
+        state_dict = without_prefix(state_dict)
         return self.model.load_state_dict(state_dict, strict, assign)
 
 
@@ -224,7 +234,7 @@ def _features(stage: nn.Module, x_nhwc: Tensor) -> Tensor:
 
 
 def init_linear(module: nn.Module) -> None:
-    """Truncated normal weights of deviation .02 and zero biases for linear layers, as the authors' code does."""
+    """Truncated normal weights of deviation .02 and zero biases for linear layers, as in the authors' code."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,25 +1,61 @@
-"""How the models of this package are registered with timm, and built by it."""
+"""Registration of the models of this package with timm, which then builds them."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from timm.models import build_model_with_cfg
-from timm.models._builder import _resolve_pretrained_source, resolve_pretrained_cfg  # private: timm is below 1.1
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from torch import nn
 
+from cyclemlp.errors import ConfigError
 from cyclemlp.models.checkpoints import adapt_pretrained, load_pretrained
 from cyclemlp.models.fetch import fetch
 from cyclemlp.models.pyramid import PyramidFeatures
+from cyclemlp.models.timm_internals import resolve_pretrained_source
 from cyclemlp.models.weights import WEIGHTS, cache_folder, check_weights, fetch_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def default_cfg(name: str, first_conv: str = "stem.conv") -> dict[str, Any]:
-    """The configuration that timm keeps of model `name`; its weights are those of the table, if there are any."""
+def register_models(
+    cls: type[nn.Module], sizes: Mapping[str, Any], options: Sequence[str] = (), first_conv: str = "stem.conv"
+) -> None:
+    """Register a function with timm for each name in `sizes`, in the module of `cls`, which it builds.
+
+    Args:
+        cls: a network whose first argument is an entry of `sizes`.
+        sizes: a frozen dataclass for each model.
+        options: fields of it, one of which `timm.create_model(name, field=...)` may set.
+        first_conv: name of the first convolution inside the network.
+    """
+    module = vars(sys.modules[cls.__module__])
+    tagged = {f"{name}.in1k" if name in WEIGHTS else name: _default_cfg(name, first_conv) for name in sizes}
+    module["default_cfgs"] = generate_default_cfgs(tagged)
+    for name in sizes:
+        module[name] = register_model(_entrypoint(cls, name, sizes, options))
+
+
+def _entrypoint(
+    cls: type[nn.Module], name: str, sizes: Mapping[str, Any], options: Sequence[str]
+) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **arguments: Any) -> nn.Module:
+        given = {option: arguments.pop(option) for option in options if option in arguments}
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} were both given: leave one of them out")
+        return build(cls, name, pretrained, {"sizes": replace(sizes[name], **given), **arguments})
+
+    create.__module__, create.__name__, create.__qualname__ = cls.__module__, name, name
+    vars(create)["options"] = tuple(options)  # what `create_classifier` may pass
+    create.__doc__ = f"The model {name}, a `{cls.__name__}`; `timm.create_model` calls this."
+    return create
+
+
+def _default_cfg(name: str, first_conv: str) -> dict[str, Any]:
+    """The configuration that timm keeps of a model; its weights are those of the table, if there are any."""
     cfg = {
         "url": "",
         "num_classes": 1000,
@@ -31,7 +67,7 @@ def default_cfg(name: str, first_conv: str = "stem.conv") -> dict[str, Any]:
         "std": IMAGENET_STD,
         "first_conv": first_conv,
         "classifier": "head.fc",
-        "origin_url": "https://github.com/ShoufaChen/CycleMLP",  # where the idea comes from, for models of our own
+        "origin_url": "https://github.com/ShoufaChen/CycleMLP",  # also for models of our own: the origin of the idea
         "paper_ids": "arXiv:2107.10224",
     }
     if published := WEIGHTS.get(name):
@@ -41,18 +77,18 @@ def default_cfg(name: str, first_conv: str = "stem.conv") -> dict[str, Any]:
 
 
 def build(cls: type[nn.Module], name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
-    """What each registered function returns: the network, or its feature maps with `features_only`.
+    """The network that a registered function returns, or with `features_only` the network of its feature maps.
 
-    timm fetches and loads weights itself only from the Hugging Face hub, from a folder in that format, and where the
-    caller gives a state dict. A file, or the authors' weights of the table, come through ours: resumed and checked on
-    the way, then strict even where timm is not (`num_classes`, `features_only`).
+    timm itself loads weights only from the Hugging Face hub, from a folder in that format, or from a state dict that
+    the caller passes. A file and the authors' weights are loaded by our own code, which resumes and checks downloads
+    and stays strict where timm is not (`num_classes`, `features_only`).
 
     Raises:
-        CheckpointError: with `pretrained`, weights that could not be fetched or do not fit.
+        CheckpointError: with `pretrained`, the weights could not be fetched or do not fit.
     """
     overlay = options.get("pretrained_cfg_overlay")
     cfg = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), overlay).to_dict()
-    source, place = _resolve_pretrained_source(cfg) if pretrained else ("", "")
+    source, place = resolve_pretrained_source(cfg) if pretrained else ("", "")
     by_timm = source in ("hf-hub", "local-dir", "state_dict")
     model: nn.Module = build_model_with_cfg(
         cls,

@@ -1,7 +1,7 @@
-"""The weights that the authors published: where they are, what they scored, and how they get here.
+"""The weights that the authors published: where they are, what they scored, and how they are downloaded.
 
-The only table of them: timm's configurations are made from it. Files are kept in `$CYCLEMLP_CACHE/weights`, or
-`~/.cache/cyclemlp/weights`; a file put there by hand under the right name is taken as it is.
+This is the only table of them: timm's configurations are made from it. Files are kept in `$CYCLEMLP_CACHE/weights`, or
+`~/.cache/cyclemlp/weights`; a file put there by hand under the right name is used as it is.
 """
 
 import os
@@ -15,7 +15,7 @@ from cyclemlp.models.fetch import fetch
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """One file of the authors, trained on ImageNet-1K at 224x224."""
+    """A file of the authors' with weights trained on ImageNet-1K at 224x224."""
 
     url: str
     file: str
@@ -26,15 +26,15 @@ class PublishedWeights:
     """The repository whose README names file and accuracy."""
     paper: str
     crop_pct: float = 0.875
-    """Share of the resized image's edge that is evaluated."""
+    """Share of the resized image's edge that the evaluation crops."""
     licence: str = "mit"
     note: str = ""
-    """What a reader of a list must know about the file, in place of its licence."""
+    """Shown in lists instead of the licence, where there is something to know about the file."""
     sha256: str = ""
-    """Where the publisher gives one; else a file counts as whole when all its tensors can be read."""
+    """If the publisher states one; otherwise a file is complete when all its tensors can be read."""
 
 
-_WITHOUT_CODE = "files named by the authors, code never published; fit only if this reconstruction is theirs"
+_WITHOUT_CODE = "files named by the authors, code never published; fit only if this reconstruction equals theirs"
 _CYCLEMLP = "https://github.com/ShoufaChen/CycleMLP"
 _ASMLP = "https://github.com/svip-lab/AS-MLP"
 _DRIVE = "https://shanghaitecheducn-my.sharepoint.com/:u:/g/personal/liandz_shanghaitech_edu_cn/"
@@ -59,7 +59,7 @@ WEIGHTS = {
     "cyclemlp_b3": _cyclemlp("B3", 82.4, 0.9),
     "cyclemlp_b4": _cyclemlp("B4", 83.0),
     "cyclemlp_b5": _cyclemlp("B5", 83.2),
-    # These three fit if our reconstruction is theirs; where it is not, the error says how the two differ.
+    # These three fit if our reconstruction equals theirs; otherwise the error says how the two differ.
     "cyclemlp_tiny": _without_code("tiny", 81.3),
     "cyclemlp_small": _without_code("small", 82.9),
     "cyclemlp_base": _without_code("base", 83.4),
@@ -76,25 +76,25 @@ def cache_folder() -> Path:
 
 
 def fetch_weights(name: str, *, cache: Path | None = None) -> Path:
-    """The authors' file for model `name`, fetched unless it is in the cache.
+    """The authors' file for model `name`, downloaded unless it is in the cache.
 
     Args:
         name: a model's name, such as 'cyclemlp_b2'.
-        cache: another folder than `cache_folder()`.
+        cache: a folder to use instead of `cache_folder()`.
 
     Raises:
-        CheckpointError: there are none for this model, or the file could not be fetched, or it is not a weight file.
+        CheckpointError: nothing is published for this model, the download failed, or it is not a weight file.
     """
     published = WEIGHTS.get(name)
     if published is None:
         raise CheckpointError(
             f"no weights are published for model {name!r}.{did_you_mean(name, WEIGHTS)} "
-            f"There are some for {', '.join(WEIGHTS)}; train the others, or load a file of your own"
+            f"Published are those of {', '.join(WEIGHTS)}; train the others, or load a file of your own"
         )
     target = (cache or cache_folder()) / published.file
     return fetch(published.url, target, check_weights, sha256=published.sha256)
 
 
 def check_weights(path: Path) -> None:
-    """Raise CheckpointError unless `path` is a weight file that can be read to its end."""
+    """Raise CheckpointError unless `path` is a weight file that can be read completely."""
     read_state_dict(path)

@@ -103,17 +103,8 @@ class _Shift(torch.autograd.Function):
 class AxialFC(nn.Linear):
     """`torch.nn.Linear` over channels that have moved along one axis: see `axial_shift`.
 
-    Args:
-        in_channels, out_channels: widths; the weight is (out_channels, in_channels).
-        bias: whether to add a bias.
-        shift_size: number of channel groups, odd.
-        axis: 'height' or 'width'.
-        dilation: difference between the offsets of neighbouring groups, in positions.
-
+    Args and errors are those of `axial_shift` and `torch.nn.Linear`; the weight is (out_channels, in_channels).
     Shape: (batch, height, width, in_channels) -> (batch, height, width, out_channels).
-
-    Raises:
-        ValueError: an even or non-positive shift size or dilation, or another axis.
     """
 
     def __init__(

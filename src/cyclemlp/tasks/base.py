@@ -1,48 +1,389 @@
-"""What a task brings to training; the rest of this package is the same for all of them."""
+"""What a task is: all that the rest of the package has to know about segmentation, detection and the others.
+
+A task is a class derived from `Task`, in a folder of its own, and one line in `cyclemlp.tasks.registry`. Its module
+imports torch only inside the methods that need it, so that `--help` and exported files do without.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-from torch import Tensor, nn
-from torch.utils.data import default_collate
+import numpy as np
+import numpy.typing as npt
 
-from cyclemlp.tasks.card import ModelCard
-from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.loader import Collate, Samples
+from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from cyclemlp.tasks.card import ModelCard
+    from cyclemlp.tasks.loss import TaskLoss
+
+FloatArray = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+JsonObject = dict[str, Any]
 ParameterGroups = list[dict[str, Any]]
-
-
-class TaskLoss(nn.Module, ABC):
-    """What a task minimises; a module, so that its buffers follow the network to its device."""
-
-    terms: tuple[str, ...] = ()
-    """Names of what `forward` gives beside `loss`."""
-
-    @abstractmethod
-    def forward(self, model: nn.Module, images: Tensor, targets: Any) -> dict[str, Tensor]:
-        """The network's `loss` on a batch, and its terms, as scalars."""
+Sample = tuple["Tensor", Any]
+Collate = Callable[[list[Sample]], Any]
+"""From samples to a batch: images (B, C, H, W), and targets in the task's own form."""
+MAX_CLASSES_LISTED = 100
+"""With more classes, the scores of single classes are left out of tables and curves."""
 
 
 @dataclass(frozen=True)
-class TrainingTask:
-    """A network, what it learns from, and how well it does."""
+class ScoreNames:
+    """Keys in a task's metrics; all scores lie in [0, 1], or are None where nothing was counted."""
 
-    card: ModelCard
-    """The network as it will be saved; its `task` names the scores."""
-    model: nn.Module
-    loss: TaskLoss
+    main: str
+    """The score that decides which network is better."""
+    per_class: str
+    """Key of a dict with a score for each class."""
+    further: tuple[str, ...]
+    """Keys of all other scores."""
+    sentences: Mapping[str, str] = field(default_factory=dict)
+    """For the report: a score's key to a sentence with a `{:.2f}` for its value in percent."""
+    optional: frozenset[str] = frozenset()
+    """Scores that are left out of the summary where they are None."""
+
+    def columns(self, metrics: Mapping[str, Any]) -> dict[str, float | None]:
+        """Metrics as columns of metrics.csv: `IoU/water` for the class water."""
+        single = {name: metrics[name] for name in (self.main, *self.further)}
+        per_class = metrics[self.per_class]
+        if len(per_class) > MAX_CLASSES_LISTED:
+            return single
+        return single | {f"{self.per_class}/{name}": value for name, value in per_class.items()}
+
+    def column_names(self, classes: Sequence[str]) -> list[str]:
+        """The names of these columns."""
+        empty = dict.fromkeys((self.main, *self.further)) | {self.per_class: dict.fromkeys(classes)}
+        return list(self.columns(empty))
+
+
+class Samples(Sized, Protocol):
+    """What the loader draws from: indexable, with a length; randomness comes from torch's global generator."""
+
+    def __getitem__(self, index: int, /) -> "Sample": ...
+
+
+class Split(Protocol):
+    """A part of a data set, such as `val`."""
+
+    @property
+    def images(self) -> Sequence[Path]:
+        """The image files."""
+        ...
+
+
+class Dataset(Protocol):
+    """A labelled data set, recognised and parsed."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class."""
+        ...
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """The splits by name; a run needs `train` and `val`."""
+        ...
+
+
+class Counts(Protocol):
+    """Sums from which the scores follow; those of several processes add up."""
+
+    def merge(self, other: Any, /) -> None:
+        """Add the counts of `other`, as if its images had been counted here."""
+        ...
+
+    def metrics(self, classes: Sequence[str], /) -> Mapping[str, Any]:
+        """The scores under the names of the task's `ScoreNames`."""
+        ...
+
+
+class Result(Protocol):
+    """A prediction for one image."""
+
+    @property
+    def image(self) -> Pixels:
+        """The image (H, W, C)."""
+        ...
+
+    def draw(self) -> "Image":
+        """The image with the prediction drawn in."""
+        ...
+
+    def to_dict(self) -> JsonObject:
+        """The prediction as JSON values."""
+        ...
+
+
+class View(NamedTuple):
+    """One way of presenting an image to the network: test-time augmentation uses several."""
+
+    scale: float
+    """Factor on the size at which the network usually sees images."""
+    flipped: bool
+    """Whether the image is mirrored left to right."""
+
+
+class Span(NamedTuple):
+    """Where a window lies along an axis, in pixels of the image, and what its neighbours see of it."""
+
+    start: int
+    stop: int
+    seen_before: float
+    """End of the window before it; minus infinity for the first."""
+    seen_after: float
+    """Start of the window after it; infinity for the last."""
+
+
+class Look(NamedTuple):
+    """One pass of the network: a window of a view, which may be the whole image."""
+
+    view: View
+    scale: float
+    """Factor from pixels of the image to pixels of the network's input."""
+    rows: Span
+    columns: Span
+
+
+class NetworkImage(Protocol):
+    """An image on its way through a network: what a task's `predict` reads its outputs from."""
+
+    @property
+    def card(self) -> "ModelCard":
+        """What describes the network."""
+        ...
+
+    @property
+    def pixels(self) -> Pixels:
+        """The image (H, W, C)."""
+        ...
+
+    def run(self, images: FloatArray, /) -> tuple[FloatArray, ...]:
+        """The network's raw outputs for normalised images (N, C, H, W) of a size that it takes."""
+        ...
+
+    def maps(self, activation: Callable[[FloatArray], FloatArray], /) -> Iterator[FloatArray]:
+        """For networks whose output has a value per pixel: the output at the image's size, from top to bottom.
+
+        Yields strips (1, K, rows, W). Large images pass through in windows that are blended. Where there are several
+        views, `activation` is applied to each view's output and the mean of the views is returned.
+        """
+        ...
+
+    def looks(self) -> list[list[Look]]:
+        """For networks that find objects: the windows of each view."""
+        ...
+
+    def in_turn(self, looks: Sequence[Sequence[Look]], /) -> Iterator[Look]:
+        """All looks one after another, with a progress bar where one was asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """What a task contributes to a training run; the loop is the same for all tasks."""
+
+    card: "ModelCard"
+    """The network as it will be saved."""
+    model: "nn.Module"
+    loss: "TaskLoss"
     samples: Samples
-    evaluator: Evaluator
-    groups: Callable[[nn.Module], ParameterGroups]
-    """The optimiser's groups."""
-    idle: Sequence[nn.Module] = ()
-    """Parts of the network that stay as in prediction."""
-    repeats: int = 1
-    """How often a pass takes each sample, under different random changes; a pass then meets fewer of them."""
-    kinds: Sequence[int] | None = None
-    """A number for each sample; a batch is of samples of one number where it can be."""
-    collate: Collate = default_collate
+    groups: "Callable[[nn.Module], ParameterGroups]"
+    """Makes the optimiser's parameter groups."""
+    collate: Collate
     """From a list of samples to a batch of images and targets."""
+    eval_mode_modules: "Sequence[nn.Module]" = ()
+    """Parts of the network that stay in evaluation mode during training."""
+    repeats: int = 1
+    """How often a pass over the data takes each sample, under different augmentation; it then meets fewer samples."""
+    aspect_groups: Sequence[int] | None = None
+    """A group number for each sample; batches are made of samples of one group where possible."""
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+DatasetT = TypeVar("DatasetT", bound=Dataset)
+ResultT = TypeVar("ResultT", bound=Result)
+CountsT = TypeVar("CountsT", bound=Counts)
+
+
+class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
+    """A kind of prediction that networks are trained for."""
+
+    name: str
+    """As the command line and model cards have it."""
+    purpose: str
+    """What a trained network does, for --help: "Train a network that ..."."""
+    config: type[ConfigT]
+    """The options of a run."""
+    scores: ScoreNames
+    max_classes: int = 10_000
+    takes_views: bool = True
+    """Whether results are about places in the image, so that several scales, flips and windows make sense."""
+    combines_views: str = "averaged over"
+    """How the predictions of several views become one, before "scales 1 1.5"."""
+    evaluation_options: frozenset[str] = frozenset({"scales", "flip", "window", "overlap"})
+    """Fields of `EvaluationOptions` that apply."""
+    prediction_options: frozenset[str] = frozenset({"scales", "flip", "window", "overlap"})
+    """Fields of `PredictionOptions` that apply."""
+    report_examples: int = 4
+    """Validation images shown in the report."""
+    demo: "SampleDemo | None" = None
+    """How `cyclemlp demo` shows this task."""
+
+    # The data and the network.
+
+    @abstractmethod
+    def find_dataset(self, folder: Path) -> DatasetT:
+        """The data set for training in `folder`. Raises DataError."""
+
+    @abstractmethod
+    def find_evaluation_data(self, folder: Path, split: str, card: "ModelCard") -> DatasetT:
+        """A data set that has `split`, for evaluating the network of `card`.
+
+        Raises DataError, also where its classes are not the network's.
+        """
+
+    @abstractmethod
+    def build_model(self, card: "ModelCard") -> "nn.Module":
+        """The network with random weights. Raises ConfigError for an unknown backbone or head."""
+
+    def check_card(self, card: "ModelCard") -> None:
+        """Raise ConfigError where the card lacks what this task needs."""
+
+    # Training.
+
+    def resolve(self, config: ConfigT, dataset: DatasetT) -> ConfigT:
+        """The config with every option chosen that depends on the data. Raises DataError and ConfigError."""
+        del dataset
+        return config
+
+    @abstractmethod
+    def training_parts(self, config: ConfigT, dataset: DatasetT) -> TrainingParts:
+        """Network, loss, samples and parameter groups of a run whose config is resolved."""
+
+    # Scoring.
+
+    @abstractmethod
+    def new_counts(self, card: "ModelCard", dataset: DatasetT) -> CountsT:
+        """Counts of no image yet."""
+
+    @abstractmethod
+    def count(self, counts: CountsT, dataset: DatasetT, split: str, index: int, result: ResultT) -> None:
+        """Add the prediction for image `index` of a split. Raises DataError for labels that are not usable."""
+
+    def card_for_evaluation(self, card: "ModelCard", options: EvaluationOptions) -> "ModelCard":
+        """The card with this task's own evaluation options applied. Raises ConfigError."""
+        del options
+        return card
+
+    def describe_scores(self, counts: CountsT, card: "ModelCard") -> JsonObject:
+        """What a report says in addition to `metrics`."""
+        del counts, card
+        return {}
+
+    def write_scores(self, out: Path, counts: CountsT, dataset: DatasetT, split: str) -> dict[str, str]:
+        """Write what `cyclemlp eval --out` shows in addition to scores.json: kinds of file to their paths."""
+        del out, counts, dataset, split
+        return {}
+
+    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+        """The scores as lines of text, from the report of an evaluation."""
+        names, metrics = self.scores, report["metrics"]
+        rows = [*metrics[names.per_class].items(), *((name, metrics[name]) for name in (names.main, *names.further))]
+        return score_lines(rows, names.per_class)
+
+    @abstractmethod
+    def draw_example(self, dataset: DatasetT, split: str, index: int, result: ResultT) -> "tuple[str, Image]":
+        """For the report: a title, and the prediction for an image next to its labels."""
+
+    def report_figures(self, run_dir: Path, counts: CountsT, classes: tuple[str, ...]) -> "list[tuple[str, Figure]]":
+        """Further titled figures for the report; their values may be written to `run_dir` as well."""
+        del run_dir, counts, classes
+        return []
+
+    # Prediction.
+
+    @abstractmethod
+    def predict(self, image: NetworkImage) -> ResultT:
+        """From the network's outputs to a result; numpy alone."""
+
+    def card_for_prediction(self, card: "ModelCard", options: PredictionOptions) -> "ModelCard":
+        """The card with this task's own prediction options applied. Raises ConfigError."""
+        del options
+        return card
+
+    writes_coco: bool = False
+    """Whether `describe` has entries in COCO's results format, under `coco`."""
+
+    @abstractmethod
+    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
+        """Kind of file to the suffix of its name: `{"mask": "_mask.png"}` makes NAME_mask.png for each image."""
+
+    @abstractmethod
+    def describe(self, result: ResultT) -> JsonObject:
+        """What the JSON says about an image or a video frame; its `size` is among it."""
+
+    @abstractmethod
+    def write(self, result: ResultT, files: Mapping[str, Path]) -> None:
+        """Write the files of an image."""
+
+    @abstractmethod
+    def columns(self, classes: Sequence[str]) -> Sequence[str]:
+        """Names of the columns in the table of a video, after the frame's number and time."""
+
+    @abstractmethod
+    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """The rows of a frame in that table."""
+
+    @abstractmethod
+    def summary(self, entry: Mapping[str, Any]) -> str:
+        """One line about an image, after its name, from its entry in the JSON."""
+
+    def finish(self, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Write files about all images together: kinds of file to their paths."""
+        del out, entries
+        return {}
+
+
+class SampleDemo(ABC):
+    """How `cyclemlp demo` shows a task on the sample that comes as a package."""
+
+    recipe: str
+    """Name of the recipe that comes with the package."""
+    data_name: str
+    """What the result calls the sample."""
+    starts_from: str | None = None
+    """Task whose demo provides the backbone; None starts from random weights."""
+
+    @abstractmethod
+    def prepare(self) -> Path:
+        """The sample's folder. Raises MissingExtraError."""
+
+    @abstractmethod
+    def draw(self, predict: "Callable[[Any], Any]", classes: tuple[str, ...], data: Path) -> "Image":
+        """What the network predicts for the Earth; `predict` is that of a predictor."""
+
+    @abstractmethod
+    def table(self, metrics: Mapping[str, Any]) -> list[str]:
+        """The scores as lines of text."""
+
+
+def score_lines(rows: Sequence[tuple[str, float | None]], title: str) -> list[str]:
+    """Scores as aligned columns under `title`."""
+    width = max(len("class"), *(len(name) for name, _ in rows))
+    shown = [(name, "absent" if value is None else f"{value:.4f}") for name, value in rows]
+    return [f"{'class':{width}}  {title:>6}", *(f"{name:{width}}  {score:>6}" for name, score in shown)]
+
+
+def refuse_foreign_options(task: str, allowed: frozenset[str], given: Mapping[str, object]) -> None:
+    """Raise ConfigError for an option that was given but does not apply to this task."""
+    for name, value in given.items():
+        if name not in allowed and value not in (None, False):
+            raise ConfigError(f"--{name.replace('_', '-')} is not for {task} models: leave it out")

@@ -15,20 +15,14 @@ from typing import TYPE_CHECKING, Any
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks.registry import get_task, task_names
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
-    from torch import Tensor, nn
+    from torch import nn
 
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
-TASKS = ("segmentation", "classification", "detection", "instance-segmentation")
-MAX_CLASSES = {
-    "segmentation": 255,
-    "classification": 100_000,
-    "detection": 10_000,
-    "instance-segmentation": 10_000,
-}  # 255 is the value of ignored pixels in a mask
 MIN_HEAD_WIDTH = 8
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIN_WINDOW = 32  # the stride of a backbone's last stage
@@ -39,7 +33,7 @@ class ModelCard:
     """What a trained network is and how images are to be given to it."""
 
     task: str
-    """What the network does, one of `TASKS`."""
+    """What the network does, by the name of the task."""
     model: str
     """Name of the backbone, as timm knows it."""
     head: str
@@ -82,10 +76,10 @@ class ModelCard:
     """Where the weights come from: data, run, or a publication."""
 
     def __post_init__(self) -> None:
-        _require(self.task in TASKS, f"task {self.task!r}: allowed are {', '.join(TASKS)}")
-        count = len(self.classes)
-        most = MAX_CLASSES[self.task]
-        _require(0 < count <= most, f"{count} classes: allowed are 1 to {most}")
+        names = task_names()
+        _require(self.task in names, f"task {self.task!r}: allowed are {', '.join(names)}")
+        task, count = get_task(self.task), len(self.classes)
+        _require(0 < count <= task.max_classes, f"{count} classes: allowed are 1 to {task.max_classes}")
         _require(len(set(self.classes)) == count, "classes: two have the same name")
         lengths = (len(self.mean), len(self.std))
         _require(
@@ -99,13 +93,14 @@ class ModelCard:
         for name in ("short_side", "long_side"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} {value}: allowed are 1 and more, or none")
-        if self.task == "classification":
-            sized = (self.image_size or 0) >= 1 and 0 < (self.crop_pct or 0) <= 1
-            _require(sized, f"image_size {self.image_size}, crop_pct {self.crop_pct}: a size, and a share above 0 to 1")
         fits = self.window is None or self.window >= MIN_WINDOW
         _require(fits, f"window {self.window}: allowed are {MIN_WINDOW} and more, or none for whole images")
         shared = self.overlap is None or self.overlap >= 0
-        _require(shared, f"overlap {self.overlap}: allowed are 0 and more, or none for the usual")
+        _require(shared, f"overlap {self.overlap}: allowed are 0 and more, or none for the default")
+        try:
+            task.check_card(self)
+        except ConfigError as error:
+            raise CheckpointError(f"model card: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON values, with the version of the format."""
@@ -174,33 +169,7 @@ def build_model(card: ModelCard) -> "nn.Module":
 
     Raises ConfigError where this installation knows no such backbone or head.
     """
-    if card.task == "classification":
-        from cyclemlp.models.classifiers import create_classifier
-
-        size = card.image_size or 224
-        return create_classifier(
-            card.model,
-            len(card.classes),
-            image_size=size,
-            in_chans=card.in_chans,
-            model_options=card.model_options,
-        )
-    if card.task in ("detection", "instance-segmentation"):
-        from cyclemlp.heads.detection import build_detector
-
-        return build_detector(
-            card.model,
-            card.head,
-            len(card.classes),
-            head_width=card.head_width,
-            options=card.detection,
-            in_chans=card.in_chans,
-        )
-    from cyclemlp.heads.segmentation import build_segmentation_model
-
-    return build_segmentation_model(
-        card.model, card.head, len(card.classes), head_width=card.head_width, in_chans=card.in_chans
-    )
+    return get_task(card.task).build_model(card)
 
 
 def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
@@ -217,6 +186,11 @@ def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
     with atomic_write(folder / WEIGHTS_NAME) as part:
         # By way of bytes, so that a full disk is the plain OSError the command line knows.
         part.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
+    save_card(folder, card)
+
+
+def save_card(folder: Path, card: ModelCard) -> None:
+    """Write the card as JSON into `folder`, with the versions of cyclemlp, torch and timm."""
     versions = {package: version(package) for package in ("cyclemlp", "torch", "timm")}
     write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions).to_dict())
 
@@ -227,13 +201,18 @@ def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
     The network comes on the CPU in evaluation mode. Raises CheckpointError where `path` is no such thing, or
     where weights and card do not fit: keys and shapes are named, and nothing is loaded.
     """
+    from cyclemlp.models.checkpoints import check_fit, naming, read_state_dict
+
     weights, card_path = _find(path)
     card = read_card(card_path)
     try:
         model = build_model(card)
     except ConfigError as error:
         raise CheckpointError(f"{card_path}: {error}") from error
-    _load_strictly(model, _read_weights(weights), weights)
+    state = read_state_dict(weights)
+    with naming(weights):
+        check_fit(state, model.state_dict(), f"; the network is that of its {CARD_NAME}")
+    model.load_state_dict(state)
     return model.eval(), card
 
 
@@ -266,39 +245,3 @@ def _find(path: Path) -> tuple[Path, Path]:
     if missing:
         raise CheckpointError(f"{weights.parent} is not a run folder: it has no {missing}; {advice}")
     return weights, card
-
-
-def _read_weights(path: Path) -> "dict[str, Tensor]":
-    import safetensors.torch
-    from safetensors import SafetensorError
-
-    try:
-        return dict(safetensors.torch.load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}; copy it again") from error
-
-
-def _load_strictly(model: "nn.Module", state: "Mapping[str, Tensor]", path: Path) -> None:
-    """Load all of `state` or nothing; the library's own check loads what fits before it complains."""
-    own = model.state_dict()
-    complaints = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "other shape": [
-            f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-            for key in own.keys() & state.keys()
-            if state[key].shape != own[key].shape
-        ],
-    }
-    found = "; ".join(f"{what}: {_shortened(keys)}" for what, keys in complaints.items() if keys)
-    if found:
-        raise CheckpointError(f"{path} does not fit its {CARD_NAME}: {found}; nothing was loaded")
-    import torch
-
-    with torch.no_grad():
-        model.load_state_dict(state, strict=True)
-
-
-def _shortened(keys: list[str], shown: int = 5) -> str:
-    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + rest

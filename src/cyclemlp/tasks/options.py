@@ -2,17 +2,25 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Group, Parameter
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.option_checks import at_least_zero, choice, positive, within
-from cyclemlp.training.schedule import DROPS, POLY_POWER, SCHEDULES, Schedule
 
 ScheduleName = Literal["poly", "cosine", "multistep"]
+FixedPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
+POLY_POWER = 0.9
+LR_DROPS = (8 / 12, 11 / 12)
+RESUMABLE = {"resumable": True}
+"""Metadata of the options that may differ between a run and its continuation: those change neither the batches nor the
+network."""
 
 DEFAULT_EPOCHS = 50
 DEFAULT_LEAST_STEPS = 3000
@@ -28,11 +36,11 @@ def group(title: str, order: int) -> Parameter:
 class Length:
     """How long to train. With none of the three given: 50 epochs, and no fewer than 3000 steps."""
 
-    epochs: float | None = None
+    epochs: float | None = field(default=None, metadata=RESUMABLE)
     """Passes over the training images."""
-    steps: int | None = None
+    steps: int | None = field(default=None, metadata=RESUMABLE)
     """Optimiser steps, in place of epochs."""
-    max_time: str | None = None
+    max_time: str | None = field(default=None, metadata=RESUMABLE)
     """Training time such as 5m, 90s or 1h30m; the learning rate reaches its end just then. The run stops at whichever limit comes first. Evaluations on the way count, and take at most 15 % of it; the last one and the report come after it."""  # noqa: E501
 
     def __post_init__(self) -> None:
@@ -63,7 +71,9 @@ class Optimisation:
     """The optimiser is AdamW; norms and biases are not decayed."""
 
     batch_size: int = 8
-    """Crops per step and device."""
+    """Crops per batch and device."""
+    accumulate: int = 1
+    """Batches whose gradients are added up before a step."""
     lr: float = 1e-3
     """Peak learning rate."""
     lr_batch: int | None = None
@@ -78,7 +88,7 @@ class Optimisation:
     """Learning rate at the end of the run, as a share of the peak; multistep does without."""
     poly_power: float = POLY_POWER
     """Power of the poly schedule; 1 falls in a straight line."""
-    lr_drops: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = DROPS
+    lr_drops: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = LR_DROPS
     """Shares of the run at which the multistep schedule cuts the learning rate; by default after 8 and 11 epochs of 12."""  # noqa: E501
     clip_norm: float = 1.0
     """Largest gradient norm; 0 does not clip."""
@@ -86,23 +96,19 @@ class Optimisation:
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 keeps the raw weights."""
     drop_path: float = 0.0
     """Stochastic depth rate of the backbone."""
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """Number format; auto is bf16-mixed on a GPU that has it, 32-true elsewhere."""
+    precision: Precision = field(default="auto", metadata=RESUMABLE)
+    """Number format; auto is bf16-mixed on a CUDA GPU that computes with bfloat16, 16-mixed on other CUDA GPUs, 32-true elsewhere."""  # noqa: E501
 
     def __post_init__(self) -> None:
-        positive(self, "batch_size", "lr", "lr_batch", "poly_power")
+        positive(self, "batch_size", "accumulate", "lr", "lr_batch", "poly_power")
         at_least_zero(self, "weight_decay", "clip_norm")
         choice(self, "schedule", SCHEDULES)
-        choice(self, "precision", ("auto", "32-true", "bf16-mixed", "16-mixed"))
+        choice(self, "precision", get_args(Precision))
         for name in ("warmup", "ema", "drop_path", "final_lr"):
             within(self, name, 0.0, 1.0, upper_open=True)
         if not all(0 < drop < 1 for drop in self.lr_drops):
             given = " ".join(f"{drop:g}" for drop in self.lr_drops)
             raise ConfigError(f"--lr-drops {given}: shares of the run above 0 and below 1, such as 0.67 0.92")
-
-    def rate_over_run(self) -> Schedule:
-        """How the learning rate goes."""
-        return Schedule(self.schedule, self.warmup, self.final_lr, self.poly_power, self.lr_drops)
 
     def scaled_lr(self, images_per_step: int) -> float:
         """The peak learning rate of a run with so many images a step."""
@@ -113,13 +119,13 @@ class Optimisation:
 class Recording:
     """What a run writes down while it goes."""
 
-    evaluations: int = 10
+    evaluations: int = field(default=10, metadata=RESUMABLE)
     """Evaluations on the validation images, spread evenly over the run; the last one is at its end."""
-    evaluation_images: int = 200
+    evaluation_images: int = field(default=200, metadata=RESUMABLE)
     """Most validation images used by the evaluations before the last one, spread evenly; the last uses all."""
-    checkpoint_every: int | None = None
+    checkpoint_every: int | None = field(default=None, metadata=RESUMABLE)
     """Steps between checkpoints; by default one about every minute. One is always written at the end."""
-    log_every: int = 10
+    log_every: int = field(default=10, metadata=RESUMABLE)
     """Steps between the lines of metrics.csv."""
 
     def __post_init__(self) -> None:
@@ -130,22 +136,26 @@ class Recording:
 class Machine:
     """Where and how fast it runs."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = field(default="auto", metadata=RESUMABLE)
     """Kind of processor."""
     devices: int = 1
-    """Number of processors; with more than one, each takes batch-size crops a step."""
-    workers: int | None = None
+    """Number of processors of each machine; with more than one in all, each takes its own batches. Under torchrun its own numbers count."""  # noqa: E501
+    num_nodes: int = 1
+    """Number of machines that train together."""
+    strategy: str = field(default="auto", metadata=RESUMABLE)
+    """How several processors work together, under the name that Lightning Fabric has for it; auto is ddp."""
+    workers: int | None = field(default=None, metadata=RESUMABLE)
     """Processes that read and augment images; by default half the processors, at most 8. The result does not depend on it."""  # noqa: E501
     seed: int = 0
     """Seed of everything random: two runs with the same seed on the same machine are the same."""
-    checkpoint_activations: bool = False
+    checkpoint_activations: bool = field(default=False, metadata=RESUMABLE)
     """Compute the activations of the backbone's blocks again in the backward pass instead of keeping them: less memory, a step takes longer, what is learnt is the same."""  # noqa: E501
-    compile: bool = False
+    compile: bool = field(default=False, metadata=RESUMABLE)
     """Compile the network with torch.compile; where there is no C++ compiler the run goes on without."""
 
     def __post_init__(self) -> None:
         choice(self, "device", ("auto", "cpu", "cuda", "mps"))
-        positive(self, "devices")
+        positive(self, "devices", "num_nodes")
         at_least_zero(self, "workers", "seed")
 
 
@@ -153,15 +163,15 @@ class Machine:
 class RunConfig:
     """What the runs of all tasks have; only `data` has to be given."""
 
-    data: Path
+    data: Path = field(metadata=RESUMABLE)
     """Folder with the training and validation data."""
     model: str = "cyclemlp_nano"
     """Backbone, by its timm name."""
-    out: Path = Path("runs/run")
+    out: Path = field(default=Path("runs/run"), metadata=RESUMABLE)
     """Run folder; new or empty, unless --resume is given."""
-    resume: bool = False
+    resume: bool = field(default=False, metadata=RESUMABLE)
     """Continue the run in --out, exactly where its last checkpoint was."""
-    init: Path | None = None
+    init: Path | None = field(default=None, metadata=RESUMABLE)
     """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for those that the authors of --model published."""  # noqa: E501
     length: Annotated[Length, group("Length", 1)] = field(default_factory=Length)
     optimisation: Annotated[Optimisation, group("Optimisation", 2)] = field(default_factory=Optimisation)
@@ -169,12 +179,59 @@ class RunConfig:
     machine: Annotated[Machine, group("Machine", 6)] = field(default_factory=Machine)
 
 
-# What may differ between a run and its continuation: nothing that changes the batches or the network.
-RESUMABLE_CHANGES = frozenset(
-    {"data", "out", "resume", "init", "epochs", "steps", "max-time", "evaluations", "evaluation-images"}
-    | {"checkpoint-every", "log-every", "device", "workers", "precision", "window", "crop"}
-    | {"checkpoint-activations", "compile"}
-)
+def resumable_options(config: type[RunConfig]) -> frozenset[str]:
+    """Options, by their names on the command line, that may differ between a run and its continuation."""
+    return frozenset(
+        entry.name.replace("_", "-")
+        for part in (config, *_parts(config))
+        for base in part.__mro__  # a subclass that gives an option another default need not mark it again
+        for entry in getattr(base, "__dataclass_fields__", {}).values()
+        if entry.metadata.get("resumable")
+    )
+
+
+def _parts(config: type[RunConfig]) -> Iterator[type]:
+    """The groups of options that `config` is composed of."""
+    for entry in dataclasses.fields(config):
+        factory: object = entry.default_factory
+        if isinstance(factory, type) and dataclasses.is_dataclass(factory):
+            yield factory
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """How a network looks at each image; for tasks whose results are about places in it."""
+
+    scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None
+    """Segmentation, detection: look at each image at several factors of its usual size, such as 0.75 1 1.5, which is better and slower; masks are averaged, of overlapping boxes the top-scoring one is kept. The benchmarks' "multi-scale" of segmentation is 0.5 0.75 1 1.25 1.5 1.75 with --flip."""  # noqa: E501
+    flip: bool = False
+    """Segmentation, detection: look at each image mirrored left to right as well."""
+    window: int | None = None
+    """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only at large images."""  # noqa: E501
+    overlap: int | None = None
+    """Network pixels that windows share; larger objects may be found in pieces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(ViewOptions):
+    """Options of an evaluation that only some tasks have."""
+
+    crop: float | None = None
+    """Classification: share of the resized image's edge that is seen, in place of the run's (0.875 is the authors')."""
+    image_size: int | None = None
+    """Classification: edge of the images in pixels, in place of the run's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionOptions(ViewOptions):
+    """Options of a prediction that only some tasks have."""
+
+    no_pictures: bool = False
+    """Classification and detection: write no images, only the files about all images."""
+    score_threshold: float | None = None
+    """Detection: objects with lower scores are left out; 0.3 by default."""
+    nms: float | None = None
+    """Detection: of two objects of a class whose boxes overlap (IoU) by more than this, the one with the higher score is kept; by default as trained, and for masks no more than that."""  # noqa: E501
 
 
 def flat(config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.models.checkpoints import adapt_state_dict, check_fit, load_pretrained, read_state_dict
+from cyclemlp.models.checkpoints import adapt_state_dict, check_fit, load_pretrained, naming, read_state_dict
 from cyclemlp.models.weights import fetch_weights
 from cyclemlp.tasks.card import CARD_NAME, ModelCard, load_model, read_card
 
@@ -57,15 +57,13 @@ def _load_backbone(trunk: nn.Module, given: Mapping[str, Tensor], path: Path, *,
     """
     own = trunk.state_dict()
     given = {_as_in(own, key): value for key, value in given.items()}
-    try:
+    with naming(path):
         given = adapt_state_dict(given, trunk, strict=False)
         shared = {_part(key) for key in own} & {_part(key) for key in given}
         known = {key: value for key, value in given.items() if _part(key) in shared}
         check_fit(known, {key: value for key, value in own.items() if whole or _part(key) in shared})
         if not shared:
             raise CheckpointError("weights do not fit, nothing was loaded: no part has the name of one of the model's")
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
     trunk.load_state_dict(known, strict=False)
 
 

@@ -1,35 +1,24 @@
-"""Batches that can be continued anywhere, to the bit.
+"""Batches that can be resumed at any point, exactly.
 
 The training images form one endless stream: pass after pass over the data set, each in an order that follows from
-(seed, pass) alone, cut into batches wherever they fall. A batch is a function of its number, so a run continues by
-naming the next number; there is no pass whose end could be mistaken, no short last batch, and a data set smaller than
-a batch works. Every sample is augmented under a seed of its own, so the number of workers does not matter either.
+(seed, pass) alone, divided into batches regardless of where a pass ends. A batch is a function of its number, so a run
+continues with the next number; no batch is shorter than the others, and a data set smaller than a batch works. Every
+sample is augmented under its own seed, so the number of workers does not matter either.
 """
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cyclemlp.errors import ConfigError, UserError
+from cyclemlp.tasks.base import Collate, Sample, Samples
 
-Sample = tuple[Tensor, Any]
-Collate = Callable[[list[Sample]], Any]
-"""From samples to a batch: images (B, C, H, W), and targets in a form of the task's."""
-# Lightning wants a length; a run ends by its own limit long before this one.
-ENDLESS = 2**40
 SECONDS_AFTER_SIGTERM = 30
-
-
-class Samples(Sized, Protocol):
-    """What the loader draws from: indexable, with a length; randomness from torch's global generator."""
-
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 def derive_seed(*parts: int) -> int:
@@ -40,8 +29,8 @@ def derive_seed(*parts: int) -> int:
 class SampleStream:
     """The endless order of samples: number -> (index in the data set, seed of its augmentation).
 
-    With `repeats` a pass is as long as ever, but takes every sample that many times in a row, so that a batch holds
-    them under different changes, and only the share of the samples that then fits (Hoffer et al., 2019).
+    With `repeats`, every sample is taken that many times in a row, so that a batch holds it under different
+    augmentations. A pass keeps its length, and so holds only a part of the samples (Hoffer et al., 2019).
     """
 
     def __init__(self, length: int, seed: int, repeats: int = 1) -> None:
@@ -63,44 +52,45 @@ class SampleStream:
 
 
 class GroupedStream:
-    """A stream rearranged so that the samples of a batch are of one kind, as far as there are enough of it.
+    """A sample stream reordered so that, as far as possible, all samples of a batch belong to one aspect group.
 
-    The numbers are taken in stretches of `REARRANGED` batches, or fewer where a pass is shorter. Within a stretch
-    samples are sorted by kind, cut into batches, and the batches shuffled; so every sample comes as often as before,
-    and a batch is still a function of its number.
+    Samples of one group have similar shapes, so that little padding is needed. The stream is cut into stretches of
+    `BATCHES_PER_STRETCH` batches, or of one pass where that is shorter. Within a stretch the samples are sorted by
+    group and divided into batches, and the batches are shuffled. So every sample appears as often as in the original
+    stream, and a batch is still a function of its number.
     """
 
-    REARRANGED = 64
+    BATCHES_PER_STRETCH = 64
 
-    def __init__(self, stream: SampleStream, kinds: Sequence[int], batch_size: int) -> None:
-        if len(kinds) != stream.length:
-            raise ValueError(f"{len(kinds)} kinds for {stream.length} samples")
+    def __init__(self, stream: SampleStream, aspect_groups: Sequence[int], batch_size: int) -> None:
+        if len(aspect_groups) != stream.length:
+            raise ValueError(f"{len(aspect_groups)} aspect groups for {stream.length} samples")
         self._stream = stream
-        self._kinds = kinds
+        self._groups = aspect_groups
         self._batch_size = batch_size
-        self._batches = max(1, min(self.REARRANGED, stream.length // batch_size))
-        self._arranged = lru_cache(maxsize=4)(self._arrange)
+        self._batches = max(1, min(self.BATCHES_PER_STRETCH, stream.length // batch_size))
+        self._order = lru_cache(maxsize=4)(self._sorted_and_shuffled)
 
     def __getitem__(self, number: int) -> tuple[int, int]:
         stretch, place = divmod(number, self._batches * self._batch_size)
-        return self._stream[self._arranged(stretch)[place]]
+        return self._stream[self._order(stretch)[place]]
 
-    def _arrange(self, stretch: int) -> list[int]:
+    def _sorted_and_shuffled(self, stretch: int) -> list[int]:
         length = self._batches * self._batch_size
         numbers = range(stretch * length, (stretch + 1) * length)
-        by_kind = sorted(numbers, key=lambda number: self._kinds[self._stream[number][0]])
+        by_group = sorted(numbers, key=lambda number: self._groups[self._stream[number][0]])
         generator = torch.Generator().manual_seed(derive_seed(self._stream.seed, 3, stretch))
         starts = (torch.randperm(self._batches, generator=generator) * self._batch_size).tolist()
-        return [number for start in starts for number in by_kind[start : start + self._batch_size]]
+        return [number for start in starts for number in by_group[start : start + self._batch_size]]
 
 
 class ResumableLoader:
     """Batches of a `SampleStream` from any number on, read by `workers` processes.
 
-    Iterating yields batches (images, targets), as `collate` makes them, without end. With `world` processes training
-    together, number `rank` gets its own `batch_size` samples of every step. With `kinds`, a number for every sample,
-    batches are of one kind where they can be. Errors of the user's (an unreadable
-    image, say) are raised here as they were, not wrapped in a worker's traceback.
+    Iterating yields batches (images, targets), as `collate` makes them, without end. When `world` processes train
+    together, the one of number `rank` gets its own `batch_size` samples of every step. With `aspect_groups`, a group
+    number for every sample, batches are made of one group where possible. Errors caused by user input (an unreadable
+    image, for example) are raised here unchanged, not wrapped in a worker's traceback.
     """
 
     def __init__(
@@ -110,7 +100,7 @@ class ResumableLoader:
         *,
         seed: int,
         repeats: int = 1,
-        kinds: Sequence[int] | None = None,
+        aspect_groups: Sequence[int] | None = None,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -119,7 +109,9 @@ class ResumableLoader:
     ) -> None:
         self._samples = samples
         self._stream = SampleStream(len(samples), seed, repeats)
-        self._numbered = self._stream if kinds is None else GroupedStream(self._stream, kinds, batch_size)
+        self._numbered = (
+            self._stream if aspect_groups is None else GroupedStream(self._stream, aspect_groups, batch_size)
+        )
         self._batch_size = batch_size
         self._workers = workers
         self._rank = rank
@@ -127,9 +119,6 @@ class ResumableLoader:
         self._pin_memory = pin_memory
         self._collate = _Collated(collate)
         self._delivered = 0
-
-    def __len__(self) -> int:
-        return ENDLESS
 
     def __iter__(self) -> Iterator[Any]:
         loader = DataLoader(
@@ -139,7 +128,7 @@ class ResumableLoader:
             collate_fn=self._collate,
             worker_init_fn=_outlive_signals,
             pin_memory=self._pin_memory,
-            # Without one of its own a DataLoader draws from the global generator.
+            # Without its own generator a DataLoader draws from the global one.
             generator=torch.Generator().manual_seed(0),
         )
         for batch in loader:
@@ -149,12 +138,12 @@ class ResumableLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the stream stands, and what it is made of."""
-        return {"delivered": self._delivered, **self._makeup()}
+        """How many batches were delivered, and what determines them."""
+        return {"delivered": self._delivered, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue at the batch after the last one delivered. ConfigError where the batches would not be the same."""
-        for name, now in self._makeup().items():
+        for name, now in self._identity().items():
             if (before := state.get(name, now)) != now:
                 raise ConfigError(
                     f"the run was made with {name} {before}, now it is {now}: an exact continuation needs"
@@ -162,7 +151,7 @@ class ResumableLoader:
                 )
         self._delivered = state["delivered"]
 
-    def _makeup(self) -> dict[str, int]:
+    def _identity(self) -> dict[str, int]:
         return {
             "training images": self._stream.length,
             "seed": self._stream.seed,
@@ -194,7 +183,7 @@ class _Batches:
 
 
 class _Seeded(Dataset[Any]):
-    """Samples under the seed that came with their index; the caller's random state is left as it was."""
+    """Samples read under the seed given with their index; the caller's random state is left unchanged."""
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
@@ -225,10 +214,10 @@ class _Collated:
 
 
 def _outlive_signals(_worker: int) -> None:
-    """Ctrl-C and `timeout` reach every process of the group; the main one alone decides when to stop.
+    """Let the main process decide when to stop: Ctrl-C and `timeout` send their signal to every process of the group.
 
-    It needs its readers until the end of the step. A reader told to end goes by itself a while later, since
-    multiprocessing ends them by that signal, too, and waits for them.
+    The main process needs its readers until the end of the step. After SIGTERM a reader exits by itself a while later,
+    because multiprocessing also ends its readers by that signal and waits for them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_SIGTERM))

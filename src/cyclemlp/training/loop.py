@@ -1,145 +1,132 @@
-"""The loop: Lightning's, from the last checkpoint to the end of the run."""
+"""The training loop, from a batch to a checkpoint."""
 
-import io
 import logging
-import os
-import pickle
 import shutil
-import warnings
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import Trainer
+from lightning.fabric import Fabric
+from torch import Tensor
 
-from cyclemlp.errors import CheckpointError, ConfigError, UserError
-from cyclemlp.files import atomic_write
-from cyclemlp.tasks.base import TrainingTask
-from cyclemlp.tasks.options import Machine, RunConfig
-from cyclemlp.tasks.scores import metric_columns, no_metrics
-from cyclemlp.training.callbacks import LAST, BetweenSteps
-from cyclemlp.training.loader import ResumableLoader
-from cyclemlp.training.module import TrainingModule
+from cyclemlp.errors import UserError
+from cyclemlp.inference.evaluate import Evaluator
+from cyclemlp.tasks.base import TrainingParts
+from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.registry import get_task
+from cyclemlp.training.checkpoints import LAST, CheckpointTimer, checkpoint_path, read_checkpoint, save_checkpoint
+from cyclemlp.training.evaluations import Evaluations
+from cyclemlp.training.fabric import any_process, without_advice
+from cyclemlp.training.loader import derive_seed
+from cyclemlp.training.losses import LossMonitor
+from cyclemlp.training.progress import ProgressLine
 from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder
-from cyclemlp.training.stopping import StopRequest
+from cyclemlp.training.state import TrainingState
+from cyclemlp.training.stopping import StopRequest, TrainingStopped
 
 _logger = logging.getLogger(__name__)
 
-MOST_WORKERS = 8
 
+def fit(fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator) -> tuple[TrainingState, float]:
+    """Train to the end of the run, from the last checkpoint in its run folder if there is one.
 
-class WholeFileCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all; Lightning's own go through a folder on another file system."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
-        """Write `checkpoint` to `path`."""
-        # Through memory: where the disk is full, torch's own file writer hides the reason.
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        with atomic_write(Path(path)) as part, part.open("wb") as file:
-            file.write(buffer.getbuffer())
-
-
-def lightning_trainer(config: RunConfig) -> Trainer:
-    """Lightning's loop, with its own output, validation and checkpoints off: ours are exact on a resume."""
-    logging.getLogger("lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    machine, options = config.machine, config.optimisation
-    if machine.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: torch finds no CUDA GPU here; use --device auto")
-    with _without_advice():
-        return Trainer(
-            accelerator=machine.device,
-            devices=machine.devices,
-            precision=_precision(options.precision, machine.device),
-            max_epochs=-1,  # the module ends the run
-            limit_val_batches=0,
-            gradient_clip_val=options.clip_norm or None,
-            use_distributed_sampler=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=config.out,
-            plugins=[WholeFileCheckpointIO()],
-        )
-
-
-def fit(trainer: Trainer, module: TrainingModule, task: TrainingTask) -> float:
-    """Train `module` to the end of the run, from the last checkpoint of its run folder if there is one.
-
-    Returns the best score of the evaluations on the way, -1 where there was none.
+    Returns the final state and the best score of the evaluations during training, -1 if there was none. Raises
+    UserError, and TrainingStopped after SIGINT or SIGTERM.
     """
-    config = module.config
-    last = config.out / "checkpoints" / LAST
-    step = _step_of(last) if last.is_file() else 0
-    if step:
-        _logger.info("continuing %s from step %d", config.out, step)
-    loader = ResumableLoader(
-        task.samples,
-        config.optimisation.batch_size,
-        repeats=task.repeats,
-        kinds=task.kinds,
-        collate=task.collate,
-        seed=config.machine.seed,
-        workers=_workers(config.machine),
-        rank=trainer.global_rank,
-        world=trainer.world_size,
-        pin_memory=trainer.strategy.root_device.type == "cuda",
-    )
-    recorder = Recorder(config.out, _columns(task), step) if trainer.is_global_zero else None
     try:
-        with StopRequest().watching() as stop, _without_advice():
-            between = BetweenSteps(task, recorder, stop)
-            trainer.callbacks.append(between)  # type: ignore[attr-defined]
-            trainer.fit(module, loader, ckpt_path=str(last) if step else None, weights_only=True)
+        with StopRequest().watching() as stop, without_advice():
+            return _fit(fabric, config, parts, evaluator, stop)
     except UserError:
-        # Before its first checkpoint a run has nothing to continue, and the user will want to begin again.
-        if trainer.is_global_zero and not last.is_file() and not config.resume:
+        # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.
+        if fabric.is_global_zero and not checkpoint_path(config.out).is_file() and not config.resume:
             shutil.rmtree(config.out)
         raise
+
+
+def _fit(
+    fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, stop: StopRequest
+) -> tuple[TrainingState, float]:
+    saved = read_checkpoint(config.out)
+    state = TrainingState(fabric, config, parts)
+    recorder = _open_recorder(fabric, config, parts, saved["step"] if saved else 0)
+    evaluations = Evaluations(state, evaluator, recorder, stop)
+    if saved is not None:
+        state.load_state_dict(saved)
+        evaluations.load_state_dict(saved["evaluations"])
+        _logger.info("continuing %s from step %d", config.out, state.step)
+    try:
+        run(state, evaluations, LossMonitor(state, recorder, len(parts.samples)), stop)
     finally:
         if recorder is not None:
             recorder.close()
-    return between.evaluations.best
+    return state, evaluations.best
 
 
-def _columns(task: TrainingTask) -> list[str]:
-    scores = metric_columns(task.card.task, no_metrics(task.card.task, task.card.classes))
-    return [*LOSS_COLUMNS, *task.loss.terms, *scores]
+def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, stop: StopRequest) -> None:
+    """Take steps until the run is done or a stop is requested, and after each do what is due.
+
+    A checkpoint is written after the evaluation of the same step, because it holds the outcome.
+    """
+    state.clock.start()
+    state.update_progress()
+    batches, checkpoints = iter(state.loader), CheckpointTimer(state)
+    with ProgressLine(state, losses, evaluations).shown() as progress:
+        while state.progress < 1.0:
+            losses.after_step(training_step(state, batches))
+            if evaluations.is_due():
+                losses.check()
+                evaluations.run()
+            stopping = any_process(state.fabric, stop.signum is not None)
+            if stopping or checkpoints.is_due():
+                losses.check()
+                save_checkpoint(state, evaluations.state_dict(), LAST)
+                checkpoints.restart()
+            progress.after_step()
+            if stopping and state.progress < 1.0:
+                raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, state.config.out)
 
 
-def _precision(wanted: str, device: str) -> Any:
-    if wanted != "auto":
-        return wanted
-    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+def training_step(state: TrainingState, batches: Iterator[Any]) -> dict[str, Tensor]:
+    """One step of the optimiser and of the moving average; returns the loss and its terms, without gradients."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = state.learning_rate * group.get("lr_scale", 1.0)  # set for layer decay
+    for module in state.eval_mode_modules:  # an evaluation puts the whole network back into training mode
+        module.eval()
+    terms = accumulate_gradients(state, batches)
+    if max_norm := state.config.optimisation.clip_norm:
+        state.fabric.clip_gradients(state.objective, state.optimizer, max_norm=max_norm, error_if_nonfinite=False)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    if state.averaged is not None:
+        state.averaged.update_parameters(state.model)
+    state.step += 1
+    state.update_progress()
+    return terms
 
 
-def _workers(machine: Machine) -> int:
-    if machine.workers is not None:
-        return machine.workers
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable // 2, MOST_WORKERS)
+def accumulate_gradients(state: TrainingState, batches: Iterator[Any]) -> dict[str, Tensor]:
+    """Add up the gradients of the batches of a step, as if they were one batch; returns the means of its loss terms.
+
+    Everything random in a batch (dropout, stochastic depth, mixing) follows from (seed, number of the batch, process),
+    so a continued run needs no saved random state.
+    """
+    count, means = state.config.optimisation.accumulate, dict[str, Tensor]()
+    for number in range(count):
+        images, targets = state.fabric.to_device(next(batches))
+        position = state.step * count + number
+        torch.manual_seed(derive_seed(state.config.machine.seed, 2, position, state.fabric.global_rank))
+        with state.fabric.no_backward_sync(state.objective, enabled=number < count - 1):
+            terms = state.objective(images, targets)
+            state.fabric.backward(terms["loss"] / count)
+        for name, term in terms.items():
+            means[name] = means.get(name, 0.0) + term.detach() / count
+    return means
 
 
-def _step_of(checkpoint: Path) -> int:
-    try:
-        return int(torch.load(checkpoint, mmap=True, map_location="cpu", weights_only=True)["global_step"])
-    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{checkpoint} is not a readable checkpoint ({reason}): remove it to begin the run again"
-        ) from error
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Lightning's warnings are advice on options that are chosen here on purpose."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
-        yield
+def _open_recorder(fabric: Fabric, config: RunConfig, parts: TrainingParts, step: int) -> Recorder | None:
+    """The record of the run up to `step`; only the first process keeps one."""
+    if not fabric.is_global_zero:
+        return None
+    scores = get_task(parts.card.task).scores.column_names(parts.card.classes)
+    return Recorder(config.out, [*LOSS_COLUMNS, *parts.loss.terms, *scores], step)

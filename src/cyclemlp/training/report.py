@@ -1,4 +1,4 @@
-"""report.html: what a run did, on one page that opens from disk with nothing beside it."""
+"""report.html: what a run did, on one page that opens from disk and needs no other file."""
 
 import base64
 import html
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import write_text
+from cyclemlp.tasks.base import MAX_CLASSES_LISTED, ScoreNames
 from cyclemlp.tasks.card import CARD_NAME
-from cyclemlp.tasks.scores import MOST_CLASSES_LISTED, SCORES, ScoreNames
+from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.recorder import read_metrics
 from cyclemlp.training.run_folder import read_run_config
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 REPORT_NAME = "report.html"
-PICTURE_WIDTH = 1200
-MOST_CLASS_CURVES = 8
+IMAGE_WIDTH = 1200
+MAX_CLASS_CURVES = 8
 """With more classes only their mean is drawn."""
 
 _STYLE = """
@@ -49,20 +50,20 @@ def write_report(
 ) -> Path:
     """Write `run_dir/report.html` from the folder's metrics.csv, model.json and config.yaml, and return its path.
 
-    `samples` are titled pictures to show, predictions for example, and `figures` further drawings; all are put into
-    the page itself.
+    `samples` are titled images to show, predictions for example, and `figures` further plots; all are embedded in the
+    page.
     """
     card = json.loads((run_dir / CARD_NAME).read_text(encoding="utf-8"))
-    options = read_run_config(run_dir)
+    options, names = read_run_config(run_dir), get_task(card["task"]).scores
     title = f"{card['model']} with {card['head']}"
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="soft">{html.escape(card["source"])}; {html.escape(versions)}</p>',
-        _scores(card["task"], card["metrics"]),
+        _scores(names, card["metrics"]),
         _figures(figures),
-        _curves(read_metrics(run_dir), SCORES[card["task"]]),
-        _pictures(samples),
+        _curves(read_metrics(run_dir), names),
+        _examples(samples),
         _options(options),
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
@@ -72,27 +73,16 @@ def write_report(
     return path
 
 
-_OVERALL = {
-    "pixel_accuracy": "{:.2f} % of the pixels are right.",
-    "top1": "{:.2f} % of the images are right.",
-    "AP50": "Average precision is {:.2f} % where a box has to overlap the label's by half.",
-    "mask_AP50": "Average precision is {:.2f} % where a mask has to overlap the label's by half.",
-    "box_mAP": "Average precision of the boxes is {:.2f} %, over overlaps from 0.5 to 0.95.",
-    "top5": "The label is among the five likeliest for {:.2f} % of the images.",
-}
-
-
-def _scores(task: str, metrics: Mapping[str, Any]) -> str:
+def _scores(names: ScoreNames, metrics: Mapping[str, Any]) -> str:
     if not metrics:
         return ""
-    names = SCORES[task]
-    scores = metrics[names.per_class]
-    if names.main not in _OVERALL:
+    scores, sentences = metrics[names.per_class], names.sentences
+    if names.main not in sentences:
         scores = {**scores, "mean": metrics[names.main]}
-    shown = {name: metrics[name] for name in (names.main, *names.further) if name in _OVERALL}
-    below = "".join(f"<p>{_OVERALL[name].format(100 * v)}</p>" for name, v in shown.items() if v is not None)
+    shown = {name: metrics[name] for name in (names.main, *names.further) if name in sentences}
+    below = "".join(f"<p>{sentences[name].format(100 * v)}</p>" for name, v in shown.items() if v is not None)
     table = ""
-    if len(scores) <= MOST_CLASSES_LISTED:
+    if len(scores) <= MAX_CLASSES_LISTED:
         rows = "".join(_score_row(name, value) for name, value in scores.items())
         table = f"<table><tr><th>class</th><th>{names.per_class}</th></tr>{rows}</table>"
     return f"<h2>Scores on the validation images</h2>\n{table}{below}"
@@ -108,8 +98,8 @@ def _curves(rows: Sequence[Mapping[str, str]], names: ScoreNames) -> str:
     columns = list(rows[0]) if rows else []
     start = f"{names.per_class}/"
     classes = [name for name in columns if name.startswith(start)]
-    scores = {"all": names.main, **{name.removeprefix(start): name for name in classes[:MOST_CLASS_CURVES]}}
-    if len(classes) > MOST_CLASS_CURVES:
+    scores = {"all": names.main, **{name.removeprefix(start): name for name in classes[:MAX_CLASS_CURVES]}}
+    if len(classes) > MAX_CLASS_CURVES:
         scores = {"all": names.main}
     figures = []
     for title, lines in (("Loss", {"loss": "loss"}), ("Learning rate", {"lr": "lr"}), (names.per_class, scores)):
@@ -130,11 +120,11 @@ def _plot(title: str, series: Mapping[str, Sequence[tuple[int, float]]], *, loga
         from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
         raise MissingExtraError("matplotlib", "train") from error
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # it announces its cache
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # it logs that it builds its cache
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axes = figure.add_subplot()
     for name, points in series.items():
-        # One evaluation alone would be an invisible line.
+        # A line through a single evaluation would be invisible.
         axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 20 else "", markersize=3, label=name)
     axes.set(title=title, xlabel="step", yscale="log" if logarithmic else "linear")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -156,15 +146,15 @@ def _figures(figures: "Sequence[tuple[str, Figure]]") -> str:
     )
 
 
-def _pictures(samples: "Sequence[tuple[str, Image.Image]]") -> str:
+def _examples(samples: "Sequence[tuple[str, Image.Image]]") -> str:
     figures = []
-    for title, picture in samples:
-        small = picture.convert("RGB")
-        small.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
+    for title, image in samples:
+        small = image.convert("RGB")
+        small.thumbnail((IMAGE_WIDTH, IMAGE_WIDTH))
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=88)
-        image = _image(buffer.getvalue(), "jpeg", title, "sample")
-        figures.append(f"<figure>{image}<figcaption>{html.escape(title)}</figcaption></figure>")
+        shown = _image(buffer.getvalue(), "jpeg", title, "sample")
+        figures.append(f"<figure>{shown}<figcaption>{html.escape(title)}</figcaption></figure>")
     return "<h2>Predictions</h2>\n" + "\n".join(figures) if figures else ""
 
 

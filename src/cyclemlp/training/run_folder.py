@@ -1,42 +1,43 @@
-"""The run folder: begun once, continued only as what it was begun as."""
+"""The run folder: begun once, and continued only with the same options."""
 
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cyclemlp.errors import ConfigError
+from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import write_text
-from cyclemlp.tasks.options import RESUMABLE_CHANGES, RunConfig, flat
+from cyclemlp.tasks.options import RunConfig, flat, resumable_options
 
 CONFIG_NAME = "config.yaml"
-# In config.yaml these would make it act on the wrong run when it is given as a recipe.
-_NOT_KEPT = ("resume",)
+# With these in config.yaml, using it as a recipe would act on the wrong run.
+_NOT_SAVED = ("resume",)
 
 
 def open_run(config: RunConfig) -> Path:
-    """Begin the run folder `config.out`, or check that it can be continued; config.yaml is written either way.
+    """Begin the run folder `config.out`, or check that it can be continued; config.yaml is written in both cases.
 
-    Raises ConfigError: something is there already and `resume` is not set, nothing is there to resume, or an option
+    Raises ConfigError: the folder is not empty and `resume` is not set, there is no run to resume, or an option
     differs that may not change within a run.
     """
     run_dir = config.out
     if config.resume:
-        _check_same_run(flat(config), read_run_config(run_dir), run_dir)
+        _check_same_run(config, read_run_config(run_dir))
     elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise ConfigError(f"--out {run_dir} exists and is not empty: continue it with --resume, or choose another")
-    kept = {name: value for name, value in flat(config).items() if name not in _NOT_KEPT}
-    kept["data"] = str(config.data.resolve())  # the folder is found again from anywhere
-    write_text(run_dir / CONFIG_NAME, yaml.safe_dump(kept, sort_keys=False))
+    saved = {name: value for name, value in flat(config).items() if name not in _NOT_SAVED}
+    saved["data"] = str(config.data.resolve())  # so that the folder is found from any working directory
+    write_text(run_dir / CONFIG_NAME, yaml.safe_dump(saved, sort_keys=False))
     return run_dir
 
 
 def read_run_config(run_dir: Path) -> dict[str, Any]:
-    """Options of the run in `run_dir`, by their names on the command line. ConfigError where there is none."""
+    """Options of the run in `run_dir`, by their names on the command line. ConfigError where there are none."""
     path = run_dir / CONFIG_NAME
     if not path.is_file():
         raise ConfigError(
-            f"--resume: {run_dir} is no run folder (it has no {CONFIG_NAME}); leave --resume out to begin"
+            f"{run_dir} is no run folder: it has no {CONFIG_NAME}, which cyclemlp train writes where it begins a run"
+            " without --resume"
         )
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -47,10 +48,23 @@ def read_run_config(run_dir: Path) -> dict[str, Any]:
     return options
 
 
-def _check_same_run(now: dict[str, Any], before: dict[str, Any], run_dir: Path) -> None:
-    for name, value in now.items():
-        if name in before and before[name] != value and name not in RESUMABLE_CHANGES:
+def _check_same_run(config: RunConfig, before: dict[str, Any]) -> None:
+    resumable = resumable_options(type(config))
+    for name, value in flat(config).items():
+        if name in before and before[name] != value and name not in resumable:
             raise ConfigError(
-                f"--{name} {value} cannot be changed within a run ({run_dir} has {before[name]}): leave it out, or"
+                f"--{name} {value} cannot be changed within a run ({config.out} has {before[name]}): leave it out, or"
                 " begin a new run with another --out"
             )
+
+
+def training_data(run: Path) -> Path:
+    """The data folder of a run, given as its folder or a file in it. Raises DataError where it is unknown."""
+    run_dir = run if run.is_dir() else run.parent
+    try:
+        data = read_run_config(run_dir).get("data")
+    except ConfigError as error:
+        raise DataError(f"{error}: name the data folder with --data") from error
+    if not isinstance(data, str):
+        raise DataError(f"{run_dir / CONFIG_NAME} names no data: name a folder with --data")
+    return Path(data)

@@ -1,40 +1,44 @@
-"""The learning rate over a run, as a function of the share of the run that is done."""
+"""The learning rate as a function of the share of the run that is done, and the clock that measures this share."""
 
 import math
 import time
 from dataclasses import dataclass
 
-SCHEDULES = ("poly", "cosine", "multistep")
-POLY_POWER = 0.9
-DROPS = (8 / 12, 11 / 12)
+from cyclemlp.tasks.options import LR_DROPS, POLY_POWER, Optimisation
+
 DROP_FACTOR = 0.1
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate goes over a run: a linear rise, then a fall of one of the shapes of `SCHEDULES`."""
+    """The learning rate over a run: a linear warm-up, then a decay of one of the shapes in `SCHEDULES`."""
 
     shape: str = "poly"
     """`poly` and `cosine` end at `final`; `multistep` is cut to a tenth at each of `drops`."""
     warmup: float = 0.0
-    """Share of the run that the rise takes."""
+    """Share of the run that the warm-up takes."""
     final: float = 0.0
     """The rate at the end, as a share of the peak."""
     power: float = POLY_POWER
     """Power of `poly`; 1 is a straight line."""
-    drops: tuple[float, ...] = DROPS
+    drops: tuple[float, ...] = LR_DROPS
     """Shares of the run, warm-up included, at which `multistep` is cut."""
+
+    @classmethod
+    def of(cls, options: Optimisation) -> "Schedule":
+        """The schedule that the options of a run ask for."""
+        return cls(options.schedule, options.warmup, options.final_lr, options.poly_power, options.lr_drops)
 
     def factor(self, progress: float) -> float:
         """Learning rate at `progress` in [0, 1], as a share of its peak."""
         if progress < self.warmup:
-            return max(progress / self.warmup, 1e-3)  # the very first step should move, too
+            return max(progress / self.warmup, 1e-3)  # the very first step should change the weights, too
         if self.shape == "multistep":
-            # A hair early, or else rounding would let the rate drop a step late.
+            # Slightly early; otherwise rounding would delay a drop by a step.
             return DROP_FACTOR ** sum(progress > drop - 1e-9 for drop in self.drops)
         rest = min((progress - self.warmup) / (1.0 - self.warmup), 1.0)
-        fall = 0.5 * (1.0 + math.cos(math.pi * rest)) if self.shape == "cosine" else float((1.0 - rest) ** self.power)
-        return self.final + (1.0 - self.final) * fall
+        decay = 0.5 * (1.0 + math.cos(math.pi * rest)) if self.shape == "cosine" else float((1.0 - rest) ** self.power)
+        return self.final + (1.0 - self.final) * decay
 
 
 class Clock:
@@ -45,11 +49,11 @@ class Clock:
         self._started: float | None = None
 
     def start(self) -> None:
-        """Begin to count; what `resume_from` set is kept."""
+        """Start counting, from what `resume_from` has set."""
         self._started = time.monotonic()
 
     def resume_from(self, seconds: float) -> None:
-        """Count on from `seconds`, spent in earlier sessions."""
+        """Continue from `seconds`, which earlier sessions took."""
         self._before = seconds
 
     def elapsed(self) -> float:
@@ -58,7 +62,7 @@ class Clock:
 
 
 def share_done(step: int, total_steps: int | None, elapsed: float, max_seconds: float | None) -> float:
-    """How much of the run is done, in [0, 1]: by steps or by time, whichever is further."""
+    """Share of the run that is done, in [0, 1]: by steps or by time, whichever is further."""
     by_steps = step / total_steps if total_steps is not None else 0.0
     by_time = elapsed / max_seconds if max_seconds is not None else 0.0
     return min(max(by_steps, by_time), 1.0)

@@ -21,6 +21,10 @@ class TrainingStopped(Exception):  # noqa: N818  (an outcome, not an error)
         self.step = step
         self.run_dir = run_dir
 
+    def __reduce__(self) -> tuple[type["TrainingStopped"], tuple[int, int, Path]]:
+        """Pickle the arguments, not the message: a forked process passes the exception on to its parent."""
+        return TrainingStopped, (self.signum, self.step, self.run_dir)
+
 
 class StopRequest:
     """Remembers the first SIGINT or SIGTERM; a second one interrupts at once."""
@@ -33,20 +37,15 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signum = signum
 
-    def install(self) -> None:
-        """Take the two signals over; outside the main thread, where none arrive, nothing is changed."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._handle)
-            signal.signal(signal.SIGTERM, self._handle)
-
     @contextmanager
     def watching(self) -> Iterator["StopRequest"]:
-        """Take the two signals over for the time of the block."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self.install()
+        """Handle the two signals within the block. Outside the main thread, where no signals arrive, does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
         finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -39,10 +39,10 @@ def test_a_sound_data_set(pets: Path) -> None:
     assert [path.name for path in train.images] == ["1.png", "2.PNG", "1.jpg"]
     assert train.labels == (0, 0, 1)
     assert dataset.splits["val"].labels == (0, 1)
-    report = inspect_dataset(pets).to_dict()
-    assert report["format"] == "folders"
-    assert report["splits"]["train"] == {"images": 3, "pixels": 1800, "class_images": {"cat": 2, "dog": 1}}
-    assert report["problems"] == []
+    report = inspect_dataset(pets)
+    assert report.format == "folders"
+    assert report.splits["train"].to_dict() == {"images": 3, "pixels": 1800, "class_images": {"cat": 2, "dog": 1}}
+    assert report.problems == ()
 
 
 def test_samples_are_read_and_labelled(pets: Path) -> None:
@@ -94,7 +94,7 @@ def test_problems_are_found_by_data_and_refused_by_training(pets: Path, break_it
 
 
 def test_files_that_are_not_images_and_files_in_two_places(pets: Path) -> None:
-    (pets / "train" / "cat" / "1.png").write_text("no picture", encoding="utf-8")
+    (pets / "train" / "cat" / "1.png").write_text("not an image", encoding="utf-8")
     (pets / "val" / "dog" / "9.jpg").write_bytes((pets / "train" / "dog" / "1.jpg").read_bytes())
     (pets / "val" / "cat" / "9.jpg").write_bytes((pets / "val" / "dog" / "2.png").read_bytes())
     found = problems_of(pets)
@@ -105,7 +105,7 @@ def test_files_that_are_not_images_and_files_in_two_places(pets: Path) -> None:
     assert "train/dog/1.jpg, in train; remove one of the two" in found[2]
 
 
-def test_other_layouts_are_not_taken_for_it(tmp_path: Path) -> None:
+def test_other_layouts_are_not_recognised(tmp_path: Path) -> None:
     save(tmp_path / "train" / "1.png")
     save(tmp_path / "val" / "2.png")
     assert not is_folder_dataset(tmp_path)

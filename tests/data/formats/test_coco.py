@@ -112,7 +112,7 @@ def test_polygons_are_drawn_as_pycocotools_draws_them(rings: list[list[float]]) 
 
 
 @pytest.mark.parametrize("fill", ["some", "none", "all", "corner"])
-def test_run_lengths_are_decoded_as_pycocotools_does(fill: str) -> None:
+def test_rle_is_decoded_as_pycocotools_does(fill: str) -> None:
     mask = np.zeros((20, 30), np.uint8)
     if fill == "some":
         mask[3:9, 4:7] = mask[15:18, 5:20] = 1
@@ -128,7 +128,7 @@ def test_run_lengths_are_decoded_as_pycocotools_does(fill: str) -> None:
     assert box_of(outline, (20, 30)) == (left, top, left + width, top + height)
 
 
-def test_uncompressed_run_lengths(write_coco: WriteCoco) -> None:
+def test_uncompressed_rle(write_coco: WriteCoco) -> None:
     runs = {"size": [20, 30], "counts": [20, 3, 577]}
     root = write_coco([annotation(1, [1, 0, 1, 3], segmentation=runs), annotation(2, [0, 0, 5, 5])])
     masks = masks_of(find_dataset(root, DetectionDataset).splits["val"].records[0])
@@ -183,7 +183,7 @@ def test_missing_parts(write_coco: WriteCoco) -> None:
     (root / "val.json").unlink()
     assert "train/a.png is listed but missing; add the image or remove its entry" in problems_of(root)
     assert "val.json is missing; move about every fifth training image and its annotations" in problems_of(root)
-    (root / "train").rename(root / "pictures")
+    (root / "train").rename(root / "photos")
     assert f"{root / 'train'} is missing; put the images of the train split there" in problems_of(root)
 
 
@@ -235,7 +235,7 @@ def test_wrong_images(write_coco: WriteCoco) -> None:
 def test_a_size_that_is_not_listed_is_read_from_the_image(write_coco: WriteCoco) -> None:
     root = write_coco([], images=[{"id": 1, "file_name": "a.png"}])
     assert find_dataset(root, DetectionDataset).splits["train"].records[0].size == (20, 30)
-    (root / "train/a.png").write_bytes(b"no picture")
+    (root / "train/a.png").write_bytes(b"not an image")
     assert "train/a.png is not an image in a known format" in problems_of(root)
 
 

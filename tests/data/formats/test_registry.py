@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from cyclemlp.data.formats import registry
+from cyclemlp.data.formats.records import AnnotationFile, RawObject
 from cyclemlp.data.formats.registry import DatasetFormat, all_formats, find_dataset, register
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
@@ -49,7 +51,27 @@ def test_a_registered_format_is_found_and_inspected(toy: Path) -> None:
     assert dataset.splits["train"].labels == (0, 1)
     report = inspect_dataset(toy)
     assert (report.format, report.problems) == ("toy", ())
-    assert report.to_dict()["splits"]["val"] == {"images": 1, "pixels": 72, "class_images": {"cat": 0, "dog": 1}}
+    assert report.splits["val"].to_dict() == {"images": 1, "pixels": 72, "class_images": {"cat": 0, "dog": 1}}
+
+
+def test_a_format_of_boxes_needs_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(root: Path, findings: Findings) -> DetectionDataset:
+        file = AnnotationFile(root / "boxes.toy", "train", findings)
+        boxes = [tuple(map(float, line.split())) for line in file.path.read_text().splitlines()]
+        objects = [RawObject("box", (left, top, right, bottom), 0) for left, top, right, bottom in boxes]
+        split = DetectionSplit((root / "a.png",), (file.record(1, (20, 30), objects),))
+        return DetectionDataset(root, ("thing",), {"train": split, "val": split})
+
+    all_formats()
+    monkeypatch.setattr(registry, "_registered", list(registry._registered))
+    register(DatasetFormat("boxes", DetectionDataset, "boxes.toy", lambda root: (root / "boxes.toy").is_file(), read))
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    (tmp_path / "boxes.toy").write_text("1 2 11 12\n5 5 40 9\n")
+    record = find_dataset(tmp_path, DetectionDataset).splits["val"].records[0]
+    assert record.boxes_xyxy.tolist() == [[1, 2, 11, 12], [5, 5, 30, 9]]
+    report = inspect_dataset(tmp_path)
+    assert report.splits["train"].to_dict()["class_objects"] == {"thing": 2}
+    assert "box has the box (5, 5, 40, 9), partly outside the image of 30x20" in str(report.problems[0])
 
 
 def test_its_problems_are_those_of_every_format(toy: Path) -> None:

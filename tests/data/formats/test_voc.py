@@ -200,11 +200,11 @@ def test_a_missing_folder(folders: Path) -> None:
 
 def test_a_damaged_image_without_a_noted_size(folders: Path) -> None:
     write(folders / "train/a.xml", annotation(BOAT, size=""))
-    (folders / "train/a.jpg").write_bytes(b"no picture")
+    (folders / "train/a.jpg").write_bytes(b"not an image")
     assert "train/a.jpg is not an image in a known format" in problems_of(folders)
 
 
-def test_a_folder_above_is_told_from_a_folder_of_anything(archive: Path, tmp_path: Path) -> None:
+def test_a_folder_above_is_distinguished_from_a_folder_of_anything(archive: Path, tmp_path: Path) -> None:
     year = tmp_path.parent / f"{tmp_path.name}-kit"
     (year / "VOCdevkit").mkdir(parents=True)
     archive.rename(year / "VOCdevkit/VOC2007")

@@ -109,7 +109,7 @@ def test_lists_of_images_and_a_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["labels", "labels/train"])
-def test_class_names_beside_the_labels(plain: Path, place: str) -> None:
+def test_class_names_next_to_the_labels(plain: Path, place: str) -> None:
     (plain / "classes.txt").rename(plain / place / "classes.txt")
     assert find_dataset(plain, DetectionDataset).classes == ("buoy", "boat")
 
@@ -175,7 +175,7 @@ def test_missing_parts_of_the_plain_layout(plain: Path) -> None:
 
 
 def test_a_damaged_image(plain: Path) -> None:
-    (plain / "images/train/a.jpg").write_bytes(b"no picture")
+    (plain / "images/train/a.jpg").write_bytes(b"not an image")
     assert "images/train/a.jpg is not an image in a known format" in problems_of(plain)
 
 

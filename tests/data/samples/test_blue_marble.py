@@ -51,11 +51,11 @@ def test_held_out_columns_are_never_trained_on(sample: MaskDataset, earth: tuple
     assert np.flatnonzero(np.diff(held_out)).tolist() == [539, 2699, 3239]
 
 
-def test_mask_lies_on_the_picture(earth: tuple[np.ndarray, np.ndarray]) -> None:
+def test_mask_lies_on_the_image(earth: tuple[np.ndarray, np.ndarray]) -> None:
     """Ocean is bluer than land; the agreement is best unshifted and falls in every direction."""
     rows = slice(300, 2200)  # farther north and south ice and water look alike
-    picture, mask = earth
-    brown = picture[..., 0].astype(int) - picture[..., 2] > -15
+    image, mask = earth
+    brown = image[..., 0].astype(int) - image[..., 2] > -15
     land = mask == 1
 
     def agreement(down: int, right: int) -> float:
@@ -129,7 +129,7 @@ def test_other_process_that_was_faster_is_welcome(tmp_path: Path, monkeypatch: p
 
 def test_foreign_folder_in_its_place_is_named(tmp_path: Path) -> None:
     (tmp_path / blue_marble._FOLDER / "something").mkdir(parents=True)
-    with pytest.raises(DataError, match="is not a whole sample; remove it"):
+    with pytest.raises(DataError, match="is not a complete sample; remove it"):
         prepare_blue_marble(tmp_path)
 
 

@@ -14,7 +14,7 @@ from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble import is_held_out, read_earth_mask
 from cyclemlp.data.samples.blue_marble_instances import (
     EDGE,
-    LEAST,
+    MIN_SIZE,
     corner_of,
     find_components,
     objects_in,
@@ -42,7 +42,7 @@ def tiny_map() -> np.ndarray:
 
 
 def test_components_of_a_tiny_map() -> None:
-    found = find_components(tiny_map(), most_area=20)
+    found = find_components(tiny_map(), max_area=20)
     assert Counter(found.labels[found.areas > 0].tolist()) == {0: 5, 1: 1}  # number 0 and the mainland among them
     assert len(np.unique(found.numbers)) == 1 + 3 + 1
     assert (found.numbers[1:6, 11:17] == 0).all()
@@ -53,7 +53,7 @@ def test_components_of_a_tiny_map() -> None:
 
 
 def test_objects_have_the_boxes_and_areas_of_their_masks() -> None:
-    record = objects_in(find_components(tiny_map(), most_area=20), EVERYWHERE, 7, LEAST["train"])
+    record = objects_in(find_components(tiny_map(), max_area=20), EVERYWHERE, 7, MIN_SIZE["train"])
     assert (record.image_id, record.size) == (7, (12, 20))
     masks = masks_of(record)
     for box, area, mask in zip(record.boxes_xyxy, record.areas, masks, strict=True):
@@ -76,7 +76,7 @@ def test_objects_have_the_boxes_and_areas_of_their_masks() -> None:
     ],
 )
 def test_what_is_cut_or_small_is_ignored(place: tuple[slice, slice], kept: list[int]) -> None:
-    record = objects_in(find_components(tiny_map(), most_area=30), place, 1, LEAST["train"])
+    record = objects_in(find_components(tiny_map(), max_area=30), place, 1, MIN_SIZE["train"])
     assert record.labels[~record.crowd].tolist() == kept
     assert len(record.labels)  # ignored ones among them
 
@@ -85,12 +85,14 @@ def test_smaller_objects_are_learnt_than_scored() -> None:
     islet = np.zeros((20, 20), np.uint8)
     islet[5:9, 5:10] = LAND
     components = find_components(islet)
-    ignored = {split: objects_in(components, EVERYWHERE, 1, least).crowd.tolist() for split, least in LEAST.items()}
+    ignored = {
+        split: objects_in(components, EVERYWHERE, 1, minimum).crowd.tolist() for split, minimum in MIN_SIZE.items()
+    }
     assert ignored == {"train": [False], "val": [True]}
 
 
 def test_nothing_in_the_open_ocean() -> None:
-    record = objects_in(find_components(tiny_map()), np.s_[0:1, 0:20], 1, LEAST["train"])
+    record = objects_in(find_components(tiny_map()), np.s_[0:1, 0:20], 1, MIN_SIZE["train"])
     assert record.boxes_xyxy.shape == (0, 4)
     assert not len(record.labels)
 
@@ -108,10 +110,10 @@ def wide_map() -> np.ndarray:
 @pytest.fixture
 def small_earth(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     mask = wide_map()
-    picture = np.random.default_rng(0).integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
-    monkeypatch.setattr(blue_marble_instances, "read_earth", lambda: picture)
+    image = np.random.default_rng(0).integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
+    monkeypatch.setattr(blue_marble_instances, "read_earth", lambda: image)
     monkeypatch.setattr(blue_marble_instances, "read_earth_mask", lambda: mask)
-    return picture
+    return image
 
 
 @pytest.fixture

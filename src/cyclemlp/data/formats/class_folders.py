@@ -11,17 +11,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
+from cyclemlp.data.formats.registry import REQUIRED_SPLITS, DatasetFormat, find_dataset, register
 from cyclemlp.data.images import list_images
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.problems import Findings
+from cyclemlp.data.problems import Findings, listed
 from cyclemlp.errors import DataError, did_you_mean
 
-REQUIRED_SPLITS = ("train", "val")
 VALIDATION_SHARE = 0.2
 EVERYTHING = "all"
 """Name of the split with all images of a folder that has no split folders."""
-_SHOWN = 6
 
 _SPLIT_FOLDERS = (("train", "val"), ("train2017", "val2017"))
 _OTHER_NAMES = ("validation", "valid", "test")
@@ -81,9 +79,9 @@ def _split_of(dataset: ClassifiedDataset, name: str, classes: Sequence[str]) -> 
 
 
 def _foreign(folder: Path, classes: Sequence[str]) -> str:
-    listed = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
     near = did_you_mean(folder.name, classes)
-    return f"{folder} is not a class of the model, which knows {len(classes)} ({listed}).{near} Correct or remove it"
+    known = f"{len(classes)} ({listed(classes, 6)})"
+    return f"{folder} is not a class of the model, which knows {known}.{near} Correct or remove it"
 
 
 def _split_names(root: Path) -> tuple[str, ...]:

@@ -11,38 +11,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclemlp.data.formats.records import AnnotationFile, RawObject, WrongObjectError, add_missing_split, header_size
-from cyclemlp.data.formats.registry import DatasetFormat, register
-from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import parse_outline
 from cyclemlp.data.problems import FileError, Findings
 
-_OPTIONAL_SPLITS = ("test",)
 _IN_IMAGE_FOLDER = "_annotations.coco.json"
 """Roboflow's exports have it in each split's folder; theirs of validation is called valid."""
 _Json = dict[str, Any]
 
 
-class CocoPaths(NamedTuple):
-    """Where a split's annotations and images are."""
-
-    annotations: Path
-    images: Path
-
-
-class _Content(NamedTuple):
+class _Split(NamedTuple):
     """The content of an annotation file, its parts known to be lists of objects."""
 
+    file: AnnotationFile
+    folder: Path
+    """Where the images are."""
     images: list[_Json]
     annotations: list[_Json]
     categories: list[_Json]
-
-
-class _Split(NamedTuple):
-    """A split whose annotation file could be read."""
-
-    file: AnnotationFile
-    images: Path
-    content: _Content
 
 
 def is_coco_dataset(root: Path) -> bool:
@@ -53,15 +40,14 @@ def is_coco_dataset(root: Path) -> bool:
 def read_coco(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
     found: dict[str, _Split] = {}
-    for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
+    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
         paths = _paths(root, split)
         if paths is None:
             if split in REQUIRED_SPLITS:
                 add_missing_split(root / f"{split}.json", split, findings)
             continue
         try:
-            file = AnnotationFile(paths.annotations, split, findings)
-            found[split] = _Split(file, paths.images, _read(paths.annotations))
+            found[split] = _Split(AnnotationFile(paths[0], split, findings), paths[1], *_read(paths[0]))
         except FileError as error:
             findings.add_error(error, split)
     names = _class_names(list(found.values()))
@@ -69,26 +55,27 @@ def read_coco(root: Path, findings: Findings) -> DetectionDataset:
     return DetectionDataset(root, tuple(names.values()), splits, tuple(names))
 
 
-def _paths(root: Path, split: str) -> CocoPaths | None:
+def _paths(root: Path, split: str) -> tuple[Path, Path] | None:
+    """A split's annotation file and folder of images, of the layouts that COCO's data sets have."""
     year = f"{split}2017"
     candidates = (
-        CocoPaths(root / f"{split}.json", root / split),
-        CocoPaths(root / "annotations" / f"instances_{year}.json", root / year),
-        CocoPaths(root / "annotations" / f"instances_{year}.json", root / "images" / year),
-        CocoPaths(root / "annotations" / f"instances_{split}.json", root / split),
-        CocoPaths(root / "annotations" / f"instances_{split}.json", root / "images" / split),
-        *(CocoPaths(folder / _IN_IMAGE_FOLDER, folder) for folder in _own_folders(root, split)),
+        (root / f"{split}.json", root / split),
+        (root / "annotations" / f"instances_{year}.json", root / year),
+        (root / "annotations" / f"instances_{year}.json", root / "images" / year),
+        (root / "annotations" / f"instances_{split}.json", root / split),
+        (root / "annotations" / f"instances_{split}.json", root / "images" / split),
+        *((folder / _IN_IMAGE_FOLDER, folder) for folder in _own_folders(root, split)),
     )
-    present = [paths for paths in candidates if paths.annotations.is_file()]
-    return next((paths for paths in present if paths.images.is_dir()), present[0] if present else None)
+    present = [paths for paths in candidates if paths[0].is_file()]
+    return next((paths for paths in present if paths[1].is_dir()), present[0] if present else None)
 
 
 def _own_folders(root: Path, split: str) -> tuple[Path, ...]:
     return (root / split, root / "valid") if split == "val" else (root / split,)
 
 
-def _read(path: Path) -> _Content:
-    """The content of an annotation file. Raises FileError if it does not have COCO's form."""
+def _read(path: Path) -> list[list[_Json]]:
+    """The images, annotations and categories of a file. Raises FileError if it does not have COCO's form."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -102,15 +89,16 @@ def _read(path: Path) -> _Content:
             fix = "COCO annotations are one JSON object with lists images, annotations and categories"
             raise FileError(path, f'has no list "{key}" of objects', fix)
         parts.append(part)
-    return _Content(*parts)
+    return parts
 
 
 def _class_names(splits: Sequence[_Split]) -> dict[int, str]:
     """Category id -> name in the order of the ids, as the training file has them."""
     names: dict[int, str] = {}
-    for file, _, content in splits:
+    for split in splits:
+        file = split.file
         own: dict[int, str] = {}
-        for category in content.categories:
+        for category in split.categories:
             number, name = category.get("id"), category.get("name")
             if not isinstance(number, int) or not isinstance(name, str):
                 file.add(f"has the category {category}", 'give it a whole number "id" and a text "name"')
@@ -134,18 +122,18 @@ def _compare_categories(file: AnnotationFile, own: dict[int, str], names: dict[i
 
 
 def _read_split(split: _Split, ids: Sequence[int]) -> DetectionSplit:
-    file, folder, content = split
-    if not folder.is_dir():
-        add_missing_split(folder, file.split, file.findings)
+    file = split.file
+    if not split.folder.is_dir():
+        add_missing_split(split.folder, file.split, file.findings)
         return DetectionSplit((), (), file.path)
-    if not content.images:
+    if not split.images:
         file.add("lists no images", "add them, or use another split")
-    listed = _images_by_id(file, content)
-    objects = _objects_by_image(file, content, set(listed))
+    listed = _images_by_id(split)
+    objects = _objects_by_image(split, set(listed))
     label_of = {number: label for label, number in enumerate(ids)}
     images, records = [], []
     for image_id, image in listed.items():
-        path = folder / str(image.get("file_name"))
+        path = split.folder / str(image.get("file_name"))
         size = _size(path, image, file)
         if size is None:
             continue
@@ -155,35 +143,35 @@ def _read_split(split: _Split, ids: Sequence[int]) -> DetectionSplit:
     return DetectionSplit(tuple(images), tuple(records), file.path)
 
 
-def _images_by_id(file: AnnotationFile, content: _Content) -> dict[int, _Json]:
+def _images_by_id(split: _Split) -> dict[int, _Json]:
     images: dict[int, _Json] = {}
     names: set[str] = set()
-    for image in content.images:
+    for image in split.images:
         number, name = image.get("id"), image.get("file_name")
         if not isinstance(number, int) or not isinstance(name, str):
-            file.add(f"has the image {_short(image)}", 'give it a whole number "id" and a text "file_name"')
+            split.file.add(f"has the image {_short(image)}", 'give it a whole number "id" and a text "file_name"')
             continue
         for known, what in ((number in images, f"id {number}"), (name in names, f"file name {name}")):
             if known:
-                file.add(f"has the image {what} more than once", "keep one of them")
+                split.file.add(f"has the image {what} more than once", "keep one of them")
         images.setdefault(number, image)
         names.add(name)
     return images
 
 
-def _objects_by_image(file: AnnotationFile, content: _Content, image_ids: set[int]) -> dict[int, list[_Json]]:
+def _objects_by_image(split: _Split, image_ids: set[int]) -> dict[int, list[_Json]]:
     objects: dict[int, list[_Json]] = defaultdict(list)
-    counts = Counter(item["id"] for item in content.annotations if isinstance(item.get("id"), int))
+    counts = Counter(item["id"] for item in split.annotations if isinstance(item.get("id"), int))
     for number, count in counts.items():
         if count > 1:
-            file.add(f"has the annotation id {number} {count} times", "give each annotation a number of its own")
-    for item in content.annotations:
+            split.file.add(f"has the annotation id {number} {count} times", "give each annotation a number of its own")
+    for item in split.annotations:
         image_id = _number(item, "image_id")
         if image_id in image_ids:
             objects[image_id].append(item)
         else:
             what = f"{_name(item)} belongs to the image id {item.get('image_id')!r}, which is not listed"
-            file.add(what, "correct it or list the image")
+            split.file.add(what, "correct it or list the image")
     return objects
 
 

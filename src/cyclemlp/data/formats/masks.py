@@ -10,12 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cyclemlp.data.class_names import CLASSES_NAME, read_class_names
-from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.formats.registry import REQUIRED_SPLITS, DatasetFormat, register
 from cyclemlp.data.images import ImageError, image_size, list_images
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, count_classes, wrong_mask_size
 from cyclemlp.data.problems import FileError, Findings
-
-REQUIRED_SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The annotation formats: how a folder is recognised, and how it is read into the data set of a task.
 
 A format is one module in this package that calls `register`; nothing else names it. Every module here is imported
-the first time a data set is looked for. Recognising a folder looks at the names of files and folders only: it loads
-no torch and decodes no image.
+the first time a data set is looked for. Recognising a folder is cheap: it looks at the names of files and folders and
+at small text files, loads no torch and decodes no image.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from cyclemlp.data import formats
 from cyclemlp.data.labels import ClassifiedDataset
@@ -20,10 +20,13 @@ from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
+REQUIRED_SPLITS = ("train", "val")
+OPTIONAL_SPLITS = ("test",)
+
 Dataset = TypeVar("Dataset", MaskDataset, DetectionDataset, ClassifiedDataset)
 
 # In the order in which they are tried: nearly every folder of folders resembles class folders.
-_LABELS: dict[type[Any], str] = {MaskDataset: "masks", DetectionDataset: "boxes", ClassifiedDataset: "class labels"}
+_LABELS: dict[type, str] = {MaskDataset: "masks", DetectionDataset: "boxes", ClassifiedDataset: "class labels"}
 
 
 def _complete(dataset: Dataset) -> Dataset:
@@ -48,15 +51,18 @@ class DatasetFormat(Generic[Dataset]):
     """Adds to a sound data set what takes decoding to find out."""
 
 
-_registered: list[DatasetFormat[Any]] = []
+AnyDataset = MaskDataset | DetectionDataset | ClassifiedDataset
+AnyFormat = DatasetFormat[MaskDataset] | DatasetFormat[DetectionDataset] | DatasetFormat[ClassifiedDataset]
+
+_registered: list[AnyFormat] = []
 
 
-def register(known: DatasetFormat[Any]) -> None:
+def register(known: AnyFormat) -> None:
     """Make a format known to training, evaluation and `cyclemlp data`."""
     _registered.append(known)
 
 
-def all_formats() -> list[DatasetFormat[Any]]:
+def all_formats() -> list[AnyFormat]:
     """Every format, in the order in which they are tried."""
     _import_formats()
     return sorted(_registered, key=lambda known: list(_LABELS).index(known.dataset_type))
@@ -69,7 +75,7 @@ def format_of(root: Path, dataset_type: type[Dataset]) -> DatasetFormat[Dataset]
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; expected one with {expected}")
     if (found := recognised(root, known)) is not None:
-        return found
+        return cast("DatasetFormat[Dataset]", found)
     labels = _LABELS[dataset_type]
     inner = (path for path in (*root.glob("*/"), *root.glob("VOCdevkit/*/")) if recognised(path, known))
     if (nested := next(inner, None)) is not None:
@@ -77,12 +83,12 @@ def format_of(root: Path, dataset_type: type[Dataset]) -> DatasetFormat[Dataset]
     raise DataError(f"{root} is not a data set with {labels}; expected {expected}")
 
 
-def recognised(root: Path, known: Sequence[DatasetFormat[Any]]) -> DatasetFormat[Any] | None:
+def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:
     """The first of these formats that a folder looks like."""
     return next((each for each in known if each.recognises(root)), None)
 
 
-def layouts(known: Sequence[DatasetFormat[Any]]) -> str:
+def layouts(known: Sequence[AnyFormat]) -> str:
     """What these formats look like, in words for a message."""
     return ", or ".join(each.layout for each in known)
 

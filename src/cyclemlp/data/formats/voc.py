@@ -21,28 +21,25 @@ from cyclemlp.data.formats.records import (
     header_size,
     without_shared_names,
 )
-from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
-from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.problems import FileError, Findings
 from cyclemlp.errors import did_you_mean
 
-_OPTIONAL_SPLITS = ("test",)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LISTS = Path("ImageSets") / "Main"
 
 
-class _Pair(NamedTuple):
-    """An image and its annotation file."""
-
-    image: Path
-    annotation: Path
+_Pair = tuple[Path, Path]
+"""An image and its annotation file."""
 
 
 class _Annotation(NamedTuple):
-    """What one XML file says."""
+    """What one XML file says about an image."""
 
-    pair: _Pair
+    image: Path
+    path: Path
     size: tuple[int, int] | None
     """(height, width), if the file has it."""
     objects: list[ET.Element]
@@ -64,10 +61,10 @@ def is_voc_dataset(root: Path) -> bool:
 def read_voc(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
     read: dict[str, list[_Annotation]] = {}
-    for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
+    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
         pairs = _listed_pairs(root, split, findings) if _has_lists(root) else _paired(root, split, findings)
         if pairs is not None:
-            read[split] = [found for pair in pairs if (found := _read(pair, split, findings))]
+            read[split] = [found for pair in pairs if (found := _read(*pair, split, findings))]
     classes = _class_names(root, read.get("train", ()), findings)
     splits = {split: _split(annotations, split, classes, findings) for split, annotations in read.items()}
     return DetectionDataset(root, classes, splits)
@@ -90,7 +87,7 @@ def _listed_pairs(root: Path, split: str, findings: Findings) -> list[_Pair] | N
     pairs = []
     for stem in _listed_names(path, split, findings):
         if stem in images:
-            pairs.append(_Pair(images[stem], root / "Annotations" / f"{stem}.xml"))
+            pairs.append((images[stem], root / "Annotations" / f"{stem}.xml"))
         else:
             fix = f"add the image to {root / 'JPEGImages'} or remove the line"
             findings.add(path, split, f"lists {stem}, which has no image", fix)
@@ -144,17 +141,17 @@ def _paired(root: Path, split: str, findings: Findings) -> list[_Pair] | None:
     for path in sorted(folders[1].glob("*.xml")):
         if path.stem not in images:
             findings.add(path, split, "has no image", f"add the image to {folders[0]} or remove the file")
-    return [_Pair(image, folders[1] / f"{stem}.xml") for stem, image in images.items()]
+    return [(image, folders[1] / f"{stem}.xml") for stem, image in images.items()]
 
 
-def _read(pair: _Pair, split: str, findings: Findings) -> _Annotation | None:
-    file = AnnotationFile(pair.annotation, split, findings)
-    if not file.path.is_file():
+def _read(image: Path, path: Path, split: str, findings: Findings) -> _Annotation | None:
+    file = AnnotationFile(path, split, findings)
+    if not path.is_file():
         fix = "add it (without <object>, if there is nothing to find) or remove the image"
-        file.add(f"is missing, so {pair.image.name} has no annotation", fix)
+        file.add(f"is missing, so {image.name} has no annotation", fix)
         return None
     try:
-        tree = ET.fromstring(file.path.read_bytes(), ET.XMLParser(target=_Parser()))
+        tree = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Parser()))
     except ET.ParseError as error:
         file.add(f"is not XML ({error})", "replace it")
         return None
@@ -164,7 +161,7 @@ def _read(pair: _Pair, split: str, findings: Findings) -> _Annotation | None:
     if tree.tag != "annotation":
         file.add(f"begins with <{tree.tag}>", "write VOC's <annotation>")
         return None
-    return _Annotation(pair, _noted_size(tree), tree.findall("object"))
+    return _Annotation(image, path, _noted_size(tree), tree.findall("object"))
 
 
 def _noted_size(tree: ET.Element) -> tuple[int, int] | None:
@@ -194,14 +191,14 @@ def _split(
     annotations: Sequence[_Annotation], split: str, classes: tuple[str, ...], findings: Findings
 ) -> DetectionSplit:
     images, records = [], []
-    for number, (pair, noted, items) in enumerate(annotations, start=1):
-        size = noted or header_size(pair.image, split, findings)
+    for number, (image, path, noted, items) in enumerate(annotations, start=1):
+        size = noted or header_size(image, split, findings)
         if size is None:
             continue
-        file = AnnotationFile(pair.annotation, split, findings)
+        file = AnnotationFile(path, split, findings)
         found = (_object(item, f"object {i}", classes, file) for i, item in enumerate(items, start=1))
         records.append(file.record(number, size, [item for item in found if item]))
-        images.append(pair.image)
+        images.append(image)
     return DetectionSplit(tuple(images), tuple(records))
 
 

@@ -19,13 +19,12 @@ from cyclemlp.data.formats.records import (
     header_size,
     without_shared_names,
 )
-from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
 from cyclemlp.data.formats.yolo_labels import LabelRules, read_labels
 from cyclemlp.data.images import list_images
-from cyclemlp.data.objects import REQUIRED_SPLITS, DetectionDataset, DetectionSplit, Record
-from cyclemlp.data.problems import FileError, Findings
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record
+from cyclemlp.data.problems import FileError, Findings, listed
 
-_OPTIONAL_SPLITS = ("test",)
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 
 
@@ -60,7 +59,7 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
         return DetectionDataset(root, (), {})
     rules = LabelRules(len(classes), names_path.name)
     splits: dict[str, DetectionSplit] = {}
-    for split in (*REQUIRED_SPLITS, *_OPTIONAL_SPLITS):
+    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
         listing = _described(description, root, split, findings) if description else _plain(root, split, findings)
         if listing is not None:
             splits[split] = _read_split(listing, root, split, rules, findings)
@@ -101,8 +100,9 @@ def _names(description: _Description) -> tuple[str, ...]:
     names, count = content["names"], content.get("nc")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            given = ", ".join(map(str, list(names)[:5]))
-            raise FileError(path, f"has names for the classes {given}", "number them 0, 1, 2, ... without a gap")
+            raise FileError(
+                path, f"has names for the classes {listed(list(names))}", "number them 0, 1, 2, ... without a gap"
+            )
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise FileError(path, f"has the names {names!r}", "write a list of the classes' names")

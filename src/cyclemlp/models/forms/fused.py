@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.cyclemlp import CycleBlock
-from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, fuse_mixer
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, frozen, fuse_mixer
 from cyclemlp.models.forms.graph import graph_mixer
 from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage
@@ -42,10 +42,10 @@ class FusedBlock(nn.Module):
         self.norm1, self.norm2 = _permuted_norm(block.norm1, index), _permuted_norm(block.norm2, index)
         self.token_mixer: nn.Module = fuse_mixer(block.token_mixer, order, positions)
         first, second = block.channel_mlp.fc1, block.channel_mlp.fc2
-        self.expand_rows = _parameter(first.weight.t()[index])
-        self.expand_bias = _parameter(first.bias)
-        self.reduce_rows = _parameter(second.weight.t()[:, index])
-        self.reduce_bias = _parameter(second.bias[index])
+        self.expand_rows = frozen(first.weight.t()[index])
+        self.expand_bias = frozen(first.bias)
+        self.reduce_rows = frozen(second.weight.t()[:, index])
+        self.reduce_bias = frozen(second.bias[index])
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same; without autograd `x_nhwc` itself is changed."""
@@ -152,7 +152,7 @@ def _permuted_downsample(downsample: nn.Module, before: ChannelOrder, order: Cha
     width = len(before.channels)
     inputs = [part * width + channel for part in range(4) for channel in before.channels]
     merging = PatchMerging(width, _permuted_norm(downsample.norm, inputs))
-    merging.reduction.weight = _parameter(downsample.reduction.weight[list(order.channels)][:, inputs])
+    merging.reduction.weight = frozen(downsample.reduction.weight[list(order.channels)][:, inputs])
     return merging
 
 
@@ -161,20 +161,16 @@ def _permuted_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int
     permuted.kernel_size, permuted.stride, permuted.padding = conv.kernel_size, conv.stride, conv.padding
     weight = conv.weight.detach()[list(outputs)][:, list(inputs)]
     # Activations are channels-last; weights in that format save a reordering in every call.
-    permuted.weight = _parameter(weight, torch.channels_last)
-    permuted.bias = None if conv.bias is None else _parameter(conv.bias[list(outputs)])
+    permuted.weight = frozen(weight, memory_format=torch.channels_last)
+    permuted.bias = None if conv.bias is None else frozen(conv.bias[list(outputs)])
     return permuted
 
 
 def _permuted_norm(norm: nn.Module, channels: Sequence[int]) -> nn.LayerNorm:
     assert isinstance(norm, nn.LayerNorm)
     permuted = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, device="meta")
-    permuted.weight, permuted.bias = _parameter(norm.weight[list(channels)]), _parameter(norm.bias[list(channels)])
+    permuted.weight, permuted.bias = frozen(norm.weight[list(channels)]), frozen(norm.bias[list(channels)])
     return permuted
-
-
-def _parameter(value: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> nn.Parameter:
-    return nn.Parameter(value.detach().clone(memory_format=memory_format), requires_grad=False)
 
 
 def _check_eval(module: nn.Module) -> None:

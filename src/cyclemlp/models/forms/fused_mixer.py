@@ -129,23 +129,23 @@ class BlendedMixer(StaircaseProduct):
         width, height, channels = (
             _rows(layer.weight, order) for layer in (mixer.along_width, mixer.along_height, mixer.along_channels)
         )
-        self.width_bias = _parameter(mixer.along_width.bias, dtype)
-        self.height_bias = _parameter(mixer.along_height.bias, dtype)
-        self.width_rows, self.height_rows = _parameter(width, dtype), _parameter(height, dtype)
-        self.channel_rows = _parameter(channels, dtype)
-        self.proj_rows = _parameter(mixer.proj.weight.double().t()[:, list(order.channels)], dtype)
-        self.proj_bias = _parameter(mixer.proj.bias[list(order.channels)], dtype)
+        self.width_bias = frozen(mixer.along_width.bias, dtype)
+        self.height_bias = frozen(mixer.along_height.bias, dtype)
+        self.width_rows, self.height_rows = frozen(width, dtype), frozen(height, dtype)
+        self.channel_rows = frozen(channels, dtype)
+        self.proj_rows = frozen(mixer.proj.weight.double().t()[:, list(order.channels)], dtype)
+        self.proj_bias = frozen(mixer.proj.bias[list(order.channels)], dtype)
         # The first layer of the reweighting MLP takes the means of the inputs instead of those of the branches.
         first, second = mixer.reweight.fc1, mixer.reweight.fc2
         hidden = first.weight.double().t()
         bias = (self.width_bias + self.height_bias).double() @ hidden + first.bias
-        self.mean_rows = _parameter((width + height + channels) @ hidden, dtype)
-        self.lost_rows = _parameter(-torch.cat([width[still:], height[still:]]) @ hidden, dtype)
-        self.hidden_bias = _parameter(bias, dtype)
+        self.mean_rows = frozen((width + height + channels) @ hidden, dtype)
+        self.lost_rows = frozen(-torch.cat([width[still:], height[still:]]) @ hidden, dtype)
+        self.hidden_bias = frozen(bias, dtype)
         # (channels, branches) interleaved -> branches one after the other.
         size = width.shape[0]
-        self.logit_rows = _parameter(second.weight.view(size, 3, -1).transpose(0, 1).reshape(3 * size, -1).t(), dtype)
-        self.logit_bias = _parameter(second.bias.view(size, 3).t().flatten(), dtype)
+        self.logit_rows = frozen(second.weight.view(size, 3, -1).transpose(0, 1).reshape(3 * size, -1).t(), dtype)
+        self.logit_bias = frozen(second.bias.view(size, 3).t().flatten(), dtype)
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:
         """`x + mixer(u)`; with `in_place` x itself is changed."""
@@ -235,8 +235,8 @@ class ConstantMixer(StaircaseProduct):
         channels[:still] += width[:still] + height[:still]
         projection = mixer.proj.weight.double().t()[:, list(order.channels)]
         bias = sum((layer.bias.double() for layer in layers if layer.bias is not None), projection.new_zeros(()))
-        self.matrix = _parameter(torch.cat([channels, width[still:], height[still:]]) @ projection, dtype)
-        self.bias = _parameter(bias.expand(len(projection)) @ projection + mixer.proj.bias[list(order.channels)], dtype)
+        self.matrix = frozen(torch.cat([channels, width[still:], height[still:]]) @ projection, dtype)
+        self.bias = frozen(bias.expand(len(projection)) @ projection + mixer.proj.bias[list(order.channels)], dtype)
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:
         """`x + mixer(u)`; with `in_place` x itself is changed."""
@@ -292,5 +292,10 @@ def _rows(weight_oc: Tensor, order: ChannelOrder) -> Tensor:
     return weight_oc.detach().double().t()[list(order.channels)]
 
 
-def _parameter(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    return nn.Parameter(value.detach().to(dtype).contiguous().clone(), requires_grad=False)
+def frozen(
+    value: Tensor,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> nn.Parameter:
+    """A copy of `value` as a parameter that is not trained."""
+    return nn.Parameter(value.detach().to(dtype).clone(memory_format=memory_format), requires_grad=False)

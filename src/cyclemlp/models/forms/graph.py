@@ -1,23 +1,23 @@
 r"""The fused token mixers as graphs for a runtime: few nodes, no choice at run time, one concatenation.
 
-Where `fused_mixer.py` copies slice by slice and adds products in place, here
+Where `fused_mixer.py` copies slice by slice and adds products in place, a graph computes
 
     y = U M(a),    U = [u, 1, u_W, 1, u_H, 1]    (batch, height, width, channels + 2 moving + 3)
 
-holds everything: the columns of ones carry the biases, the mean of U over positions gives the branch weights a, and a
-shift is one Pad, which cuts where the padding is negative. Runtimes spend microseconds on every node of any size.
+The columns of ones carry the biases, the branch weights a follow from the mean of U over positions, and each shift is
+one Pad, whose negative padding cuts. Runtimes spend microseconds on every node, however small.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, Form
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, Form, frozen
 from cyclemlp.ops.shift import padded_groups
 
 
 def graph_mixer(mixer: BlendedMixer | ConstantMixer, positions: int, batch: int) -> nn.Module:
-    """The graph of a fused mixer, in the form that is cheapest for batches of images of so many positions."""
+    """The graph of a fused mixer, in the cheapest form for this batch and number of positions an image."""
     if isinstance(mixer, ConstantMixer):
         return ConstantGraph(mixer)
     form = graph_form_of(batch, positions, mixer.order)
@@ -25,10 +25,10 @@ def graph_mixer(mixer: BlendedMixer | ConstantMixer, positions: int, batch: int)
 
 
 def graph_form_of(batch: int, positions: int, order: ChannelOrder) -> Form:
-    """The cheapest form where weights are constants of a graph.
+    """The cheapest form if weights are constants of a graph.
 
-    A runtime packs those once, but a weight of an image at every call, and many small products of a batch are slower
-    than one large: `branches` pays for longer than in `choose_form`. Measured in ONNX Runtime.
+    A runtime packs constants once, but the weight of an image in every call, and the many small products of a batch are
+    slower than one large product: `branches` pays up to more positions than in `choose_form`. Measured in ONNX Runtime.
     """
     if positions > len(order.channels) + 2 * order.moving:
         return "folded"
@@ -36,11 +36,9 @@ def graph_form_of(batch: int, positions: int, order: ChannelOrder) -> Form:
 
 
 class BlendedGraph(nn.Module):
-    """`BlendedMixer` with its residual connection, by one product whose weight is made for each image.
+    """`BlendedMixer` with its residual connection, by one product whose weight is computed for each image.
 
-    Args:
-        mixer: the fused mixer; its channel order is kept.
-        folded: multiply the projection into that weight.
+    With `folded` that weight includes the projection.
     """
 
     def __init__(self, mixer: BlendedMixer, folded: bool) -> None:
@@ -50,34 +48,29 @@ class BlendedGraph(nn.Module):
         still = self.order.still
         width, height, channels = mixer.width_rows, mixer.height_rows, mixer.channel_rows
         none = torch.zeros_like(mixer.width_bias)
-        # Rows of M(a) that one branch alone scales, a bias after each branch's; the channel FC has none.
+        # Rows of M(a) that a single branch scales, each branch followed by its bias; the channel FC has none.
         branches = ((channels, none), (width, mixer.width_bias), (height, mixer.height_bias))
-        self.own_rows = _parameter(torch.stack([torch.cat([rows[still:], bias[None]]) for rows, bias in branches]))
-        # The unmoved channels, which all three share: as the branch weights sum to 1, the channel FC's need no scaling.
-        self.still_rows = _parameter(channels[:still])
-        self.still_width = _parameter(width[:still] - channels[:still])
-        self.still_height = _parameter(height[:still] - channels[:still])
+        self.own_rows = frozen(torch.stack([torch.cat([rows[still:], bias[None]]) for rows, bias in branches]))
+        # All three branches share the unmoved channels. Branch weights sum to 1, so the channel FC's need no scaling.
+        self.still_rows = frozen(channels[:still])
+        self.still_width = frozen(width[:still] - channels[:still])
+        self.still_height = frozen(height[:still] - channels[:still])
         self.proj_rows = mixer.proj_rows
         self.proj_bias = mixer.proj_bias
-        if folded:  # the projection's bias takes the row of the channel FC's
+        if folded:  # the projection's bias goes into the row of the channel FC's
             addend = torch.zeros(still + 3 * (self.order.moving + 1), len(none), dtype=none.dtype, device=none.device)
             addend[len(self.order.channels)] = mixer.proj_bias
-            self.folded_addend = _parameter(addend)
+            self.folded_addend = frozen(addend)
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:  # noqa: ARG002
-        """`x + mixer(u)`, as `BlendedMixer` has it; nothing is done in place."""
-        batch, height, width, channels = u_nhwc.shape
-        ones = u_nhwc.new_ones((batch, height, width, 1))
-        along_width, along_height = moved_parts(u_nhwc, self.order)
-        stacked = torch.cat([u_nhwc, ones, *along_width, ones, *along_height, ones], -1).flatten(1, 2)
-        # A product with ones: runtimes are slower at averages.
-        mean_nc = (ones.view(batch, 1, height * width) @ stacked).squeeze(1) / (height * width)
+        """`x + mixer(u)` as in `BlendedMixer`; nothing is done in place."""
+        stacked, mean_nc = _stacked(u_nhwc, *moved_parts(u_nhwc, self.order))
         matrix = self._blend(self.weights(mean_nc))
         if self.folded:
             mixed = stacked @ (matrix @ self.proj_rows + self.folded_addend)
         else:
             mixed = stacked @ matrix @ self.proj_rows + self.proj_bias
-        return x_nhwc + mixed.view(batch, height, width, channels)
+        return x_nhwc + mixed.view(u_nhwc.shape)
 
     def _blend(self, weights: Tensor) -> Tensor:
         """M(a): (batch, 3, channels) -> (batch, inputs, channels)."""
@@ -94,16 +87,16 @@ class BranchWeights(nn.Module):
         super().__init__()
         hidden_bias, size = mixer.hidden_bias, len(mixer.proj_bias)
         still, moving = mixer.order.still, mixer.order.moving
-        # In double: the rows of the shifted channels are known here as what they lose against the mean of all.
+        # In double precision: the mixer has the rows of the shifted channels by what they lose against the plain mean.
         lost = mixer.lost_rows.double()
         mean = mixer.mean_rows.double().clone()
         mean[still:] += lost[:moving] + lost[moving:]
         none = torch.zeros_like(hidden_bias)[None].double()
         parts = [mean, hidden_bias.double()[None], -lost[:moving], none, -lost[moving:], none]
-        self.hidden_rows = _parameter(torch.cat(parts).to(hidden_bias.dtype))
+        self.hidden_rows = frozen(torch.cat(parts).to(hidden_bias.dtype))
         by_branch = mixer.logit_rows.view(-1, 3, size)[:, [2, 0, 1]]  # channels, width, height
-        self.logit_rows = _parameter(by_branch.flatten(1))
-        self.logit_bias = _parameter(mixer.logit_bias.view(3, size)[[2, 0, 1]].flatten())
+        self.logit_rows = frozen(by_branch.flatten(1))
+        self.logit_bias = frozen(mixer.logit_bias.view(3, size)[[2, 0, 1]].flatten())
 
     def forward(self, mean_nc: Tensor) -> Tensor:
         """(batch, inputs) -> (batch, 3, channels): channels, width, height; they sum to 1 over the branches."""
@@ -113,7 +106,7 @@ class BranchWeights(nn.Module):
 
 
 class BranchesGraph(nn.Module):
-    """`BlendedMixer` with its residual connection, by one product for each branch: for maps of few positions."""
+    """`BlendedMixer` with its residual connection, by one product for each branch, for maps of few positions."""
 
     def __init__(self, mixer: BlendedMixer) -> None:
         super().__init__()
@@ -125,13 +118,10 @@ class BranchesGraph(nn.Module):
         self.proj_rows, self.proj_bias = mixer.proj_rows, mixer.proj_bias
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:  # noqa: ARG002
-        """`x + mixer(u)`, as `BlendedMixer` has it; nothing is done in place."""
-        batch, height, width, _ = u_nhwc.shape
-        ones = u_nhwc.new_ones((batch, height, width, 1))
+        """`x + mixer(u)` as in `BlendedMixer`; nothing is done in place."""
         still = u_nhwc[..., : self.order.still]
         moved_width, moved_height = moved_parts(u_nhwc, self.order)
-        stacked = torch.cat([u_nhwc, ones, *moved_width, ones, *moved_height, ones], -1).flatten(1, 2)
-        mean_nc = (ones.view(batch, 1, height * width) @ stacked).squeeze(1) / (height * width)
+        _, mean_nc = _stacked(u_nhwc, moved_width, moved_height)
         weights = self.weights(mean_nc)[:, :, None, None]
         along_width = torch.cat([still, *moved_width], -1) @ self.width_rows + self.width_bias
         along_height = torch.cat([still, *moved_height], -1) @ self.height_rows + self.height_bias
@@ -159,5 +149,10 @@ def moved_parts(u_nhwc: Tensor, order: ChannelOrder) -> tuple[list[Tensor], list
     return parts[: len(parts) // 2], parts[len(parts) // 2 :]
 
 
-def _parameter(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.detach().contiguous().clone(), requires_grad=False)
+def _stacked(u_nhwc: Tensor, moved_width: list[Tensor], moved_height: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """U (batch, positions, inputs), and its mean over the positions (batch, inputs)."""
+    batch, height, width, _ = u_nhwc.shape
+    ones = u_nhwc.new_ones((batch, height, width, 1))
+    stacked = torch.cat([u_nhwc, ones, *moved_width, ones, *moved_height, ones], -1).flatten(1, 2)
+    # As a product with ones, because averages are slower in runtimes.
+    return stacked, (ones.view(batch, 1, height * width) @ stacked).squeeze(1) / (height * width)

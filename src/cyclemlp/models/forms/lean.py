@@ -35,8 +35,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def lean_(model: Model) -> Model:
     """Let the CycleMLP blocks inside `model` keep less for the backward pass; returns the model, changed in place.
 
-    Values, gradients and state dict stay the same, up to rounding. Layers inside a mixer or a channel MLP are not
-    called one by one any more while gradients are recorded, so hooks on them do not run then.
+    Values and gradients stay the same up to rounding, and the state dict stays as it is. While gradients are recorded,
+    the layers inside a mixer or a channel MLP are no longer called one by one, so hooks on them do not run.
     """
     for module in model.modules():
         if type(module) is CycleMixer:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.option_checks import at_least_zero, positive, within
-from cyclemlp.tasks.options import Optimisation, RunConfig, ScheduleName, group
+from cyclemlp.tasks.options import RESUMABLE, Optimisation, RunConfig, ScheduleName, group
 
 MIN_IMAGE_SIZE = 32
 
@@ -119,7 +119,7 @@ class ClassificationConfig(RunConfig):
     """Run folder; new or empty, unless --resume is given."""
     image_size: int | None = None
     """Edge of the images in pixels; by default near the images' own size, a multiple of 32 from 64 to 224."""
-    crop: float = 0.875
+    crop: float = field(default=0.875, metadata=RESUMABLE)
     """Share of the resized image's edge that is evaluated (224 of 256 pixels, say)."""
     architecture: Annotated[Architecture, group("Architecture", 4)] = field(default_factory=Architecture)
     optimisation: Annotated[ClassificationOptimisation, group("Optimisation", 2)] = field(

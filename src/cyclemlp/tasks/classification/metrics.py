@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from pathlib import Path
+from typing import NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 TOP = 5
-"""With no more classes than this, the share with the label among the five likeliest would always be 1."""
+"""With no more classes than this, top-5 accuracy would always be 1."""
 
 
 class ClassificationMetrics(TypedDict):
@@ -20,15 +21,26 @@ class ClassificationMetrics(TypedDict):
     accuracy: dict[str, float | None]
 
 
+class Mistake(NamedTuple):
+    """An image whose class was predicted wrongly."""
+
+    image: Path
+    label: int
+    predicted: int
+    probability: float
+    """Of the predicted class."""
+
+
 class LabelCounts:
     """Exact counts of images, from which every score follows.
 
-    `counts` (K, K + 1) int64: of the images of each class, how many were taken for each class, and in the last column
-    how many had theirs among the five likeliest. Counts add up.
+    `counts` (K, K + 1) int64: of the images of each class, how many were predicted as each class, and in the last
+    column how many had theirs among the five most probable. Counts add up.
     """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
+        self.mistakes: list[Mistake] = []
         self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
 
     def update(self, scores: Tensor, target: Tensor) -> None:
@@ -43,6 +55,7 @@ class LabelCounts:
     def merge(self, other: "LabelCounts") -> None:
         """Add the counts of `other`, as if its images had been counted here."""
         self.counts += other.counts
+        self.mistakes += other.mistakes
 
     @property
     def confusion(self) -> Tensor:
@@ -50,7 +63,7 @@ class LabelCounts:
         return self.counts[:, :-1]
 
     def metrics(self, classes: Sequence[str]) -> ClassificationMetrics:
-        """Share of right images, of images with their class among the five likeliest, and of right ones by class."""
+        """Top-1 and top-5 accuracy, and the accuracy of each class."""
         totals = self.confusion.sum(1).tolist()
         right, among_best = self.confusion.diagonal().tolist(), self.counts[:, -1].tolist()
         images = sum(totals)
@@ -79,10 +92,10 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
         return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def most_confused(confusion: Tensor, classes: Sequence[str], most: int = 10) -> list[tuple[str, str, int]]:
-    """The pairs of classes taken for one another most often: (class, taken for, images), the worst first."""
+def most_confused(confusion: Tensor, classes: Sequence[str], limit: int = 10) -> list[tuple[str, str, int]]:
+    """The pairs of classes confused most often: (class, predicted class, images), the most frequent first."""
     wrong = confusion.clone().fill_diagonal_(0)
-    values, places = wrong.flatten().topk(min(most, wrong.numel()))
+    values, places = wrong.flatten().topk(min(limit, wrong.numel()))
     pairs = [
         (divmod(place, len(classes)), value) for place, value in zip(places.tolist(), values.tolist(), strict=True)
     ]

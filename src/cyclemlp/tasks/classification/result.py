@@ -1,4 +1,4 @@
-"""What the prediction of a classifier is: probabilities, JSON, and a picture to look at."""
+"""The prediction of a classifier: probabilities, JSON, and a drawing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.tasks.segmentation.result import as_rgb
+from cyclemlp.tasks.drawing import as_rgb
 
 TOP = 5
 _BAR = (0, 114, 178)
@@ -16,7 +16,7 @@ _INK = (30, 30, 30)
 
 @dataclass(frozen=True, eq=False)
 class ClassificationResult:
-    """How likely each class is for an image."""
+    """The probability of each class for an image."""
 
     probabilities: npt.NDArray[np.float64]
     """(K,) adding up to 1."""
@@ -27,16 +27,16 @@ class ClassificationResult:
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
+        """The most probable class."""
         return self.classes[int(self.probabilities.argmax())]
 
-    def top(self, most: int = TOP) -> dict[str, float]:
-        """The likeliest classes and their probabilities, the likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:most]
+    def top(self, limit: int = TOP) -> dict[str, float]:
+        """The most probable classes and their probabilities, in descending order."""
+        order = np.argsort(-self.probabilities, kind="stable")[:limit]
         return {self.classes[index]: float(self.probabilities[index]) for index in order}
 
     def to_dict(self) -> dict[str, Any]:
-        """Task, size, label and the five likeliest classes as JSON values."""
+        """Task, size, label and the five most probable classes as JSON values."""
         height, width = self.image.shape[:2]
         return {
             "task": "classification",
@@ -46,17 +46,17 @@ class ClassificationResult:
         }
 
     def draw(self) -> Image.Image:
-        """The image above the five likeliest classes, with a bar for each."""
-        picture, entries = as_rgb(self.image), self.top()
-        size = min(64, max(12, min(picture.size) // 24))
+        """The image above its five most probable classes, with a bar for each."""
+        image, entries = as_rgb(self.image), self.top()
+        size = min(64, max(12, min(image.size) // 24))
         font = ImageFont.load_default(size)
         names = [f"{name}  {100 * share:.1f} %" for name, share in entries.items()]
-        width = max(picture.width, round(max(map(font.getlength, names))) + 6 * size)
-        canvas = Image.new("RGB", (width, picture.height + (2 * len(names) + 1) * size), "white")
-        canvas.paste(picture, ((width - picture.width) // 2, 0))
+        width = max(image.width, round(max(map(font.getlength, names))) + 6 * size)
+        canvas = Image.new("RGB", (width, image.height + (2 * len(names) + 1) * size), "white")
+        canvas.paste(image, ((width - image.width) // 2, 0))
         pen = ImageDraw.Draw(canvas)
         for row, (text, share) in enumerate(zip(names, entries.values(), strict=True)):
-            top = picture.height + (2 * row + 1) * size
+            top = image.height + (2 * row + 1) * size
             pen.rectangle((size // 2, top, size // 2 + round(4 * size * share), top + size), fill=_BAR)
             pen.text((5 * size, top + size / 2), text, fill=_INK, font=font, anchor="lm")
         return canvas

@@ -1,55 +1,47 @@
-"""Classification runs: what they learn from, what they minimise, how they are scored."""
+"""What a classification run trains: network, loss and samples."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
-from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.images import image_size, read_image
-from cyclemlp.data.label_transforms import LabelTestTransform, LabelTrainTransform, seeded_by_torch
+from cyclemlp.data.images import image_size
+from cyclemlp.data.label_transforms import LabelTrainTransform, seeded_by_torch
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSamples, ClassifiedSplit
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.models.classifiers import check_image_size, create_classifier
-from cyclemlp.tasks.base import TaskLoss, TrainingTask
+from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.config import ClassificationConfig, LabelAugmentation
-from cyclemlp.tasks.classification.metrics import LabelCounts, classification_loss, distillation_loss
+from cyclemlp.tasks.classification.metrics import classification_loss, distillation_loss
 from cyclemlp.tasks.classification.teacher import Teacher, load_teacher
+from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.parameter_groups import freeze, layer_groups
-from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.trainer import EvaluateRun, train
 
-SMALLEST, LARGEST = 64, 224
-"""Between these the edge of the images is chosen where it is not given."""
-_LOOKED_AT = 100
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 224
+"""Bounds of the image size that is chosen where none is given."""
+_IMAGES_MEASURED = 100
 
 _logger = logging.getLogger(__name__)
 
 
-def train_classification(config: ClassificationConfig, *, evaluate: EvaluateRun | None = None) -> Path:
-    """Train, or with `config.resume` continue, and return the run folder.
-
-    `evaluate` makes the final metrics from the finished run folder, by default as the evaluations before. Raises as
-    `train`.
-    """
-    dataset = find_dataset(config.data, ClassifiedDataset)
+def with_image_size(config: ClassificationConfig, dataset: ClassifiedDataset) -> ClassificationConfig:
+    """The config with an image size, chosen from the images where none was given."""
     if config.image_size is None:
         config = replace(config, image_size=natural_size(dataset.splits["train"]))
         _logger.info("image size %d, near that of the images", config.image_size)
-    return train(config, lambda: classification_task(config, dataset), evaluate)
+    return config
 
 
-def classification_task(config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingTask:
-    """The parts of a classification run whose image size is chosen. Raises ConfigError and CheckpointError."""
+def classification_parts(config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingParts:
+    """Network, loss and samples of a run whose image size is chosen. Raises ConfigError and CheckpointError."""
     card = _card(config, dataset)
-    size = card.image_size or LARGEST
+    size = card.image_size or MAX_IMAGE_SIZE
     options = config.optimisation
     model = create_classifier(
         config.model,
@@ -59,24 +51,24 @@ def classification_task(config: ClassificationConfig, dataset: ClassifiedDataset
         model_options=card.model_options,
     )
     check_image_size(model, config.model, size)
-    idle = freeze(model, options.freeze)
+    frozen = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)
-    return TrainingTask(
+    return TrainingParts(
         card,
         model,
         LabelLoss(config, len(card.classes), teacher),
         ClassifiedSamples(dataset.splits["train"], _transform(config.augmentation, size)),
-        LabelEvaluator(dataset.splits["val"], card),
         partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay),
-        idle,
+        default_collate,
+        frozen,
         config.augmentation.repeated,
     )
 
 
 def natural_size(split: ClassifiedSplit) -> int:
-    """The multiple of 32, from 64 to 224, nearest to the usual shorter side of the images."""
-    edge = median(min(image_size(path)) for path in evenly_spaced(split.images, _LOOKED_AT))
-    return min(max(32 * round(edge / 32), SMALLEST), LARGEST)
+    """The multiple of 32, from 64 to 224, nearest to the median shorter side of the images."""
+    edge = median(min(image_size(path)) for path in evenly_spaced(split.images, _IMAGES_MEASURED))
+    return min(max(32 * round(edge / 32), MIN_IMAGE_SIZE), MAX_IMAGE_SIZE)
 
 
 def _card(config: ClassificationConfig, dataset: ClassifiedDataset) -> ModelCard:
@@ -105,7 +97,7 @@ def _transform(options: LabelAugmentation, size: int) -> LabelTrainTransform:
 
 
 class LabelLoss(TaskLoss):
-    """Cross entropy on labels that are smoothed and, with Mixup or CutMix, mixed; beside it a teacher's opinion."""
+    """Cross entropy on smoothed and, with Mixup or CutMix, mixed labels; optionally the distance from a teacher."""
 
     def __init__(self, config: ClassificationConfig, num_classes: int, teacher: Teacher | None = None) -> None:
         super().__init__()
@@ -132,23 +124,3 @@ class LabelLoss(TaskLoss):
             terms["distillation"] = distillation_loss(logits, self._teacher(images), self._options.temperature)
             loss = torch.lerp(loss, terms["distillation"], self._options.teacher_weight)
         return {"loss": loss, **terms}
-
-
-class LabelEvaluator(Evaluator):
-    """Right and wrong images of a split, cut as in prediction."""
-
-    together = 32
-
-    def __init__(self, split: ClassifiedSplit, card: ModelCard) -> None:
-        super().__init__(len(split.images), card.classes)
-        self._split = split
-        self._transform = LabelTestTransform(card.image_size or LARGEST, card.crop_pct or 1.0)
-
-    def no_counts(self) -> LabelCounts:
-        """Counts of no image."""
-        return LabelCounts(len(self.classes))
-
-    def count_some(self, counts: LabelCounts, model: nn.Module, device: torch.device, indices: Sequence[int]) -> None:
-        """Add these images. Raises DataError for a file that is not usable."""
-        images = torch.stack([self._transform(read_image(self._split.images[index])) for index in indices])
-        counts.update(model(images.to(device)), torch.tensor([self._split.labels[index] for index in indices]))

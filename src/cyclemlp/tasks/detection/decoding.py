@@ -1,6 +1,6 @@
-"""From an image to the objects in it, around a network in whatever runtime; numpy alone, so exported files do.
+"""From an image to the objects in it, around a network in any runtime; numpy alone, so exported files need no torch.
 
-Decoding gives what torchvision's `RetinaNet.postprocess_detections` gives on the same outputs.
+Decoding equals torchvision's `RetinaNet.postprocess_detections` on the same outputs.
 """
 
 import math
@@ -21,22 +21,22 @@ IntArray = npt.NDArray[np.int64]
 RunNetwork = Callable[[FloatArray], tuple[FloatArray, ...]]
 """From normalised images (1, C, H, W) to the network's raw outputs."""
 
-# Wider or higher than 62.5 times its anchor no box is: it keeps exp() finite while training is young.
-_MOST_GROWTH = math.log(1000 / 16)
-_PASTED_AT_ONCE = 2**22
-"""Pixels of a mask that are computed together, so that a box over a huge image needs little more than its mask."""
+# No box is more than 62.5 times wider or higher than its anchor: this keeps exp() finite early in training.
+_MAX_GROWTH = math.log(1000 / 16)
+_MAX_PASTED_PIXELS = 2**22
+"""Pixels of a mask that are computed together, so that a huge box needs little more memory than its mask."""
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Objects found in an image, the likeliest first; index i of every field is object i."""
+    """Objects found in an image, the top-scoring first; index i of every field is object i."""
 
     boxes_xyxy: FloatArray
     """(D, 4) left, top, right, bottom in pixels of the image."""
     scores: FloatArray
     """(D,) from 0 to 1."""
     labels: IntArray
-    """(D,) class numbers from 0 on."""
+    """(D,) class numbers, starting at 0."""
     mask_probabilities: FloatArray | None = None
     """(D, M, M) over each box, for instance segmentation."""
 
@@ -46,7 +46,7 @@ class Detections:
         return Detections(self.boxes_xyxy[keep], self.scores[keep], self.labels[keep], masks)
 
     def shifted(self, right: int, down: int) -> "Detections":
-        """As seen from an image that begins so many pixels further left and up."""
+        """In an image that begins this many pixels further left and up."""
         return replace(self, boxes_xyxy=self.boxes_xyxy + np.array([right, down] * 2, dtype=np.float32))
 
     def mirrored(self, width: int) -> "Detections":
@@ -58,7 +58,7 @@ class Detections:
 
     @classmethod
     def joined(cls, parts: Sequence["Detections"]) -> "Detections":
-        """All of one or more, one after the other; in no order of likelihood."""
+        """All of one or more, one after the other; in no particular order."""
         masks = [part.mask_probabilities for part in parts if part.mask_probabilities is not None]
         return cls(
             np.concatenate([part.boxes_xyxy for part in parts]),
@@ -100,9 +100,9 @@ def resize_rule(card: ModelCard) -> ResizeRule:
 
 
 def _network_input(pixels: npt.NDArray[np.uint8], card: ModelCard) -> FloatArray:
-    """Normalised (1, C, H, W), for RetinaNet filled up with the mean colour to edges it takes.
+    """Normalised (1, C, H, W), for RetinaNet padded with the mean colour to edges it accepts.
 
-    Mask R-CNN fills up by itself: it has to know where the image ends, since boxes and masks are cut there.
+    Mask R-CNN pads by itself: it has to know where the image ends, since boxes and masks are clipped there.
     """
     mean, std = (np.array(values, dtype=np.float32) * 255 for values in (card.mean, card.std))
     height, width = pixels.shape[:2]
@@ -113,7 +113,7 @@ def _network_input(pixels: npt.NDArray[np.uint8], card: ModelCard) -> FloatArray
 
 
 def decode(logits: FloatArray, offsets: FloatArray, options: DetectionHead, size: tuple[int, int]) -> Detections:
-    """Objects from RetinaNet's raw outputs for an image of `size` (height, width) before it was filled up.
+    """Objects from RetinaNet's raw outputs for an image of `size` (height, width) before padding.
 
     `logits` (anchors, K) and `offsets` (anchors, 4) are in the order of `level_anchors`.
     """
@@ -130,7 +130,7 @@ def decode(logits: FloatArray, offsets: FloatArray, options: DetectionHead, size
 
 
 def _candidates(logits: FloatArray, options: DetectionHead) -> tuple[IntArray, IntArray, FloatArray]:
-    """Rows, classes and scores of a level's likeliest entries above the threshold, the likeliest first."""
+    """Rows, classes and scores of a level's top-scoring entries above the threshold, the top-scoring first."""
     flat = logits.reshape(-1)
     # Most entries are far below the threshold: comparing logits spares their exponentials.
     threshold = options.score_threshold
@@ -146,7 +146,7 @@ def apply_offsets(offsets: FloatArray, anchors: FloatArray) -> FloatArray:
     """Anchors (N, 4) moved by dx, dy in their sizes and grown by exp(dw), exp(dh)."""
     sizes = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + 0.5 * sizes + offsets[:, :2] * sizes
-    halves = 0.5 * np.exp(np.minimum(offsets[:, 2:], np.float32(_MOST_GROWTH))) * sizes
+    halves = 0.5 * np.exp(np.minimum(offsets[:, 2:], np.float32(_MAX_GROWTH))) * sizes
     return np.concatenate([centres - halves, centres + halves], axis=1).astype(np.float32)
 
 
@@ -156,10 +156,10 @@ def clipped(boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
     return np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
 
 
-def suppress(boxes: FloatArray, scores: FloatArray, labels: IntArray, most_overlap: float, count: int) -> IntArray:
-    """Numbers of the boxes kept, the likeliest first and at most `count`.
+def suppress(boxes: FloatArray, scores: FloatArray, labels: IntArray, max_overlap: float, count: int) -> IntArray:
+    """Indices of the boxes kept, the top-scoring first and at most `count`.
 
-    A box falls where a likelier one of its class that is kept overlaps it by more than `most_overlap` (IoU).
+    A box is dropped where a higher-scoring box of its class that is kept overlaps it by more than `max_overlap` (IoU).
     """
     order = np.argsort(-scores, kind="stable")
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -171,7 +171,7 @@ def suppress(boxes: FloatArray, scores: FloatArray, labels: IntArray, most_overl
         edges = np.minimum(boxes[best, 2:], others[:, 2:]) - np.maximum(boxes[best, :2], others[:, :2])
         shared = np.maximum(edges, 0).prod(axis=1)
         with np.errstate(invalid="ignore"):  # two boxes without area: 0 / 0 is no overlap
-            overlaps = shared / (areas[best] + areas[order] - shared) > most_overlap
+            overlaps = shared / (areas[best] + areas[order] - shared) > max_overlap
         order = order[~(overlaps & (labels[order] == labels[best]))]
     return np.array(kept, dtype=np.int64)
 
@@ -188,7 +188,7 @@ def paste_patch(probabilities: FloatArray, box_xyxy: FloatArray, size: tuple[int
         return Patch(0, 0, np.zeros((0, 0), dtype=np.uint8))
     across = _sampling(columns, left, right, probabilities.shape[1]).T
     bitmap = np.empty((len(rows), len(columns)), dtype=np.uint8)
-    step = max(1, _PASTED_AT_ONCE // len(columns))
+    step = max(1, _MAX_PASTED_PIXELS // len(columns))
     for start in range(0, len(rows), step):
         down = _sampling(rows[start : start + step], top, bottom, probabilities.shape[0])
         bitmap[start : start + step] = down @ probabilities @ across > 0.5
@@ -196,7 +196,7 @@ def paste_patch(probabilities: FloatArray, box_xyxy: FloatArray, size: tuple[int
 
 
 def _sampling(pixels: IntArray, start: float, end: float, cells: int) -> FloatArray:
-    """Weights (pixels, cells) that interpolate cells over [start, end) at pixel centres; outside there is nothing."""
+    """Weights (pixels, cells) that interpolate cells over [start, end) at pixel centres; outside they are 0."""
     places = (pixels + 0.5 - start) * (cells / (end - start)) - 0.5
     distances = np.abs(places[:, None] - np.arange(cells))
     weights: FloatArray = np.maximum(1 - distances, 0).astype(np.float32)

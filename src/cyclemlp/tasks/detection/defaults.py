@@ -3,12 +3,15 @@
 import logging
 import math
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from cyclemlp.data.objects import DetectionSplit
 from cyclemlp.heads.detection_options import COCO_DETECTIONS, STRIDES
 from cyclemlp.tasks.detection.config import DetectionConfig
+
+ConfigT = TypeVar("ConfigT", bound=DetectionConfig)
 
 WANTED_EDGE = 24
 """Pixels that the small objects of a data set shall have in the network."""
@@ -25,7 +28,7 @@ _ANCHOR_SIZES = {"retinanet": (1.0, 1.5, 2.0, 3.0, 4.0), "mask-rcnn": (2.0, 3.0,
 _logger = logging.getLogger(__name__)
 
 
-def with_defaults(config: DetectionConfig, split: DetectionSplit) -> DetectionConfig:
+def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
     """The config with input scale, anchor size and number of boxes filled in, and a line in the log about them."""
     edges = _edges(split)
     small = float(np.quantile(edges, SMALL)) if len(edges) else 32.0

@@ -40,41 +40,48 @@ def coco_results(found: Detections, image_id: int, size: tuple[int, int], catego
 
 
 class DetectionCounts:
-    """What was found and what is there, image by image, from which average precision follows; those of parts add up.
+    """Detections and labels, image by image, from which average precision follows; those of several parts add up.
 
     Args:
         masks: whether masks are compared as well as boxes.
-        most: boxes an image that count; COCO's tables have 100.
+        max_detections: maximum number of boxes per image that are scored; COCO's tables have 100.
+        category_ids: number of each class in `results`; None for 1, 2, ...
     """
 
-    def __init__(self, *, masks: bool, most: int = COCO_DETECTIONS) -> None:
+    def __init__(
+        self, *, masks: bool, max_detections: int = COCO_DETECTIONS, category_ids: Sequence[int] | None = None
+    ) -> None:
         self.masks = masks
-        self.most = most
+        self.max_detections = max_detections
+        self.category_ids = category_ids
         self.records: dict[int, Record] = {}
         self.results: list[dict[str, Any]] = []
 
-    def add(self, record: Record, found: Detections, category_ids: Sequence[int]) -> None:
-        """Count an image. `category_ids` are those of the classes in `results`, 1, 2, ... in the metrics."""
+    def add(self, record: Record, found: Detections, classes: int) -> None:
+        """Add the labels of an image and what was found in it; `classes` is how many there are."""
         self.records[record.image_id] = record
-        self.results += coco_results(found, record.image_id, record.size, category_ids)
+        self.results += coco_results(found, record.image_id, record.size, self._numbers(classes))
+
+    def _numbers(self, classes: int) -> Sequence[int]:
+        return self.category_ids or range(1, classes + 1)
 
     def merge(self, other: "DetectionCounts") -> None:
         """Add the images of `other`, as if they had been counted here."""
         self.records |= other.records
         self.results += other.results
 
-    def metrics(self, classes: Sequence[str], category_ids: Sequence[int] | None = None) -> dict[str, Any]:
+    def metrics(self, classes: Sequence[str]) -> dict[str, Any]:
         """Average precision over overlaps 0.5 to 0.95, at 0.5 and 0.75, by size, and of each class; None where absent.
 
         For instance segmentation the scores of masks and of boxes, under `mask_` and `box_`.
         """
-        numbers = list(category_ids or range(1, len(classes) + 1))
+        numbers = self._numbers(len(classes))
         truth = coco_truth(self.records.values(), classes, numbers)
         if not self.masks:
-            return _scores(truth, self.results, "bbox", self.most, classes)
+            return _scores(truth, self.results, "bbox", self.max_detections, classes)
         scores: dict[str, Any] = {}
         for kind, prefix in (("segm", "mask_"), ("bbox", "box_")):
-            part = _scores(truth, self.results, kind, self.most, classes)
+            part = _scores(truth, self.results, kind, self.max_detections, classes)
             scores |= {prefix + name: value for name, value in part.items()}
         return scores
 

@@ -1,63 +1,52 @@
-"""Detection and instance segmentation runs: what they learn from, what they minimise, how they are scored."""
+"""What a detection or instance segmentation run trains: network, loss and samples."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.data.box_transforms import BoxTrainTransform
-from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.images import read_image
-from cyclemlp.data.objects import DetectionDataset, DetectionSamples, DetectionSplit, Record
+from cyclemlp.data.objects import DetectionDataset, DetectionSamples, DetectionSplit
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import build_detector
-from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.detection_options import MASK_RCNN, RETINANET, DetectionHead
 from cyclemlp.heads.detector import Detector
-from cyclemlp.tasks.base import TaskLoss, TrainingTask
+from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.detection.decoding import FloatArray, detect, resize_rule
+from cyclemlp.tasks.detection.decoding import resize_rule
 from cyclemlp.tasks.detection.defaults import with_defaults
-from cyclemlp.tasks.detection.metrics import DetectionCounts
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.parameter_groups import decay_groups
-from cyclemlp.training.evaluation import Evaluator
-from cyclemlp.training.trainer import EvaluateRun, train
+
+ConfigT = TypeVar("ConfigT", bound=DetectionConfig)
 
 LOSS_TERMS = {
-    "retinanet": ("classification", "bbox_regression"),
-    "mask-rcnn": ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask"),
+    RETINANET: ("classification", "bbox_regression"),
+    MASK_RCNN: ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask"),
 }
-"""What each head minimises, under the names it gives them."""
+"""What each head minimises, under its own names."""
 BOX_TERMS = ("bbox_regression", "rpn_box_reg", "box_reg")
 
 
-def train_detection(config: DetectionConfig, *, evaluate: EvaluateRun | None = None) -> Path:
-    """Train, or with `config.resume` continue, and return the run folder.
-
-    An `InstanceSegmentationConfig` trains masks as well. `evaluate` makes the final metrics from the finished run
-    folder, by default as the evaluations before. Raises as `train`.
-    """
-    dataset = find_dataset(config.data, DetectionDataset)
+def resolved(config: ConfigT, dataset: DetectionDataset) -> ConfigT:
+    """The config with image size, anchors and number of boxes chosen from the labels. Raises DataError."""
     if not dataset.splits["train"].images:
         raise DataError(f"{config.data} has no training images: put some into its train split")
-    if config.head == "mask-rcnn" and not dataset.has_masks:
+    if config.head == MASK_RCNN and not dataset.has_masks:
         raise DataError(f"{config.data} has objects without outlines: train detection with --head retinanet instead")
-    config = with_defaults(config, dataset.splits["train"])
-    return train(config, lambda: detection_task(config, dataset), evaluate)
+    return with_defaults(config, dataset.splits["train"])
 
 
-def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> TrainingTask:
-    """The parts of a run whose image size and anchors are chosen. Raises ConfigError."""
-    card = _card(config, dataset)
+def detection_parts(config: DetectionConfig, dataset: DetectionDataset, task: str) -> TrainingParts:
+    """Network, loss and samples of a run whose config is resolved. Raises ConfigError."""
+    card = _card(config, dataset, task)
     model = build_detector(
         config.model,
         config.head,
@@ -66,30 +55,29 @@ def detection_task(config: DetectionConfig, dataset: DetectionDataset) -> Traini
         options=card.detection,
         drop_path_rate=config.optimisation.drop_path,
     )
-    idle = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
+    frozen = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
     transform = BoxTrainTransform(
         config.augmentation,
         Normalisation(),
         resize_rule(card),
-        masks=config.head == "mask-rcnn",
+        masks=config.head == MASK_RCNN,
     )
-    return TrainingTask(
+    return TrainingParts(
         card,
         model,
         DetectionLoss(config),
         DetectionSamples(dataset.splits["train"], transform),
-        DetectionEvaluator(dataset.splits["val"], card),
         partial(decay_groups, weight_decay=config.optimisation.weight_decay),
-        idle,
-        kinds=shapes(config, dataset.splits["train"]),
-        collate=collate,
+        collate,
+        frozen,
+        aspect_groups=aspect_groups(config, dataset.splits["train"]),
     )
 
 
-def _card(config: DetectionConfig, dataset: DetectionDataset) -> ModelCard:
+def _card(config: DetectionConfig, dataset: DetectionDataset, task: str) -> ModelCard:
     options = {item.name: getattr(config.detector, item.name) for item in fields(DetectionHead)}
     return ModelCard(
-        task="instance-segmentation" if isinstance(config, InstanceSegmentationConfig) else "detection",
+        task=task,
         model=config.model,
         head=config.head,
         head_width=config.head_width,
@@ -102,11 +90,11 @@ def _card(config: DetectionConfig, dataset: DetectionDataset) -> ModelCard:
     )
 
 
-def shapes(config: DetectionConfig, split: DetectionSplit) -> list[int] | None:
-    """Which images are alike in shape, where they are not cut: a batch is filled up to its widest and its highest.
+def aspect_groups(config: DetectionConfig, split: DetectionSplit) -> list[int] | None:
+    """The group of aspect ratios of each image, where images are not cropped: batches are padded to a common size.
 
-    Seven kinds, from 1 : 2 and narrower to 2 : 1 and wider in steps of a third of an octave; torchvision's references
-    group so, too.
+    Seven groups, from 1 : 2 and narrower to 2 : 1 and wider in steps of a third of an octave; torchvision's references
+    group in the same way.
     """
     if config.augmentation.crop_size is not None:
         return None
@@ -124,9 +112,9 @@ def _freeze_batch_norm(backbone: nn.Module) -> list[nn.Module]:
 
 
 def collate(items: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Images filled up with zeros to a common size, and their targets, to which `size` (height, width) is added.
+    """Images padded with zeros to a common size, and their targets, to which `size` (height, width) is added.
 
-    Masks are filled up as the images are.
+    Masks are padded as the images are.
     """
     height, width = (max(image.shape[axis] for image, _ in items) for axis in (-2, -1))
     images, targets = [], []
@@ -159,30 +147,3 @@ def _with_area(target: dict[str, Tensor]) -> dict[str, Tensor]:
     boxes = target["boxes"]
     keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     return {name: values[keep] for name, values in target.items() if name != "size"}
-
-
-class DetectionEvaluator(Evaluator):
-    """Objects found in a split, each image as in prediction."""
-
-    def __init__(self, split: DetectionSplit, card: ModelCard) -> None:
-        super().__init__(len(split.images), card.classes)
-        self._split = split
-        self._card = card
-
-    def no_counts(self) -> DetectionCounts:
-        """Nothing found yet."""
-        masks = self._card.task == "instance-segmentation"
-        return DetectionCounts(masks=masks, most=(self._card.detection or DetectionHead()).kept)
-
-    def count_some(
-        self, counts: DetectionCounts, model: nn.Module, device: torch.device, indices: Sequence[int]
-    ) -> None:
-        """Add the objects of these images. Raises DataError for a file that is not usable."""
-
-        def run(images: FloatArray) -> tuple[FloatArray, ...]:
-            return tuple(output.float().cpu().numpy() for output in model(torch.from_numpy(images).to(device)))
-
-        for index in indices:
-            record: Record = self._split.records[index]
-            found = detect(run, self._card, np.ascontiguousarray(read_image(self._split.images[index])))
-            counts.add(record, found, range(1, len(self.classes) + 1))

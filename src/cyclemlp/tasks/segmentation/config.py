@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.option_checks import at_least_zero, choice, positive
-from cyclemlp.tasks.options import RunConfig, group
+from cyclemlp.tasks.options import RESUMABLE, RunConfig, group
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SegmentationConfig(RunConfig):
     """Pixels that an image's shorter edge is brought to first, in training and afterwards; 512 for ADE20K. By default it is kept."""  # noqa: E501
     long_side: int | None = None
     """Most pixels of the longer edge then; the image is made smaller where it would have more."""
-    window: int | None = None
+    window: int | None = field(default=None, metadata=RESUMABLE)
     """Edge of the sliding window in evaluation and prediction, in network pixels; by default whole images."""
     augmentation: Annotated[MaskAugmentation, group("Augmentation", 3)] = field(default_factory=MaskAugmentation)
     loss: Annotated[Loss, group("Loss", 4)] = field(default_factory=Loss)

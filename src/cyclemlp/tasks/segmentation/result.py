@@ -1,4 +1,4 @@
-"""What a prediction is: values to compute with, JSON, and a picture to look at."""
+"""A segmentation: values to compute with, JSON, and a drawing."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +10,7 @@ from PIL import Image
 
 from cyclemlp.data.label_drawing import borders
 from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, palette, shortened, with_legend
+from cyclemlp.tasks.drawing import as_rgb
 
 Mask = npt.NDArray[np.uint8]
 
@@ -23,7 +24,7 @@ class SegmentationResult:
     classes: tuple[str, ...]
     """Name of each class id."""
     image: npt.NDArray[np.uint8]
-    """(H, W, C) the image itself, which `draw` paints on."""
+    """(H, W, C) the image itself, on which `draw` paints."""
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -42,36 +43,30 @@ class SegmentationResult:
 
     def class_image(self) -> Image.Image:
         """The mask as a palette image: it opens in colours, and its values are the class ids."""
-        picture = Image.fromarray(self.mask)
-        picture.putpalette(palette(len(self.classes)).tobytes())
-        return picture
+        image = Image.fromarray(self.mask)
+        image.putpalette(palette(len(self.classes)).tobytes())
+        return image
 
     def draw(self, opacity: float = 0.45, legend: bool = True) -> Image.Image:
         """The image with every class painted over it, outlines in full colour, and a legend below it.
 
-        `opacity` in [0, 1] is that of the paint. The legend makes the picture higher (and wider, where the
+        `opacity` in [0, 1] is that of the paint. The legend makes the image higher (and wider, where the
         image is narrower than an entry).
         """
         colours = palette(len(self.classes))[self.mask]
-        picture = np.array(Image.blend(as_rgb(self.image), Image.fromarray(colours), opacity))
+        image = np.array(Image.blend(as_rgb(self.image), Image.fromarray(colours), opacity))
         outline = borders(self.mask)
-        picture[outline] = colours[outline]
-        painted = Image.fromarray(picture)
+        image[outline] = colours[outline]
+        painted = Image.fromarray(image)
         return _with_legend(painted, self.shares) if legend else painted
 
 
-def as_rgb(image: npt.NDArray[np.uint8]) -> Image.Image:
-    """The first three channels, or the first one as grey."""
-    channels = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    return Image.fromarray(np.ascontiguousarray(channels))
-
-
-def _with_legend(picture: Image.Image, shares: dict[str, float]) -> Image.Image:
-    """`picture` above rows of swatches with the name and share of each class."""
+def _with_legend(image: Image.Image, shares: dict[str, float]) -> Image.Image:
+    """`image` above rows of swatches with the name and share of each class."""
     entries = _entries(shares)
-    # Room for any share, so that the frames of a video have pictures of one size.
+    # Room for any share, so that the frames of a video have images of one size.
     widest = [text.rpartition("  ")[0] + "  100.0 %" for _, text in entries]
-    return with_legend(picture, entries, min(64, max(12, min(picture.size) // 36)), widest)
+    return with_legend(image, entries, min(64, max(12, min(image.size) // 36)), widest)
 
 
 def _entries(shares: dict[str, float]) -> list[tuple[Colour | None, str]]:

@@ -1,0 +1,182 @@
+"""Train, evaluate, predict and export from Python; the commands are thin shells around these functions.
+
+    run = cyclemlp.train("segmentation", data="folder", model="cyclemlp_b1", max_time="20m")
+    scores = cyclemlp.evaluate(run)
+    cyclemlp.predict(run, "photos/", out="predicted")
+    cyclemlp.export(run, format="onnx", out="model.onnx")
+
+Options have the names of the command line, with underscores. A misspelt one is refused with the nearest name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.tasks.base import JsonObject
+from cyclemlp.tasks.build_config import OptionValue, build_config
+from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
+from cyclemlp.tasks.registry import get_task
+
+if TYPE_CHECKING:
+    from cyclemlp.inference.predict_files import Predictions
+    from cyclemlp.tasks.classification.config import ClassificationConfig
+    from cyclemlp.tasks.detection.config import DetectionConfig
+    from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+    from cyclemlp.tasks.segmentation.config import SegmentationConfig
+    from cyclemlp.training.run import Run
+
+PathInput = str | PathLike[str]
+OptionsT = TypeVar("OptionsT", EvaluationOptions, PredictionOptions)
+
+
+def train(task: str, *, config: str | None = None, **options: OptionValue) -> "Run":
+    """Train a network for `task`, and return its run folder and its scores on the validation images.
+
+    Args:
+        task: segmentation, classification, detection or instance-segmentation.
+        config: a recipe: a YAML file of options, or the name of one that comes with the package.
+        options: those of `cyclemlp train TASK --help`; only `data` is needed.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: for what the caller can correct.
+        TrainingStopped: after Ctrl-C (an interrupted notebook cell) or SIGTERM; `train(task, out=..., resume=True)`
+            continues the run.
+    """
+    return train_with(task, build_config(task, options, recipe=config))
+
+
+def train_segmentation(config: "SegmentationConfig") -> "Run":
+    """As `train`, from a typed config."""
+    return train_with("segmentation", config)
+
+
+def train_classification(config: "ClassificationConfig") -> "Run":
+    """As `train`, from a typed config."""
+    return train_with("classification", config)
+
+
+def train_detection(config: "DetectionConfig") -> "Run":
+    """As `train`, from a typed config."""
+    return train_with("detection", config)
+
+
+def train_instance_segmentation(config: "InstanceSegmentationConfig") -> "Run":
+    """As `train`, from a typed config."""
+    return train_with("instance-segmentation", config)
+
+
+def train_with(task: str, config: RunConfig) -> "Run":
+    """As `train`, for any task, from a config of its type."""
+    from cyclemlp.training.run import run_training
+
+    return run_training(get_task(task), config)
+
+
+def evaluate(
+    run: PathInput,
+    *,
+    data: PathInput | None = None,
+    split: str = "val",
+    out: PathInput | None = None,
+    device: str = "auto",
+    **options: OptionValue,
+) -> JsonObject:
+    """The scores of a trained network on labelled images, as a report of JSON values.
+
+    Args:
+        run: a run, its folder or model.safetensors, or an exported file.
+        data: a folder in the task's format; by default the one that the run was trained on.
+        split: which part of the data.
+        out: folder for scores.json and the further files of the task.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        options: those of `cyclemlp eval --help`, such as `scales=(0.75, 1.0)` or `flip=True`.
+    """
+    given = _options(EvaluationOptions, options)
+    return evaluate_with(Path(run), data=_path(data), split=split, out=_path(out), options=given, device=device)
+
+
+def evaluate_with(
+    run: Path, *, data: Path | None, split: str, out: Path | None, options: EvaluationOptions, device: str
+) -> JsonObject:
+    """As `evaluate`, from typed options."""
+    from cyclemlp.inference.evaluate_run import check_out, evaluate_predictor
+    from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.training.run_folder import training_data
+
+    check_out(out)
+    predictor = Predictor.load(run, device)
+    return evaluate_predictor(predictor, run, data or training_data(run), split, options, out)
+
+
+def predict(
+    run: PathInput,
+    images: PathInput | Sequence[PathInput],
+    *,
+    out: PathInput,
+    every: int = 1,
+    device: str = "auto",
+    **options: OptionValue,
+) -> "Predictions":
+    """Predict on images and videos, with the results in the folder `out`.
+
+    Args:
+        run: a run, its folder or model.safetensors, or an exported file.
+        images: images, videos, folders of them, or patterns.
+        out: folder for the results.
+        every: of videos, use the first frame and every n-th frame after it.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        options: those of `cyclemlp predict --help`, such as `score_threshold=0.5`.
+
+    Raises DataError where no image can be predicted; single failures are listed in `failed`.
+    """
+    inputs = [images] if isinstance(images, str | PathLike) else list(images)
+    given = _options(PredictionOptions, options)
+    paths = [Path(path) for path in inputs]
+    done = predict_with(Path(run), paths, out=Path(out), every=every, options=given, device=device)
+    if not done.images and not done.videos:
+        done.raise_failures()
+    return done
+
+
+def predict_with(
+    run: Path, inputs: Sequence[Path], *, out: Path, every: int, options: PredictionOptions, device: str
+) -> "Predictions":
+    """As `predict`, from typed options; never raises for single images."""
+    from cyclemlp.inference.predict_files import check_request, predict_files
+
+    sources = check_request(inputs, out, every)  # before torch is imported
+
+    from cyclemlp.inference.predictor import Predictor
+
+    return predict_files(Predictor.load(run, device), sources, out, options, every)
+
+
+def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float = 1e-4) -> JsonObject:  # noqa: A002
+    """Write a trained network as a file for another runtime, and return the report of the comparison of its values.
+
+    Args:
+        run: a run, its folder or model.safetensors.
+        out: NAME.onnx, NAME.xml (OpenVINO) or NAME.pt2.
+        format: onnx, openvino or pt2.
+        limit: largest difference from the network's values, as a share of the largest value.
+
+    Raises ConfigError where the file cannot be written or its values differ by more than the limit.
+    """
+    from cyclemlp.export.run import export_run
+
+    return export_run(Path(run), Path(out), format, limit=limit)
+
+
+def _path(given: PathInput | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _options(kind: type[OptionsT], given: Mapping[str, OptionValue]) -> OptionsT:
+    names = [item.name for item in fields(kind)]
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"unknown option {name!r}.{did_you_mean(name, names)} Allowed are {', '.join(names)}")
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})  # type: ignore[arg-type]

@@ -1,0 +1,107 @@
+"""The images and videos that the inputs of a prediction stand for, and where their results go."""
+
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclemlp.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image or a video and the files written for it."""
+
+    source: Path
+    files: Mapping[str, Path]
+    """Kind of file, such as `mask`, to its place."""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, by its name."""
+        return is_video(self.source)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file has the name of a video."""
+    from cyclemlp.data.videos import VIDEO_SUFFIXES
+
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_inputs(inputs: list[Path]) -> list[Path]:
+    """The images and videos that files, folders and patterns stand for, each once, in the order given.
+
+    Raises DataError where an input does not exist, a pattern fits nothing, or a folder has none.
+    """
+    found: dict[Path, Path] = {}
+    for given in inputs:
+        for path in _expanded(given):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _expanded(given: Path) -> list[Path]:
+    if given.is_dir():
+        files = _usable(given.iterdir())
+        if not files:
+            raise DataError(f"{given} has no images or videos directly in it: looked for {', '.join(_suffixes())}")
+        return files
+    if given.exists():
+        return [given]
+    if not glob.has_magic(str(given)):
+        raise DataError(f"{given} does not exist: give an image, a video, a folder of them, or a pattern")
+    # Path.glob takes no absolute pattern.
+    files = _usable(Path(name) for name in glob.glob(str(given), recursive=True))  # noqa: PTH207
+    if not files:
+        raise DataError(f"{given} fits no image or video: correct the pattern")
+    return files
+
+
+def _usable(paths: Iterable[Path]) -> list[Path]:
+    """Those with the names of images and videos, sorted, without hidden files."""
+    known = _suffixes()
+    return sorted(p for p in paths if p.suffix.lower() in known and not p.name.startswith(".") and p.is_file())
+
+
+def _suffixes() -> list[str]:
+    from cyclemlp.data.images import IMAGE_SUFFIXES
+    from cyclemlp.data.videos import VIDEO_SUFFIXES
+
+    return sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+
+
+def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos: Mapping[str, str]) -> list[Job]:
+    """Where everything will be written, decided before anything is.
+
+    `of_images` are the suffixes of the files of an image by their kind, `of_videos` those of a video. Inputs of equal
+    name get numbered names. Raises ConfigError where a file would replace one of the inputs.
+    """
+    given = {_identity(source) for source in sources}
+    stems = {source.stem.casefold() for source in sources}
+    taken: set[str] = set()
+    jobs = []
+    for source in sources:
+        name = _free_name(source.stem, taken, stems)
+        taken.add(name.casefold())
+        own = of_videos if is_video(source) else of_images
+        jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}))
+    for path in (path for job in jobs for path in job.files.values()):
+        if _identity(path) in given:
+            raise ConfigError(f"--out {out}: {path.name} would replace an input; choose another folder")
+    return jobs
+
+
+def _identity(path: Path) -> str:
+    """Equal for paths of one file, also where the file system ignores case."""
+    return str(path.resolve()).casefold()
+
+
+def _free_name(stem: str, taken: set[str], stems: set[str]) -> str:
+    """`stem`, or `stem-2`, `stem-3`, ... where it is taken; never a name that another input has by itself."""
+    if stem.casefold() not in taken:
+        return stem
+    number = 2
+    while (name := f"{stem}-{number}".casefold()) in taken or name in stems:
+        number += 1
+    return f"{stem}-{number}"

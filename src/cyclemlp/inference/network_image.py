@@ -1,0 +1,129 @@
+"""An image on its way through a network: in several views, and in windows where it is large."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from cyclemlp.data.resizing import size_factor
+from cyclemlp.heads.network import Network
+from cyclemlp.inference.averaging import mean_of_views
+from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
+from cyclemlp.inference.views import Views
+from cyclemlp.tasks.base import FloatArray, Look, Pixels, Span, View
+from cyclemlp.tasks.card import ModelCard
+
+MAX_WHOLE_PIXELS = 2**23
+"""Larger images pass in windows even where the card asks for whole images: 8 million network pixels need gigabytes."""
+
+
+@dataclass(frozen=True)
+class WindowRule:
+    """How large images are cut where the card does not say."""
+
+    window: int
+    """Edge in network pixels."""
+    overlap: int | None
+    """Network pixels that windows share; None for a fourth of the window."""
+
+
+MAP_WINDOWS = WindowRule(1024, OVERLAP)
+"""Maps are blended: what they lack at a border is a matter of pixels, not of the window's size."""
+OBJECT_WINDOWS = WindowRule(2048, None)
+"""A fourth of 2048 pixels are 512, the papers' largest anchor: objects up to it lie whole in some window."""
+
+
+@dataclass(frozen=True)
+class ImageThroughNetwork:
+    """The `NetworkImage` that a predictor gives to a task."""
+
+    network: Network
+    card: ModelCard
+    pixels: Pixels
+    views: Views
+    progress: bool = False
+
+    def run(self, images: FloatArray) -> tuple[FloatArray, ...]:
+        """Raw outputs for normalised images (N, C, H, W) of a size that the network takes."""
+        return self.network(images)
+
+    def maps(self, activation: Callable[[FloatArray], FloatArray]) -> Iterator[FloatArray]:
+        """Strips (1, K, rows, W) of the output, from top to bottom; of several views the mean after `activation`."""
+        # The strips of small views are the highest, so that the other views have to hold little back.
+        images = np.ascontiguousarray(self.pixels.transpose(2, 0, 1))[None]
+        strips = [
+            self._strips(images, view, progress=self.progress and i == 0) for i, view in enumerate(sorted(self.views))
+        ]
+        return strips[0] if len(strips) == 1 else mean_of_views(strips, activation)
+
+    def looks(self) -> list[list[Look]]:
+        """The windows of each view, row by row; one window where the image is not large."""
+        return [list(self._windows(view)) for view in self.views]
+
+    def in_turn(self, looks: Sequence[Sequence[Look]]) -> Iterator[Look]:
+        """All looks one after another, with a progress bar where one was asked for."""
+        total = sum(map(len, looks))
+        yield from tqdm(chain(*looks), total=total, unit="window", leave=False, delay=2, disable=self._hidden)
+
+    @property
+    def _hidden(self) -> bool | None:
+        return None if self.progress else True  # None hides the bar only outside a terminal
+
+    def _strips(self, images: npt.NDArray[np.uint8], view: View, *, progress: bool) -> Iterator[FloatArray]:
+        tiling = tiling_for(self.card, images.shape[-2:], view.scale, MAP_WINDOWS)
+        seen = images[..., ::-1] if view.flipped else images
+        strips = map_strips(self._dense_network(), seen, tiling, progress=progress)
+        return map(_mirrored, strips) if view.flipped else strips  # map keeps no strip alive
+
+    def _dense_network(self) -> DenseNetwork:
+        """The network on values 0 to 255 of any size: normalised, and padded to a size that it takes."""
+        mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) * 255 for v in (self.card.mean, self.card.std))
+
+        def outputs(windows: FloatArray) -> FloatArray:
+            height, width = windows.shape[-2:]
+            down, right = (self.network.size_rule.padded(edge) - edge for edge in (height, width))
+            images = (windows - mean) / std
+            if down or right:
+                images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
+            (maps,) = self.network(images)
+            return maps[..., :height, :width]
+
+        return outputs
+
+    def _windows(self, view: View) -> Iterator[Look]:
+        tiling = tiling_for(self.card, self.pixels.shape[:2], view.scale, OBJECT_WINDOWS)
+        height, width = self.pixels.shape[:2]
+        columns = _spans(tiling, width)
+        for row in _spans(tiling, height):
+            for column in columns:
+                yield Look(view, tiling.input_scale, row, column)
+
+
+def _mirrored(strip: FloatArray) -> FloatArray:
+    return strip[..., ::-1]
+
+
+def tiling_for(card: ModelCard, size: Sequence[int], view_scale: float, rule: WindowRule) -> Tiling:
+    """How an image of `size` (height, width) is cut for the network of `card`, in a view of this scale."""
+    height, width = size
+    window = card.window
+    usual = card.input_scale * size_factor(height, width, card.short_side, card.long_side)
+    # Maps are returned at the image's own size, so a smaller view of them needs no less memory.
+    counted = usual * (max(1.0, view_scale) if rule is MAP_WINDOWS else view_scale)
+    if window is None and height * width * counted**2 > MAX_WHOLE_PIXELS:
+        window = rule.window
+    overlap = card.overlap
+    if overlap is None:
+        overlap = rule.overlap if rule.overlap is not None else (window or 0) // 4
+    return Tiling(window, overlap, usual * view_scale)
+
+
+def _spans(tiling: Tiling, length: int) -> list[Span]:
+    cuts = tiling.cuts(length)
+    ends = [-math.inf, *(float(cut.stop) for cut in cuts)]
+    starts = [*(float(cut.start) for cut in cuts), math.inf]
+    return [Span(cut.start, cut.stop, ends[i], starts[i + 1]) for i, cut in enumerate(cuts)]

@@ -1,0 +1,116 @@
+"""Prediction on a video: the video with results drawn in, and the results of each frame."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from cyclemlp.files import atomic_write
+from cyclemlp.inference.inputs import Job
+from cyclemlp.inference.predictor import Predictor
+
+if TYPE_CHECKING:
+    from cyclemlp.data.videos import Frame
+
+OVERLAY, FRAMES, TABLE, COCO = "overlay", "frames", "table", "coco_results"
+_SUFFIXES = {OVERLAY: "_overlay.mp4", FRAMES: "_frames.json", TABLE: "_frames.csv", COCO: "_coco_results.json"}
+_NOT_PER_FRAME = ("size", "coco")
+"""Parts of a task's description that are the same for all frames, or have a file of their own."""
+
+
+def video_files(*, overlay: bool, coco: bool) -> dict[str, str]:
+    """Kind of file to the suffix of its name, with or without a video and COCO's results."""
+    left_out = {OVERLAY: not overlay, COCO: not coco}
+    return {kind: suffix for kind, suffix in _SUFFIXES.items() if not left_out.get(kind, False)}
+
+
+def predict_video(predictor: Predictor, job: Job, every: int) -> dict[str, Any]:
+    """Write the files of a video from every `every`-th frame, and return its entry in the JSON, without name and files.
+
+    Raises DataError, MissingExtraError; then, and when it is stopped, none of the files is written.
+    """
+    from tqdm import tqdm
+
+    from cyclemlp.data.videos import open_video, written_video
+
+    task = predictor.task
+    with ExitStack() as stack:
+        video = stack.enter_context(open_video(job.source))
+        rate = video.rate / every
+        files = stack.enter_context(_frame_files(job.files, task.columns(predictor.card.classes)))
+        overlay = stack.enter_context(written_video(job.files[OVERLAY], rate)) if OVERLAY in job.files else None
+        total = None if video.length is None else -(-video.length // every)
+        bar = tqdm(total=total, unit="frame", desc=job.source.name, disable=None, leave=False)
+        stack.enter_context(bar)
+        entry: dict[str, Any] = {}
+        for frame in video.frames(every):
+            result = predictor.predict(frame.pixels)
+            entry = task.describe(result)
+            files.add(frame, entry, task.rows(entry))
+            if overlay is not None:
+                overlay.add(result.draw())
+            bar.update()
+        files.finish()
+        return {"size": entry["size"], "count": files.count, "every": every, "frames_per_second": float(rate)}
+
+
+def video_summary(entry: Mapping[str, Any]) -> str:
+    """One line about a video, after its name."""
+    count = entry["count"]
+    return f"{count} frame{'s' * (count != 1)} -> {entry.get(OVERLAY, entry[FRAMES])}"
+
+
+class _JsonList:
+    """A JSON list written entry by entry, since the list of a long video may not fit in memory."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._before = "[\n"
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(self._before + json.dumps(entry))
+        self._before = ",\n"
+
+    def finish(self) -> None:
+        self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
+
+
+class _FrameFiles:
+    """A JSON list and a table of the frames, and for detectors COCO's results with the frame's number as image id."""
+
+    def __init__(self, files: Mapping[str, TextIO], columns: Sequence[str]) -> None:
+        self.count = 0
+        self._frames = _JsonList(files[FRAMES])
+        self._results = _JsonList(files[COCO]) if COCO in files else None
+        self._table = csv.writer(files[TABLE], lineterminator="\n")
+        self._table.writerow(["frame", "seconds", *columns])
+
+    def add(self, frame: "Frame", entry: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> None:
+        place = {"frame": frame.number, "seconds": round(frame.seconds, 4)}
+        self._frames.add({**place, **{key: value for key, value in entry.items() if key not in _NOT_PER_FRAME}})
+        self._table.writerows([*place.values(), *row] for row in rows)
+        if self._results is not None:
+            for found in entry["coco"]:
+                self._results.add({"image_id": frame.number, **found})
+        self.count += 1
+
+    def finish(self) -> None:
+        self._frames.finish()
+        if self._results is not None:
+            self._results.finish()
+
+
+@contextmanager
+def _frame_files(files: Mapping[str, Path], columns: Sequence[str]) -> Iterator[_FrameFiles]:
+    """The files about the frames, which appear when the block succeeds, or not at all."""
+    with ExitStack() as stack:
+        opened = {kind: stack.enter_context(_whole_text(path)) for kind, path in files.items() if kind != OVERLAY}
+        yield _FrameFiles(opened, columns)
+
+
+@contextmanager
+def _whole_text(path: Path) -> Iterator[TextIO]:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
+        yield file

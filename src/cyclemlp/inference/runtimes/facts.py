@@ -1,0 +1,63 @@
+"""What an exported file says about itself.
+
+It carries its model card and the sizes it takes as text entries, so that it needs no other file:
+
+    cyclemlp.size_rule     {"least": 32, "multiple": 1}
+    cyclemlp.outputs       ["logits"]
+    cyclemlp.classes, cyclemlp.mean, ...     the keys of `ModelCard`, each as JSON
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclemlp.errors import CheckpointError
+from cyclemlp.heads.network import SizeRule
+from cyclemlp.tasks.card import ModelCard
+
+INPUT_NAME = "images"
+PREFIX = "cyclemlp."
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The card, the sizes and the outputs of an exported network."""
+
+    card: ModelCard
+    size_rule: SizeRule
+    outputs: tuple[str, ...]
+    """Names of the raw outputs, in order; the task makes results of them."""
+
+    def to_entries(self) -> dict[str, str]:
+        """Entries for the file's metadata, values as JSON."""
+        rule = {"least": self.size_rule.least, "multiple": self.size_rule.multiple}
+        values = {**self.card.to_dict(), "size_rule": rule, "outputs": list(self.outputs), "input": _INPUT}
+        return {PREFIX + key: json.dumps(value) for key, value in values.items()}
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, str], path: Path) -> "Facts":
+        """The facts in the metadata of the file `path`, which also holds entries of others.
+
+        Raises CheckpointError, naming the file, where they are missing or damaged.
+        """
+        own = {key.removeprefix(PREFIX): text for key, text in entries.items() if key.startswith(PREFIX)}
+        if not own:
+            raise CheckpointError(
+                f"{path} says nothing about classes and normalisation: write it with `cyclemlp export`"
+            )
+        try:
+            values = {key: json.loads(text) for key, text in own.items()}
+            rule, outputs = SizeRule(**values.pop("size_rule")), tuple(values.pop("outputs"))
+            values.pop("input", None)
+            return cls(ModelCard.from_dict(values), rule, outputs)
+        except (ValueError, TypeError, KeyError, CheckpointError) as error:
+            raise CheckpointError(f"{path} has unusable metadata ({error}): export it again") from error
+
+
+_INPUT = {
+    "name": INPUT_NAME,
+    "layout": "NCHW",
+    "type": "float32",
+    "normalisation": "(value / 255 - mean) / std, channels in the order red, green, blue",
+}

@@ -1,0 +1,242 @@
+"""Image classification: a class for every image."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclemlp.data.formats.class_folders import read_split
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.labels import ClassifiedDataset
+from cyclemlp.errors import ConfigError
+from cyclemlp.files import write_json, write_png, write_text
+from cyclemlp.tasks.base import (
+    MAX_CLASSES_LISTED,
+    JsonObject,
+    NetworkImage,
+    ScoreNames,
+    Task,
+    TrainingParts,
+    score_lines,
+)
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.classification.result import ClassificationResult
+from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+    from torch import nn
+
+    from cyclemlp.tasks.classification.metrics import LabelCounts, Mistake
+
+TABLE_NAME, JSON_NAME = "predictions.csv", "predictions.json"
+CONFUSION_IMAGE_NAME, WRONG_NAME = "confusion.png", "wrong.csv"
+PICTURE = "picture"
+MAX_CONFUSED_PAIRS = 5
+"""Pairs of classes that the table names as most confused."""
+
+
+class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, ClassificationResult, "LabelCounts"]):
+    """Labels: every image gets a class."""
+
+    name = "classification"
+    purpose = "Train a network that gives every image a class."
+    config = ClassificationConfig
+    scores = ScoreNames(
+        "top1",
+        "accuracy",
+        ("top5",),
+        {
+            "top1": "{:.2f} % of the images are predicted correctly.",
+            "top5": "The label is among the five most probable classes for {:.2f} % of the images.",
+        },
+        optional=frozenset({"top5"}),
+    )
+    max_classes = 100_000
+    takes_views = False
+    evaluation_options = frozenset({"crop", "image_size"})
+    prediction_options = frozenset({"no_pictures"})
+    report_examples = 12
+
+    def find_dataset(self, folder: Path) -> ClassifiedDataset:
+        """Class folders."""
+        return find_dataset(folder, ClassifiedDataset)
+
+    def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> ClassifiedDataset:
+        """One split, labelled by the network's classes; no other split has to exist."""
+        return ClassifiedDataset(folder, card.classes, {split: read_split(folder, split, card.classes)})
+
+    def check_card(self, card: ModelCard) -> None:
+        """A classifier needs the size of its images and the share of them that it sees."""
+        if (card.image_size or 0) < 1 or not 0 < (card.crop_pct or 0) <= 1:
+            raise ConfigError(
+                f"image_size {card.image_size}, crop_pct {card.crop_pct}: a size, and a share above 0 to 1"
+            )
+
+    def build_model(self, card: ModelCard) -> "nn.Module":
+        """A backbone with a linear classifier."""
+        from cyclemlp.models.classifiers import create_classifier
+
+        return create_classifier(
+            card.model,
+            len(card.classes),
+            image_size=card.image_size or 224,
+            in_chans=card.in_chans,
+            model_options=card.model_options,
+        )
+
+    def resolve(self, config: ClassificationConfig, dataset: ClassifiedDataset) -> ClassificationConfig:
+        """With an image size."""
+        from cyclemlp.tasks.classification.train import with_image_size
+
+        return with_image_size(config, dataset)
+
+    def training_parts(self, config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingParts:
+        """See `cyclemlp.tasks.classification.train`."""
+        from cyclemlp.tasks.classification.train import classification_parts
+
+        return classification_parts(config, dataset)
+
+    def new_counts(self, card: ModelCard, dataset: ClassifiedDataset) -> "LabelCounts":  # noqa: ARG002
+        """Counts of no image."""
+        from cyclemlp.tasks.classification.metrics import LabelCounts
+
+        return LabelCounts(len(card.classes))
+
+    def count(
+        self, counts: "LabelCounts", dataset: ClassifiedDataset, split: str, index: int, result: ClassificationResult
+    ) -> None:
+        """Add an image."""
+        import torch
+
+        from cyclemlp.tasks.classification.metrics import Mistake
+
+        labels = dataset.splits[split]
+        label, predicted = labels.labels[index], int(result.probabilities.argmax())
+        counts.update(torch.from_numpy(result.probabilities)[None], torch.tensor([label]))
+        if predicted != label:
+            probability = float(result.probabilities[predicted])
+            counts.mistakes.append(Mistake(labels.images[index], label, predicted, probability))
+
+    def card_for_evaluation(self, card: ModelCard, options: EvaluationOptions) -> ModelCard:
+        """Another crop or image size where one was asked for."""
+        if options.crop is not None and not 0 < options.crop <= 1:
+            raise ConfigError(f"--crop {options.crop:g} is not allowed: above 0 to 1; 0.875 is the authors'")
+        if options.image_size is not None and options.image_size != card.image_size:
+            from cyclemlp.models.classifiers import check_other_size
+
+            check_other_size(card.model, card.image_size or 0, options.image_size)
+        crop, size = options.crop or card.crop_pct, options.image_size or card.image_size
+        return replace(card, crop_pct=crop, image_size=size)
+
+    def describe_scores(self, counts: "LabelCounts", card: ModelCard) -> JsonObject:
+        """How the images were seen, and which classes were confused most often."""
+        from cyclemlp.tasks.classification.metrics import most_confused
+
+        confused = most_confused(counts.confusion, card.classes, MAX_CONFUSED_PAIRS)
+        return {"most_confused": confused, "image_size": card.image_size, "crop": card.crop_pct}
+
+    def write_scores(self, out: Path, counts: "LabelCounts", dataset: ClassifiedDataset, split: str) -> dict[str, str]:
+        """Write the confusion matrix, as a table and drawn, and the images that were predicted wrongly."""
+        from cyclemlp.files import atomic_write
+        from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
+
+        del split
+        table = write_confusion(out, counts.confusion.numpy(), dataset.classes)
+        buffer = io.BytesIO()
+        draw_confusion(counts.confusion.numpy(), dataset.classes).savefig(buffer, format="png", dpi=150)
+        with atomic_write(out / CONFUSION_IMAGE_NAME) as part:
+            part.write_bytes(buffer.getbuffer())
+        write_text(out / WRONG_NAME, _wrong_table(counts.mistakes, dataset.classes))
+        names = {"confusion_picture": CONFUSION_IMAGE_NAME, "wrong": WRONG_NAME}
+        return {"confusion": str(table), **{kind: str(out / name) for kind, name in names.items()}}
+
+    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+        """Accuracy of each class, top-1 and top-5, and the classes confused most often."""
+        metrics = report["metrics"]
+        classes = list(metrics["accuracy"].items())
+        rows = [*(classes if len(classes) <= MAX_CLASSES_LISTED else []), ("top-1", metrics["top1"])]
+        rows += [("top-5", metrics["top5"])] if metrics["top5"] is not None else []
+        seen = f"images of {report['image_size']} pixels, crop {report['crop']:g}"
+        confused = [f"{count} of {name} predicted as {other}" for name, other, count in report["most_confused"]]
+        return [seen, *score_lines(rows, "accuracy"), *confused]
+
+    def draw_example(
+        self, dataset: ClassifiedDataset, split: str, index: int, result: ClassificationResult
+    ) -> "tuple[str, Image]":
+        """The image with its most probable classes; the title has its folder."""
+        path = dataset.splits[split].images[index]
+        return f"{path.parent.name}/{path.name}", result.draw()
+
+    def report_figures(
+        self, run_dir: Path, counts: "LabelCounts", classes: tuple[str, ...]
+    ) -> "list[tuple[str, Figure]]":
+        """The confusion matrix, which is written to the run folder as well."""
+        from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
+
+        confusion = counts.confusion.numpy()
+        write_confusion(run_dir, confusion, classes)
+        return [("Confusion matrix", draw_confusion(confusion, classes))]
+
+    def predict(self, image: NetworkImage) -> ClassificationResult:
+        """See `cyclemlp.tasks.classification.predict`."""
+        from cyclemlp.tasks.classification.predict import classify
+
+        return classify(image)
+
+    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
+        """A drawing for each image, unless none is wanted."""
+        return {} if options.no_pictures else {PICTURE: "_label.png"}
+
+    def describe(self, result: ClassificationResult) -> JsonObject:
+        """Size, label and the most probable classes."""
+        summary = result.to_dict()
+        return {"size": summary["size"], "label": summary["label"], "top5": summary["top5"]}
+
+    def write(self, result: ClassificationResult, files: Mapping[str, Path]) -> None:
+        """Write the drawing."""
+        if PICTURE in files:
+            write_png(files[PICTURE], result.draw())
+
+    def columns(self, classes: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
+        """The most probable class."""
+        return ("label", "probability")
+
+    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """One row."""
+        return [[entry["label"], f"{entry['top5'][entry['label']]:.6f}"]]
+
+    def summary(self, entry: Mapping[str, Any]) -> str:
+        """The most probable classes."""
+        shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in entry["top5"].items())
+        return f"{shares} -> {entry[PICTURE]}" if PICTURE in entry else shares
+
+    def finish(self, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Write predictions.csv, with a row for each image, and predictions.json."""
+        places = max(len(entry["top5"]) for entry in entries)
+        further = [name for place in range(2, places + 1) for name in (f"label_{place}", f"probability_{place}")]
+        rows = [["image", "label", "probability", *further]]
+        for entry in entries:
+            cells = [cell for name, share in entry["top5"].items() for cell in (name, f"{share:.6f}")]
+            rows.append([entry["image"], *cells])
+        write_text(out / TABLE_NAME, _as_csv(rows))
+        write_json(out / JSON_NAME, {"task": self.name, "images": list(entries)})
+        return {"table": str(out / TABLE_NAME), "predictions": str(out / JSON_NAME)}
+
+
+def _wrong_table(mistakes: "Sequence[Mistake]", classes: Sequence[str]) -> str:
+    """The most confident mistakes first: among them are wrong labels."""
+    rows: list[list[str]] = [["image", "class", "taken_for", "probability"]]
+    for image, label, predicted, probability in sorted(mistakes, key=lambda mistake: -mistake.probability):
+        rows.append([str(image), classes[label], classes[predicted], f"{probability:.4f}"])
+    return _as_csv(rows)
+
+
+def _as_csv(rows: Sequence[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

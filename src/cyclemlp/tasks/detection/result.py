@@ -1,0 +1,133 @@
+"""The objects found in an image: values to compute with, JSON, COCO's results, and a drawing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from cyclemlp.data.legend import palette
+from cyclemlp.data.objects import Record, masks_of
+from cyclemlp.data.outlines import Patch
+from cyclemlp.tasks.detection.decoding import Detections, paste_patch
+from cyclemlp.tasks.detection.metrics import coco_results
+from cyclemlp.tasks.drawing import as_rgb
+
+SHOWN_SCORE = 0.3
+"""Objects with lower scores are not drawn or written unless a threshold is given."""
+_MAX_NAMED = 60
+"""With more objects than this, their names would cover the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionResult:
+    """The objects in an image, the top-scoring first."""
+
+    detections: Detections
+    """Boxes, scores, class numbers, and masks for instance segmentation."""
+    classes: tuple[str, ...]
+    """Name of each class."""
+    image: npt.NDArray[np.uint8]
+    """(H, W, C) the image itself, on which `draw` paints."""
+    given_masks: npt.NDArray[np.uint8] | None = None
+    """(D, H, W) masks of 0 and 1, in place of those that follow from the detections; for labels."""
+
+    def __len__(self) -> int:
+        return len(self.detections.scores)
+
+    @property
+    def boxes(self) -> npt.NDArray[np.float32]:
+        """(D, 4) left, top, right, bottom in pixels."""
+        return self.detections.boxes_xyxy
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """(D,) from 0 to 1."""
+        return self.detections.scores
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(D,) class numbers."""
+        return self.detections.labels
+
+    @property
+    def names(self) -> list[str]:
+        """Class of each object."""
+        return [self.classes[int(label)] for label in self.labels]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether objects have masks."""
+        return self.given_masks is not None or self.detections.mask_probabilities is not None
+
+    def mask(self, index: int) -> npt.NDArray[np.bool_]:
+        """(H, W) where object `index` is. Computed on request: the masks of a large image would fill the memory."""
+        return self.patch(index).whole(self.image.shape[:2]).astype(np.bool_)
+
+    def patch(self, index: int) -> Patch:
+        """The part of the mask of object `index` that can hold ones: small in a large image."""
+        if self.given_masks is not None:
+            return Patch(0, 0, self.given_masks[index])
+        probabilities = self.detections.mask_probabilities
+        if probabilities is None:
+            raise ValueError("the objects have boxes without masks")
+        return paste_patch(probabilities[index], self.boxes[index], self.image.shape[:2])
+
+    def above(self, score: float) -> "DetectionResult":
+        """The objects of at least this score."""
+        return replace(self, detections=self.detections.select(self.scores >= score))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Task, size and objects as JSON values; a mask is given by its area in pixels, in full by `to_coco`."""
+        objects: list[dict[str, Any]] = []
+        for i, (name, score, box) in enumerate(zip(self.names, self.scores, self.boxes, strict=True)):
+            entry = {"class": name, "score": float(score), "box": [round(float(value), 2) for value in box]}
+            objects.append({**entry, "area": int(self.patch(i).bitmap.sum())} if self.has_masks else entry)
+        height, width = self.image.shape[:2]
+        task = "instance-segmentation" if self.has_masks else "detection"
+        return {"task": task, "size": {"height": height, "width": width}, "objects": objects}
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Entries of COCO's results format; class numbers start at 1 where no `category_ids` are given."""
+        numbers = category_ids or range(1, len(self.classes) + 1)
+        return coco_results(self.detections, image_id, self.image.shape[:2], numbers)
+
+    def draw(self, opacity: float = 0.45, *, scores: bool = True) -> Image.Image:
+        """The image with every box, its class and, with `scores`, its score; masks are painted with `opacity`."""
+        image = self._with_masks(opacity)
+        pen = ImageDraw.Draw(image)
+        colours = [tuple(colour) for colour in palette(len(self.classes)).tolist()]
+        size = min(28, max(10, min(image.size) // 40))
+        font = ImageFont.load_default(size)
+        for i in range(len(self))[::-1]:  # the top-scoring above the others
+            colour = colours[int(self.labels[i])]
+            left, top, right, bottom = (float(value) for value in self.boxes[i])
+            pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=1 + size // 12)
+            if len(self) <= _MAX_NAMED:
+                name = self.names[i] + (f" {self.scores[i]:.2f}" if scores else "")
+                place = (left, top - size - 2 if top > size + 2 else top)
+                pen.rectangle((*place, place[0] + font.getlength(name) + 4, place[1] + size + 2), fill=colour)
+                pen.text((place[0] + 2, place[1]), name, fill="white", font=font)
+        return image
+
+    def _with_masks(self, opacity: float) -> Image.Image:
+        image = as_rgb(self.image)
+        if not self.has_masks:
+            return image
+        # One colour for each object, so that touching objects can be distinguished.
+        colours = palette(max(8, len(self)))
+        for i in range(len(self))[::-1]:
+            patch = self.patch(i)
+            paint = Image.fromarray(patch.bitmap * np.uint8(round(255 * opacity)))
+            image.paste(tuple(colours[i].tolist()), (patch.left, patch.top), paint)
+        return image
+
+
+def labelled(record: Record, classes: tuple[str, ...], image: npt.NDArray[np.uint8]) -> DetectionResult:
+    """The labels of an image as a result, to draw them; without the regions that are to be ignored."""
+    record = record.select(~record.crowd)
+    ones = np.ones(len(record.labels), dtype=np.float32)
+    masks = masks_of(record) if record.has_masks and len(ones) else None
+    return DetectionResult(Detections(record.boxes_xyxy, ones, record.labels), classes, image, masks)

@@ -1,0 +1,202 @@
+"""Object detection: a box, a class and a score for every object."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cyclemlp.data.class_names import listed
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.objects import DetectionDataset, as_coco
+from cyclemlp.errors import DataError, did_you_mean
+from cyclemlp.files import write_png, write_text
+from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.detection.config import DetectionConfig
+from cyclemlp.tasks.detection.demo import IslandsDemo
+from cyclemlp.tasks.detection.result import SHOWN_SCORE, DetectionResult, labelled
+from cyclemlp.tasks.options import PredictionOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import nn
+
+    from cyclemlp.tasks.detection.metrics import DetectionCounts
+
+COLUMNS = ("class", "score", "left", "top", "right", "bottom")
+OBJECTS_NAME, RESULTS_NAME, TABLE_NAME = "objects.json", "coco_results.json", "objects.csv"
+LABELS_NAME = "coco_labels.json"
+OVERLAY = "overlay"
+AP50_SENTENCE = "Average precision is {{:.2f}} % where a {what} has to overlap the label's by half."
+
+DetectorConfigT = TypeVar("DetectorConfigT", bound=DetectionConfig)
+
+
+class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "DetectionCounts"]):
+    """What detection and instance segmentation have in common."""
+
+    has_masks: bool
+    """Whether objects are scored by their masks as well."""
+    prediction_options = frozenset({"no_pictures", "score_threshold", "nms", "scales", "flip", "window", "overlap"})
+    combines_views = "top-scoring boxes of"
+    report_examples = 6
+    writes_coco = True
+
+    def find_dataset(self, folder: Path) -> DetectionDataset:
+        """Objects in any of the formats."""
+        return find_dataset(folder, DetectionDataset)
+
+    def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> DetectionDataset:
+        """The data set, whose classes must be the network's."""
+        dataset = find_dataset(folder, DetectionDataset)
+        if split not in dataset.splits:
+            near = did_you_mean(split, dataset.splits)
+            raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
+        if dataset.classes != card.classes:
+            theirs, ours = listed(dataset.classes), listed(card.classes)
+            raise DataError(f"{folder} has {theirs}, but the model was trained on {ours}: choose other --data")
+        return dataset
+
+    def build_model(self, card: ModelCard) -> "nn.Module":
+        """A backbone with a detector's head."""
+        from cyclemlp.heads.detection import build_detector
+
+        return build_detector(
+            card.model,
+            card.head,
+            len(card.classes),
+            head_width=card.head_width,
+            options=card.detection,
+            in_chans=card.in_chans,
+        )
+
+    def resolve(self, config: DetectorConfigT, dataset: DetectionDataset) -> DetectorConfigT:
+        """With image size, anchors and number of boxes."""
+        from cyclemlp.tasks.detection.train import resolved
+
+        return resolved(config, dataset)
+
+    def training_parts(self, config: DetectorConfigT, dataset: DetectionDataset) -> TrainingParts:
+        """See `cyclemlp.tasks.detection.train`."""
+        from cyclemlp.tasks.detection.train import detection_parts
+
+        return detection_parts(config, dataset, self.name)
+
+    def new_counts(self, card: ModelCard, dataset: DetectionDataset) -> "DetectionCounts":
+        """Nothing found yet."""
+        from cyclemlp.tasks.detection.metrics import DetectionCounts
+
+        limit = (card.detection or DetectionHead()).kept
+        return DetectionCounts(masks=self.has_masks, max_detections=limit, category_ids=dataset.category_ids)
+
+    def count(
+        self, counts: "DetectionCounts", dataset: DetectionDataset, split: str, index: int, result: DetectionResult
+    ) -> None:
+        """Add the objects of an image."""
+        counts.add(dataset.splits[split].records[index], result.detections, len(dataset.classes))
+
+    def describe_scores(self, counts: "DetectionCounts", card: ModelCard) -> JsonObject:  # noqa: ARG002
+        """The maximum number of objects per image that are scored."""
+        return {"most_detections": counts.max_detections}
+
+    def write_scores(
+        self, out: Path, counts: "DetectionCounts", dataset: DetectionDataset, split: str
+    ) -> dict[str, str]:
+        """Write the detections in COCO's results format; for data in another format the labels in COCO's form, too."""
+        write_text(out / RESULTS_NAME, json.dumps(counts.results) + "\n")
+        files = {"coco_results": str(out / RESULTS_NAME)}
+        if dataset.splits[split].annotations is None:
+            write_text(out / LABELS_NAME, json.dumps(as_coco(dataset, split)) + "\n")
+            files["coco_labels"] = str(out / LABELS_NAME)
+        return files
+
+    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+        """Average precision of each class, over all, at single overlaps, and by size."""
+        return [f"at most {report['most_detections']} objects per image are scored", *super().score_table(report)]
+
+    def draw_example(
+        self, dataset: DetectionDataset, split: str, index: int, result: DetectionResult
+    ) -> "tuple[str, Image]":
+        """The detections on the left, the labels on the right."""
+        import numpy as np
+        from PIL import Image
+
+        part = dataset.splits[split]
+        labels = labelled(part.records[index], result.classes, result.image)
+        found = result.above(SHOWN_SCORE)
+        both = np.concatenate([np.asarray(found.draw()), np.asarray(labels.draw(scores=False))], axis=1)
+        return part.images[index].name, Image.fromarray(both)
+
+    def predict(self, image: NetworkImage) -> DetectionResult:
+        """See `cyclemlp.tasks.detection.merging`."""
+        from cyclemlp.tasks.detection.merging import find_objects
+
+        return find_objects(image)
+
+    def card_for_prediction(self, card: ModelCard, options: PredictionOptions) -> ModelCard:
+        """Other thresholds where they were asked for."""
+        head = card.detection or DetectionHead()
+        threshold = SHOWN_SCORE if options.score_threshold is None else options.score_threshold
+        nms = head.nms if options.nms is None else options.nms
+        return replace(card, detection=replace(head, score_threshold=threshold, nms=nms))
+
+    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
+        """An overlay for each image, unless none is wanted."""
+        return {} if options.no_pictures else {OVERLAY: "_overlay.png"}
+
+    def describe(self, result: DetectionResult) -> JsonObject:
+        """Size, objects, and the same in COCO's form."""
+        summary = result.to_dict()
+        coco = [{key: entry[key] for key in entry if key != "image_id"} for entry in result.to_coco(0)]
+        return {"size": summary["size"], "objects": summary["objects"], "coco": coco}
+
+    def write(self, result: DetectionResult, files: Mapping[str, Path]) -> None:
+        """Write the overlay."""
+        if OVERLAY in files:
+            write_png(files[OVERLAY], result.draw())
+
+    def columns(self, classes: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
+        """Those of objects.csv, after the image's name."""
+        return COLUMNS
+
+    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """A row for each object."""
+        return [[found["class"], f"{found['score']:.4f}", *found["box"]] for found in entry["objects"]]
+
+    def summary(self, entry: Mapping[str, Any]) -> str:
+        """The number of objects of each class."""
+        names = [found["class"] for found in entry["objects"]]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing"
+        return f"{counts} -> {entry[OVERLAY]}" if OVERLAY in entry else counts
+
+    def finish(self, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Write objects.json, objects.csv and coco_results.json; image ids are 1, 2, ... in the order given."""
+        objects, results = [], []
+        for number, entry in enumerate(entries, start=1):
+            objects.append({"id": number, **{key: value for key, value in entry.items() if key != "coco"}})
+            results += [{"image_id": number, **found} for found in entry["coco"]]
+        write_text(out / OBJECTS_NAME, json.dumps(objects, indent=1) + "\n")
+        write_text(out / RESULTS_NAME, json.dumps(results) + "\n")
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["image", *COLUMNS])
+        for entry in entries:
+            writer.writerows([entry["image"], *row] for row in self.rows(entry))
+        write_text(out / TABLE_NAME, buffer.getvalue())
+        files = {"objects": OBJECTS_NAME, "coco_results": RESULTS_NAME, "table": TABLE_NAME}
+        return {kind: str(out / name) for kind, name in files.items()}
+
+
+class DetectionTask(ObjectTask[DetectionConfig]):
+    """Boxes."""
+
+    name = "detection"
+    purpose = "Train a network that finds objects and puts a box around each."
+    config = DetectionConfig
+    has_masks = False
+    scores = ScoreNames("mAP", "AP", ("AP50", "AP75", "APs", "APm", "APl"), {"AP50": AP50_SENTENCE.format(what="box")})
+    demo = IslandsDemo()

@@ -1,0 +1,145 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclemlp.data.class_names import listed
+from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
+from cyclemlp.errors import DataError, did_you_mean
+from cyclemlp.files import write_png
+from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts, score_lines
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.options import PredictionOptions
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
+from cyclemlp.tasks.segmentation.demo import EarthDemo
+from cyclemlp.tasks.segmentation.result import SegmentationResult
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import nn
+
+    from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
+
+
+class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult, "ConfusionMatrix"]):
+    """Masks: every pixel gets a class."""
+
+    name = "segmentation"
+    purpose = "Train a network that gives every pixel a class."
+    config = SegmentationConfig
+    scores = ScoreNames(
+        "mIoU", "IoU", ("pixel_accuracy",), {"pixel_accuracy": "{:.2f} % of the pixels are predicted correctly."}
+    )
+    max_classes = 255  # this value marks ignored pixels in a mask
+    demo = EarthDemo()
+
+    def find_dataset(self, folder: Path) -> MaskDataset:
+        """Pairs of images and masks."""
+        return find_dataset(folder, MaskDataset)
+
+    def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> MaskDataset:
+        """The data set; without names of classes only their number can be compared."""
+        dataset = find_dataset(folder, MaskDataset)
+        if split not in dataset.splits:
+            near = did_you_mean(split, dataset.splits)
+            raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
+        if dataset.classes == card.classes or (not dataset.named and len(dataset.classes) <= len(card.classes)):
+            return dataset
+        raise DataError(
+            f"{folder} has {listed(dataset.classes)}, but the model was trained on {listed(card.classes)}:"
+            " choose other --data, or correct its classes.txt"
+        )
+
+    def build_model(self, card: ModelCard) -> "nn.Module":
+        """A backbone with a dense head."""
+        from cyclemlp.heads.segmentation import build_segmentation_model
+
+        return build_segmentation_model(
+            card.model, card.head, len(card.classes), head_width=card.head_width, in_chans=card.in_chans
+        )
+
+    def training_parts(self, config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
+        """See `cyclemlp.tasks.segmentation.train`."""
+        from cyclemlp.tasks.segmentation.train import segmentation_parts
+
+        return segmentation_parts(config, dataset)
+
+    def new_counts(self, card: ModelCard, dataset: MaskDataset) -> "ConfusionMatrix":  # noqa: ARG002
+        """An empty confusion matrix."""
+        from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
+
+        return ConfusionMatrix(len(card.classes))
+
+    def count(
+        self, counts: "ConfusionMatrix", dataset: MaskDataset, split: str, index: int, result: SegmentationResult
+    ) -> None:
+        """Add every pixel of an image."""
+        import torch
+
+        pairs = dataset.splits[split]
+        mask, target = pairs.masks[index], pairs.target(index)
+        if target.shape != result.mask.shape:
+            sizes = [f"{width} x {height}" for height, width in (target.shape, result.mask.shape)]
+            name = pairs.images[index].name
+            raise DataError(f"{mask} is {sizes[0]} pixels, its image {name} {sizes[1]}: make them equal")
+        try:
+            counts.update(torch.from_numpy(result.mask), torch.from_numpy(target))
+        except DataError as error:
+            raise DataError(f"{mask}: {error}") from error
+
+    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+        """IoU of each class, their mean, and pixel accuracy."""
+        metrics = report["metrics"]
+        rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"]), ("pixel accuracy", metrics["pixel_accuracy"])]
+        return score_lines(rows, "IoU")
+
+    def draw_example(
+        self, dataset: MaskDataset, split: str, index: int, result: SegmentationResult
+    ) -> "tuple[str, Image]":
+        """The prediction on the left, the labels on the right."""
+        import numpy as np
+        from PIL import Image
+
+        pairs = dataset.splits[split]
+        target = pairs.target(index)
+        counted = target != IGNORE_INDEX
+        labels = SegmentationResult(np.where(counted, target, 0), result.classes, result.image)
+        right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), result.image)
+        both = np.concatenate([np.asarray(result.draw(legend=False)), right], axis=1)
+        return f"{pairs.images[index].name}: prediction left, labels right", Image.fromarray(both)
+
+    def predict(self, image: NetworkImage) -> SegmentationResult:
+        """See `cyclemlp.tasks.segmentation.predict`."""
+        from cyclemlp.tasks.segmentation.predict import segment
+
+        return segment(image)
+
+    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:  # noqa: ARG002
+        """A mask and an overlay for each image."""
+        return {"mask": "_mask.png", "overlay": "_overlay.png"}
+
+    def describe(self, result: SegmentationResult) -> JsonObject:
+        """Size and the share of each class."""
+        summary = result.to_dict()
+        return {"size": summary["size"], "shares": summary["shares"]}
+
+    def write(self, result: SegmentationResult, files: Mapping[str, Path]) -> None:
+        """Write mask and overlay."""
+        write_png(files["mask"], result.class_image())
+        write_png(files["overlay"], result.draw())
+
+    def columns(self, classes: Sequence[str]) -> Sequence[str]:
+        """A column for the share of each class."""
+        return classes
+
+    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """One row."""
+        return [[f"{share:.6f}" for share in entry["shares"].values()]]
+
+    def summary(self, entry: Mapping[str, Any]) -> str:
+        """The classes with the largest shares."""
+        largest = sorted(entry["shares"].items(), key=lambda item: -item[1])[:5]
+        shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)
+        return f"{shares} -> {entry['overlay']}"

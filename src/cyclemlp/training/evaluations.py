@@ -1,0 +1,127 @@
+"""The evaluations during training: when they are due, what they may cost, and which checkpoint scores best."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from cyclemlp.inference.evaluate import Evaluator
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.base import Counts
+from cyclemlp.tasks.registry import get_task
+from cyclemlp.training.checkpoints import BEST, save_checkpoint
+from cyclemlp.training.fabric import any_process
+from cyclemlp.training.recorder import Recorder
+from cyclemlp.training.state import TrainingState
+from cyclemlp.training.stopping import StopRequest
+
+_logger = logging.getLogger(__name__)
+
+MAX_EVALUATION_SHARE = 0.15
+"""Where time is the limit, evaluations may use this share of it; one that alone takes more is abandoned."""
+
+
+class Evaluations:
+    """Evaluates at even shares of the run, except at its end, and keeps the checkpoint with the best score."""
+
+    def __init__(
+        self, state: TrainingState, evaluator: Evaluator, recorder: Recorder | None, stop: StopRequest
+    ) -> None:
+        self._state = state
+        self._evaluator = evaluator
+        self._scores = get_task(evaluator.card.task).scores
+        self._recorder = recorder
+        self._stop = stop
+        self.score = self._scores.main
+        self.best = -1.0
+        self.latest: float | None = None
+        self._done = 0
+        self._seconds = 0.0
+        self._latest_seconds = 0.0
+
+    def is_due(self) -> bool:
+        """Whether the run has reached its next evaluation, and has the time for it; the same in all processes."""
+        state = self._state
+        if not self._done < self._reached() < state.config.recording.evaluations:
+            return False
+        if state.config.length.max_seconds is None:
+            return True
+        # The first process decides: clocks differ, and all must take part in an evaluation.
+        needed = self._seconds + self._latest_seconds
+        cheap = needed <= MAX_EVALUATION_SHARE * state.clock.elapsed()
+        return bool(state.fabric.broadcast(cheap or not self._seconds))
+
+    def _reached(self) -> int:
+        return int(self._state.progress * self._state.config.recording.evaluations + 1e-9)
+
+    def run(self) -> None:
+        """Evaluate. If a stop is requested meanwhile, the evaluation is repeated when the run continues."""
+        state, started = self._state, time.monotonic()
+        limit = state.config.length.max_seconds
+        until = math.inf if limit is None else started + MAX_EVALUATION_SHARE * limit
+        metrics = self._evaluate(until)
+        self._latest_seconds = time.monotonic() - started
+        self._seconds += self._latest_seconds
+        if metrics is not None:
+            self._keep(metrics)
+        elif state.fabric.world_size > 1 or time.monotonic() >= until:  # several stop for no other reason
+            self._abandon()
+
+    def _keep(self, metrics: Mapping[str, Any]) -> None:
+        self._done = self._reached()
+        self.latest = metrics[self.score]
+        if self._recorder is not None:
+            self._recorder.add(self._state.step, self._scores.columns(metrics))
+        if self.latest is not None and self.latest > self.best:
+            self.best = self.latest
+            save_checkpoint(self._state, self.state_dict(), BEST)
+
+    def _abandon(self) -> None:
+        self._latest_seconds = math.inf  # longer than there will ever be time for
+        if self._state.fabric.is_global_zero:
+            images = self._state.config.recording.evaluation_images
+            _logger.warning(
+                "an evaluation takes more than %.0f %% of --max-time, so there is none before the end: "
+                "give fewer --evaluation-images (now %d) to have some",
+                *(100 * MAX_EVALUATION_SHARE, images),
+            )
+
+    def _evaluate(self, until: float) -> Mapping[str, Any] | None:
+        fabric = self._state.fabric
+        alone = fabric.world_size == 1
+        with Predictor.of_training_model(self._state.result, self._evaluator.card, fabric.device) as predictor:
+            counts = self._evaluator.count(
+                predictor,
+                limit=self._state.config.recording.evaluation_images,
+                part=(fabric.global_rank, fabric.world_size),
+                # Of several processes, those that have not received the signal would continue.
+                stop=lambda: (alone and self._stop.signum is not None) or time.monotonic() >= until,
+            )
+        # A process that leaves early must not leave the others waiting.
+        if any_process(fabric, counts is None) or counts is None:
+            return None
+        if not alone:
+            counts = _sum_over_processes(counts)
+        return counts.metrics(self._evaluator.card.classes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued run needs to know of the evaluations before."""
+        names = ("best", "latest", "_done", "_seconds", "_latest_seconds")
+        return {name.removeprefix("_"): getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after the evaluations that `state` knows of."""
+        self.best, self.latest, self._done = state["best"], state["latest"], state["done"]
+        self._seconds, self._latest_seconds = state["seconds"], state["latest_seconds"]
+
+
+def _sum_over_processes(counts: Counts) -> Counts:
+    """The counts of every process added up, in the order of the processes."""
+    parts: list[Counts] = [counts] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, counts)
+    for part in parts[1:]:
+        parts[0].merge(part)
+    return parts[0]

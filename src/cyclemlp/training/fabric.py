@@ -1,0 +1,92 @@
+"""Lightning Fabric as the training loop needs it: device, number format, processes that work together."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.options import FixedPrecision, Precision, RunConfig
+
+
+class Autocast(MixedPrecision):
+    """Mixed precision by autocast alone; Fabric would also cast the batch, and boxes need float32 coordinates."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Return `data` as it is."""
+        return data
+
+
+def build_fabric(config: RunConfig) -> Fabric:
+    """Fabric for the device, processes and precision that `config` asks for.
+
+    Raises:
+        ConfigError: the device is not there, or Fabric does not know the strategy or cannot use it here.
+    """
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    machine = config.machine
+    device = available_device(machine.device)
+    precision = choose_precision(config.optimisation.precision, device)
+    devices, nodes = _processes(machine.devices, machine.num_nodes)
+    try:
+        with without_advice():
+            return Fabric(
+                accelerator=device,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=machine.strategy,
+                precision="32-true" if precision == "32-true" else None,
+                plugins=None if precision == "32-true" else [Autocast(precision, device)],
+            )
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--strategy {machine.strategy} --devices {machine.devices}: {reason}") from error
+
+
+def available_device(wanted: str) -> str:
+    """The kind of processor to train on: `wanted`, or the fastest there is where it is `auto`."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch finds no CUDA GPU here; use --device auto")
+    return wanted
+
+
+def choose_precision(wanted: Precision, device: str) -> FixedPrecision:
+    """The number format. On CUDA, `auto` is mixed: bfloat16 where the GPU computes with it rather than emulates it."""
+    if wanted == "auto":
+        if device != "cuda":
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if wanted == "16-mixed" and device == "cpu":
+        return "bf16-mixed"  # CPUs gain nothing from float16, and would need its loss scaling
+    return wanted
+
+
+def _processes(devices: int, nodes: int) -> tuple[int, int]:
+    """Processes per machine and machines: the numbers of torchrun if it started this process."""
+    if not torch.distributed.is_torchelastic_launched():
+        return devices, nodes
+    per_machine = int(os.environ["LOCAL_WORLD_SIZE"])
+    return per_machine, int(os.environ["WORLD_SIZE"]) // per_machine
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Lightning's warnings are advice on options that are chosen here on purpose."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        yield
+
+
+def any_process(fabric: Fabric, here: bool) -> bool:
+    """Whether `here` holds in any of the processes; all of them have to ask."""
+    if fabric.world_size == 1:
+        return here
+    return bool(fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum"))

@@ -1,0 +1,108 @@
+"""A whole training run: from data and options to a folder with a network, its scores and a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cyclemlp.data.sampling import evenly_spaced
+from cyclemlp.errors import MissingExtraError
+from cyclemlp.inference.evaluate import Evaluator
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.base import Counts, TrainingParts
+from cyclemlp.tasks.card import save_card, save_model
+from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.registry import AnyTask
+from cyclemlp.training.acceleration import accelerate
+from cyclemlp.training.initial_weights import load_initial_weights
+from cyclemlp.training.report import write_report
+from cyclemlp.training.run_folder import open_run
+from cyclemlp.training.stopping import TrainingHelped
+
+try:
+    from cyclemlp.training.checkpoints import checkpoint_path, keep_as_best
+    from cyclemlp.training.fabric import build_fabric
+    from cyclemlp.training.loop import fit
+    from cyclemlp.training.recorder import record_last
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "train") from error
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from cyclemlp.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    """Scores on all validation images."""
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
+def run_training(task: AnyTask, config: RunConfig) -> Run:
+    """Train, or with `config.resume` continue a run, and return it with its scores.
+
+    The run folder gets model.safetensors and model.json, checkpoints, metrics.csv and report.html.
+
+    Raises UserError (ConfigError, DataError, CheckpointError) for what the user can correct, TrainingStopped after
+    Ctrl-C or SIGTERM, when a checkpoint to continue from is written. With several processes, all but the first raise
+    TrainingHelped at the end: the run folder is written by the first one, and is not finished by then.
+    """
+    dataset = task.find_dataset(config.data)
+    config = task.resolve(config, dataset)
+    fabric = build_fabric(config)
+    torch.manual_seed(config.machine.seed)
+    parts = task.training_parts(config, dataset)
+    if config.init is not None and not (config.resume and checkpoint_path(config.out).is_file()):
+        load_initial_weights(parts.model, parts.card, config.init)
+    accelerate(parts.model, config)
+    if fabric.is_global_zero:
+        open_run(config)
+    evaluator = Evaluator(parts.card, dataset)
+    metrics = fabric.launch(partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator))
+    if metrics is None:
+        raise TrainingHelped
+    return Run(config.out, metrics)
+
+
+def _train_in_process(
+    fabric: "Fabric", *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator
+) -> Mapping[str, Any] | None:
+    """Train; the first process evaluates the network and returns its metrics, the others return None."""
+    state, best = fit(fabric, config, parts, evaluator)
+    return _finish(state, task, evaluator, best) if fabric.is_global_zero else None
+
+
+def _finish(state: "TrainingState", task: AnyTask, evaluator: Evaluator, best: float) -> Mapping[str, Any]:
+    """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
+    run_dir, card = state.config.out, evaluator.card
+    save_model(run_dir, state.result, card)
+    predictor = Predictor.of_model(state.result, card, state.config.machine.device)
+    counts = evaluator.count_all(predictor)
+    metrics = dict(counts.metrics(card.classes))
+    save_card(run_dir, replace(card, metrics=metrics))
+    if (metrics[task.scores.main] or 0.0) >= best:
+        keep_as_best(run_dir)
+    record_last(run_dir, state.step, task.scores.columns(metrics))
+    _report(task, run_dir, predictor, evaluator, counts)
+    return metrics
+
+
+def _report(task: AnyTask, run_dir: Path, predictor: Predictor, evaluator: Evaluator, counts: Counts) -> None:
+    """Write report.html, with a few validation images spread over the split."""
+    dataset, split = evaluator.dataset, evaluator.split
+    images = dataset.splits[split].images
+    examples = [
+        task.draw_example(dataset, split, index, predictor.predict(images[index]))
+        for index in evenly_spaced(range(len(images)), task.report_examples)
+    ]
+    write_report(run_dir, examples, task.report_figures(run_dir, counts, evaluator.card.classes))

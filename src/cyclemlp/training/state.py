@@ -1,0 +1,121 @@
+"""The state of a training run: everything that a step changes and a checkpoint holds."""
+
+import os
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from cyclemlp.tasks.base import TrainingParts
+from cyclemlp.tasks.loss import TaskLoss
+from cyclemlp.tasks.options import Machine, RunConfig
+from cyclemlp.training.loader import ResumableLoader
+from cyclemlp.training.moving_average import MovingAverage
+from cyclemlp.training.schedule import Clock, Schedule, share_done
+
+MAX_WORKERS = 8
+
+
+class Objective(nn.Module):
+    """A network and its loss as one module, from a batch to the terms of the loss.
+
+    A loss may call other methods of the network than `forward`; inside one module all of them run under Fabric's
+    autocast, and DistributedDataParallel synchronises every gradient.
+    """
+
+    def __init__(self, model: nn.Module, loss: TaskLoss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        """The `loss` of a batch, and its terms, as scalars."""
+        return self.loss(self.model, images, targets)
+
+
+class TrainingState:
+    """A network in training, with its moving average, optimiser, batches and place in the run.
+
+    `model` is the network itself, for reading; `objective` is what steps call, wrapped by Fabric.
+    """
+
+    def __init__(self, fabric: Fabric, config: RunConfig, parts: TrainingParts) -> None:
+        options = config.optimisation
+        self.fabric = fabric
+        self.config = config
+        self.model = parts.model.to(fabric.device)
+        self.eval_mode_modules = parts.eval_mode_modules
+        self.averaged = MovingAverage(self.model, options.ema) if options.ema else None
+        optimizer = torch.optim.AdamW(parts.groups(self.model), lr=options.lr)
+        self.objective, self.optimizer = fabric.setup(Objective(self.model, parts.loss).train(), optimizer)
+        self.loader = _loader(fabric, config, parts)
+        self.clock = Clock()
+        self.step = 0
+        self.progress = 0.0
+        self.images_per_step = options.batch_size * options.accumulate * fabric.world_size
+        self._total_steps = config.length.total_steps(len(parts.samples), self.images_per_step)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate at this point of the run."""
+        options = self.config.optimisation
+        return options.scaled_lr(self.images_per_step) * Schedule.of(options).factor(self.progress)
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and saved: the moving average where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def update_progress(self) -> None:
+        """Measure the share of the run that is done. It is the same in all processes, which must stop together."""
+        elapsed, limit = self.clock.elapsed(), self.config.length.max_seconds
+        if limit is not None:
+            elapsed = self.fabric.broadcast(elapsed)
+        self.progress = share_done(self.step, self._total_steps, elapsed, limit)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly; only tensors and plain values."""
+        return {
+            "step": self.step,
+            "elapsed_seconds": self.clock.elapsed(),
+            "model": self.model.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "loader": self.loader.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`. Raises ConfigError where the batches would not be the same."""
+        self.loader.load_state_dict(state["loader"])
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["precision"]:  # float16's loss scale; another precision has none
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.step = state["step"]
+        self.clock.resume_from(state["elapsed_seconds"])
+
+
+def _loader(fabric: Fabric, config: RunConfig, parts: TrainingParts) -> ResumableLoader:
+    return ResumableLoader(
+        parts.samples,
+        config.optimisation.batch_size,
+        repeats=parts.repeats,
+        aspect_groups=parts.aspect_groups,
+        collate=parts.collate,
+        seed=config.machine.seed,
+        workers=_workers(config.machine),
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        pin_memory=fabric.device.type == "cuda",
+    )
+
+
+def _workers(machine: Machine) -> int:
+    if machine.workers is not None:
+        return machine.workers
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable // 2, MAX_WORKERS)
