@@ -48,9 +48,7 @@ def test_losses_are_those_of_float32(head: str) -> None:
     exact, rounded = found
     for name, loss in exact.items():
         assert rounded[name].dtype == torch.float32
-        torch.testing.assert_close(
-            rounded[name], loss, rtol=1e-6, atol=0, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(rounded[name], loss, rtol=1e-6, atol=0)
 
 
 def test_predicted_boxes_are_those_of_float32() -> None:

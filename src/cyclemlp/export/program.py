@@ -12,11 +12,11 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.export.raw import MAX_BATCH, MAX_EDGE, RawNetwork
 
 _EXAMPLE = (2, 320, 448)
-"""Batch, height and width that the network is traced at: all different, so that none is taken for another, and so large
-that no map of a pyramid to stride 128 has a single row, which torch.export would take for a constant."""
+"""Batch, height and width that the network is traced at: all different, so that none can stand for another, and large
+enough that no map of a pyramid to stride 128 has a single row, which torch.export would treat as a constant."""
 
 _UNEXPORTABLE = (RuntimeError, ValueError, AssertionError, NotImplementedError, TypeError)
-"""What torch.export raises where it cannot follow a network; its own errors are kinds of these."""
+"""What torch.export raises where it cannot follow a network; its own errors are subclasses of these."""
 
 
 def export_program(raw: RawNetwork) -> ExportedProgram:
@@ -24,7 +24,7 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
     example = raw.example(*_EXAMPLE)
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the exporter's own code, not on ours
+            warnings.simplefilter("ignore")  # they are about the exporter's own code, not ours
             return torch.export.export(raw.module, (example,), dynamic_shapes=(_free(raw, example),), strict=False)
     except _UNEXPORTABLE as error:
         logging.getLogger(__name__).debug("torch.export failed", exc_info=error)

@@ -13,7 +13,7 @@ from cyclemlp.models.forms.fused import graph_form
 from cyclemlp.tasks.card import ModelCard
 
 MIN_EDGE = 35
-"""Smallest edge of images of any size: torch.export takes a map of one position for a constant."""
+"""Smallest edge of images of any size: torch.export treats a map of one position as a constant."""
 MIN_MULTIPLES = 2
 """The same for networks that take multiples of a stride."""
 MAX_EDGE = 16384

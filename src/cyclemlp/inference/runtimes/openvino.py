@@ -38,7 +38,7 @@ class OpenVinoNetwork:
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs in the order of the file's facts."""
         # A request of its own for each call: the compiled model's default one refuses a second thread.
-        outputs = self._compiled.create_infer_request().infer({INPUT_NAME: images})
+        outputs = self._compiled.create_infer_request().infer({INPUT_NAME: images}, share_inputs=True)
         return tuple(outputs[name] for name in self.facts.outputs)
 
     def __reduce__(self) -> tuple[type["OpenVinoNetwork"], tuple[Path]]:
