@@ -3,6 +3,7 @@
 As a program, started by torchrun, it trains with as many processes as there are: `two_processes.py OUT`.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +54,7 @@ def train_numbers(out: Path, **optimisation: Any) -> dict[str, Tensor]:
         data=out,
         out=out,
         length=Length(steps=5),
-        optimisation=Optimisation(lr=0.05, lr_batch=8, clip_norm=0.1, **optimisation),
+        optimisation=Optimisation(lr=0.05, lr_batch=8, warmup=0.0, clip_norm=0.1, **optimisation),
         recording=Recording(evaluations=1, log_every=1),
         machine=Machine(device="cpu", workers=0),
     )
@@ -75,4 +76,4 @@ def train_numbers(out: Path, **optimisation: Any) -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     weights = train_numbers(Path(sys.argv[1]), batch_size=2, accumulate=2)
-    torch.save(weights, f"{sys.argv[1]}-{torch.distributed.get_rank()}.pt")
+    torch.save(weights, f"{sys.argv[1]}-{os.environ['RANK']}.pt")

@@ -28,7 +28,7 @@ class TaskLoss(nn.Module, ABC):
     """What a task minimises; a module, so that its buffers follow the network to its device."""
 
     terms: tuple[str, ...] = ()
-    """Names of what `forward` gives beside `loss`."""
+    """Names of what `forward` returns in addition to `loss`."""
 
     @abstractmethod
     def forward(self, model: nn.Module, images: Tensor, targets: Any) -> dict[str, Tensor]:
