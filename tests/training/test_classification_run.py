@@ -1,4 +1,4 @@
-"""The pieces of a classification recipe beside its loss: samples, groups, frozen parts, and rivals' networks."""
+"""The pieces of a classification recipe other than its loss: samples, groups, frozen parts, and rivals' networks."""
 
 from collections import Counter
 from pathlib import Path

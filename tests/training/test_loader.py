@@ -11,7 +11,7 @@ from cyclemlp.training.loader import GroupedStream, ResumableLoader, SampleStrea
 
 
 class Numbers:
-    """Sample `i` is the number i beside a random one."""
+    """Sample `i` is the number i and three random ones."""
 
     def __init__(self, length: int, bad: int | None = None) -> None:
         self.length = length

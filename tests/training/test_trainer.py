@@ -1,10 +1,12 @@
 import csv
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -289,6 +291,37 @@ def test_resume_refusals(configured: Configured) -> None:
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
         train_segmentation(replace(config, resume=True))
+
+
+def test_a_checkpoint_in_the_old_format_is_refused_in_one_line(configured: Configured) -> None:
+    config = configured(steps=1)
+    train_segmentation(config)
+    last = config.out / "checkpoints" / "last.ckpt"
+    torch.save({"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6.6"}, last)
+    with pytest.raises(CheckpointError) as refused:
+        train_segmentation(replace(config, resume=True))
+    assert str(refused.value) == (
+        f"{last} was written by another version of cyclemlp and cannot be resumed: start a new run from its weights"
+        f" with --init {config.out} and another --out"
+    )
+
+
+def test_the_number_of_accumulated_batches_cannot_change_within_a_run(configured: Configured) -> None:
+    config = configured(steps=1)
+    train_segmentation(config)
+    changed = Optimisation(batch_size=2, lr=0.01, accumulate=2)
+    with pytest.raises(ConfigError, match="--accumulate 2 cannot be changed within a run"):
+        train_segmentation(replace(config, resume=True, optimisation=changed))
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_a_notebook_shows_a_progress_bar(
+    notebook: bool, configured: Configured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    train_segmentation(configured(steps=2))
+    assert ("step 2 100%" in capsys.readouterr().err) == notebook
 
 
 def test_no_gpu_here(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def demo(*, task: str | None = None, out: Path | None = None, max_time: str | No
     Parameters
     ----------
     task
-        What is learnt: ocean, land and lakes pixel by pixel (segmentation, the default), or boxes (detection) or outlines
+        What is learnt: ocean, land and lakes pixel by pixel (segmentation, the default), boxes (detection) or outlines
         (instance-segmentation) of islands and lakes. The last two begin with the backbone of the first one's finished
         demo in the folder demo/, or else train it first, in backbone/ next to their run.
     out

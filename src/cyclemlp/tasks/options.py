@@ -1,4 +1,4 @@
-"""What a training run is made of. Light on purpose: the command line reads this without importing torch."""
+"""The options of a training run. This module does not import torch, so that the command line answers quickly."""
 
 import dataclasses
 import re
@@ -16,8 +16,6 @@ ScheduleName = Literal["poly", "cosine", "multistep"]
 FixedPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
-POLY_POWER = 0.9
-LR_DROPS = (8 / 12, 11 / 12)
 RESUMABLE = {"resumable": True}
 """Metadata of the options that may differ between a run and its continuation: those change neither the batches nor the
 network."""
@@ -28,20 +26,20 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
 def group(title: str, order: int) -> Parameter:
-    """The options of a part of a config stand under this title in --help."""
+    """Show the options of one part of a config under this title in --help."""
     return Parameter(name="*", group=Group(title, sort_key=order))
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long to train. With none of the three given: 50 epochs, and no fewer than 3000 steps."""
+    """How long to train. By default 50 epochs, but at least 3000 steps."""
 
     epochs: float | None = field(default=None, metadata=RESUMABLE)
     """Passes over the training images."""
     steps: int | None = field(default=None, metadata=RESUMABLE)
-    """Optimiser steps, in place of epochs."""
+    """Optimiser steps, instead of epochs."""
     max_time: str | None = field(default=None, metadata=RESUMABLE)
-    """Training time such as 5m, 90s or 1h30m; the learning rate reaches its end just then. The run stops at whichever limit comes first. Evaluations on the way count, and take at most 15 % of it; the last one and the report come after it."""  # noqa: E501
+    """Training time such as 5m, 90s or 1h30m; the learning rate reaches its final value at that time. The run stops at whichever limit comes first. Evaluations during training are included and take at most 15 % of it; the final one and the report come afterwards."""  # noqa: E501
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
@@ -77,7 +75,7 @@ class Optimisation:
     lr: float = 1e-3
     """Peak learning rate."""
     lr_batch: int | None = None
-    """The learning rate is meant for this many images a step, and scaled in proportion to how many there are; by default it is taken as it is."""  # noqa: E501
+    """Number of images per step that --lr is meant for; it is scaled in proportion to the actual number. By default --lr is used as given."""  # noqa: E501
     weight_decay: float = 0.05
     """AdamW weight decay."""
     warmup: float = 0.05
@@ -85,15 +83,15 @@ class Optimisation:
     schedule: ScheduleName = "poly"
     """How the learning rate falls afterwards; multistep cuts it to a tenth at each of --lr-drops."""
     final_lr: float = 0.0
-    """Learning rate at the end of the run, as a share of the peak; multistep does without."""
-    poly_power: float = POLY_POWER
+    """Learning rate at the end of the run, as a share of the peak; multistep ignores it."""
+    poly_power: float = 0.9
     """Power of the poly schedule; 1 falls in a straight line."""
-    lr_drops: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = LR_DROPS
+    lr_drops: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (8 / 12, 11 / 12)
     """Shares of the run at which the multistep schedule cuts the learning rate; by default after 8 and 11 epochs of 12."""  # noqa: E501
     clip_norm: float = 1.0
-    """Largest gradient norm; 0 does not clip."""
+    """Maximum gradient norm; 0 disables clipping."""
     ema: float = 0.999
-    """Decay of the moving average of the weights, which is what is evaluated and kept; 0 keeps the raw weights."""
+    """Decay of the moving average of the weights, which is what is evaluated and saved; 0 saves the raw weights."""
     drop_path: float = 0.0
     """Stochastic depth rate of the backbone."""
     precision: Precision = field(default="auto", metadata=RESUMABLE)
@@ -111,22 +109,22 @@ class Optimisation:
             raise ConfigError(f"--lr-drops {given}: shares of the run above 0 and below 1, such as 0.67 0.92")
 
     def scaled_lr(self, images_per_step: int) -> float:
-        """The peak learning rate of a run with so many images a step."""
+        """The peak learning rate of a run with this many images per step."""
         return self.lr if self.lr_batch is None else self.lr * images_per_step / self.lr_batch
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What a run writes down while it goes."""
+    """What a run records, and how often."""
 
     evaluations: int = field(default=10, metadata=RESUMABLE)
     """Evaluations on the validation images, spread evenly over the run; the last one is at its end."""
     evaluation_images: int = field(default=200, metadata=RESUMABLE)
-    """Most validation images used by the evaluations before the last one, spread evenly; the last uses all."""
+    """Maximum number of validation images, evenly spaced, for all evaluations but the last one, which uses all."""
     checkpoint_every: int | None = field(default=None, metadata=RESUMABLE)
-    """Steps between checkpoints; by default one about every minute. One is always written at the end."""
+    """Steps between checkpoints; by default one is written about every minute. One is always written at the end."""
     log_every: int = field(default=10, metadata=RESUMABLE)
-    """Steps between the lines of metrics.csv."""
+    """Steps between the rows of metrics.csv."""
 
     def __post_init__(self) -> None:
         positive(self, "evaluations", "evaluation_images", "checkpoint_every", "log_every")
@@ -137,21 +135,21 @@ class Machine:
     """Where and how fast it runs."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = field(default="auto", metadata=RESUMABLE)
-    """Kind of processor."""
+    """Type of processor."""
     devices: int = 1
-    """Number of processors of each machine; with more than one in all, each takes its own batches. Under torchrun its own numbers count."""  # noqa: E501
+    """Number of processors per machine; each trains on its own batches. torchrun sets its own number instead."""
     num_nodes: int = 1
     """Number of machines that train together."""
     strategy: str = field(default="auto", metadata=RESUMABLE)
-    """How several processors work together, under the name that Lightning Fabric has for it; auto is ddp."""
+    """How several processors train together, by its name in Lightning Fabric; auto is ddp."""
     workers: int | None = field(default=None, metadata=RESUMABLE)
-    """Processes that read and augment images; by default half the processors, at most 8. The result does not depend on it."""  # noqa: E501
+    """Processes that read and augment images; by default half the processors, at most 8. The result does not depend on their number."""  # noqa: E501
     seed: int = 0
-    """Seed of everything random: two runs with the same seed on the same machine are the same."""
+    """Seed of everything random: two runs with the same seed on the same machine give the same result."""
     checkpoint_activations: bool = field(default=False, metadata=RESUMABLE)
-    """Compute the activations of the backbone's blocks again in the backward pass instead of keeping them: less memory, a step takes longer, what is learnt is the same."""  # noqa: E501
+    """Recompute the activations of the backbone's blocks in the backward pass instead of keeping them: less memory, slower steps, the same result."""  # noqa: E501
     compile: bool = field(default=False, metadata=RESUMABLE)
-    """Compile the network with torch.compile; where there is no C++ compiler the run goes on without."""
+    """Compile the network with torch.compile; without a C++ compiler the run continues uncompiled."""
 
     def __post_init__(self) -> None:
         choice(self, "device", ("auto", "cpu", "cuda", "mps"))
@@ -161,7 +159,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What the runs of all tasks have; only `data` has to be given."""
+    """The options that all tasks share; only `data` is required."""
 
     data: Path = field(metadata=RESUMABLE)
     """Folder with the training and validation data."""
@@ -170,9 +168,9 @@ class RunConfig:
     out: Path = field(default=Path("runs/run"), metadata=RESUMABLE)
     """Run folder; new or empty, unless --resume is given."""
     resume: bool = field(default=False, metadata=RESUMABLE)
-    """Continue the run in --out, exactly where its last checkpoint was."""
+    """Continue the run in --out exactly from its last checkpoint."""
     init: Path | None = field(default=None, metadata=RESUMABLE)
-    """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for those that the authors of --model published."""  # noqa: E501
+    """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for the weights that the authors of --model published."""  # noqa: E501
     length: Annotated[Length, group("Length", 1)] = field(default_factory=Length)
     optimisation: Annotated[Optimisation, group("Optimisation", 2)] = field(default_factory=Optimisation)
     recording: Annotated[Recording, group("Recording", 5)] = field(default_factory=Recording)

@@ -1,4 +1,4 @@
-"""How the network is run in training: less memory for more time, or compiled; what it learns stays the same."""
+"""Ways to run the network in training that leave the result the same: recomputed activations, compilation."""
 
 import logging
 from typing import Any
@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 
 def accelerate(model: nn.Module, config: RunConfig) -> None:
-    """Change `model` in place as `config.machine` says; names of weights stay.
+    """Change `model` in place as `config.machine` asks; the names of its weights stay the same.
 
     Raises:
         ConfigError: the backbone cannot recompute its activations.
@@ -33,13 +33,13 @@ def checkpoint_activations(model: nn.Module, name: str) -> None:
     """Let the backbone called `name` inside `model` recompute its blocks' activations in the backward pass.
 
     Raises:
-        ConfigError: it has no way to.
+        ConfigError: it does not support this.
     """
     able: list[Any] = [module for module in model.modules() if hasattr(module, "set_grad_checkpointing")]
     try:
         for module in able:
             module.set_grad_checkpointing(True)
-    except AssertionError:  # as timm's networks without it answer
+    except AssertionError:  # raised by networks of timm that do not support it
         able = []
     if not able:
         raise ConfigError(

@@ -64,22 +64,10 @@ def keep_as_best(run_dir: Path) -> None:
         shutil.copyfile(checkpoint_path(run_dir), part)
 
 
-class CheckpointTimer:
-    """Says when the next checkpoint is due: every few steps or every minute, and at the end of the run."""
-
-    def __init__(self, state: TrainingState) -> None:
-        self._state = state
-        self._saved_at = time.monotonic()
-
-    def is_due(self) -> bool:
-        """Whether to write a checkpoint after this step; the same in all processes."""
-        if self._state.progress >= 1.0:
-            return True
-        every = self._state.config.recording.checkpoint_every
-        if every is not None:
-            return self._state.step % every == 0
-        return any_process(self._state.fabric, time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS)
-
-    def restart(self) -> None:
-        """Count the minute from now."""
-        self._saved_at = time.monotonic()
+def checkpoint_is_due(state: TrainingState, saved_at: float) -> bool:
+    """Whether to write a checkpoint after this step, the last one being of `saved_at`; the same in all processes."""
+    if state.progress >= 1.0:
+        return True
+    if (every := state.config.recording.checkpoint_every) is not None:
+        return state.step % every == 0
+    return any_process(state.fabric, time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS)

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,21 @@ MAX_EVALUATION_SHARE = 0.15
 """Where time is the limit, evaluations may use this share of it; one that alone takes more is abandoned."""
 
 
+@dataclass
+class History:
+    """What a continued run needs to know of the evaluations before."""
+
+    best: float = -1.0
+    """Best score so far."""
+    latest: float | None = None
+    """Score of the last evaluation."""
+    due: int = 0
+    """Number of evaluations that were due when it was made."""
+    seconds: float = 0.0
+    """Time spent on evaluations, of which the last took `latest_seconds`."""
+    latest_seconds: float = 0.0
+
+
 class Evaluations:
     """Evaluates at even shares of the run, except at its end, and keeps the checkpoint with the best score."""
 
@@ -36,23 +52,19 @@ class Evaluations:
         self._recorder = recorder
         self._stop = stop
         self.score = self._scores.main
-        self.best = -1.0
-        self.latest: float | None = None
-        self._done = 0
-        self._seconds = 0.0
-        self._latest_seconds = 0.0
+        self.history = History()
 
     def is_due(self) -> bool:
         """Whether the run has reached its next evaluation, and has the time for it; the same in all processes."""
         state = self._state
-        if not self._done < self._reached() < state.config.recording.evaluations:
+        if not self.history.due < self._reached() < state.config.recording.evaluations:
             return False
         if state.config.length.max_seconds is None:
             return True
         # The first process decides: clocks differ, and all must take part in an evaluation.
-        needed = self._seconds + self._latest_seconds
+        needed = self.history.seconds + self.history.latest_seconds
         cheap = needed <= MAX_EVALUATION_SHARE * state.clock.elapsed()
-        return bool(state.fabric.broadcast(cheap or not self._seconds))
+        return bool(state.fabric.broadcast(cheap or not self.history.seconds))
 
     def _reached(self) -> int:
         return int(self._state.progress * self._state.config.recording.evaluations + 1e-9)
@@ -63,24 +75,24 @@ class Evaluations:
         limit = state.config.length.max_seconds
         until = math.inf if limit is None else started + MAX_EVALUATION_SHARE * limit
         metrics = self._evaluate(until)
-        self._latest_seconds = time.monotonic() - started
-        self._seconds += self._latest_seconds
+        self.history.latest_seconds = time.monotonic() - started
+        self.history.seconds += self.history.latest_seconds
         if metrics is not None:
             self._keep(metrics)
         elif state.fabric.world_size > 1 or time.monotonic() >= until:  # several stop for no other reason
             self._abandon()
 
     def _keep(self, metrics: Mapping[str, Any]) -> None:
-        self._done = self._reached()
-        self.latest = metrics[self.score]
+        self.history.due = self._reached()
+        self.history.latest = metrics[self.score]
         if self._recorder is not None:
             self._recorder.add(self._state.step, self._scores.columns(metrics))
-        if self.latest is not None and self.latest > self.best:
-            self.best = self.latest
-            save_checkpoint(self._state, self.state_dict(), BEST)
+        if self.history.latest is not None and self.history.latest > self.history.best:
+            self.history.best = self.history.latest
+            save_checkpoint(self._state, asdict(self.history), BEST)
 
     def _abandon(self) -> None:
-        self._latest_seconds = math.inf  # longer than there will ever be time for
+        self.history.latest_seconds = math.inf  # longer than there will ever be time for
         if self._state.fabric.is_global_zero:
             images = self._state.config.recording.evaluation_images
             _logger.warning(
@@ -106,16 +118,6 @@ class Evaluations:
         if not alone:
             counts = _sum_over_processes(counts)
         return counts.metrics(self._evaluator.card.classes)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a continued run needs to know of the evaluations before."""
-        names = ("best", "latest", "_done", "_seconds", "_latest_seconds")
-        return {name.removeprefix("_"): getattr(self, name) for name in names}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after the evaluations that `state` knows of."""
-        self.best, self.latest, self._done = state["best"], state["latest"], state["done"]
-        self._seconds, self._latest_seconds = state["seconds"], state["latest_seconds"]
 
 
 def _sum_over_processes(counts: Counts) -> Counts:

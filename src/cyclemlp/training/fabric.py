@@ -85,6 +85,16 @@ def without_advice() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def connected_processes() -> Iterator[None]:
+    """Disconnect the processes after the block, since gloo can hang when the interpreter does it at exit."""
+    try:
+        yield
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
 def any_process(fabric: Fabric, here: bool) -> bool:
     """Whether `here` holds in any of the processes; all of them have to ask."""
     if fabric.world_size == 1:

@@ -1,4 +1,4 @@
-"""Starting from weights that exist: a backbone's, or a whole network of an earlier run."""
+"""Initial weights of a run: those of a backbone, or of a whole network from an earlier run."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ _logger = logging.getLogger(__name__)
 
 
 def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
-    """Load `path` into `model`, which `card` describes, and log what was taken and what was not.
+    """Load `path` into `model`, which `card` describes, and log what was loaded and what was not.
 
-    `path` is a run folder, its model.safetensors, a weight file of the backbone alone, or `authors`. Between different
-    classes only the last layer stays as it is; of a run of another task only the backbone is taken. Raises
+    `path` is a run folder, its model.safetensors, a weight file of the backbone alone, or `authors`. If the classes
+    differ, the last layer keeps its random weights; from a run of another task only the backbone is loaded. Raises
     CheckpointError, with nothing loaded, where the weights do not fit.
     """
     if str(path) == AUTHORS:
@@ -32,9 +32,9 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
         return
     if is_run:
         source, theirs = load_model(path)
-        _require_alike(path, theirs, card, ("model",))
+        _require_same(path, theirs, card, ("model",))
         _load_backbone(_trunk(model), _trunk(source).state_dict(), path, whole=_trunk(model) is not model)
-    elif _trunk(model) is model:  # a classifier, whose last layer stays new where the classes differ
+    elif _trunk(model) is model:  # with other classes, the last layer stays random
         load_pretrained(_trunk(model), path)
     else:
         _load_backbone(_trunk(model), read_state_dict(path), path, whole=True)
@@ -42,7 +42,7 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
 
 
 def _trunk(model: nn.Module) -> nn.Module:
-    """The backbone as timm made it, out of the wrapper in which timm collects its features."""
+    """The backbone as timm made it, without the wrapper that collects its features."""
     backbone = getattr(model, "backbone", model)
     trunk = getattr(backbone, "trunk", backbone)
     inner: nn.Module = getattr(trunk, "model", trunk)
@@ -50,10 +50,10 @@ def _trunk(model: nn.Module) -> nn.Module:
 
 
 def _load_backbone(trunk: nn.Module, given: Mapping[str, Tensor], path: Path, *, whole: bool) -> None:
-    """Load what both have, which must be whole parts (stages, stem) of each; with `whole` all of `trunk`'s.
+    """Load the parts (stages, stem) that both have, each of which must fit; with `whole`, all parts of `trunk`.
 
-    A part is what the first word of a key names. A classifier, and the norm before it, are parts that a network with
-    maps has not.
+    A part is a top-level module, the first word of a key. A feature extractor lacks two of them: the classifier and the
+    norm before it.
     """
     own = trunk.state_dict()
     given = {_as_in(own, key): value for key, value in given.items()}
@@ -68,19 +68,19 @@ def _load_backbone(trunk: nn.Module, given: Mapping[str, Tensor], path: Path, *,
 
 
 def _part(key: str) -> str:
-    """The module at the top that a key of a state dict belongs to."""
+    """The top-level module that a key of a state dict belongs to."""
     return key.partition(".")[0]
 
 
 def _as_in(own: Mapping[str, Tensor], key: str) -> str:
-    """The key as `own` has it: where it gives maps, timm renames `stages.0` to `stages_0` in some networks."""
+    """The key as `own` has it: some feature extractors of timm rename `stages.0` to `stages_0`."""
     forms = (key, key.replace(".", "_", 1), key.replace("_", ".", 1))
     return next((form for form in forms if form in own), key)
 
 
 def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
     source, theirs = load_model(path)
-    _require_alike(path, theirs, card, ("model", "head", "head_width"))
+    _require_same(path, theirs, card, ("model", "head", "head_width"))
     state, own = source.state_dict(), model.state_dict()
     other = sorted(key for key in state if state[key].shape != own[key].shape)
     if other and len(theirs.classes) == len(card.classes):
@@ -95,7 +95,7 @@ def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
         _logger.warning("classes were %s and are %s", ", ".join(theirs.classes), ", ".join(card.classes))
 
 
-def _require_alike(path: Path, theirs: ModelCard, card: ModelCard, names: Sequence[str]) -> None:
+def _require_same(path: Path, theirs: ModelCard, card: ModelCard, names: Sequence[str]) -> None:
     for what in names:
         given, wanted = getattr(theirs, what), getattr(card, what)
         if given != wanted:
@@ -105,12 +105,12 @@ def _require_alike(path: Path, theirs: ModelCard, card: ModelCard, names: Sequen
     if _options(theirs) != _options(card):
         raise CheckpointError(
             f"--init {path} was trained with {_options(theirs) or 'no options of the model'}, the new run has"
-            f" {_options(card) or 'none'}: give --stepsize and --branches alike"
+            f" {_options(card) or 'none'}: give the same --stepsize and --branches"
         )
 
 
 def _options(card: ModelCard) -> str:
-    """The options of the model as words, alike whether they come from JSON or not."""
+    """The options of the model as text, the same for tuples and for the lists that JSON makes of them."""
     words = (
         f"{name} {' '.join(value) if isinstance(value, list | tuple) else value}"
         for name, value in sorted(card.model_options.items())

@@ -7,9 +7,10 @@ sample is augmented under its own seed, so the number of workers does not matter
 """
 
 import hashlib
+import itertools
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -117,13 +118,13 @@ class ResumableLoader:
         self._rank = rank
         self._world = world
         self._pin_memory = pin_memory
-        self._collate = _Collated(collate)
+        self._collate = partial(_collate_or_error, collate=collate)
         self._delivered = 0
 
     def __iter__(self) -> Iterator[Any]:
         loader = DataLoader(
             _Seeded(self._samples),
-            batch_sampler=_Batches(self._numbered, self._delivered, self._batch_size, self._rank, self._world),
+            batch_sampler=self._numbers(),
             num_workers=self._workers,
             collate_fn=self._collate,
             worker_init_fn=_outlive_signals,
@@ -136,6 +137,12 @@ class ResumableLoader:
                 raise batch
             self._delivered += 1
             yield batch
+
+    def _numbers(self) -> Iterator[list[tuple[int, int]]]:
+        """Endless lists of (index, seed), one per batch, from the next batch on."""
+        for step in itertools.count(self._delivered):
+            first = (step * self._world + self._rank) * self._batch_size
+            yield [self._numbered[number] for number in range(first, first + self._batch_size)]
 
     def state_dict(self) -> dict[str, int]:
         """How many batches were delivered, and what determines them."""
@@ -162,26 +169,6 @@ class ResumableLoader:
         }
 
 
-class _Batches:
-    """Endless lists of (index, seed), one a batch, from batch `start` on."""
-
-    def __init__(
-        self, stream: SampleStream | GroupedStream, start: int, batch_size: int, rank: int, world: int
-    ) -> None:
-        self._stream = stream
-        self._start = start
-        self._batch_size = batch_size
-        self._rank = rank
-        self._world = world
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batch = self._start
-        while True:
-            first = (batch * self._world + self._rank) * self._batch_size
-            yield [self._stream[number] for number in range(first, first + self._batch_size)]
-            batch += 1
-
-
 class _Seeded(Dataset[Any]):
     """Samples read under the seed given with their index; the caller's random state is left unchanged."""
 
@@ -198,19 +185,10 @@ class _Seeded(Dataset[Any]):
                 return error
 
 
-class _Collated:
+def _collate_or_error(items: list[Sample | UserError], collate: Collate) -> Any:
     """A batch of the samples, or the first error among them."""
-
-    def __init__(self, collate: Collate) -> None:
-        self._collate = collate
-
-    def __call__(self, items: list[Sample | UserError]) -> Any:
-        samples = []
-        for item in items:
-            if isinstance(item, UserError):
-                return item
-            samples.append(item)
-        return self._collate(samples)
+    error = next((item for item in items if isinstance(item, UserError)), None)
+    return collate([item for item in items if not isinstance(item, UserError)]) if error is None else error
 
 
 def _outlive_signals(_worker: int) -> None:

@@ -3,7 +3,10 @@
 import logging
 import shutil
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,9 +18,9 @@ from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task
-from cyclemlp.training.checkpoints import LAST, CheckpointTimer, checkpoint_path, read_checkpoint, save_checkpoint
-from cyclemlp.training.evaluations import Evaluations
-from cyclemlp.training.fabric import any_process, without_advice
+from cyclemlp.training.checkpoints import LAST, checkpoint_is_due, checkpoint_path, read_checkpoint, save_checkpoint
+from cyclemlp.training.evaluations import Evaluations, History
+from cyclemlp.training.fabric import any_process, connected_processes, without_advice
 from cyclemlp.training.loader import derive_seed
 from cyclemlp.training.losses import LossMonitor
 from cyclemlp.training.progress import ProgressLine
@@ -35,7 +38,7 @@ def fit(fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Eval
     UserError, and TrainingStopped after SIGINT or SIGTERM.
     """
     try:
-        with StopRequest().watching() as stop, without_advice():
+        with StopRequest().watching() as stop, without_advice(), connected_processes():
             return _fit(fabric, config, parts, evaluator, stop)
     except UserError:
         # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.
@@ -53,14 +56,14 @@ def _fit(
     evaluations = Evaluations(state, evaluator, recorder, stop)
     if saved is not None:
         state.load_state_dict(saved)
-        evaluations.load_state_dict(saved["evaluations"])
+        evaluations.history = History(**saved["evaluations"])
         _logger.info("continuing %s from step %d", config.out, state.step)
     try:
         run(state, evaluations, LossMonitor(state, recorder, len(parts.samples)), stop)
     finally:
         if recorder is not None:
             recorder.close()
-    return state, evaluations.best
+    return state, evaluations.history.best
 
 
 def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, stop: StopRequest) -> None:
@@ -70,18 +73,18 @@ def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, sto
     """
     state.clock.start()
     state.update_progress()
-    batches, checkpoints = iter(state.loader), CheckpointTimer(state)
-    with ProgressLine(state, losses, evaluations).shown() as progress:
+    batches, saved_at = iter(state.loader), time.monotonic()
+    with closing(ProgressLine(state, losses, evaluations)) as progress:
         while state.progress < 1.0:
             losses.after_step(training_step(state, batches))
             if evaluations.is_due():
                 losses.check()
                 evaluations.run()
             stopping = any_process(state.fabric, stop.signum is not None)
-            if stopping or checkpoints.is_due():
+            if stopping or checkpoint_is_due(state, saved_at):
                 losses.check()
-                save_checkpoint(state, evaluations.state_dict(), LAST)
-                checkpoints.restart()
+                save_checkpoint(state, asdict(evaluations.history), LAST)
+                saved_at = time.monotonic()
             progress.after_step()
             if stopping and state.progress < 1.0:
                 raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, state.config.out)

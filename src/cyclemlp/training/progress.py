@@ -4,9 +4,6 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Never
 
 from tqdm import tqdm
 
@@ -26,26 +23,17 @@ class ProgressLine:
         self._state = state
         self._losses = losses
         self._evaluations = evaluations
-        self._bar: tqdm[Never] | None = None
         self._line_at = time.monotonic()
         self._began = (self._line_at, state.progress)
-
-    @contextmanager
-    def shown(self) -> Iterator["ProgressLine"]:
-        """Show the bar, where there is one, within the block."""
-        if self._state.fabric.is_global_zero and _draws_bars():
-            form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
-            self._bar = tqdm(total=1000, bar_format=form, file=sys.stderr)
-        try:
-            yield self
-        finally:
-            if self._bar is not None:
-                self._bar.close()
+        # A notebook shows a bar, too, although its standard error is no terminal.
+        shown = state.fabric.is_global_zero and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
+        self._bar = tqdm(total=1000, bar_format=form, file=sys.stderr, disable=not shown)
 
     def after_step(self) -> None:
         """Show the state of the run, if it is time to."""
         state, now = self._state, time.monotonic()
-        if self._bar is not None:
+        if not self._bar.disable:
             self._bar.n = round(1000 * state.progress)
             self._bar.set_description_str(f"step {state.step}", refresh=False)
             self._bar.set_postfix_str(self._text(now))
@@ -53,10 +41,14 @@ class ProgressLine:
             self._line_at = now
             _logger.info("step %d, %.0f %%, %s", state.step, 100 * state.progress, self._text(now))
 
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
     def _text(self, now: float) -> str:
         parts = [f"loss {self._losses.latest:.4f}"] if math.isfinite(self._losses.latest) else []
-        if self._evaluations.latest is not None:
-            parts.append(f"{self._evaluations.score} {self._evaluations.latest:.4f}")
+        if self._evaluations.history.latest is not None:
+            parts.append(f"{self._evaluations.score} {self._evaluations.history.latest:.4f}")
         if math.isfinite(self._losses.images_per_second):
             parts.append(f"{self._losses.images_per_second:.1f} img/s")
         (began, share), progress = self._began, self._state.progress
@@ -64,8 +56,3 @@ class ProgressLine:
             left = (now - began) * (1.0 - progress) / (progress - share)
             parts.append(f"{tqdm.format_interval(left)} left")
         return ", ".join(parts)
-
-
-def _draws_bars() -> bool:
-    """Whether standard error shows a bar: a terminal does, and so does a notebook, whose kernel is ipykernel."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules

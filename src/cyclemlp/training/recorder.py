@@ -1,4 +1,4 @@
-"""The numbers of a run: metrics.csv for people and spreadsheets, TensorBoard events for curves while it goes."""
+"""The numbers of a run: metrics.csv for people and spreadsheets, TensorBoard events for curves while it runs."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ LOSS_COLUMNS = ("step", "epoch", "seconds", "lr", "images_per_second", "loss")
 class Recorder:
     """Appends rows to `run_dir/metrics.csv`, and the same to TensorBoard.
 
-    A continued run drops the rows after the step it continues from, so that a step never appears twice.
+    A continued run removes the rows after the step it continues from, so that no step appears twice.
     """
 
     def __init__(self, run_dir: Path, columns: Sequence[str], after_step: int = 0) -> None:
@@ -26,7 +26,7 @@ class Recorder:
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Write one row; a value that is None stays empty."""
+        """Write one row; a value of None leaves its cell empty."""
         cells = {"step": str(step)} | {name: f"{value:.6g}" for name, value in values.items() if value is not None}
         with self._path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(cells)
@@ -35,12 +35,12 @@ class Recorder:
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Finish the event file."""
+        """Close the event file."""
         self._writer.close()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv, none where there is no file; a last line cut off by a crash is left out."""
+    """Rows of metrics.csv, none where there is no file; a last line truncated by a crash is left out."""
     path = run_dir / "metrics.csv"
     if not path.is_file():
         return []
@@ -49,7 +49,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, str]]:
 
 
 def record_last(run_dir: Path, step: int, metrics: Mapping[str, float | None]) -> None:
-    """Add the final evaluation, at the last step, in place of the one a run continued after its end made before."""
+    """Add the final evaluation at the last step; it replaces that of a run which was resumed after its end."""
     rows = read_metrics(run_dir)
     columns = list(rows[0]) if rows else [*LOSS_COLUMNS, *metrics]
     kept = [row for row in rows if not (int(row["step"]) == step and any(row.get(name) for name in metrics))]

@@ -2,43 +2,24 @@
 
 import math
 import time
-from dataclasses import dataclass
 
-from cyclemlp.tasks.options import LR_DROPS, POLY_POWER, Optimisation
+from cyclemlp.tasks.options import Optimisation
 
 DROP_FACTOR = 0.1
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate over a run: a linear warm-up, then a decay of one of the shapes in `SCHEDULES`."""
-
-    shape: str = "poly"
-    """`poly` and `cosine` end at `final`; `multistep` is cut to a tenth at each of `drops`."""
-    warmup: float = 0.0
-    """Share of the run that the warm-up takes."""
-    final: float = 0.0
-    """The rate at the end, as a share of the peak."""
-    power: float = POLY_POWER
-    """Power of `poly`; 1 is a straight line."""
-    drops: tuple[float, ...] = LR_DROPS
-    """Shares of the run, warm-up included, at which `multistep` is cut."""
-
-    @classmethod
-    def of(cls, options: Optimisation) -> "Schedule":
-        """The schedule that the options of a run ask for."""
-        return cls(options.schedule, options.warmup, options.final_lr, options.poly_power, options.lr_drops)
-
-    def factor(self, progress: float) -> float:
-        """Learning rate at `progress` in [0, 1], as a share of its peak."""
-        if progress < self.warmup:
-            return max(progress / self.warmup, 1e-3)  # the very first step should change the weights, too
-        if self.shape == "multistep":
-            # Slightly early; otherwise rounding would delay a drop by a step.
-            return DROP_FACTOR ** sum(progress > drop - 1e-9 for drop in self.drops)
-        rest = min((progress - self.warmup) / (1.0 - self.warmup), 1.0)
-        decay = 0.5 * (1.0 + math.cos(math.pi * rest)) if self.shape == "cosine" else float((1.0 - rest) ** self.power)
-        return self.final + (1.0 - self.final) * decay
+def rate_factor(options: Optimisation, progress: float) -> float:
+    """Learning rate at `progress` in [0, 1], as a share of its peak: a linear warm-up, then the decay."""
+    if progress < options.warmup:
+        return max(progress / options.warmup, 1e-3)  # the very first step should change the weights, too
+    if options.schedule == "multistep":
+        # Slightly early; otherwise rounding would delay a drop by a step.
+        return DROP_FACTOR ** sum(progress > drop - 1e-9 for drop in options.lr_drops)
+    rest = min((progress - options.warmup) / (1.0 - options.warmup), 1.0)
+    decay = (
+        0.5 * (1.0 + math.cos(math.pi * rest)) if options.schedule == "cosine" else (1.0 - rest) ** options.poly_power
+    )
+    return options.final_lr + (1.0 - options.final_lr) * decay
 
 
 class Clock:

@@ -12,7 +12,7 @@ from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.options import Machine, RunConfig
 from cyclemlp.training.loader import ResumableLoader
 from cyclemlp.training.moving_average import MovingAverage
-from cyclemlp.training.schedule import Clock, Schedule, share_done
+from cyclemlp.training.schedule import Clock, rate_factor, share_done
 
 MAX_WORKERS = 8
 
@@ -60,7 +60,7 @@ class TrainingState:
     def learning_rate(self) -> float:
         """The learning rate at this point of the run."""
         options = self.config.optimisation
-        return options.scaled_lr(self.images_per_step) * Schedule.of(options).factor(self.progress)
+        return options.scaled_lr(self.images_per_step) * rate_factor(options, self.progress)
 
     @property
     def result(self) -> nn.Module:

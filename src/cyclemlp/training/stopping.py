@@ -21,10 +21,6 @@ class TrainingStopped(Exception):  # noqa: N818  (an outcome, not an error)
         self.step = step
         self.run_dir = run_dir
 
-    def __reduce__(self) -> tuple[type["TrainingStopped"], tuple[int, int, Path]]:
-        """Pickle the arguments, not the message: a forked process passes the exception on to its parent."""
-        return TrainingStopped, (self.signum, self.step, self.run_dir)
-
 
 class StopRequest:
     """Remembers the first SIGINT or SIGTERM; a second one interrupts at once."""
