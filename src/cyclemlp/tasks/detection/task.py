@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cyclemlp.data.class_names import listed
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, as_coco
+from cyclemlp.data.problems import listed_classes
 from cyclemlp.errors import DataError, did_you_mean
 from cyclemlp.files import write_png, write_text
 from cyclemlp.heads.detection_options import DetectionHead
@@ -57,7 +57,7 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
             near = did_you_mean(split, dataset.splits)
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
         if dataset.classes != card.classes:
-            theirs, ours = listed(dataset.classes), listed(card.classes)
+            theirs, ours = listed_classes(dataset.classes), listed_classes(card.classes)
             raise DataError(f"{folder} has {theirs}, but the model was trained on {ours}: choose other --data")
         return dataset
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.data.class_names import listed
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
+from cyclemlp.data.problems import listed_classes
 from cyclemlp.errors import DataError, did_you_mean
 from cyclemlp.files import write_png
 from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts, score_lines
@@ -48,7 +48,8 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         if dataset.classes == card.classes or (not dataset.named and len(dataset.classes) <= len(card.classes)):
             return dataset
         raise DataError(
-            f"{folder} has {listed(dataset.classes)}, but the model was trained on {listed(card.classes)}:"
+            f"{folder} has {listed_classes(dataset.classes)}, but the model was trained on"
+            f" {listed_classes(card.classes)}:"
             " choose other --data, or correct its classes.txt"
         )
 
