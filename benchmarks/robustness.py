@@ -27,7 +27,7 @@ from cyclemlp.data.resizing import central_crop
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.machine import environment
-from cyclemlp.tasks.classification.result import ClassificationResult
+from cyclemlp.tasks.classification.predict import ClassificationResult
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTIONS = (
