@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cyclemlp.data.resampling import resize_bilinear
+from cyclemlp.data.resizing import resize_bilinear
 
 
 @pytest.mark.parametrize("given", [(1, 1), (1, 9), (7, 5), (32, 33)])

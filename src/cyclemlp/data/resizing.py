@@ -1,11 +1,14 @@
-"""The size at which a network sees an image; without torch, as exported networks need it."""
+"""The size at which a network sees an image, and bilinear resizing; without torch, as exported networks need it."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data.images import Pixels
+
+FloatArray = npt.NDArray[np.float32]
 
 
 def size_factor(height: int, width: int, short_side: int | None, long_side: int | None) -> float:
@@ -65,3 +68,28 @@ def central_crop(image: Pixels, size: int, crop_pct: float) -> Pixels:
     resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BICUBIC)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
     return np.array(resized.crop((left, top, left + size, top + size)))
+
+
+def resize_bilinear(maps: FloatArray, height: int, width: int) -> FloatArray:
+    """`maps` (..., H, W) at another size: values are those of torch's bilinear `interpolate`, corners not aligned."""
+    if maps.shape[-1] * height <= maps.shape[-2] * width:  # the axis that leaves less to do comes first
+        return _along(_along(maps, height, -2), width, -1)
+    return _along(_along(maps, width, -1), height, -2)
+
+
+def _along(maps: FloatArray, length: int, axis: int) -> FloatArray:
+    given = maps.shape[axis]
+    if given == length:
+        return maps
+    places = np.maximum((np.arange(length) + 0.5) * (given / length) - 0.5, 0)
+    before = places.astype(np.intp)
+    after = np.minimum(before + 1, given - 1)
+    share = (places - before).astype(np.float32)
+    if axis == -2:
+        share = share[:, None]
+    out: FloatArray = np.take(maps, after, axis)
+    lower = np.take(maps, before, axis)
+    out -= lower
+    out *= share
+    out += lower
+    return out
