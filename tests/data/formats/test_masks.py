@@ -60,7 +60,8 @@ def test_black_and_white_masks_are_explained(write_dataset: WriteDataset) -> Non
 
 def test_missing_folder_names_the_layout(tmp_path: Path) -> None:
     message = refusal(tmp_path / "none")
-    assert "none is not a folder; expected one with images/{train,val} with masks/{train,val}" in message
+    assert "none is missing; give a folder with images/{train,val} with masks/{train,val}" in message
+    (tmp_path / "photos").mkdir()
     assert "is not a data set with masks; expected images/{train,val}" in refusal(tmp_path)
 
 
