@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.images import Pixels, read_image
 from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
 from cyclemlp.errors import DataError
@@ -74,12 +75,9 @@ class DetectionSplit:
 
 
 @dataclass(frozen=True)
-class DetectionDataset:
-    """A whole data set; label `i` is `classes[i]`."""
+class DetectionDataset(SplitDataset[DetectionSplit]):
+    """Images with boxes, and outlines if there are any."""
 
-    root: Path
-    classes: tuple[str, ...]
-    splits: dict[str, DetectionSplit]
     category_ids: tuple[int, ...] = ()
     """The number that the annotation file gives to each class, for results in its terms; 1, 2, ... if there is none"""
 
