@@ -59,7 +59,7 @@ def fill_from(
     values: dict[str, object] = {
         name: value for name, value in options.items() if value is not None and f"--{name}" not in given
     }
-    # Under the commands' names, since otherwise an option called as a verb, like `data`, is taken for the verb's.
+    # Under the commands' names: an option with the name of a verb, like `data`, would else be read as that verb's.
     for command in reversed(commands):
         values = {command: values}
     Dict(values, source=source)(app, commands, arguments)

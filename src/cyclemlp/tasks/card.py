@@ -1,4 +1,4 @@
-"""The model card: everything but the weights that prediction needs, kept beside them as `model.json`.
+"""The model card: everything but the weights that prediction needs, kept next to them as `model.json`.
 
 A run folder, or any folder, with `model.safetensors` and `model.json` is a model: no training code, no recipe
 and no pickle is needed to use it.
@@ -30,7 +30,7 @@ MIN_WINDOW = 32  # the stride of a backbone's last stage
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a trained network is and how images are to be given to it."""
+    """What a trained network is, and how images have to be prepared for it."""
 
     task: str
     """What the network does, by the name of the task."""
@@ -49,15 +49,15 @@ class ModelCard:
     std: tuple[float, ...] = IMAGENET_STD
     """Each channel is divided by it after the subtraction."""
     input_scale: float = 1.0
-    """Factor by which an image is enlarged before the network; its outputs are resized back."""
+    """Factor by which an image is resized before the network; the outputs are resized back."""
     window: int | None = None
-    """Edge of the sliding window in pixels of the enlarged image; None gives images whole."""
+    """Edge of the sliding window in pixels of the resized image; None passes images whole."""
     overlap: int | None = None
-    """Pixels of the enlarged image that windows share; None for what is usual for the task."""
+    """Pixels of the resized image that windows share; None for the task's default."""
     short_side: int | None = None
-    """Pixels that an image's shorter edge is brought to before the network, and before `input_scale`; None keeps it."""
+    """Pixels to which an image's shorter edge is resized, before `input_scale` applies; None keeps it."""
     long_side: int | None = None
-    """Most pixels of the longer edge then; the image is made smaller where it would have more."""
+    """Maximum pixels of the longer edge after that; larger images are downscaled to it."""
     image_size: int | None = None
     """Edge in pixels of the square images that a classifier sees."""
     crop_pct: float | None = None
@@ -202,9 +202,9 @@ def save_card(folder: Path, card: ModelCard) -> None:
 
 
 def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
-    """The network and card from a run folder or a `model.safetensors` file with `model.json` beside it.
+    """The network and card from a run folder or a `model.safetensors` file with `model.json` next to it.
 
-    The network comes on the CPU in evaluation mode. Raises CheckpointError where `path` is no such thing, or
+    The network is on the CPU, in evaluation mode. Raises CheckpointError where `path` is no such thing, or
     where weights and card do not fit: keys and shapes are named, and nothing is loaded.
     """
     from cyclemlp.models.checkpoints import check_fit, naming, read_state_dict

@@ -21,7 +21,7 @@ RESUMABLE = {"resumable": True}
 network."""
 
 DEFAULT_EPOCHS = 50
-DEFAULT_LEAST_STEPS = 3000
+DEFAULT_MIN_STEPS = 3000
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
 
 
@@ -61,7 +61,7 @@ class Length:
             return max(1, round(self.epochs * images / images_per_step))
         if self.max_time is not None:
             return None
-        return max(DEFAULT_LEAST_STEPS, round(DEFAULT_EPOCHS * images / images_per_step))
+        return max(DEFAULT_MIN_STEPS, round(DEFAULT_EPOCHS * images / images_per_step))
 
 
 @dataclass(frozen=True)

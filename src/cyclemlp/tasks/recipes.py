@@ -36,8 +36,8 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = options.pop("base", None)
     if base is None:
         return options
-    beside = path.with_name(str(base))
-    return _with_base(beside if beside.is_file() else _find(str(base)), (*above, path)) | options
+    neighbour = path.with_name(str(base))
+    return _with_base(neighbour if neighbour.is_file() else _find(str(base)), (*above, path)) | options
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 
 
 def coco_results(found: Detections, image_id: int, size: tuple[int, int], category_ids: Sequence[int]) -> list[Any]:
-    """Entries of COCO's results format for an image of `size` (height, width); masks as run lengths."""
+    """Entries of COCO's results format for an image of `size` (height, width); masks as RLE."""
     entries = []
     for i, (box, score, label) in enumerate(zip(found.boxes_xyxy, found.scores, found.labels, strict=True)):
         left, top, right, bottom = (float(value) for value in box)
@@ -87,10 +87,10 @@ class DetectionCounts:
 
 
 def _scores(
-    truth: dict[str, Any], results: list[dict[str, Any]], kind: str, most: int, classes: Sequence[str]
+    truth: dict[str, Any], results: list[dict[str, Any]], kind: str, max_detections: int, classes: Sequence[str]
 ) -> dict[str, Any]:
     """Average precision of boxes (`bbox`) or masks (`segm`)."""
-    precision = _precision(truth, results, kind, most)
+    precision = _precision(truth, results, kind, max_detections)
     single = {f"AP{area}": _mean(precision[..., index, -1]) for area, index in _AREAS.items() if area}
     return {
         "mAP": _mean(precision[..., 0, -1]),
@@ -101,7 +101,9 @@ def _scores(
     }
 
 
-def _precision(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, most: int) -> npt.NDArray[np.float64]:
+def _precision(
+    truth: dict[str, Any], results: list[dict[str, Any]], kind: str, max_detections: int
+) -> npt.NDArray[np.float64]:
     """(10 overlaps, 101 recalls, classes, 4 ranges of area, 3 numbers of boxes); -1 where there is nothing to find."""
     shape = (10, 101, len(truth["categories"]), 4, 3)
     if not truth["annotations"]:
@@ -118,7 +120,9 @@ def _precision(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, 
         labels = COCO(copy.deepcopy(truth), print_function=_logger.debug)
         found = labels.loadRes(copy.deepcopy(results))
         comparison = COCOeval_faster(labels, found, kind, print_function=_logger.debug)
-        comparison.params.maxDets = [1, 10, most] if most > 10 else [most, most, most]
+        comparison.params.maxDets = (
+            [1, 10, max_detections] if max_detections > 10 else [max_detections, max_detections, max_detections]
+        )
         comparison.evaluate()
         comparison.accumulate()
     return np.asarray(comparison.eval["precision"])
