@@ -105,11 +105,11 @@ class Evaluations:
         fabric = self._state.fabric
         alone = fabric.world_size == 1
         with Predictor.of_training_model(self._state.result, self._evaluator.card, fabric.device) as predictor:
+            images = self._evaluator.sample(self._state.config.recording.evaluation_images)
+            # Of several processes, those that have not received the signal would continue.
             counts = self._evaluator.count(
                 predictor,
-                limit=self._state.config.recording.evaluation_images,
-                part=(fabric.global_rank, fabric.world_size),
-                # Of several processes, those that have not received the signal would continue.
+                images[fabric.global_rank :: fabric.world_size],
                 stop=lambda: (alone and self._stop.signum is not None) or time.monotonic() >= until,
             )
         # A process that leaves early must not leave the others waiting.

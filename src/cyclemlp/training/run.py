@@ -87,11 +87,14 @@ def _finish(state: "TrainingState", task: AnyTask, evaluator: Evaluator, best: f
     run_dir, card = state.config.out, evaluator.card
     save_model(run_dir, state.result, card)
     predictor = Predictor.of_model(state.result, card, state.config.machine.device)
-    counts = evaluator.count_all(predictor)
+    # First the images of the evaluations during training: only their score compares with the best one so far.
+    sample = evaluator.sample(state.config.recording.evaluation_images)
+    counts = evaluator.count_all(predictor, sample)
+    if (counts.metrics(card.classes)[task.scores.main] or 0.0) >= best:
+        keep_as_best(run_dir)
+    counts.merge(evaluator.count_all(predictor, sorted(set(range(evaluator.size)) - set(sample))))
     metrics = dict(counts.metrics(card.classes))
     save_card(run_dir, replace(card, metrics=metrics))
-    if (metrics[task.scores.main] or 0.0) >= best:
-        keep_as_best(run_dir)
     record_last(run_dir, state.step, task.scores.columns(metrics))
     _report(task, run_dir, predictor, evaluator, counts)
     return metrics
