@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import cyclemlp
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference import network_image
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
@@ -133,3 +134,24 @@ def test_unreadable_file_is_named(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(DataError, match=r"empty.jpg is empty"):
         predictor.predict(tmp_path / "empty.jpg")
+
+
+class Overflowing:
+    """Its outputs are not finite."""
+
+    size_rule = SizeRule(1)
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
+        outputs = np.zeros_like(images)
+        outputs[0, 0, 0, 0] = self.value
+        return (outputs,)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_outputs_that_are_not_finite_are_refused_with_the_name_of_the_image(value: float, tmp_path: Path) -> None:
+    Image.fromarray(stripes(40, 40)).save(tmp_path / "dark.png")
+    with pytest.raises(DataError, match=r"dark.png: the network's output is not finite"):
+        Predictor(Overflowing(value), CARD).predict(tmp_path / "dark.png")
