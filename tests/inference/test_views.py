@@ -57,7 +57,7 @@ def by_hand(pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], card: 
     for scale in views.scales:
         for flipped in (False, True) if views.flip else (False,):
             edges = [round(edge * card.input_scale * scale) for edge in size]
-            seen = F.interpolate(image, edges, mode="bilinear", align_corners=False)
+            seen = F.interpolate(image, edges, mode="bilinear", align_corners=False, antialias=True)
             logits = network(seen.flip(-1) if flipped else seen)
             logits = F.interpolate(logits.flip(-1) if flipped else logits, size, mode="bilinear", align_corners=False)
             total += logits[0].softmax(0)
