@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from torchvision import tv_tensors
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.data.mask_transforms import MaskTrainTransform, drawn_scale
 from cyclemlp.data.resizing import ResizeRule
-from cyclemlp.data.transforms import Normalisation, normalise
+from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.classification.predict import classify
 
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -179,7 +183,7 @@ def test_colours_stay_in_range_and_leave_the_mask() -> None:
 def test_normalise_follows_the_formula() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     normalisation = Normalisation()
-    result = normalise(image, normalisation)
+    result = normalisation(torch.from_numpy(image).permute(2, 0, 1) / 255)
     expected = (image / 255 - normalisation.mean) / normalisation.std
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), expected.transpose(2, 0, 1), rtol=1e-5, atol=1e-6)  # float32
@@ -189,7 +193,12 @@ def test_training_and_prediction_normalise_alike() -> None:
     image, mask = ramp(32, 32, 0)
     quiet = MaskAugmentation(32, (1.0, 1.0), flip=0, brightness=0, contrast=0, saturation=0)
     trained, _ = MaskTrainTransform(quiet)(image, mask)
-    torch.testing.assert_close(trained, normalise(image, Normalisation()), rtol=1e-5, atol=1e-6)
+    card = ModelCard("classification", "cyclemlp_nano", "linear", ("a", "b"), image_size=32, crop_pct=1.0)
+    through_network = Mock(card=card, pixels=image)
+    through_network.run.return_value = (np.zeros((1, 2), np.float32),)
+    classify(through_network)
+    (seen,) = through_network.run.call_args.args[0]
+    torch.testing.assert_close(trained, torch.from_numpy(seen), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

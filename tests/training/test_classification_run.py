@@ -10,13 +10,13 @@ from PIL import Image
 from torch import nn
 from training_runs import train_classification
 
-from cyclemlp.data.label_transforms import LabelTrainTransform
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.models.backbones import create_backbone
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
-from cyclemlp.tasks.classification.config import ClassificationConfig, ClassificationOptimisation
+from cyclemlp.tasks.classification.config import ClassificationConfig, ClassificationOptimisation, LabelAugmentation
+from cyclemlp.tasks.classification.train import LabelTrainTransform
 from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.tasks.parameter_groups import freeze, layer_groups
 from cyclemlp.training.loader import SampleStream
@@ -39,7 +39,7 @@ def test_repeated_augmentation_takes_fewer_samples_in_several_versions(length: i
 @pytest.mark.parametrize(("erasing", "erased"), [(0.0, False), (1.0, True)])
 def test_erasing_replaces_one_rectangle_by_noise(erasing: float, erased: bool) -> None:
     torch.manual_seed(0)
-    sample = LabelTrainTransform(32, scale=(1.0, 1.0), ratio=(1.0, 1.0), erasing=erasing)(GREY)
+    sample = LabelTrainTransform(32, LabelAugmentation(scale=(1.0, 1.0), colour_jitter=0.0, erasing=erasing))(GREY)
     changed = (sample - sample.median(1).values.median(1).values[:, None, None]).abs().amax(0) > 1e-4
     assert bool(changed.any()) is erased
     if erased:

@@ -102,7 +102,7 @@ def inspect_dataset(root: Path) -> DatasetReport:
     if isinstance(dataset, MaskDataset):
         dataset, splits, notes = _inspect_masks(dataset, findings)
     elif isinstance(dataset, DetectionDataset):
-        splits = {name: _inspect_objects(name, dataset, findings) for name in dataset.splits}
+        splits = {name: _inspect_objects(dataset, findings.of(name)) for name in dataset.splits}
     else:
         splits = _inspect_classified(dataset, findings)
     notes += [note for name, split in dataset.splits.items() for note in skipped_files(split.images, name)]
@@ -134,7 +134,7 @@ class _Counted:
 
 def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDataset, Reports, list[Problem]]:
     """The data set with its classes counted if they are not named, the counts of each split, and notes."""
-    counted = {name: _count_masks(name, split, findings) for name, split in dataset.splits.items()}
+    counted = {name: _count_masks(split, findings.of(name)) for name, split in dataset.splits.items()}
     totals: Counts = np.sum([files.totals for files in counted.values()], axis=0)
     highest = int(np.flatnonzero(totals[:IGNORE_INDEX]).max(initial=0))
     classes = dataset.classes if dataset.named else numbered_classes(highest)
@@ -153,13 +153,13 @@ def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDatase
     return replace(dataset, classes=classes), splits, notes
 
 
-def _count_masks(name: str, split: MaskSplit, findings: Findings) -> _Counted:
+def _count_masks(split: MaskSplit, findings: Findings) -> _Counted:
     images = sorted((*split.images, *split.other_images))
     masks = sorted({*split.masks, *split.other_masks})
     pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
-    for _, (height, width) in _read_all(_size, images, name, "images", findings):
+    for _, (height, width) in _read_all(_size, images, findings):
         pixels += height * width
-    for path, counts in _read_all(partial(_count_values, split.zero_ignored), masks, name, "masks", findings):
+    for path, counts in _read_all(partial(_count_values, split.zero_ignored), masks, findings, "masks"):
         totals += counts
         values_in[path] = np.flatnonzero(counts)
     return _Counted(len(images), pixels, totals, values_in)
@@ -171,27 +171,27 @@ def _inspect_classified(dataset: ClassifiedDataset, findings: Findings) -> Repor
     for name, split in dataset.splits.items():
         pixels = 0
         label_of = dict(zip(split.images, split.labels, strict=True))
-        for path, (size, digest) in _read_all(_size_and_digest, split.images, name, "images", findings):
+        about = findings.of(name)
+        for path, (size, digest) in _read_all(_size_and_digest, split.images, about):
             pixels += size[0] * size[1]
             first, first_split, first_label = seen.setdefault(digest, (path, name, label_of[path]))
             if (first_split, first_label) != (name, label_of[path]):
                 where = "in another class" if first_split == name else f"in {first_split}"
-                findings.add(path, name, f"is the same file as {first}, {where}", "remove one of the two")
+                about.add(path, f"is the same file as {first}, {where}", "remove one of the two")
         labels = np.bincount(np.array(split.labels, np.intp), minlength=len(dataset.classes)).tolist()
         counts = dict(zip(dataset.classes, labels, strict=True))
         splits[name] = SplitReport(len(split.images), pixels, "images", counts)
     return splits
 
 
-def _inspect_objects(name: str, dataset: DetectionDataset, findings: Findings) -> SplitReport:
-    split, classes = dataset.splits[name], dataset.classes
+def _inspect_objects(dataset: DetectionDataset, findings: Findings) -> SplitReport:
+    split, classes = dataset.splits[findings.split], dataset.classes
     pixels = 0
     record_of = dict(zip(split.images, split.records, strict=True))
-    for path, size in _read_all(_size, split.images, name, "images", findings):
+    for path, size in _read_all(_size, split.images, findings):
         pixels += size[0] * size[1]
         if size != record_of[path].size:
-            what = other_size(size, record_of[path].size)
-            findings.add(path, name, what, "correct the annotation or the image")
+            findings.add(path, other_size(size, record_of[path].size), "correct the annotation or the image")
     labels = [label for record in split.records for label in record.labels[~record.crowd].tolist()]
     counts = dict(zip(classes, np.bincount(np.array(labels, np.intp), minlength=len(classes)).tolist(), strict=True))
     ignored = sum(int(record.crowd.sum()) for record in split.records)
@@ -213,7 +213,7 @@ def _count_values(zero_ignored: bool, path: Path) -> Counts:
 
 
 def _read_all(
-    read: Callable[[Path], Result], paths: Sequence[Path], split: str, what: str, findings: Findings
+    read: Callable[[Path], Result], paths: Sequence[Path], findings: Findings, what: str = "images"
 ) -> Iterator[tuple[Path, Result]]:
     """`read` of every usable file on all cores (Pillow decodes without the interpreter's lock), with a progress bar."""
 
@@ -228,10 +228,10 @@ def _read_all(
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
             results = pool.map(attempt, paths)
-            bar = tqdm(results, f"{split} {what}", len(paths), unit="file", disable=None, leave=False)
+            bar = tqdm(results, f"{findings.split} {what}", len(paths), unit="file", disable=None, leave=False)
             for path, found in zip(paths, bar, strict=True):
                 if isinstance(found, ImageError):
-                    findings.add_error(found, split)
+                    findings.add_error(found)
                 else:
                     yield path, found
         finally:

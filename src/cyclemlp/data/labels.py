@@ -3,7 +3,7 @@
 Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -22,6 +22,12 @@ class ClassifiedSplit:
 
     images: tuple[Path, ...]
     labels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, labelled: Iterable[tuple[Path, int]]) -> "ClassifiedSplit":
+        """The split of these images, each with its class number."""
+        pairs = list(labelled)
+        return cls(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,18 @@ FileError, which names the same four things and becomes a Problem where the read
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from cyclemlp.errors import DataError
+
+Content = TypeVar("Content")
+
+REQUIRED_SPLITS = ("train", "val")
+SPLITS = (*REQUIRED_SPLITS, "test")
+"""Those that formats with a fixed set of splits look for."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,14 +52,40 @@ class Findings:
     """What makes the data set unusable for training."""
     flaws: list[Problem] = field(default_factory=list)
     """Single objects that are left out or cut to their image; training runs without them."""
+    split: str = ""
+    """The split that is being read, if any."""
 
-    def add(self, path: Path, split: str, what: str, fix: str) -> None:
+    def of(self, split: str) -> "Findings":
+        """The same lists for what is found in a split."""
+        return replace(self, split=split)
+
+    @property
+    def required(self) -> bool:
+        """Whether training needs the split that is being read."""
+        return self.split in REQUIRED_SPLITS
+
+    def add(self, path: Path, what: str, fix: str) -> None:
         """Add a problem."""
-        self.problems.append(Problem(path, split, what, fix))
+        self.problems.append(Problem(path, self.split, what, fix))
 
-    def add_error(self, error: FileError, split: str) -> None:
+    def add_error(self, error: FileError) -> None:
         """Add the problem that a single file has."""
-        self.add(error.path, split, error.what, error.fix)
+        self.add(error.path, error.what, error.fix)
+
+    def add_missing(self, path: Path, fix: str = "") -> None:
+        """Add the problem that the split lacks a folder or file; `fix` replaces what is usually to be done about it."""
+        usual = f"put the images of the {self.split} split there"
+        if self.split == "val":
+            usual = "move about every fifth training image and its annotations there"
+        self.add(path, "is missing", fix or usual)
+
+    def attempt(self, read: Callable[[Path], Content], path: Path) -> Content | None:
+        """What `read` returns for a file; None, and a problem, if it raises FileError."""
+        try:
+            return read(path)
+        except FileError as error:
+            self.add_error(error)
+            return None
 
     def check(self, root: Path) -> None:
         """Raise DataError for the first problem, with the number of further ones; log flaws in one line."""
@@ -68,3 +101,8 @@ class Findings:
 def listed(values: Sequence[object], most: int = 5) -> str:
     """The first values for a message, with dots if there are more."""
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+def listed_classes(classes: Sequence[str]) -> str:
+    """`4 classes (a, b, c, d)`; of many classes only the first."""
+    return f"{len(classes)} classes ({listed(classes, 6)})"

@@ -1,20 +1,22 @@
 """What training transforms share: random numbers, places, colours, flips, resizing and normalisation.
 
-Every random number comes from torch's global generator: the loader seeds it per sample, and the same seed gives the
+Every random number follows from torch's global generator: the loader seeds it per sample, and the same seed gives the
 same sample in any worker.
 """
 
 import math
+import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from cyclemlp.data.augmentation import BoxAugmentation, MaskAugmentation
-from cyclemlp.data.images import Pixels
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,23 @@ class Normalisation:
     std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
 
     def __call__(self, image_chw: Tensor) -> Tensor:
-        """From uint8, or float32 in 0 to 1, to normalised float32."""
-        unit = 255.0 if image_chw.dtype == torch.uint8 else 1.0
+        """The float32 image of values from 0 to 1, normalised."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (image_chw - mean * unit) / (std * unit)
+        return (image_chw - mean) / std
 
 
-def normalise(image_hwc: Pixels, normalisation: Normalisation) -> Tensor:
-    """The image, uint8 (H, W, 3), as the network's input, float32 (3, H, W)."""
-    return normalisation(torch.from_numpy(image_hwc).permute(2, 0, 1))
+@contextmanager
+def seeded_by_torch() -> Iterator[None]:
+    """Within the block Python's and numpy's generators, from which timm draws, follow torch's; restored afterwards."""
+    seed = int(torch.randint(2**32, (), dtype=torch.int64))
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
 
 
 def uniform(low: float, high: float) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.class_names import listed
+from cyclemlp.data.problems import listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 
@@ -240,7 +240,7 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
             near = did_you_mean(split, dataset.splits)
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
         if not self.fits(dataset, card):
-            theirs, ours = listed(dataset.classes), listed(card.classes)
+            theirs, ours = listed_classes(dataset.classes), listed_classes(card.classes)
             raise DataError(f"{folder} has {theirs}, but the model was trained on {ours}: choose other --data")
         return dataset
 

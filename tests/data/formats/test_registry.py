@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from cyclemlp.data.formats import registry
-from cyclemlp.data.formats.records import AnnotationFile, RawObject
+from cyclemlp.data.formats.records import LabelledImage, ParsedObject, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, all_formats, find_dataset, register
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.objects import DetectionDataset, DetectionSplit
+from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
@@ -26,8 +26,8 @@ def read_toy(root: Path, findings: Findings) -> ClassifiedDataset:
     for split in ("train", "val"):
         chosen = [(root / image, classes.index(name)) for part, image, name in rows if part == split]
         if not chosen:
-            findings.add(root / "toy.txt", split, "lists no images", f"add lines that begin with {split}")
-        splits[split] = ClassifiedSplit(tuple(path for path, _ in chosen), tuple(label for _, label in chosen))
+            findings.of(split).add(root / "toy.txt", "lists no images", f"add lines that begin with {split}")
+        splits[split] = ClassifiedSplit.of(chosen)
     return ClassifiedDataset(root, classes, splits)
 
 
@@ -56,11 +56,15 @@ def test_a_registered_format_is_found_and_inspected(toy: Path) -> None:
 
 def test_a_format_of_boxes_needs_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(root: Path, findings: Findings) -> DetectionDataset:
-        file = AnnotationFile(root / "boxes.toy", "train", findings)
-        boxes = [tuple(map(float, line.split())) for line in file.path.read_text().splitlines()]
-        objects = [RawObject("box", (left, top, right, bottom), 0) for left, top, right, bottom in boxes]
-        split = DetectionSplit((root / "a.png",), (file.record(1, (20, 30), objects),))
-        return DetectionDataset(root, ("thing",), {"train": split, "val": split})
+        file = root / "boxes.toy"
+        lines = [("box", line) for line in file.read_text().splitlines()]
+        images = [LabelledImage(root / "a.png", file, lines)]
+        splits = {split: read_objects(images, parse, findings.of(split)) for split in ("train", "val")}
+        return DetectionDataset(root, ("thing",), splits)
+
+    def parse(line: str, size: tuple[int, int]) -> ParsedObject:
+        left, top, right, bottom = map(float, line.split())
+        return ParsedObject((left, top, right, bottom), 0)
 
     all_formats()
     monkeypatch.setattr(registry, "_registered", list(registry._registered))

@@ -4,15 +4,14 @@ The class names are the last column of `objectInfo150.txt`, unless there is a `c
 """
 
 from pathlib import Path
-from types import MappingProxyType
 
-from cyclemlp.data.formats.masks import MaskLayout, is_mask_dataset, named_classes, read_masks
+from cyclemlp.data.formats.masks import is_mask_dataset, named_classes, read_masks
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, count_classes
-from cyclemlp.data.problems import FileError, Findings
+from cyclemlp.data.problems import Findings
 
-NAMES = "objectInfo150.txt"
-_LAYOUT = MaskLayout("annotations", MappingProxyType({"train": "training", "val": "validation"}), zero_ignored=True)
+_NAMES = "objectInfo150.txt"
+_FOLDER_OF = {"train": "training", "val": "validation"}
 
 
 def is_ade20k(root: Path) -> bool:
@@ -22,8 +21,9 @@ def is_ade20k(root: Path) -> bool:
 
 def read_ade20k(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`."""
-    names = named_classes(root, findings) or _listed_classes(root / NAMES, findings)
-    return read_masks(root, _LAYOUT, names, findings)
+    names = named_classes(root, findings) or _listed_classes(root / _NAMES, findings)
+    folders = {split: (root / "images" / name, root / "annotations" / name) for split, name in _FOLDER_OF.items()}
+    return read_masks(root, folders, names, findings, zero_ignored=True)
 
 
 def _listed_classes(path: Path, findings: Findings) -> tuple[str, ...]:
@@ -33,8 +33,7 @@ def _listed_classes(path: Path, findings: Findings) -> tuple[str, ...]:
     lines = path.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
     names = tuple(line.split("\t")[-1].strip() for line in lines[1:])
     if len(set(names)) != len(names) or "" in names or not 2 <= len(names) < IGNORE_INDEX:
-        fix = "take the file of the archive, or write classes.txt"
-        findings.add_error(FileError(path, "does not name each class once", fix), "")
+        findings.add(path, "does not name each class once", "take the file of the archive, or write classes.txt")
         return ()
     return names
 

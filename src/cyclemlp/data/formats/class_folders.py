@@ -11,16 +11,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclemlp.data.formats.registry import REQUIRED_SPLITS, DatasetFormat, find_dataset, register
+from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
 from cyclemlp.data.images import list_images
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.problems import Findings, listed
+from cyclemlp.data.problems import REQUIRED_SPLITS, Findings, listed
 from cyclemlp.errors import DataError, did_you_mean
 
 VALIDATION_SHARE = 0.2
 EVERYTHING = "all"
 """Name of the split with all images of a folder that has no split folders."""
 
+_LAYOUT = "class folders (train/CLASS/*.jpg with val/CLASS/*.jpg, or CLASS/*.jpg alone)"
 _SPLIT_FOLDERS = (("train", "val"), ("train2017", "val2017"))
 _OTHER_NAMES = ("validation", "valid", "test")
 _LOG = logging.getLogger(__name__)
@@ -43,7 +44,9 @@ def read_class_folders(root: Path, findings: Findings) -> ClassifiedDataset:
     if not has_splits(root):
         return _read_unsplit(root, findings)
     classes = tuple(_class_folders(root / "train"))
-    splits = {name: _read_split(root / name, name, classes, findings) for name in _split_names(root)}
+    further = {path.name for path in root.iterdir() if path.is_dir() and _with_images(path)} - set(REQUIRED_SPLITS)
+    names = (*REQUIRED_SPLITS, *sorted(further))
+    splits = {name: _read_split(root / name, classes, findings.of(name)) for name in names}
     _check_number(root, classes, findings)
     return ClassifiedDataset(root, classes, splits)
 
@@ -61,8 +64,8 @@ def read_split(root: Path, name: str, classes: Sequence[str]) -> ClassifiedSplit
         return _split_of(find_dataset(root, ClassifiedDataset), name, classes)
     if foreign := [each for each in _class_folders(folder) if each not in classes]:
         raise DataError(_foreign(folder / foreign[0], classes))
-    findings = Findings()
-    split = _read_split(folder, name, tuple(classes), findings)
+    findings = Findings(split=name)
+    split = _read_split(folder, classes, findings)
     findings.check(root)
     return split
 
@@ -84,59 +87,46 @@ def _foreign(folder: Path, classes: Sequence[str]) -> str:
     return f"{folder} is not a class of the model, which knows {known}.{near} Correct or remove it"
 
 
-def _split_names(root: Path) -> tuple[str, ...]:
-    further = {path.name for path in root.iterdir() if path.is_dir() and _with_images(path)}
-    return (*REQUIRED_SPLITS, *sorted(further - set(REQUIRED_SPLITS)))
-
-
-def _read_split(folder: Path, split: str, classes: tuple[str, ...], findings: Findings) -> ClassifiedSplit:
+def _read_split(folder: Path, classes: Sequence[str], findings: Findings) -> ClassifiedSplit:
     if not folder.is_dir():
-        _add_missing(folder, split, findings)
+        _add_missing(folder, findings)
         return ClassifiedSplit((), ())
     before = len(findings.problems)
-    _add_loose_images(folder, split, findings)
-    label_of = {name: label for label, name in enumerate(classes)}
-    images: list[Path] = []
-    labels: list[int] = []
+    _add_loose_images(folder, findings)
+    labelled: list[tuple[Path, int]] = []
     for name in _class_folders(folder):
-        if name not in label_of:
+        if name in classes:
+            label = classes.index(name)
+            labelled += [(path, label) for path in _images_of_class(folder / name, findings)]
+        else:
             fix = f"correct its name, or put training images into {folder.parent / 'train' / name}"
-            findings.add(folder / name, split, "is a class that train does not have", fix)
-            continue
-        found = _images_of_class(folder / name, split, findings)
-        images += found
-        labels += [label_of[name]] * len(found)
-    if not images and len(findings.problems) == before:
-        findings.add(folder, split, "has no class folders", f"put images into {folder}/CLASS")
-    return ClassifiedSplit(tuple(images), tuple(labels))
+            findings.add(folder / name, "is a class that train does not have", fix)
+    if not labelled and len(findings.problems) == before:
+        findings.add(folder, "has no class folders", f"put images into {folder}/CLASS")
+    return ClassifiedSplit.of(labelled)
 
 
 def _read_unsplit(root: Path, findings: Findings) -> ClassifiedDataset:
     classes = tuple(_class_folders(root))
-    _add_loose_images(root, "", findings)
+    _add_loose_images(root, findings)
     _check_number(root, classes, findings)
-    parts: dict[str, list[tuple[Path, int]]] = {"train": [], "val": []}
+    labelled: dict[str, list[tuple[Path, int]]] = {"train": [], "val": []}
     for label, name in enumerate(classes):
-        for split, chosen in _split_by_hash(_images_of_class(root / name, "", findings)).items():
-            parts[split] += [(path, label) for path in chosen]
-    splits = {
-        name: ClassifiedSplit(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
-        for name, pairs in parts.items()
-    }
-    if not splits["val"].images and not findings.problems:
-        findings.add(root, "val", "has too few images to hold some out", "add images, or make train and val")
-    counts = (len(splits["train"].images), len(splits["val"].images))
+        for split, chosen in _split_by_hash(_images_of_class(root / name, findings)).items():
+            labelled[split] += [(path, label) for path in chosen]
+    if not labelled["val"] and not findings.problems:
+        findings.of("val").add(root, "has too few images to hold some out", "add images, or make train and val")
     rule = "%d images train and %d validate, chosen by a hash of their names"
-    _LOG.info(f"%s has no train and val: {rule}", root, *counts)
-    return ClassifiedDataset(root, classes, splits)
+    _LOG.info(f"%s has no train and val: {rule}", root, len(labelled["train"]), len(labelled["val"]))
+    return ClassifiedDataset(root, classes, {split: ClassifiedSplit.of(pairs) for split, pairs in labelled.items()})
 
 
-def _images_of_class(folder: Path, split: str, findings: Findings) -> list[Path]:
+def _images_of_class(folder: Path, findings: Findings) -> list[Path]:
     images = list_images(folder)
     if not images:
         inner = any(path.is_dir() for path in folder.iterdir())
         fix = "move them up out of its subfolders" if inner else "put some there, or remove the folder"
-        findings.add(folder, split, "has no images directly in it", fix)
+        findings.add(folder, "has no images directly in it", fix)
     return images
 
 
@@ -165,35 +155,27 @@ def _with_images(folder: Path) -> list[str]:
     return [name for name in _class_folders(folder) if any(list_images(folder / name))]
 
 
-def _add_loose_images(folder: Path, split: str, findings: Findings) -> None:
+def _add_loose_images(folder: Path, findings: Findings) -> None:
     loose = list_images(folder)
     if not loose:
         return
     count = f"{len(loose)} images" if len(loose) > 1 else "1 image"
-    what = f"has {count} outside of class folders (such as {loose[0].name})"
     fix = "move each into the folder of its class"
     if loose[0].name.startswith("ILSVRC2012_val_"):
         fix = f"sort them into {folder}/nXXXXXXXX by the archive's ILSVRC2012_validation_ground_truth.txt"
-    findings.add(folder, split, what, fix)
+    findings.add(folder, f"has {count} outside of class folders (such as {loose[0].name})", fix)
 
 
-def _add_missing(folder: Path, split: str, findings: Findings) -> None:
-    fix = f"move about every fifth image of train/CLASS to {split}/CLASS, or give {folder.parent / 'train'} alone"
-    near = [name for name in _OTHER_NAMES if (folder.parent / name).is_dir()]
-    findings.add(folder, split, "is missing", f"rename {folder.parent / near[0]} to {split}" if near else fix)
+def _add_missing(folder: Path, findings: Findings) -> None:
+    root, split = folder.parent, findings.split
+    near = next((name for name in _OTHER_NAMES if (root / name).is_dir()), None)
+    fix = f"move about every fifth image of train/CLASS to {split}/CLASS, or give {root / 'train'} alone"
+    findings.add_missing(folder, f"rename {root / near} to {split}" if near else fix)
 
 
 def _check_number(root: Path, classes: Sequence[str], findings: Findings) -> None:
     if len(classes) == 1:
-        findings.add(root, "train", f"has one class ({classes[0]})", "add a folder for each further class")
+        findings.of("train").add(root, f"has one class ({classes[0]})", "add a folder for each further class")
 
 
-register(
-    DatasetFormat(
-        "folders",
-        ClassifiedDataset,
-        "class folders (train/CLASS/*.jpg with val/CLASS/*.jpg, or CLASS/*.jpg alone)",
-        is_folder_dataset,
-        read_class_folders,
-    )
-)
+register(DatasetFormat("folders", ClassifiedDataset, _LAYOUT, is_folder_dataset, read_class_folders))

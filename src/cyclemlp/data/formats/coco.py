@@ -6,30 +6,44 @@ are imported at the top, so that `cyclemlp data` answers without loading torch.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.formats.records import AnnotationFile, RawObject, WrongObjectError, add_missing_split, header_size
-from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
+from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
+from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import parse_outline
-from cyclemlp.data.problems import FileError, Findings
+from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings
 
+_LAYOUT = (
+    "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
+    " train2017/ and the same for val, or train/_annotations.coco.json and valid/_annotations.coco.json)"
+)
 _IN_IMAGE_FOLDER = "_annotations.coco.json"
 """Roboflow's exports have it in each split's folder; theirs of validation is called valid."""
 _Json = dict[str, Any]
 
 
-class _Split(NamedTuple):
-    """The content of an annotation file, its parts known to be lists of objects."""
+class _Content(NamedTuple):
+    """The parts of an annotation file, known to be lists of objects."""
 
-    file: AnnotationFile
-    folder: Path
-    """Where the images are."""
     images: list[_Json]
     annotations: list[_Json]
     categories: list[_Json]
+
+
+class _Split(NamedTuple):
+    """An annotation file, the folder of its images, and what it holds."""
+
+    path: Path
+    folder: Path
+    content: _Content
+    findings: Findings
+
+    def add(self, what: str, fix: str) -> None:
+        """Add a problem of the annotation file."""
+        self.findings.add(self.path, what, fix)
 
 
 def is_coco_dataset(root: Path) -> bool:
@@ -39,20 +53,20 @@ def is_coco_dataset(root: Path) -> bool:
 
 def read_coco(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
-    found: dict[str, _Split] = {}
-    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
-        paths = _paths(root, split)
-        if paths is None:
-            if split in REQUIRED_SPLITS:
-                add_missing_split(root / f"{split}.json", split, findings)
-            continue
-        try:
-            found[split] = _Split(AnnotationFile(paths[0], split, findings), paths[1], *_read(paths[0]))
-        except FileError as error:
-            findings.add_error(error, split)
+    found = {split: part for split in SPLITS if (part := _find(root, findings.of(split)))}
     names = _class_names(list(found.values()))
     splits = {name: _read_split(split, list(names)) for name, split in found.items()}
     return DetectionDataset(root, tuple(names.values()), splits, tuple(names))
+
+
+def _find(root: Path, findings: Findings) -> _Split | None:
+    paths = _paths(root, findings.split)
+    if paths is not None:
+        content = findings.attempt(_read, paths[0])
+        return None if content is None else _Split(*paths, content, findings)
+    if findings.required:
+        findings.add_missing(root / f"{findings.split}.json")
+    return None
 
 
 def _paths(root: Path, split: str) -> tuple[Path, Path] | None:
@@ -64,18 +78,14 @@ def _paths(root: Path, split: str) -> tuple[Path, Path] | None:
         (root / "annotations" / f"instances_{year}.json", root / "images" / year),
         (root / "annotations" / f"instances_{split}.json", root / split),
         (root / "annotations" / f"instances_{split}.json", root / "images" / split),
-        *((folder / _IN_IMAGE_FOLDER, folder) for folder in _own_folders(root, split)),
+        *((root / name / _IN_IMAGE_FOLDER, root / name) for name in {"val": ("val", "valid")}.get(split, (split,))),
     )
     present = [paths for paths in candidates if paths[0].is_file()]
     return next((paths for paths in present if paths[1].is_dir()), present[0] if present else None)
 
 
-def _own_folders(root: Path, split: str) -> tuple[Path, ...]:
-    return (root / split, root / "valid") if split == "val" else (root / split,)
-
-
-def _read(path: Path) -> list[list[_Json]]:
-    """The images, annotations and categories of a file. Raises FileError if it does not have COCO's form."""
+def _read(path: Path) -> _Content:
+    """Raises FileError if it does not have COCO's form."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -83,119 +93,109 @@ def _read(path: Path) -> list[list[_Json]]:
     except OSError as error:
         raise FileError(path, f"cannot be read: {error.strerror}", "check its permissions") from error
     parts = []
-    for key in ("images", "annotations", "categories"):
+    for key in _Content._fields:
         part = content.get(key) if isinstance(content, dict) else None
         if not isinstance(part, list) or not all(isinstance(item, dict) for item in part):
             fix = "COCO annotations are one JSON object with lists images, annotations and categories"
             raise FileError(path, f'has no list "{key}" of objects', fix)
         parts.append(part)
-    return parts
+    return _Content(*parts)
 
 
 def _class_names(splits: Sequence[_Split]) -> dict[int, str]:
     """Category id -> name in the order of the ids, as the training file has them."""
     names: dict[int, str] = {}
     for split in splits:
-        file = split.file
-        own: dict[int, str] = {}
-        for category in split.categories:
-            number, name = category.get("id"), category.get("name")
-            if not isinstance(number, int) or not isinstance(name, str):
-                file.add(f"has the category {category}", 'give it a whole number "id" and a text "name"')
-            elif number in own:
-                file.add(f"has the category id {number} more than once", "give each category a number of its own")
-            else:
-                own[number] = name
-        if repeated := [name for name, count in Counter(own.values()).items() if count > 1]:
-            file.add(f"has the category name {repeated[0]!r} more than once", "give each category a name of its own")
+        own = _own_names(split)
         names = names or dict(sorted(own.items()))
-        _compare_categories(file, own, names)
+        first = next((number for number in own if names.get(number) != own[number]), None)
+        if first is not None:
+            there = f"{names[first]!r}" if first in names else "nothing"
+            what = f"calls category {first} {own[first]!r}, the training annotations {there}"
+            split.add(what, "use the same categories in all files")
     return names
 
 
-def _compare_categories(file: AnnotationFile, own: dict[int, str], names: dict[int, str]) -> None:
-    first = next((number for number in own if names.get(number) != own[number]), None)
-    if first is not None:
-        there = f"{names[first]!r}" if first in names else "nothing"
-        what = f"calls category {first} {own[first]!r}, the training annotations {there}"
-        file.add(what, "use the same categories in all files")
+def _own_names(split: _Split) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for category in split.content.categories:
+        number, name = category.get("id"), category.get("name")
+        if not isinstance(number, int) or not isinstance(name, str):
+            split.add(f"has the category {category}", 'give it a whole number "id" and a text "name"')
+        elif number in names:
+            split.add(f"has the category id {number} more than once", "give each category a number of its own")
+        else:
+            names[number] = name
+    if repeated := [name for name, count in Counter(names.values()).items() if count > 1]:
+        split.add(f"has the category name {repeated[0]!r} more than once", "give each category a name of its own")
+    return names
 
 
 def _read_split(split: _Split, ids: Sequence[int]) -> DetectionSplit:
-    file = split.file
     if not split.folder.is_dir():
-        add_missing_split(split.folder, file.split, file.findings)
-        return DetectionSplit((), (), file.path)
-    if not split.images:
-        file.add("lists no images", "add them, or use another split")
+        split.findings.add_missing(split.folder)
+        return DetectionSplit((), (), split.path)
+    label_of = {number: label for label, number in enumerate(ids)}
+    return read_objects(_images(split), lambda item, size: _parse(item, size, label_of), split.findings, split.path)
+
+
+def _images(split: _Split) -> Iterator[LabelledImage[_Json]]:
+    if not split.content.images:
+        split.add("lists no images", "add them, or use another split")
     listed = _images_by_id(split)
     objects = _objects_by_image(split, set(listed))
-    label_of = {number: label for label, number in enumerate(ids)}
-    images, records = [], []
     for image_id, image in listed.items():
-        path = split.folder / str(image.get("file_name"))
-        size = _size(path, image, file)
-        if size is None:
-            continue
-        found = [_object(item, size, label_of, file) for item in objects.get(image_id, ())]
-        images.append(path)
-        records.append(file.record(image_id, size, [item for item in found if item]))
-    return DetectionSplit(tuple(images), tuple(records), file.path)
+        path = split.folder / image["file_name"]
+        if path.is_file():
+            yield LabelledImage(path, split.path, objects[image_id], _size(image), image_id)
+        else:
+            split.findings.add(path, "is listed but missing", "add the image or remove its entry")
 
 
 def _images_by_id(split: _Split) -> dict[int, _Json]:
     images: dict[int, _Json] = {}
     names: set[str] = set()
-    for image in split.images:
+    for image in split.content.images:
         number, name = image.get("id"), image.get("file_name")
         if not isinstance(number, int) or not isinstance(name, str):
-            split.file.add(f"has the image {_short(image)}", 'give it a whole number "id" and a text "file_name"')
+            split.add(f"has the image {_short(image)}", 'give it a whole number "id" and a text "file_name"')
             continue
         for known, what in ((number in images, f"id {number}"), (name in names, f"file name {name}")):
             if known:
-                split.file.add(f"has the image {what} more than once", "keep one of them")
+                split.add(f"has the image {what} more than once", "keep one of them")
         images.setdefault(number, image)
         names.add(name)
     return images
 
 
-def _objects_by_image(split: _Split, image_ids: set[int]) -> dict[int, list[_Json]]:
-    objects: dict[int, list[_Json]] = defaultdict(list)
-    counts = Counter(item["id"] for item in split.annotations if isinstance(item.get("id"), int))
+def _objects_by_image(split: _Split, image_ids: set[int]) -> dict[int, list[tuple[str, _Json]]]:
+    """The annotations of each image, and how a message refers to each."""
+    objects: dict[int, list[tuple[str, _Json]]] = defaultdict(list)
+    annotations = split.content.annotations
+    counts = Counter(item["id"] for item in annotations if isinstance(item.get("id"), int))
     for number, count in counts.items():
         if count > 1:
-            split.file.add(f"has the annotation id {number} {count} times", "give each annotation a number of its own")
-    for item in split.annotations:
+            split.add(f"has the annotation id {number} {count} times", "give each annotation a number of its own")
+    for item in annotations:
+        name = f"annotation {item['id']}" if "id" in item else "an annotation without id"
         image_id = _number(item, "image_id")
         if image_id in image_ids:
-            objects[image_id].append(item)
+            objects[image_id].append((name, item))
         else:
-            what = f"{_name(item)} belongs to the image id {item.get('image_id')!r}, which is not listed"
-            split.file.add(what, "correct it or list the image")
+            what = f"{name} belongs to the image id {item.get('image_id')!r}, which is not listed"
+            split.add(what, "correct it or list the image")
     return objects
 
 
-def _size(path: Path, image: _Json, file: AnnotationFile) -> tuple[int, int] | None:
-    """(height, width) as annotated, otherwise as in the image's header; None if the image is missing."""
-    if not path.is_file():
-        file.findings.add(path, file.split, "is listed but missing", "add the image or remove its entry")
-        return None
+def _size(image: _Json) -> Size | None:
     height, width = image.get("height"), image.get("width")
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return height, width
-    return header_size(path, file.split, file.findings)
+    return None
 
 
-def _object(item: _Json, size: tuple[int, int], label_of: dict[int, int], file: AnnotationFile) -> RawObject | None:
-    try:
-        return _parse(item, size, label_of)
-    except WrongObjectError as error:
-        file.add(f"{_name(item)} {error.what}", error.fix)
-        return None
-
-
-def _parse(item: _Json, size: tuple[int, int], label_of: dict[int, int]) -> RawObject:
-    """The object of an annotation. Raises WrongObjectError."""
+def _parse(item: _Json, size: Size, label_of: dict[int, int]) -> ParsedObject:
+    """Raises WrongObjectError."""
     label = label_of.get(_number(item, "category_id"))
     if label is None:
         what = f"is of category {item.get('category_id')!r}, which is not listed"
@@ -211,7 +211,7 @@ def _parse(item: _Json, size: tuple[int, int], label_of: dict[int, int]) -> RawO
     area = item.get("area")
     xyxy = (float(left), float(top), float(left + width), float(top + height))
     crowd = bool(item.get("iscrowd", 0))
-    return RawObject(_name(item), xyxy, label, crowd, float(area) if isinstance(area, int | float) else None, outline)
+    return ParsedObject(xyxy, label, crowd, float(area) if isinstance(area, int | float) else None, outline)
 
 
 def _number(item: _Json, key: str) -> int:
@@ -220,22 +220,9 @@ def _number(item: _Json, key: str) -> int:
     return value if isinstance(value, int) else -1
 
 
-def _name(item: _Json) -> str:
-    return f"annotation {item['id']}" if "id" in item else "an annotation without id"
-
-
 def _short(image: _Json) -> str:
     text = str(image)
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-register(
-    DatasetFormat(
-        "coco",
-        DetectionDataset,
-        "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
-        " train2017/ and the same for val, or train/_annotations.coco.json and valid/_annotations.coco.json)",
-        is_coco_dataset,
-        read_coco,
-    )
-)
+register(DatasetFormat("coco", DetectionDataset, _LAYOUT, is_coco_dataset, read_coco))

@@ -1,14 +1,14 @@
-"""What the formats of object annotations share: how annotated objects become records, and how files are found."""
+"""What the formats of object annotations share: how the objects that a file lists become the record of an image."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from cyclemlp.data.images import ImageError, image_size
-from cyclemlp.data.objects import Record
+from cyclemlp.data.images import image_size
+from cyclemlp.data.objects import DetectionSplit, Record
 from cyclemlp.data.outlines import Outline
 from cyclemlp.data.problems import Findings, Problem
 from cyclemlp.errors import DataError
@@ -16,13 +16,30 @@ from cyclemlp.errors import DataError
 # Coordinates are rounded in many files; less than this beyond the edge is not a mistake.
 _SLACK = 1.0
 
+Raw = TypeVar("Raw")
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True, eq=False)
-class RawObject:
-    """One annotated object as its file has it; `name` is how a message refers to it."""
+class LabelledImage(Generic[Raw]):
+    """An image and what an annotation file says about it."""
 
-    name: str
-    box_xyxy: tuple[float, float, float, float]
+    image: Path
+    file: Path
+    objects: Sequence[tuple[str, Raw]]
+    """How a message refers to each object, and the object as the file has it."""
+    size: Size | None = None
+    """(height, width), if the file has it."""
+    image_id: int | None = None
+    """Counted from 1 if the file has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class ParsedObject:
+    """One annotated object; the area follows from the box if the file does not have it."""
+
+    box_xyxy: Box
     label: int
     crowd: bool = False
     area: float | None = None
@@ -38,74 +55,53 @@ class WrongObjectError(DataError):
         self.fix = fix
 
 
-@dataclass(frozen=True)
-class AnnotationFile:
-    """A file of annotations, what it is about, and where its problems go."""
+def read_objects(
+    images: Iterable[LabelledImage[Raw]],
+    parse: Callable[[Raw, Size], ParsedObject],
+    findings: Findings,
+    annotations: Path | None = None,
+) -> DetectionSplit:
+    """The split of these images; `parse` makes an object of an image of that size, or raises WrongObjectError.
 
-    path: Path
-    split: str
-    findings: Findings
-
-    def add(self, what: str, fix: str) -> None:
-        """Add a problem of this file."""
-        self.findings.add(self.path, self.split, what, fix)
-
-    def record(self, image_id: int, size: tuple[int, int], objects: Sequence[RawObject]) -> Record:
-        """The record of an image: boxes cut to it, those without area dropped; both are flaws."""
-        kept: list[RawObject] = []
-        boxes: list[tuple[float, ...]] = []
-        height, width = size
-        for item in objects:
-            left, top, right, bottom = item.box_xyxy
-            cut = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
-            # As float32, the type they are kept in, a box may be flat that was not before.
-            has_area = bool(np.float32(cut[2]) > np.float32(cut[0]) and np.float32(cut[3]) > np.float32(cut[1]))
-            if wrong := _what_is_wrong(item.box_xyxy, cut, has_area, size):
-                fix = "the box is cut to the image" if has_area else "the object is left out"
-                flaw = Problem(self.path, self.split, f"{item.name} {wrong}", f"{fix}; correct or remove it")
-                self.findings.flaws.append(flaw)
-            if has_area:
-                kept.append(item)
-                boxes.append(cut)
-        return _record(image_id, size, kept, boxes)
+    Boxes are cut to their image, and objects without area are left out; both are flaws. Images whose size cannot be
+    read are problems, as are objects that cannot be parsed.
+    """
+    paths, records = [], []
+    for number, labelled in enumerate(images, start=1):
+        size = labelled.size or findings.attempt(image_size, labelled.image)
+        if size is not None:
+            paths.append(labelled.image)
+            image_id = number if labelled.image_id is None else labelled.image_id
+            records.append(_record(image_id, size, _sound_objects(labelled, size, parse, findings)))
+    return DetectionSplit(tuple(paths), tuple(records), annotations)
 
 
-def folder_of_split(parent: Path, split: str) -> Path:
-    """The folder of a split, under whichever usual name it has there; by default under the split's own."""
-    names = {"val": ("val", "valid", "validation")}.get(split, (split,))
-    return next((parent / name for name in names if (parent / name).is_dir()), parent / split)
+def _sound_objects(
+    labelled: LabelledImage[Raw], size: Size, parse: Callable[[Raw, Size], ParsedObject], findings: Findings
+) -> list[tuple[ParsedObject, Box]]:
+    """The objects and their boxes cut to the image."""
+    sound: list[tuple[ParsedObject, Box]] = []
+    height, width = size
+    for name, raw in labelled.objects:
+        try:
+            item = parse(raw, size)
+        except WrongObjectError as error:
+            findings.add(labelled.file, f"{name} {error.what}", error.fix)
+            continue
+        left, top, right, bottom = item.box_xyxy
+        cut = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+        # As float32, the type they are kept in, a box may be flat that was not before.
+        has_area = bool(np.float32(cut[2]) > np.float32(cut[0]) and np.float32(cut[3]) > np.float32(cut[1]))
+        if wrong := _what_is_wrong(item.box_xyxy, cut, has_area, size):
+            fix = "the box is cut to the image" if has_area else "the object is left out"
+            flaw = Problem(labelled.file, findings.split, f"{name} {wrong}", f"{fix}; correct or remove it")
+            findings.flaws.append(flaw)
+        if has_area:
+            sound.append((item, cut))
+    return sound
 
 
-def without_shared_names(images: Sequence[Path], split: str, findings: Findings) -> list[Path]:
-    """The images without those that share all of their path but the suffix, each of which is a problem."""
-    count = Counter(path.with_suffix("") for path in images)
-    kept = []
-    for path in images:
-        if count[path.with_suffix("")] == 1:
-            kept.append(path)
-        else:
-            findings.add(path, split, "shares its name with another image", "rename one of them")
-    return kept
-
-
-def header_size(path: Path, split: str, findings: Findings) -> tuple[int, int] | None:
-    """(height, width) as the image's header has it; None, and a problem, if it cannot be read."""
-    try:
-        return image_size(path)
-    except ImageError as error:
-        findings.add_error(error, split)
-        return None
-
-
-def add_missing_split(folder: Path, split: str, findings: Findings) -> None:
-    """Add the problem that a split has no folder or file."""
-    fix = f"put the images of the {split} split there"
-    if split == "val":
-        fix = "move about every fifth training image and its annotations there"
-    findings.add(folder, split, "is missing", fix)
-
-
-def _what_is_wrong(box: tuple[float, ...], cut: tuple[float, ...], has_area: bool, size: tuple[int, int]) -> str | None:
+def _what_is_wrong(box: Box, cut: Box, has_area: bool, size: Size) -> str | None:
     left, top, right, bottom = box
     shown = f"({left:g}, {top:g}, {right:g}, {bottom:g})"
     if not np.isfinite(box).all():
@@ -119,18 +115,17 @@ def _what_is_wrong(box: tuple[float, ...], cut: tuple[float, ...], has_area: boo
     return None
 
 
-def _record(
-    image_id: int, size: tuple[int, int], kept: Sequence[RawObject], boxes: Sequence[tuple[float, ...]]
-) -> Record:
-    boxes_xyxy = np.array(boxes, np.float32).reshape(-1, 4)
-    sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).astype(np.float64)
-    areas = [side.prod() if item.area is None else item.area for item, side in zip(kept, sides, strict=True)]
+def _record(image_id: int, size: Size, objects: Sequence[tuple[ParsedObject, Box]]) -> Record:
+    items = [item for item, _ in objects]
+    boxes_xyxy = np.array([box for _, box in objects], np.float32).reshape(-1, 4)
+    of_boxes = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).astype(np.float64).prod(axis=1)
+    areas = [area if item.area is None else item.area for item, area in zip(items, of_boxes, strict=True)]
     return Record(
         image_id=image_id,
         size=size,
         boxes_xyxy=boxes_xyxy,
-        labels=np.array([item.label for item in kept], np.int64),
-        crowd=np.array([item.crowd for item in kept], np.bool_),
+        labels=np.array([item.label for item in items], np.int64),
+        crowd=np.array([item.crowd for item in items], np.bool_),
         areas=np.array(areas, np.float64),
-        segmentations=tuple(item.outline for item in kept),
+        segmentations=tuple(item.outline for item in items),
     )

@@ -20,17 +20,10 @@ from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError
 
-REQUIRED_SPLITS = ("train", "val")
-OPTIONAL_SPLITS = ("test",)
-
 Dataset = TypeVar("Dataset", MaskDataset, DetectionDataset, ClassifiedDataset)
 
 # In the order in which they are tried: nearly every folder of folders resembles class folders.
 _LABELS: dict[type, str] = {MaskDataset: "masks", DetectionDataset: "boxes", ClassifiedDataset: "class labels"}
-
-
-def _complete(dataset: Dataset) -> Dataset:
-    return dataset
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class DatasetFormat(Generic[Dataset]):
     """Whether a folder looks like this format."""
     read: Callable[[Path, Findings], Dataset]
     """Reads and checks the annotations, and images at most by their headers; what is wrong is added to the findings."""
-    complete: Callable[[Dataset], Dataset] = _complete
+    complete: Callable[[Dataset], Dataset] = lambda dataset: dataset
     """Adds to a sound data set what takes decoding to find out."""
 
 

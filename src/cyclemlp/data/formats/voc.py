@@ -9,40 +9,24 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from cyclemlp.data.class_names import CLASSES_NAME, read_class_names
-from cyclemlp.data.formats.records import (
-    AnnotationFile,
-    RawObject,
-    WrongObjectError,
-    add_missing_split,
-    folder_of_split,
-    header_size,
-    without_shared_names,
-)
-from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
+from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names
+from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
+from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
-from cyclemlp.data.objects import DetectionDataset, DetectionSplit
-from cyclemlp.data.problems import FileError, Findings
+from cyclemlp.data.objects import DetectionDataset
+from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, Findings
 from cyclemlp.errors import did_you_mean
 
+_LAYOUT = (
+    "PASCAL VOC (Annotations/*.xml, JPEGImages/ and ImageSets/Main/{train,val}.txt,"
+    " or train/ and val/ with images and .xml side by side)"
+)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LISTS = Path("ImageSets") / "Main"
 
-
-_Pair = tuple[Path, Path]
-"""An image and its annotation file."""
-
-
-class _Annotation(NamedTuple):
-    """What one XML file says about an image."""
-
-    image: Path
-    path: Path
-    size: tuple[int, int] | None
-    """(height, width), if the file has it."""
-    objects: list[ET.Element]
+_Labelled = LabelledImage[ET.Element]
 
 
 class _Parser(ET.TreeBuilder):
@@ -60,13 +44,14 @@ def is_voc_dataset(root: Path) -> bool:
 
 def read_voc(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
-    read: dict[str, list[_Annotation]] = {}
-    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
-        pairs = _listed_pairs(root, split, findings) if _has_lists(root) else _paired(root, split, findings)
-        if pairs is not None:
-            read[split] = [found for pair in pairs if (found := _read(*pair, split, findings))]
-    classes = _class_names(root, read.get("train", ()), findings)
-    splits = {split: _split(annotations, split, classes, findings) for split, annotations in read.items()}
+    find = _listed_pairs if _has_lists(root) else _pairs_of_folders
+    pairs = {split: found for split in SPLITS if (found := find(root, findings.of(split))) is not None}
+    images = {split: _read_all(found, findings.of(split)) for split, found in pairs.items()}
+    classes = _class_names(root, images.get("train", ()), findings)
+    splits = {
+        split: read_objects(labelled, lambda item, _: _parse(item, classes), findings.of(split))
+        for split, labelled in images.items()
+    }
     return DetectionDataset(root, classes, splits)
 
 
@@ -74,42 +59,41 @@ def _has_lists(root: Path) -> bool:
     return (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()
 
 
-def _listed_pairs(root: Path, split: str, findings: Findings) -> list[_Pair] | None:
-    """The pairs that a split's list names, in its order; None for a list that may be missing."""
-    path = root / _LISTS / f"{split}.txt"
+def _listed_pairs(root: Path, findings: Findings) -> dict[Path, Path] | None:
+    """The images that a split's list names, in its order, and their XML files; None for a list that may be missing."""
+    path = root / _LISTS / f"{findings.split}.txt"
     if not path.is_file():
-        if split in REQUIRED_SPLITS:
-            findings.add(path, split, "is missing", _fix_of_missing_list(path, split))
+        if findings.required:
+            findings.add_missing(path, _fix_of_missing_list(path))
         return None
     # The folder is that of all splits: its problems are reported once.
-    reported = findings if split == "train" else Findings()
-    images = {image.stem: image for image in without_shared_names(list_images(root / "JPEGImages"), "", reported)}
-    pairs = []
-    for stem in _listed_names(path, split, findings):
-        if stem in images:
-            pairs.append((images[stem], root / "Annotations" / f"{stem}.xml"))
-        else:
+    reported = findings.of("") if findings.split == "train" else Findings()
+    xml_of = {image: root / "Annotations" / f"{image.stem}.xml" for image in list_images(root / "JPEGImages")}
+    pair_of = {image.stem: (image, xml) for image, xml in paired(xml_of, (), reported).items()}
+    names = _listed_names(path, findings)
+    for name in names:
+        if name not in pair_of:
             fix = f"add the image to {root / 'JPEGImages'} or remove the line"
-            findings.add(path, split, f"lists {stem}, which has no image", fix)
-    return pairs
+            findings.add(path, f"lists {name}, which has no image", fix)
+    return dict(pair_of[name] for name in names if name in pair_of)
 
 
-def _listed_names(path: Path, split: str, findings: Findings) -> list[str]:
+def _listed_names(path: Path, findings: Findings) -> list[str]:
     """The first word of each line, without the suffix of an image; each name once."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     counts = Counter(_without_image_suffix(line.split()[0]) for line in lines if line.strip())
     for name, count in counts.items():
         if count > 1:
-            findings.add(path, split, f"lists {name} {count} times", "keep one of the lines")
+            findings.add(path, f"lists {name} {count} times", "keep one of the lines")
     if not counts:
-        findings.add(path, split, "lists no images", "write the name of an image on each line")
+        findings.add(path, "lists no images", "write the name of an image on each line")
     return list(counts)
 
 
-def _fix_of_missing_list(path: Path, split: str) -> str:
-    if split == "train" and (path.parent / "trainval.txt").is_file():
+def _fix_of_missing_list(path: Path) -> str:
+    if path.stem == "train" and (path.parent / "trainval.txt").is_file():
         return "take the lines of trainval.txt that val.txt does not have"
-    if split == "val" and (path.parent / "test.txt").is_file():
+    if path.stem == "val" and (path.parent / "test.txt").is_file():
         return "move about every fifth line of train.txt there, or copy test.txt to validate on the test images"
     return "write the names of its images there, one a line without suffix"
 
@@ -130,89 +114,68 @@ def _split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     return next((pair for pair in candidates if pair[0].is_dir() and next(pair[1].glob("*.xml"), None)), None)
 
 
-def _paired(root: Path, split: str, findings: Findings) -> list[_Pair] | None:
+def _pairs_of_folders(root: Path, findings: Findings) -> dict[Path, Path] | None:
     """The images of a split that has folders of its own, with the XML files of the same names."""
-    folders = _split_folders(root, split)
+    folders = _split_folders(root, findings.split)
     if folders is None:
-        if split in REQUIRED_SPLITS:
-            add_missing_split(root / split, split, findings)
+        if findings.required:
+            findings.add_missing(root / findings.split)
         return None
-    images = {path.stem: path for path in without_shared_names(list_images(folders[0]), split, findings)}
-    for path in sorted(folders[1].glob("*.xml")):
-        if path.stem not in images:
-            findings.add(path, split, "has no image", f"add the image to {folders[0]} or remove the file")
-    return [(image, folders[1] / f"{stem}.xml") for stem, image in images.items()]
+    xml_of = {image: folders[1] / f"{image.stem}.xml" for image in list_images(folders[0])}
+    return paired(xml_of, sorted(folders[1].glob("*.xml")), findings, folders[0])
 
 
-def _read(image: Path, path: Path, split: str, findings: Findings) -> _Annotation | None:
-    file = AnnotationFile(path, split, findings)
+def _read_all(pairs: dict[Path, Path], findings: Findings) -> list[_Labelled]:
+    return [found for image, path in pairs.items() if (found := _read(image, path, findings))]
+
+
+def _read(image: Path, path: Path, findings: Findings) -> _Labelled | None:
     if not path.is_file():
         fix = "add it (without <object>, if there is nothing to find) or remove the image"
-        file.add(f"is missing, so {image.name} has no annotation", fix)
+        findings.add(path, f"is missing, so {image.name} has no annotation", fix)
         return None
     try:
         tree = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Parser()))
     except ET.ParseError as error:
-        file.add(f"is not XML ({error})", "replace it")
+        findings.add(path, f"is not XML ({error})", "replace it")
         return None
     except (ValueError, LookupError) as error:  # a DOCTYPE, an unknown encoding
-        file.add(str(error), "write plain XML in UTF-8")
+        findings.add(path, str(error), "write plain XML in UTF-8")
         return None
     if tree.tag != "annotation":
-        file.add(f"begins with <{tree.tag}>", "write VOC's <annotation>")
+        findings.add(path, f"begins with <{tree.tag}>", "write VOC's <annotation>")
         return None
-    return _Annotation(image, path, _noted_size(tree), tree.findall("object"))
+    items = enumerate(tree.findall("object"), start=1)
+    named = [(f"object {i} ({name})" if (name := _name_of(item)) else f"object {i}", item) for i, item in items]
+    return LabelledImage(image, path, named, _noted_size(tree))
 
 
-def _noted_size(tree: ET.Element) -> tuple[int, int] | None:
+def _noted_size(tree: ET.Element) -> Size | None:
     texts = (tree.findtext("size/height", ""), tree.findtext("size/width", ""))
     height, width = (int(text) if text.strip().isdecimal() else 0 for text in texts)
     return (height, width) if height and width else None
 
 
-def _class_names(root: Path, training: Sequence[_Annotation], findings: Findings) -> tuple[str, ...]:
+def _class_names(root: Path, training: Sequence[_Labelled], findings: Findings) -> tuple[str, ...]:
     """Those of classes.txt, otherwise the names of all training objects, sorted."""
-    listed: tuple[str, ...] = ()
-    try:
-        listed = read_class_names(root / CLASSES_NAME) if (root / CLASSES_NAME).is_file() else ()
-    except FileError as error:
-        findings.add_error(error, "")
-    names = {_name_of(item) for annotation in training for item in annotation.objects}
-    if not listed and not names - {""} and training:
-        findings.add(root, "train", "has no objects to learn from", "annotate some images")
-    return listed or tuple(sorted(names - {""}))
+    path = root / CLASSES_NAME
+    listed = findings.attempt(read_class_names, path) if path.is_file() else None
+    names = {_name_of(item) for labelled in training for _, item in labelled.objects} - {""}
+    if not listed and not names and training:
+        findings.of("train").add(root, "has no objects to learn from", "annotate some images")
+    return listed or tuple(sorted(names))
 
 
 def _name_of(item: ET.Element) -> str:
     return item.findtext("name", "").strip()
 
 
-def _split(
-    annotations: Sequence[_Annotation], split: str, classes: tuple[str, ...], findings: Findings
-) -> DetectionSplit:
-    images, records = [], []
-    for number, (image, path, noted, items) in enumerate(annotations, start=1):
-        size = noted or header_size(image, split, findings)
-        if size is None:
-            continue
-        file = AnnotationFile(path, split, findings)
-        found = (_object(item, f"object {i}", classes, file) for i, item in enumerate(items, start=1))
-        records.append(file.record(number, size, [item for item in found if item]))
-        images.append(image)
-    return DetectionSplit(tuple(images), tuple(records))
-
-
-def _object(item: ET.Element, number: str, classes: tuple[str, ...], file: AnnotationFile) -> RawObject | None:
-    class_name = _name_of(item)
-    name = f"{number} ({class_name})" if class_name else number
-    try:
-        label = _label(class_name, classes)
-        left, top, right, bottom = _corners(item)
-    except WrongObjectError as error:
-        file.add(f"{name} {error.what}", error.fix)
-        return None
+def _parse(item: ET.Element, classes: tuple[str, ...]) -> ParsedObject:
+    """Raises WrongObjectError."""
+    label = _label(_name_of(item), classes)
+    left, top, right, bottom = _corners(item)
     difficult = item.findtext("difficult", "").strip() == "1"
-    return RawObject(name, (left - 1, top - 1, right, bottom), label, difficult)
+    return ParsedObject((left - 1, top - 1, right, bottom), label, difficult)
 
 
 def _label(name: str, classes: tuple[str, ...]) -> int:
@@ -234,13 +197,4 @@ def _corners(item: ET.Element) -> list[float]:
         raise WrongObjectError(f"has the bndbox {given}", f"write numbers as {', '.join(_CORNERS)}") from error
 
 
-register(
-    DatasetFormat(
-        "voc",
-        DetectionDataset,
-        "PASCAL VOC (Annotations/*.xml, JPEGImages/ and ImageSets/Main/{train,val}.txt,"
-        " or train/ and val/ with images and .xml side by side)",
-        is_voc_dataset,
-        read_voc,
-    )
-)
+register(DatasetFormat("voc", DetectionDataset, _LAYOUT, is_voc_dataset, read_voc))

@@ -1,31 +1,36 @@
 """YOLO's labels, a text file per image; https://docs.ultralytics.com/datasets/detect/ and its segment sibling.
 
 Labels are in a folder `labels` if the images are in `images`, otherwise next to the images. An image without a label
-file has no objects. What a label file holds is in `yolo_labels`.
+file has no objects. A label file has a line for each object, `class cx cy width height` or, for an outline whose box is
+the smallest around it, `class x1 y1 x2 y2 x3 y3 ...`: lengths are shares of the image's width and height, positions are
+relative to its upper left corner.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
-from cyclemlp.data.class_names import CLASSES_NAME, read_class_names, refuse_repeated
-from cyclemlp.data.formats.records import (
-    AnnotationFile,
-    add_missing_split,
-    folder_of_split,
-    header_size,
-    without_shared_names,
-)
-from cyclemlp.data.formats.registry import OPTIONAL_SPLITS, REQUIRED_SPLITS, DatasetFormat, register
-from cyclemlp.data.formats.yolo_labels import LabelRules, read_labels
+from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names, refuse_repeated
+from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
+from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import list_images
-from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record
-from cyclemlp.data.problems import FileError, Findings, listed
+from cyclemlp.data.objects import DetectionDataset
+from cyclemlp.data.outlines import Polygons
+from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings, listed
 
+_LAYOUT = (
+    "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"
+    " a .txt for each image)"
+)
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+_BOX_VALUES = 5
+_MIN_OUTLINE_VALUES = 7
+# Shares written with few digits may lie a little beyond the edge; the box is then cut to the image.
+_SLACK = 0.01
 
 
 class _Description(NamedTuple):
@@ -35,63 +40,61 @@ class _Description(NamedTuple):
     content: dict[str, Any]
 
 
-@dataclass
-class _Listing:
+class _Listing(NamedTuple):
     """The images of a split, and the folders whose images all belong to it."""
 
-    images: list[Path] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
+    images: list[Path]
+    folders: list[Path]
+
+
+class _Classes(NamedTuple):
+    """How many classes there are, and which file names them."""
+
+    number: int
+    file: str
 
 
 def is_yolo_dataset(root: Path) -> bool:
     """Whether `root` looks like this format."""
-    return _yaml_path(root) is not None or any(_plain_folder(root, split) is not None for split in REQUIRED_SPLITS)
+    try:
+        described = _description(root) is not None
+    except FileError:
+        described = True  # to be reported
+    return described or any(_plain_folder(root, split) is not None for split in REQUIRED_SPLITS)
 
 
 def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
     try:
-        description = _read_description(root)
-        names_path = description.path if description else _classes_path(root)
-        classes = _names(description) if description else read_class_names(names_path)
+        description = _description(root)
+        path = description.path if description else _classes_path(root)
+        names = _names(description) if description else read_class_names(path)
     except FileError as error:
-        findings.add_error(error, "")
+        findings.add_error(error)
         return DetectionDataset(root, (), {})
-    rules = LabelRules(len(classes), names_path.name)
-    splits: dict[str, DetectionSplit] = {}
-    for split in (*REQUIRED_SPLITS, *OPTIONAL_SPLITS):
-        listing = _described(description, root, split, findings) if description else _plain(root, split, findings)
+    classes = _Classes(len(names), path.name)
+    splits = {}
+    for about in map(findings.of, SPLITS):
+        listing = _described(description, root, about) if description else _plain(root, about)
         if listing is not None:
-            splits[split] = _read_split(listing, root, split, rules, findings)
-    return DetectionDataset(root, classes, splits)
+            images = _labelled(listing, root, about)
+            splits[about.split] = read_objects(images, lambda line, size: _parse(line, size, classes), about)
+    return DetectionDataset(root, names, splits)
 
 
-def _yaml_path(root: Path) -> Path | None:
-    """The file that describes the data set: one that names its classes and its training images."""
+def _description(root: Path) -> _Description | None:
+    """The file that names the classes and the training images. Raises FileError for a usual name that is no YAML."""
     known = [root / name for name in _YAML_NAMES if (root / name).is_file()]
-    others = sorted({*root.glob("*.yaml"), *root.glob("*.yml")} - set(known))
-    for path in (*known, *others):
+    for path in (*known, *sorted({*root.glob("*.yaml"), *root.glob("*.yml")} - set(known))):
         try:
-            content = _load(path)
-        except FileError:
-            if path in known:  # to be reported
-                return path
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            if path in known:
+                raise FileError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
             continue
         if isinstance(content, dict) and "names" in content and "train" in content:
-            return path
+            return _Description(path, content)
     return None
-
-
-def _load(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FileError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
-
-
-def _read_description(root: Path) -> _Description | None:
-    path = _yaml_path(root)
-    return None if path is None else _Description(path, _load(path))
 
 
 def _names(description: _Description) -> tuple[str, ...]:
@@ -100,9 +103,8 @@ def _names(description: _Description) -> tuple[str, ...]:
     names, count = content["names"], content.get("nc")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise FileError(
-                path, f"has names for the classes {listed(list(names))}", "number them 0, 1, 2, ... without a gap"
-            )
+            what = f"has names for the classes {listed(list(names))}"
+            raise FileError(path, what, "number them 0, 1, 2, ... without a gap")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise FileError(path, f"has the names {names!r}", "write a list of the classes' names")
@@ -125,27 +127,27 @@ def _classes_path(root: Path) -> Path:
     return found
 
 
-def _described(description: _Description, root: Path, split: str, findings: Findings) -> _Listing | None:
+def _described(description: _Description, root: Path, findings: Findings) -> _Listing | None:
     """The images that data.yaml gives to a split, in folders or listed in text files; None for no such split."""
-    path, content = description
+    (path, content), split = description, findings.split
     given = content.get("val", content.get("valid")) if split == "val" else content.get(split)
     if not given:
-        if split in REQUIRED_SPLITS:
-            findings.add(path, split, f"names no {split} images", f"add a line {split}: FOLDER")
+        if findings.required:
+            findings.add(path, f"names no {split} images", f"add a line {split}: FOLDER")
         return None
-    listing = _Listing()
+    listing = _Listing([], [])
     for entry in given if isinstance(given, list) else [given]:
         source = _resolve(str(entry), root, str(content.get("path") or ""))
         if source is None:
-            if split in REQUIRED_SPLITS:
+            if findings.required:
                 what = f"names {entry} for {split}, which is missing"
-                findings.add(path, split, what, "correct it; paths begin at its own folder")
+                findings.add(path, what, "correct it; paths begin at its own folder")
             return None
         if source.is_file():
-            listing.images += _listed_images(source, split, findings)
+            listing.images.extend(_listed_images(source, findings))
         else:
             listing.folders.append(source)
-            listing.images += _images_below(source)
+            listing.images.extend(_images_below(source))
     return listing
 
 
@@ -158,16 +160,21 @@ def _resolve(entry: str, root: Path, base: str) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _listed_images(path: Path, split: str, findings: Findings) -> list[Path]:
+def _listed_images(path: Path, findings: Findings) -> list[Path]:
     images = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        image = path.parent / line.strip()
-        if line.strip() and image.is_file():
+    for number, name in _filled_lines(path):
+        if (image := path.parent / name.strip()).is_file():
             images.append(image)
-        elif line.strip():
-            what = f"line {number} names {line.strip()}, which is missing"
-            findings.add(path, split, what, "add the image or remove the line")
+        else:
+            what = f"line {number} names {name.strip()}, which is missing"
+            findings.add(path, what, "add the image or remove the line")
     return images
+
+
+def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, and their numbers."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -185,14 +192,13 @@ def _plain_folder(root: Path, split: str) -> Path | None:
     return None
 
 
-def _plain(root: Path, split: str, findings: Findings) -> _Listing | None:
-    folder = _plain_folder(root, split)
+def _plain(root: Path, findings: Findings) -> _Listing | None:
+    folder = _plain_folder(root, findings.split)
     if folder is not None:
         return _Listing(list_images(folder), [folder])
-    if split in REQUIRED_SPLITS:
-        for path in (root / "images" / split, root / "labels" / split):
-            if not path.is_dir():
-                add_missing_split(path, split, findings)
+    for path in (root / "images" / findings.split, root / "labels" / findings.split):
+        if findings.required and not path.is_dir():
+            findings.add_missing(path)
     return None
 
 
@@ -204,49 +210,67 @@ def _labels_folder(folder: Path, root: Path) -> Path:
     return root.joinpath(*parts)
 
 
-def _read_split(listing: _Listing, root: Path, split: str, rules: LabelRules, findings: Findings) -> DetectionSplit:
-    images = without_shared_names(listing.images, split, findings)
-    label_of = {image: _labels_folder(image.parent, root) / f"{image.stem}.txt" for image in images}
-    _add_misplaced(listing, label_of, root, split, findings)
-    readable: list[Path] = []
-    records: list[Record] = []
-    for number, (image, labels) in enumerate(label_of.items(), start=1):
-        size = header_size(image, split, findings)
-        if size is None:
-            continue
-        file = AnnotationFile(labels, split, findings)
-        records.append(file.record(number, size, read_labels(file, size, rules)))
-        readable.append(image)
-    return DetectionSplit(tuple(readable), tuple(records))
-
-
-def _add_misplaced(listing: _Listing, label_of: dict[Path, Path], root: Path, split: str, findings: Findings) -> None:
-    """Label files without an image, and a split none of whose images has one."""
+def _labelled(listing: _Listing, root: Path, findings: Findings) -> Iterator[LabelledImage[str]]:
+    """The images of a split and the lines of their label files."""
+    label_of = {image: _labels_folder(image.parent, root) / f"{image.stem}.txt" for image in listing.images}
+    written: list[Path] = []
     if not label_of:
         where = listing.folders[0] if listing.folders else root
-        findings.add(where, split, "has no images", "put .jpg or .png files there")
+        findings.add(where, "has no images", "put .jpg or .png files there")
     elif not any(path.is_file() for path in label_of.values()):
         first = next(iter(label_of.values()))
-        findings.add(first.parent, split, "has no label file for any image", f"put {first.name} and the others there")
+        findings.add(first.parent, "has no label file for any image", f"put {first.name} and the others there")
     else:
-        stems = {path.with_suffix("") for path in listing.images}
-        known = {_labels_folder(stem.parent, root) / stem.name for stem in stems}
-        for path in _label_files([_labels_folder(folder, root) for folder in listing.folders]):
-            if path.with_suffix("") not in known:
-                findings.add(path, split, "has no image", "add the image or remove the file")
+        written = [path for folder in listing.folders for path in sorted(_labels_folder(folder, root).rglob("*.txt"))]
+    pairs = paired(label_of, [path for path in written if path.name != CLASSES_NAME], findings)
+    for image, labels in pairs.items():
+        lines = _filled_lines(labels) if labels.is_file() else ()
+        yield LabelledImage(image, labels, [(f"line {number}", line) for number, line in lines])
 
 
-def _label_files(folders: Sequence[Path]) -> list[Path]:
-    return sorted(path for folder in folders for path in folder.rglob("*.txt") if path.name != CLASSES_NAME)
+def _parse(line: str, size: Size, classes: _Classes) -> ParsedObject:
+    """Raises WrongObjectError."""
+    label, *values = _numbers(line)
+    _check_class(label, classes)
+    wrong = [value for value in values if not -_SLACK <= value <= 1 + _SLACK]
+    if wrong:
+        fix = "write shares of the image's width and height"
+        raise WrongObjectError(f"has the value {wrong[0]:g}, outside 0 to 1", fix)
+    height, width = size
+    if len(values) == _BOX_VALUES - 1:
+        cx, cy, w, h = values
+        box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+        return ParsedObject(box, int(label))
+    points = np.array(values).reshape(-1, 2) * (width, height)
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    x, y = points.T
+    area = float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)  # the shoelace formula
+    return ParsedObject((left, top, right, bottom), int(label), area=area, outline=Polygons((points.ravel(),)))
 
 
-register(
-    DatasetFormat(
-        "yolo",
-        DetectionDataset,
-        "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"
-        " a .txt for each image)",
-        is_yolo_dataset,
-        read_yolo,
-    )
-)
+def _numbers(line: str) -> list[float]:
+    fields = line.split()
+    if len(fields) != _BOX_VALUES and (len(fields) < _MIN_OUTLINE_VALUES or len(fields) % 2 == 0):
+        values = "1 value" if len(fields) == 1 else f"{len(fields)} values"
+        fix = "write class cx cy width height, or class and three or more points x y"
+        raise WrongObjectError(f"has {values}", fix)
+    numbers = []
+    for text in fields:
+        try:
+            numbers.append(float(text))
+        except ValueError as error:
+            raise WrongObjectError(f"has {text!r}, which is not a number", "correct or remove the line") from error
+        if not math.isfinite(numbers[-1]):
+            raise WrongObjectError(f"has {text!r}, which is not a finite number", "correct or remove the line")
+    return numbers
+
+
+def _check_class(label: float, classes: _Classes) -> None:
+    if label < 0 or not label.is_integer():
+        raise WrongObjectError(f"has the class {label:g}", "write a whole number from 0 on")
+    if label >= classes.number:
+        fix = f"correct it, or name the class in {classes.file}"
+        raise WrongObjectError(f"has the class {label:.0f}, the names go from 0 to {classes.number - 1}", fix)
+
+
+register(DatasetFormat("yolo", DetectionDataset, _LAYOUT, is_yolo_dataset, read_yolo))

@@ -1,19 +1,22 @@
 """What a classification run trains: network, loss and samples."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from statistics import median
 
 import torch
+from PIL import Image
+from timm.data import create_transform
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from cyclemlp.data.images import image_size
-from cyclemlp.data.label_transforms import LabelTrainTransform, seeded_by_torch
+from cyclemlp.data.images import Pixels, image_size
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSamples, ClassifiedSplit
 from cyclemlp.data.sampling import evenly_spaced
+from cyclemlp.data.transforms import seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size, create_classifier
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import ModelCard
@@ -57,7 +60,7 @@ def classification_parts(config: ClassificationConfig, dataset: ClassifiedDatase
         card,
         model,
         LabelLoss(config, len(card.classes), teacher),
-        ClassifiedSamples(dataset.splits["train"], _transform(config.augmentation, size)),
+        ClassifiedSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation)),
         partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay),
         default_collate,
         frozen,
@@ -84,16 +87,29 @@ def _card(config: ClassificationConfig, dataset: ClassifiedDataset) -> ModelCard
     )
 
 
-def _transform(options: LabelAugmentation, size: int) -> LabelTrainTransform:
-    return LabelTrainTransform(
-        size,
-        scale=options.scale,
-        flip=options.flip,
-        vertical_flip=options.vertical_flip,
-        colour_jitter=options.colour_jitter,
-        auto_augment=options.auto_augment,
-        erasing=options.erasing,
-    )
+class LabelTrainTransform:
+    """A random training sample of an image, uint8 (H, W, 3): float32 (3, size, size), normalised.
+
+    The changes are timm's, which are those of the authors' recipe.
+    """
+
+    def __init__(self, size: int, options: LabelAugmentation) -> None:
+        self._transform: Callable[[Image.Image], Tensor] = create_transform(
+            size,
+            is_training=True,
+            scale=options.scale,
+            hflip=options.flip,
+            vflip=options.vertical_flip,
+            color_jitter=options.colour_jitter or None,
+            auto_augment=options.auto_augment,
+            interpolation="bicubic",
+            re_prob=options.erasing,
+            re_mode="pixel",
+        )
+
+    def __call__(self, image: Pixels) -> Tensor:
+        with seeded_by_torch():
+            return self._transform(Image.fromarray(image))
 
 
 class LabelLoss(TaskLoss):

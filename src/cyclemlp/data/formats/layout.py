@@ -1,0 +1,52 @@
+"""Where formats have their files: folders of splits, lists of classes, images with the label files of their names."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cyclemlp.data.problems import FileError, Findings
+
+CLASSES_NAME = "classes.txt"
+
+
+def folder_of_split(parent: Path, split: str) -> Path:
+    """The folder of a split, under whichever usual name it has there; by default under the split's own."""
+    names = {"val": ("val", "valid", "validation")}.get(split, (split,))
+    return next((parent / name for name in names if (parent / name).is_dir()), parent / split)
+
+
+def paired(
+    label_of: Mapping[Path, Path], labels: Iterable[Path], findings: Findings, folder: Path | None = None
+) -> dict[Path, Path]:
+    """The images of `label_of`, in `folder`, that have a label file of their own, whether or not it exists, and that.
+
+    Images whose names differ by their suffix alone are problems, as are files among `labels` that belong to no image.
+    """
+    images_of = Counter(label.with_suffix("") for label in label_of.values())
+    for image, label in label_of.items():
+        if images_of[label.with_suffix("")] > 1:
+            findings.add(image, "shares its name with another image", "rename one of them")
+    for path in labels:
+        if path.with_suffix("") not in images_of:
+            place = f" to {folder}" if folder else ""
+            findings.add(path, "has no image", f"add the image{place} or remove the file")
+    return {image: label for image, label in label_of.items() if images_of[label.with_suffix("")] == 1}
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The names in a file, one a line. Raises FileError for one that is empty or that two classes have."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileError(path, "is not UTF-8 text", "save it as UTF-8, one class per line") from error
+    names = tuple(name.strip() for name in text.strip().splitlines())
+    if "" in names:  # dropping it could shift the numbers of the classes after it
+        raise FileError(path, "has an empty line between classes", "remove it or name the class")
+    refuse_repeated(path, names)
+    return names
+
+
+def refuse_repeated(path: Path, names: Sequence[str]) -> None:
+    """Raise FileError for a name that two classes have."""
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise FileError(path, f"has {repeated[0]!r} more than once", "give each class a name of its own")
