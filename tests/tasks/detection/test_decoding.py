@@ -70,7 +70,7 @@ def test_a_mask_computed_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -
     probabilities, box = random.random((28, 28)).astype(np.float32), np.array([-3.5, 4.2, 61.1, 90.9], dtype=np.float32)
     at_once = paste_patch(probabilities, box, (80, 70))
     assert (at_once.top, at_once.left, at_once.bitmap.shape) == (4, 0, (76, 62))
-    monkeypatch.setattr(detection_decoding, "_PASTED_AT_ONCE", 300)
+    monkeypatch.setattr(detection_decoding, "_MAX_PASTED_PIXELS", 300)
     np.testing.assert_array_equal(paste_patch(probabilities, box, (80, 70)).bitmap, at_once.bitmap)
 
 
@@ -125,7 +125,7 @@ def test_average_precision_is_that_of_pycocotools(kind: str) -> None:
 
     counts = DetectionCounts(masks=True)
     for record, found in _made_up():
-        counts.add(record, found, (1, 2, 3))
+        counts.add(record, found, 3)
     ours = counts.metrics(("a", "b", "c"))
     with contextlib.redirect_stdout(io.StringIO()):
         labels = COCO()
@@ -145,8 +145,8 @@ def test_parts_counted_apart_add_up_in_any_order() -> None:
     made = _made_up(masks=False)
     whole, first, second = (DetectionCounts(masks=False) for _ in range(3))
     for number, (record, found) in enumerate(made):
-        whole.add(record, found, (1, 2, 3))
-        (second if number % 2 else first).add(record, found, (1, 2, 3))
+        whole.add(record, found, 3)
+        (second if number % 2 else first).add(record, found, 3)
     second.merge(first)
     assert second.metrics(("a", "b", "c")) == whole.metrics(("a", "b", "c"))
 
@@ -155,8 +155,8 @@ def test_nothing_found_scores_0_and_nothing_to_find_none() -> None:
     record: Any = _made_up(1)[0][0]
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     counts = DetectionCounts(masks=False)
-    counts.add(record, nothing, (1, 2, 3))
+    counts.add(record, nothing, 3)
     assert counts.metrics(("a", "b", "c"))["mAP"] == 0.0
     empty = DetectionCounts(masks=False)
-    empty.add(record.select(np.zeros(len(record.labels), dtype=bool)), nothing, (1, 2, 3))
+    empty.add(record.select(np.zeros(len(record.labels), dtype=bool)), nothing, 3)
     assert empty.metrics(("a", "b", "c"))["mAP"] is None
