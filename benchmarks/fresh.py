@@ -1,6 +1,7 @@
 """A function call in a fresh process, so that the memory it needs is its own."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -34,3 +35,8 @@ def _limit_threads(threads: int) -> None:
 
     pin_to_cores(threads)
     torch.set_num_threads(threads)
+
+
+def pinned_cores() -> list[int]:
+    """The cores this process is kept on, or an empty list where the system cannot pin."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

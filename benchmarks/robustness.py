@@ -27,6 +27,7 @@ from cyclemlp.data.resizing import central_crop
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.machine import environment
+from cyclemlp.tasks.classification.predict import ClassificationResult
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTIONS = (
@@ -191,7 +192,9 @@ def mean_corruption_error(errors: Errors, reference: Errors) -> float | None:
 
 
 def _is_wrong(predictor: Predictor, seen: npt.NDArray[np.uint8], label: int) -> bool:
-    return int(predictor.predict(seen).probabilities.argmax()) != label
+    result = predictor.predict(seen)
+    assert isinstance(result, ClassificationResult)
+    return int(result.probabilities.argmax()) != label
 
 
 def _seed(seed: int, path: Path, corruption: str, severity: int) -> int:

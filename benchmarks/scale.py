@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks import peak
 from benchmarks.figures import draw_scale
-from benchmarks.fresh import in_fresh_process
-from benchmarks.memory import grown_bytes
+from benchmarks.fresh import in_fresh_process, pinned_cores
+from benchmarks.memory import available_bytes, grown_bytes
 from benchmarks.records import command_line
 from cyclemlp.cli.bench_output import (
     Json,
@@ -31,7 +31,7 @@ from cyclemlp.cli.bench_output import (
     milliseconds,
 )
 from cyclemlp.inference.rounds import DEFAULT_THREADS, Case, Plan, Timing
-from cyclemlp.machine import BUSY_SHARE, ForeignLoad, available_bytes, environment, peak_bytes, pinned_cores
+from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, peak_bytes
 
 SIZES = (224, 512, 1024, 2048, 4096)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

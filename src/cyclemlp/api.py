@@ -102,7 +102,7 @@ def evaluate_with(
     run: Path, *, data: Path | None, split: str, out: Path | None, options: EvaluationOptions, device: str
 ) -> JsonObject:
     """As `evaluate`, from typed options."""
-    from cyclemlp.inference.evaluate_run import check_out, evaluate_predictor
+    from cyclemlp.inference.evaluate import check_out, evaluate_predictor
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.training.run_folder import training_data
 

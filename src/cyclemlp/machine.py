@@ -1,12 +1,10 @@
 """The machine: what it is, what is installed on it, and whether other programs are using it. Imports no torch."""
 
-import ctypes
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,11 +29,6 @@ def pin_to_cores(count: int) -> list[int]:
     cores = sorted(os.sched_getaffinity(0))[:count]
     os.sched_setaffinity(0, cores)
     return cores
-
-
-def pinned_cores() -> list[int]:
-    """The cores this process is kept on, or an empty list where the system cannot pin."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def usable_cores() -> int:
@@ -70,38 +63,13 @@ class ForeignLoad:
         return max(0.0, foreign) / ((time.monotonic() - start) * (os.cpu_count() or 1))  # pinned or not
 
 
-def available_bytes() -> int | None:
-    """Memory that can be allocated without swapping; None where the system does not report it."""
-    return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
-
-
 def peak_bytes() -> int | None:
     """Maximum memory of this process since its start or `forget_peak`; None where the system does not report it."""
-    return _status("VmHWM")
+    return reported_bytes(Path("/proc/self/status"), "VmHWM")
 
 
-def resident_bytes() -> int | None:
-    """Memory this process holds now; None where the system does not report it."""
-    return _status("VmRSS")
-
-
-def return_free_memory() -> None:
-    """Return freed memory to the system, so that it counts as taken when it is taken again (glibc)."""
-    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def forget_peak() -> None:
-    """Restart the peak at what is held now; where the system cannot, the peak of the whole process remains."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _status(name: str) -> int | None:
-    return _kilobytes(Path("/proc/self/status"), name)
-
-
-def _kilobytes(path: Path, name: str) -> int | None:
+def reported_bytes(path: Path, name: str) -> int | None:
+    """The entry `name` of a table of kilobytes below /proc; None where there is no such table or entry."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -122,13 +90,14 @@ def environment(command: str, threads: int, cores: list[int]) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "threads": threads,
         "pinned_to_cores": cores,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
     }
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of the packages that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from benchmarks import loading
+from benchmarks.fresh import pinned_cores
 from benchmarks.loading import _table, loader
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.rounds import Plan
-from cyclemlp.machine import pinned_cores
 
 
 def test_images_are_those_of_a_data_set(tmp_path: Path) -> None:

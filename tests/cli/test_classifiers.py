@@ -105,7 +105,7 @@ def test_table_names_classes_and_confusions(run: Path, data: Path, capsys: pytes
     assert seen == "images of 32 pixels, crop 0.875"
     assert [row.split()[0] for row in rows[:10]] == ["class", *CLASSES, "top-1", "top-5"]
     assert rows[1].endswith("absent")
-    assert " taken for " in rows[10]
+    assert " predicted as " in rows[10]
 
 
 def test_another_crop_and_size_are_other_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

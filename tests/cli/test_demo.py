@@ -19,7 +19,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.base import SampleDemo
 from cyclemlp.tasks.detection import drawing
 from cyclemlp.tasks.detection.decoding import Detections
-from cyclemlp.tasks.detection.result import DetectionResult
+from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.run_folder import open_run, read_run_config

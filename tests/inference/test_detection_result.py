@@ -9,7 +9,7 @@ from pycocotools import mask as reference_api
 from cyclemlp.data.legend import palette
 from cyclemlp.data.outlines import parse_outline, whole_mask
 from cyclemlp.tasks.detection.decoding import Detections
-from cyclemlp.tasks.detection.result import DetectionResult
+from cyclemlp.tasks.detection.predict import DetectionResult
 
 BOXES = np.array([[2, 24, 22, 34], [30, 30, 40, 50]], dtype=np.float32)
 SCORES, LABELS = np.array([0.75, 0.25], dtype=np.float32), np.array([1, 0])

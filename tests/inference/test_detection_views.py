@@ -16,8 +16,7 @@ from cyclemlp.inference.views import Views
 from cyclemlp.tasks.base import Look
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.decoding import Detections, detect
-from cyclemlp.tasks.detection.merging import find_objects, merged
-from cyclemlp.tasks.detection.result import DetectionResult
+from cyclemlp.tasks.detection.predict import DetectionResult, find_objects, merged
 
 Image = npt.NDArray[np.uint8]
 

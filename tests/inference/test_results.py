@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cyclemlp.data.legend import MAX_LEGEND, palette
-from cyclemlp.tasks.segmentation.result import SegmentationResult
+from cyclemlp.tasks.segmentation.predict import SegmentationResult
 
 
 def result(mask: list[list[int]], classes: tuple[str, ...] = ("ocean", "land", "lake")) -> SegmentationResult:

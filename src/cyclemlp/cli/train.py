@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App, ArgumentCollection, Parameter
 
 from cyclemlp.cli.model_families import full_name
 from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.build_config import fill_from, option_names, takes_options_of
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.recipes import read_recipe
 from cyclemlp.tasks.registry import AnyTask, get_task, task_names
@@ -35,26 +35,20 @@ json
 """
 
 
-def _fill_in(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
+def _fill_in(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Give options left out on the command line the values of the recipe, or of the run to be resumed."""
     given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
-    names = {argument.name.removeprefix("--") for argument in arguments} - {"config", "json"}
+    task = commands[-1]
     if "--resume" in given:
         if "--config" in given:
             raise ConfigError("--config and --resume were both given: a run keeps its own options, leave --config out")
         from cyclemlp.training.run_folder import read_run_config
 
-        options = read_run_config(Path(given.get("--out", get_task(commands[-1]).config.out)))
-        source = "the run to resume"
+        run_dir = Path(given.get("--out", get_task(task).config.out))
+        fill_from(read_run_config(run_dir), "the run to resume", app, commands, arguments)
     elif "--config" in given:
-        options, source = read_recipe(given["--config"], names, commands[-1]), given["--config"]
-    else:
-        return
-    values = {name: value for name, value in options.items() if value is not None and f"--{name}" not in given}
-    # Under the commands' names, since otherwise an option called as a verb, like `data`, is taken for the verb's.
-    for command in reversed(commands):
-        values = {command: values}
-    cyclopts.config.Dict(values, source=source)(app, commands, arguments)
+        recipe = read_recipe(given["--config"], option_names(arguments), task)
+        fill_from(recipe, given["--config"], app, commands, arguments)
 
 
 app = App(
@@ -66,16 +60,15 @@ app = App(
 )
 
 
-def _command(task: AnyTask) -> Callable[..., None]:
+def _command(task: AnyTask) -> Callable[..., object]:
     """The function behind `cyclemlp train TASK`."""
 
     def command(*, run: RunConfig, config: str | None = None, json: bool = False) -> None:
         del config  # read by _fill_in
         _train(task, replace(run, model=full_name(run.model)), json)
 
-    command.__annotations__["run"] = Annotated[task.config, Parameter(name="*")]
     command.__doc__ = _HELP.format(purpose=task.purpose)
-    return command
+    return takes_options_of(task.config, command)
 
 
 for _name in task_names():

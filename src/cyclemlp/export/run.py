@@ -1,7 +1,6 @@
 """`export_run`: a run folder in, a checked file out."""
 
 import logging
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +15,7 @@ from cyclemlp.export.raw import RawNetwork, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import atomic_write, write_json
 from cyclemlp.inference.runtimes.registry import load_network
+from cyclemlp.machine import versions
 from cyclemlp.tasks.card import load_model
 
 FORMATS = {each.name: each for each in (onnx.FORMAT, openvino.FORMAT, pt2.FORMAT)}
@@ -67,7 +67,7 @@ def write_checked(
             "sizes": _sizes(raw),
             "graph": graph,
             "parity": as_report(found, limit),
-            "versions": _versions(),
+            "versions": versions(_PACKAGES),
         }
         write_json(report_path(out), report)
         for written, place in zip(kind.files(part), kind.files(out), strict=True):
@@ -99,13 +99,3 @@ def _sizes(raw: RawNetwork) -> dict[str, Any]:
     rule = raw.facts.size_rule
     edge = f"{rule.least} and more" + (f", multiples of {rule.multiple}" if rule.multiple > 1 else "")
     return {"batch": "any", "height": edge, "width": edge}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

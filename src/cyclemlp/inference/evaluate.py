@@ -1,15 +1,21 @@
 """Scores of a network on a labelled split; the same for evaluations in training, the final one and `cyclemlp eval`."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
 from tqdm import tqdm
 
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.files import write_json
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.base import Counts, Dataset
+from cyclemlp.tasks.base import Counts, Dataset, JsonObject, refuse_foreign_options
 from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.registry import get_task
+
+SCORES_NAME = "scores.json"
 
 
 class Evaluator:
@@ -64,3 +70,44 @@ class Evaluator:
             raise ConfigError(
                 f"scores are counted by {error.name}, which is not installed: pip install {error.name}"
             ) from error
+
+
+def check_out(out: Path | None) -> None:
+    """Raise ConfigError where the folder for the scores is a file."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file: give a folder")
+
+
+def evaluate_predictor(
+    predictor: Predictor, run: Path, data: Path, split: str, options: EvaluationOptions, out: Path | None = None
+) -> JsonObject:
+    """The scores of `predictor`, loaded from `run`, on a split of the data set in `data`, as a report of JSON values.
+
+    With `out`, a folder, the report is written there as scores.json, with further files of the task. Raises ConfigError
+    for options that do not apply to the task, DataError for data that is not usable.
+    """
+    task = predictor.task
+    refuse_foreign_options(task.name, task.evaluation_options, asdict(options))
+    check_out(out)
+    predictor = predictor.described_as(task.card_for_evaluation(predictor.card, options))
+    predictor = predictor.with_options(options) if task.takes_views else predictor
+    card = predictor.card
+    dataset = task.find_evaluation_data(data, split, card)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    counts = Evaluator(card, dataset, split).count_all(predictor)
+    report = {
+        "task": task.name,
+        "data": str(data),
+        "split": split,
+        "images": len(dataset.splits[split].images),
+        **({} if predictor.views.plain else predictor.views.to_dict()),
+        **task.describe_scores(counts, card),
+        "metrics": counts.metrics(card.classes),
+        "model": card.model,
+        "run": str(run),
+    }
+    if out is not None:
+        report |= task.write_scores(out, counts, dataset, split)
+        write_json(out / SCORES_NAME, report)
+    return report

@@ -54,13 +54,10 @@ class Predictor:
     def of_training_model(cls, model: "nn.Module", card: ModelCard, device: "torch.device") -> "Iterator[Predictor]":
         """The predictor of a model that is being trained; afterwards the model is in the mode it was in."""
         from cyclemlp.inference.runtimes.torch import training_network
+        from cyclemlp.models.flops import evaluating
 
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             yield cls(training_network(model, device), card)
-        finally:
-            model.train(was_training)
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> "Predictor":

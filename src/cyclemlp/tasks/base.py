@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.errors import ConfigError
+from cyclemlp.data.class_names import listed
+from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ class Split(Protocol):
     @property
     def images(self) -> Sequence[Path]:
         """The image files."""
-        ...
 
 
 class Dataset(Protocol):
@@ -85,12 +85,10 @@ class Dataset(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """Name of each class."""
-        ...
 
     @property
     def splits(self) -> Mapping[str, Split]:
         """The splits by name; a run needs `train` and `val`."""
-        ...
 
 
 class Counts(Protocol):
@@ -98,11 +96,9 @@ class Counts(Protocol):
 
     def merge(self, other: Any, /) -> None:
         """Add the counts of `other`, as if its images had been counted here."""
-        ...
 
     def metrics(self, classes: Sequence[str], /) -> Mapping[str, Any]:
         """The scores under the names of the task's `ScoreNames`."""
-        ...
 
 
 class Result(Protocol):
@@ -111,15 +107,12 @@ class Result(Protocol):
     @property
     def image(self) -> Pixels:
         """The image (H, W, C)."""
-        ...
 
     def draw(self) -> "Image":
         """The image with the prediction drawn in."""
-        ...
 
     def to_dict(self) -> JsonObject:
         """The prediction as JSON values."""
-        ...
 
 
 class View(NamedTuple):
@@ -158,16 +151,13 @@ class NetworkImage(Protocol):
     @property
     def card(self) -> "ModelCard":
         """What describes the network."""
-        ...
 
     @property
     def pixels(self) -> Pixels:
         """The image (H, W, C)."""
-        ...
 
     def run(self, images: FloatArray, /) -> tuple[FloatArray, ...]:
         """The network's raw outputs for normalised images (N, C, H, W) of a size that it takes."""
-        ...
 
     def maps(self, activation: Callable[[FloatArray], FloatArray], /) -> Iterator[FloatArray]:
         """For networks whose output has a value per pixel: the output at the image's size, from top to bottom.
@@ -175,15 +165,12 @@ class NetworkImage(Protocol):
         Yields strips (1, K, rows, W). Large images pass through in windows that are blended. Where there are several
         views, `activation` is applied to each view's output and the mean of the views is returned.
         """
-        ...
 
     def looks(self) -> list[list[Look]]:
         """For networks that find objects: the windows of each view."""
-        ...
 
     def in_turn(self, looks: Sequence[Sequence[Look]], /) -> Iterator[Look]:
         """All looks one after another, with a progress bar where one was asked for."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -243,12 +230,23 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def find_dataset(self, folder: Path) -> DatasetT:
         """The data set for training in `folder`. Raises DataError."""
 
-    @abstractmethod
     def find_evaluation_data(self, folder: Path, split: str, card: "ModelCard") -> DatasetT:
         """A data set that has `split`, for evaluating the network of `card`.
 
         Raises DataError, also where its classes are not the network's.
         """
+        dataset = self.find_dataset(folder)
+        if split not in dataset.splits:
+            near = did_you_mean(split, dataset.splits)
+            raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
+        if not self.fits(dataset, card):
+            theirs, ours = listed(dataset.classes), listed(card.classes)
+            raise DataError(f"{folder} has {theirs}, but the model was trained on {ours}: choose other --data")
+        return dataset
+
+    def fits(self, dataset: DatasetT, card: "ModelCard") -> bool:
+        """Whether the classes of a data set are those of a network."""
+        return dataset.classes == card.classes
 
     @abstractmethod
     def build_model(self, card: "ModelCard") -> "nn.Module":

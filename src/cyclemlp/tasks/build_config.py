@@ -1,19 +1,18 @@
 """From options by name, as a script, a recipe or an earlier run gives them, to the config of a run."""
 
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated
 
-from cyclemlp.errors import ConfigError, did_you_mean
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
+from cyclopts.config import Dict
+
+from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.recipes import read_recipe
 from cyclemlp.tasks.registry import get_task
 
 OptionValue = str | int | float | bool | Path | Sequence[str] | Sequence[float] | None
-
-DataclassT = TypeVar("DataclassT")
 
 
 def build_config(task: str, options: Mapping[str, OptionValue], recipe: str | None = None) -> RunConfig:
@@ -22,100 +21,55 @@ def build_config(task: str, options: Mapping[str, OptionValue], recipe: str | No
     Options go before those of the recipe. Raises ConfigError for an unknown name, with the nearest one, for a missing
     `data`, and for values of the wrong type or out of range.
     """
-    kind = get_task(task).config
-    names = list(option_types(kind))
-    given = {_checked(name.replace("_", "-"), names): value for name, value in options.items()}
-    if recipe is not None:
-        given = read_recipe(recipe, names, task) | given
-    if given.get("data") is None:
-        raise ConfigError("data is missing: give the folder with the training and validation data")
-    return _build(kind, given)
+
+    def fill_in(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        if recipe is not None:
+            fill_from(read_recipe(recipe, option_names(arguments), task), recipe, app, commands, arguments)
+
+    def collect(*, run: RunConfig) -> RunConfig:
+        return run
+
+    app = App(config=fill_in, default_parameter=Parameter(negative=()), help_format="plaintext")
+    app.default(takes_options_of(get_task(task).config, collect))
+    tokens = [token for name, value in options.items() for token in _tokens(name.replace("_", "-"), value)]
+    try:
+        _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    config: RunConfig = bound.arguments["run"]
+    return config
 
 
-def option_types(kind: type) -> dict[str, object]:
-    """Every option of a config by its name on the command line, with its type."""
-    found: dict[str, object] = {}
-    for item, annotation in _typed_fields(kind):
-        if isinstance(annotation, type) and is_dataclass(annotation):
-            found |= option_types(annotation)
-        else:
-            found[item.name.replace("_", "-")] = annotation
-    return found
+def takes_options_of(config: type[RunConfig], function: Callable[..., object]) -> Callable[..., object]:
+    """`function` itself; its parameter `run` is then parsed as the options of `config`."""
+    function.__annotations__["run"] = Annotated[config, Parameter(name="*")]
+    return function
 
 
-def _typed_fields(kind: type) -> list[tuple[Field[object], object]]:
-    hints = get_type_hints(kind)
-    return [(item, hints[item.name]) for item in fields(kind)]
+def option_names(arguments: ArgumentCollection) -> set[str]:
+    """The names of the options that a command takes, without dashes; a recipe may hold all but these two."""
+    return {argument.name.removeprefix("--") for argument in arguments} - {"config", "json"}
 
 
-def _checked(name: str, names: Sequence[str]) -> str:
-    if name not in names:
-        raise ConfigError(f"unknown option {name!r}.{did_you_mean(name, names)} See cyclemlp train TASK --help")
-    return name
+def fill_from(
+    options: Mapping[str, object], source: str, app: App, commands: tuple[str, ...], arguments: ArgumentCollection
+) -> None:
+    """Give the options that were left out the values of `source`."""
+    given = {argument.name for argument in arguments if argument.tokens}
+    values: dict[str, object] = {
+        name: value for name, value in options.items() if value is not None and f"--{name}" not in given
+    }
+    # Under the commands' names, since otherwise an option called as a verb, like `data`, is taken for the verb's.
+    for command in reversed(commands):
+        values = {command: values}
+    Dict(values, source=source)(app, commands, arguments)
 
 
-def _build(kind: type[DataclassT], given: Mapping[str, object]) -> DataclassT:
-    values: dict[str, object] = {}
-    for item, annotation in _typed_fields(kind):
-        option = item.name.replace("_", "-")
-        if isinstance(annotation, type) and is_dataclass(annotation):
-            values[item.name] = _build(annotation, given)
-        elif option in given and (given[option] is not None or item.default is MISSING):
-            values[item.name] = _converted(option, given[option], annotation)
-    return kind(**values)
-
-
-def _converted(option: str, value: object, annotation: object) -> object:
-    """`value` as the field of this type holds it. Raises ConfigError where it does not fit."""
-    if value is None:
-        return None
-    for allowed in _alternatives(annotation):
-        if (fitting := _fitted(value, allowed)) is not None:
-            return fitting
-    raise ConfigError(f"--{option} {value!r} is not allowed: {_in_words(annotation)}")
-
-
-def _alternatives(annotation: object) -> list[object]:
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [inner for part in get_args(annotation) for inner in _alternatives(part)]
-    return [annotation]
-
-
-def _fitted(value: object, allowed: object) -> object:
-    """`value` if it is of the type `allowed`, converted where nothing is lost, else None."""
-    if get_origin(allowed) is Literal:
-        return value if value in get_args(allowed) else None
-    if get_origin(allowed) is tuple:
-        return _fitted_tuple(value, get_args(allowed))
-    if allowed is bool or isinstance(value, bool):
-        return value if allowed is bool and isinstance(value, bool) else None
-    if allowed is float and isinstance(value, int | float):
-        return float(value)
-    if allowed is Path and isinstance(value, str | Path):
-        return Path(value)
-    if allowed is str and isinstance(value, str | int):  # YAML reads `max-time: 300` as a number
-        return str(value)
-    return value if allowed is int and isinstance(value, int) else None
-
-
-def _fitted_tuple(value: object, inner: tuple[object, ...]) -> tuple[object, ...] | None:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return None
-    length = len(value) if inner[-1] is Ellipsis else len(inner)
-    items = [_fitted(item, inner[0]) for item in value]
-    return tuple(items) if len(items) == length and None not in items else None
-
-
-def _in_words(annotation: object) -> str:
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
-    parts = []
-    for allowed in _alternatives(annotation):
-        if get_origin(allowed) is Literal:
-            parts.append(f"one of {', '.join(map(str, get_args(allowed)))}")
-        elif get_origin(allowed) is tuple:
-            parts.append("a list of values")
-        elif allowed in words:
-            parts.append(words[allowed])
-    return " or ".join(parts)
+def _tokens(name: str, value: OptionValue) -> list[str]:
+    """The option as it is typed; nothing for what is left out."""
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [f"--{name}"]
+    values = [value] if isinstance(value, str | int | float | Path) else value
+    return [f"--{name}", *map(str, values)]

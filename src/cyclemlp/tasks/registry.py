@@ -12,9 +12,9 @@ from cyclemlp.tasks.base import Counts, Dataset, Result, Task
 from cyclemlp.tasks.options import RunConfig
 
 if TYPE_CHECKING:
-    from cyclemlp.tasks.classification.result import ClassificationResult
-    from cyclemlp.tasks.detection.result import DetectionResult
-    from cyclemlp.tasks.segmentation.result import SegmentationResult
+    from cyclemlp.tasks.classification.predict import ClassificationResult
+    from cyclemlp.tasks.detection.predict import DetectionResult
+    from cyclemlp.tasks.segmentation.predict import SegmentationResult
 
     Prediction: TypeAlias = SegmentationResult | ClassificationResult | DetectionResult
     """What `Predictor.predict` returns, as the task of the model card says."""

@@ -1,7 +1,5 @@
 """The confusion matrix as a drawing and as a table in a file."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,27 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import write_text
+from cyclemlp.files import write_csv
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.figure import Figure
 
 CONFUSION_NAME = "confusion.csv"
-MOST_NUMBERED = 20
+MAX_NUMBERED = 20
 """With more classes the cells carry no numbers."""
-MOST_NAMED = 60
+MAX_NAMED = 60
 
 
 def write_confusion(run_dir: Path, counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> Path:
     """Write the counts (K, K) as a table: a row for each class, a column for each prediction."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["class", *classes])
-    writer.writerows([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
-    path = run_dir / CONFUSION_NAME
-    write_text(path, buffer.getvalue())
-    return path
+    rows = [[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)]
+    write_csv(run_dir / CONFUSION_NAME, [["class", *classes], *rows])
+    return run_dir / CONFUSION_NAME
 
 
 def draw_confusion(counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> "Figure":
@@ -43,11 +37,11 @@ def draw_confusion(counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> "
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    axes.set(xlabel="taken for", ylabel="is")
-    if len(classes) <= MOST_NAMED:
+    axes.set(xlabel="predicted", ylabel="is")
+    if len(classes) <= MAX_NAMED:
         axes.set_xticks(range(len(classes)), classes, rotation=90)
         axes.set_yticks(range(len(classes)), classes)
-    if len(classes) <= MOST_NUMBERED:
+    if len(classes) <= MAX_NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")

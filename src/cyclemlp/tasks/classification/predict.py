@@ -1,11 +1,67 @@
-"""From the raw output of a classifier to a label; numpy alone, so exported files need no torch."""
+"""From the raw output of a classifier to a label, and what can be done with it; numpy alone."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.resizing import central_crop
 from cyclemlp.tasks.base import NetworkImage
-from cyclemlp.tasks.classification.result import ClassificationResult
+from cyclemlp.tasks.drawing import as_rgb
+
+TOP = 5
+_BAR = (0, 114, 178)
+_INK = (30, 30, 30)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationResult:
+    """The probability of each class for an image."""
+
+    probabilities: npt.NDArray[np.float64]
+    """(K,) adding up to 1."""
+    classes: tuple[str, ...]
+    """Name of each class."""
+    image: npt.NDArray[np.uint8]
+    """(H, W, C) the image itself, which `draw` shows."""
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(self.probabilities.argmax())]
+
+    def top(self, limit: int = TOP) -> dict[str, float]:
+        """The most probable classes and their probabilities, in descending order."""
+        order = np.argsort(-self.probabilities, kind="stable")[:limit]
+        return {self.classes[index]: float(self.probabilities[index]) for index in order}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Task, size, label and the five most probable classes as JSON values."""
+        height, width = self.image.shape[:2]
+        return {
+            "task": "classification",
+            "size": {"height": height, "width": width},
+            "label": self.label,
+            "top5": self.top(),
+        }
+
+    def draw(self) -> Image.Image:
+        """The image above its five most probable classes, with a bar for each."""
+        image, entries = as_rgb(self.image), self.top()
+        size = min(64, max(12, min(image.size) // 24))
+        font = ImageFont.load_default(size)
+        names = [f"{name}  {100 * share:.1f} %" for name, share in entries.items()]
+        width = max(image.width, round(max(map(font.getlength, names))) + 6 * size)
+        canvas = Image.new("RGB", (width, image.height + (2 * len(names) + 1) * size), "white")
+        canvas.paste(image, ((width - image.width) // 2, 0))
+        pen = ImageDraw.Draw(canvas)
+        for row, (text, share) in enumerate(zip(names, entries.values(), strict=True)):
+            top = image.height + (2 * row + 1) * size
+            pen.rectangle((size // 2, top, size // 2 + round(4 * size * share), top + size), fill=_BAR)
+            pen.text((5 * size, top + size / 2), text, fill=_INK, font=font, anchor="lm")
+        return canvas
 
 
 def classify(image: NetworkImage) -> ClassificationResult:

@@ -1,6 +1,5 @@
 """Image classification: a class for every image."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import write_json, write_png, write_text
+from cyclemlp.files import atomic_write, write_csv, write_json, write_png
 from cyclemlp.tasks.base import (
     MAX_CLASSES_LISTED,
     JsonObject,
@@ -23,7 +22,7 @@ from cyclemlp.tasks.base import (
 )
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.config import ClassificationConfig
-from cyclemlp.tasks.classification.result import ClassificationResult
+from cyclemlp.tasks.classification.predict import ClassificationResult, classify
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions
 
 if TYPE_CHECKING:
@@ -63,7 +62,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     report_examples = 12
 
     def find_dataset(self, folder: Path) -> ClassifiedDataset:
-        """Class folders."""
         return find_dataset(folder, ClassifiedDataset)
 
     def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> ClassifiedDataset:
@@ -78,7 +76,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
             )
 
     def build_model(self, card: ModelCard) -> "nn.Module":
-        """A backbone with a linear classifier."""
         from cyclemlp.models.classifiers import create_classifier
 
         return create_classifier(
@@ -90,19 +87,16 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         )
 
     def resolve(self, config: ClassificationConfig, dataset: ClassifiedDataset) -> ClassificationConfig:
-        """With an image size."""
         from cyclemlp.tasks.classification.train import with_image_size
 
         return with_image_size(config, dataset)
 
     def training_parts(self, config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingParts:
-        """See `cyclemlp.tasks.classification.train`."""
         from cyclemlp.tasks.classification.train import classification_parts
 
         return classification_parts(config, dataset)
 
     def new_counts(self, card: ModelCard, dataset: ClassifiedDataset) -> "LabelCounts":  # noqa: ARG002
-        """Counts of no image."""
         from cyclemlp.tasks.classification.metrics import LabelCounts
 
         return LabelCounts(len(card.classes))
@@ -110,7 +104,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     def count(
         self, counts: "LabelCounts", dataset: ClassifiedDataset, split: str, index: int, result: ClassificationResult
     ) -> None:
-        """Add an image."""
         import torch
 
         from cyclemlp.tasks.classification.metrics import Mistake
@@ -142,7 +135,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
 
     def write_scores(self, out: Path, counts: "LabelCounts", dataset: ClassifiedDataset, split: str) -> dict[str, str]:
         """Write the confusion matrix, as a table and drawn, and the images that were predicted wrongly."""
-        from cyclemlp.files import atomic_write
         from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
 
         del split
@@ -151,7 +143,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         draw_confusion(counts.confusion.numpy(), dataset.classes).savefig(buffer, format="png", dpi=150)
         with atomic_write(out / CONFUSION_IMAGE_NAME) as part:
             part.write_bytes(buffer.getbuffer())
-        write_text(out / WRONG_NAME, _wrong_table(counts.mistakes, dataset.classes))
+        write_csv(out / WRONG_NAME, _wrong_rows(counts.mistakes, dataset.classes))
         names = {"confusion_picture": CONFUSION_IMAGE_NAME, "wrong": WRONG_NAME}
         return {"confusion": str(table), **{kind: str(out / name) for kind, name in names.items()}}
 
@@ -183,9 +175,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         return [("Confusion matrix", draw_confusion(confusion, classes))]
 
     def predict(self, image: NetworkImage) -> ClassificationResult:
-        """See `cyclemlp.tasks.classification.predict`."""
-        from cyclemlp.tasks.classification.predict import classify
-
         return classify(image)
 
     def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
@@ -198,16 +187,13 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         return {"size": summary["size"], "label": summary["label"], "top5": summary["top5"]}
 
     def write(self, result: ClassificationResult, files: Mapping[str, Path]) -> None:
-        """Write the drawing."""
         if PICTURE in files:
             write_png(files[PICTURE], result.draw())
 
     def columns(self, classes: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
-        """The most probable class."""
         return ("label", "probability")
 
     def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """One row."""
         return [[entry["label"], f"{entry['top5'][entry['label']]:.6f}"]]
 
     def summary(self, entry: Mapping[str, Any]) -> str:
@@ -223,20 +209,14 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         for entry in entries:
             cells = [cell for name, share in entry["top5"].items() for cell in (name, f"{share:.6f}")]
             rows.append([entry["image"], *cells])
-        write_text(out / TABLE_NAME, _as_csv(rows))
+        write_csv(out / TABLE_NAME, rows)
         write_json(out / JSON_NAME, {"task": self.name, "images": list(entries)})
         return {"table": str(out / TABLE_NAME), "predictions": str(out / JSON_NAME)}
 
 
-def _wrong_table(mistakes: "Sequence[Mistake]", classes: Sequence[str]) -> str:
+def _wrong_rows(mistakes: "Sequence[Mistake]", classes: Sequence[str]) -> list[list[str]]:
     """The most confident mistakes first: among them are wrong labels."""
     rows: list[list[str]] = [["image", "class", "taken_for", "probability"]]
     for image, label, predicted, probability in sorted(mistakes, key=lambda mistake: -mistake.probability):
         rows.append([str(image), classes[label], classes[predicted], f"{probability:.4f}"])
-    return _as_csv(rows)
-
-
-def _as_csv(rows: Sequence[Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+    return rows

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.samples.blue_marble import BAND
 from cyclemlp.data.samples.blue_marble_instances import EDGE, corner_of
-from cyclemlp.tasks.detection.result import SHOWN_SCORE, DetectionResult, labelled
+from cyclemlp.tasks.detection.predict import SHOWN_SCORE, DetectionResult, labelled
 
 if TYPE_CHECKING:
     from cyclemlp.data.objects import DetectionSplit, Record

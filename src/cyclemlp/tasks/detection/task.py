@@ -1,24 +1,20 @@
 """Object detection: a box, a class and a score for every object."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cyclemlp.data.class_names import listed
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, as_coco
-from cyclemlp.errors import DataError, did_you_mean
-from cyclemlp.files import write_png, write_text
+from cyclemlp.files import write_csv, write_png, write_text
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.demo import IslandsDemo
-from cyclemlp.tasks.detection.result import SHOWN_SCORE, DetectionResult, labelled
+from cyclemlp.tasks.detection.predict import SHOWN_SCORE, DetectionResult, find_objects, labelled
 from cyclemlp.tasks.options import PredictionOptions
 
 if TYPE_CHECKING:
@@ -47,22 +43,9 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     writes_coco = True
 
     def find_dataset(self, folder: Path) -> DetectionDataset:
-        """Objects in any of the formats."""
         return find_dataset(folder, DetectionDataset)
 
-    def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> DetectionDataset:
-        """The data set, whose classes must be the network's."""
-        dataset = find_dataset(folder, DetectionDataset)
-        if split not in dataset.splits:
-            near = did_you_mean(split, dataset.splits)
-            raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
-        if dataset.classes != card.classes:
-            theirs, ours = listed(dataset.classes), listed(card.classes)
-            raise DataError(f"{folder} has {theirs}, but the model was trained on {ours}: choose other --data")
-        return dataset
-
     def build_model(self, card: ModelCard) -> "nn.Module":
-        """A backbone with a detector's head."""
         from cyclemlp.heads.detection import build_detector
 
         return build_detector(
@@ -75,19 +58,16 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         )
 
     def resolve(self, config: DetectorConfigT, dataset: DetectionDataset) -> DetectorConfigT:
-        """With image size, anchors and number of boxes."""
         from cyclemlp.tasks.detection.train import resolved
 
         return resolved(config, dataset)
 
     def training_parts(self, config: DetectorConfigT, dataset: DetectionDataset) -> TrainingParts:
-        """See `cyclemlp.tasks.detection.train`."""
         from cyclemlp.tasks.detection.train import detection_parts
 
         return detection_parts(config, dataset, self.name)
 
     def new_counts(self, card: ModelCard, dataset: DetectionDataset) -> "DetectionCounts":
-        """Nothing found yet."""
         from cyclemlp.tasks.detection.metrics import DetectionCounts
 
         limit = (card.detection or DetectionHead()).kept
@@ -96,7 +76,6 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     def count(
         self, counts: "DetectionCounts", dataset: DetectionDataset, split: str, index: int, result: DetectionResult
     ) -> None:
-        """Add the objects of an image."""
         counts.add(dataset.splits[split].records[index], result.detections, len(dataset.classes))
 
     def describe_scores(self, counts: "DetectionCounts", card: ModelCard) -> JsonObject:  # noqa: ARG002
@@ -132,9 +111,6 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         return part.images[index].name, Image.fromarray(both)
 
     def predict(self, image: NetworkImage) -> DetectionResult:
-        """See `cyclemlp.tasks.detection.merging`."""
-        from cyclemlp.tasks.detection.merging import find_objects
-
         return find_objects(image)
 
     def card_for_prediction(self, card: ModelCard, options: PredictionOptions) -> ModelCard:
@@ -155,7 +131,6 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         return {"size": summary["size"], "objects": summary["objects"], "coco": coco}
 
     def write(self, result: DetectionResult, files: Mapping[str, Path]) -> None:
-        """Write the overlay."""
         if OVERLAY in files:
             write_png(files[OVERLAY], result.draw())
 
@@ -164,7 +139,6 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         return COLUMNS
 
     def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """A row for each object."""
         return [[found["class"], f"{found['score']:.4f}", *found["box"]] for found in entry["objects"]]
 
     def summary(self, entry: Mapping[str, Any]) -> str:
@@ -181,12 +155,8 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
             results += [{"image_id": number, **found} for found in entry["coco"]]
         write_text(out / OBJECTS_NAME, json.dumps(objects, indent=1) + "\n")
         write_text(out / RESULTS_NAME, json.dumps(results) + "\n")
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["image", *COLUMNS])
-        for entry in entries:
-            writer.writerows([entry["image"], *row] for row in self.rows(entry))
-        write_text(out / TABLE_NAME, buffer.getvalue())
+        rows = [[entry["image"], *row] for entry in entries for row in self.rows(entry)]
+        write_csv(out / TABLE_NAME, [["image", *COLUMNS], *rows])
         files = {"objects": OBJECTS_NAME, "coco_results": RESULTS_NAME, "table": TABLE_NAME}
         return {kind: str(out / name) for kind, name in files.items()}
 

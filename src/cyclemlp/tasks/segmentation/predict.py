@@ -1,12 +1,92 @@
-"""From the raw output of a segmentation network to the class of every pixel."""
+"""From the raw output of a segmentation network to the class of every pixel, and what can be done with it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from cyclemlp.data.label_drawing import borders
+from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, palette, shortened, with_legend
 from cyclemlp.tasks.base import FloatArray, NetworkImage
-from cyclemlp.tasks.segmentation.result import SegmentationResult
+from cyclemlp.tasks.drawing import as_rgb
+
+Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationResult:
+    """The class of every pixel of an image."""
+
+    mask: Mask
+    """(H, W) uint8 class ids, in the orientation in which the image is shown."""
+    classes: tuple[str, ...]
+    """Name of each class id."""
+    image: npt.NDArray[np.uint8]
+    """(H, W, C) the image itself, on which `draw` paints."""
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Share of the image's pixels per class, adding up to 1."""
+        counts = np.bincount(self.mask.reshape(-1), minlength=len(self.classes))
+        return {name: int(n) / self.mask.size for name, n in zip(self.classes, counts, strict=True)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Task, size and class shares as JSON values."""
+        height, width = self.mask.shape
+        return {
+            "task": "segmentation",
+            "size": {"height": height, "width": width},
+            "shares": dict(self.shares),
+        }
+
+    def class_image(self) -> Image.Image:
+        """The mask as a palette image: it opens in colours, and its values are the class ids."""
+        image = Image.fromarray(self.mask)
+        image.putpalette(palette(len(self.classes)).tobytes())
+        return image
+
+    def draw(self, opacity: float = 0.45, legend: bool = True) -> Image.Image:
+        """The image with every class painted over it, outlines in full colour, and a legend below it.
+
+        `opacity` in [0, 1] is that of the paint. The legend makes the image higher (and wider, where the
+        image is narrower than an entry).
+        """
+        colours = palette(len(self.classes))[self.mask]
+        image = np.array(Image.blend(as_rgb(self.image), Image.fromarray(colours), opacity))
+        outline = borders(self.mask)
+        image[outline] = colours[outline]
+        painted = Image.fromarray(image)
+        return _with_legend(painted, self.shares) if legend else painted
+
+
+def _with_legend(image: Image.Image, shares: dict[str, float]) -> Image.Image:
+    """`image` above rows of swatches with the name and share of each class."""
+    entries = _entries(shares)
+    # Room for any share, so that the frames of a video have images of one size.
+    widest = [text.rpartition("  ")[0] + "  100.0 %" for _, text in entries]
+    return with_legend(image, entries, min(64, max(12, min(image.size) // 36)), widest)
+
+
+def _entries(shares: dict[str, float]) -> list[tuple[Colour | None, str]]:
+    """Colour and text of each entry of the legend: all of few classes, else the largest ones present."""
+    items = list(enumerate(shares.items()))
+    if len(items) > MAX_LEGEND:
+        items = sorted((item for item in items if item[1][1] > 0), key=lambda item: -item[1][1])
+    shown = items[:MAX_LEGEND]
+    colours = colour_list(len(shares))
+    entries: list[tuple[Colour | None, str]] = [
+        (colours[i], f"{shortened(name)}  {_percent(share)}") for i, (name, share) in shown
+    ]
+    rest = sum(share for _, (_, share) in items[MAX_LEGEND:])
+    return [*entries, (None, f"others  {_percent(rest)}")] if rest else entries
+
+
+def _percent(share: float) -> str:
+    return "< 0.1 %" if 0 < share < 0.001 else f"{share * 100:.1f} %"
 
 
 def segment(image: NetworkImage) -> SegmentationResult:

@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.data.class_names import listed
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
-from cyclemlp.errors import DataError, did_you_mean
+from cyclemlp.errors import DataError
 from cyclemlp.files import write_png
 from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts, score_lines
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.demo import EarthDemo
-from cyclemlp.tasks.segmentation.result import SegmentationResult
+from cyclemlp.tasks.segmentation.predict import SegmentationResult, segment
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,24 +35,13 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     demo = EarthDemo()
 
     def find_dataset(self, folder: Path) -> MaskDataset:
-        """Pairs of images and masks."""
         return find_dataset(folder, MaskDataset)
 
-    def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> MaskDataset:
-        """The data set; without names of classes only their number can be compared."""
-        dataset = find_dataset(folder, MaskDataset)
-        if split not in dataset.splits:
-            near = did_you_mean(split, dataset.splits)
-            raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
-        if dataset.classes == card.classes or (not dataset.named and len(dataset.classes) <= len(card.classes)):
-            return dataset
-        raise DataError(
-            f"{folder} has {listed(dataset.classes)}, but the model was trained on {listed(card.classes)}:"
-            " choose other --data, or correct its classes.txt"
-        )
+    def fits(self, dataset: MaskDataset, card: ModelCard) -> bool:
+        """Without names, only the number of classes can be compared."""
+        return super().fits(dataset, card) or (not dataset.named and len(dataset.classes) <= len(card.classes))
 
     def build_model(self, card: ModelCard) -> "nn.Module":
-        """A backbone with a dense head."""
         from cyclemlp.heads.segmentation import build_segmentation_model
 
         return build_segmentation_model(
@@ -61,13 +49,11 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         )
 
     def training_parts(self, config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
-        """See `cyclemlp.tasks.segmentation.train`."""
         from cyclemlp.tasks.segmentation.train import segmentation_parts
 
         return segmentation_parts(config, dataset)
 
     def new_counts(self, card: ModelCard, dataset: MaskDataset) -> "ConfusionMatrix":  # noqa: ARG002
-        """An empty confusion matrix."""
         from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
 
         return ConfusionMatrix(len(card.classes))
@@ -75,7 +61,6 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def count(
         self, counts: "ConfusionMatrix", dataset: MaskDataset, split: str, index: int, result: SegmentationResult
     ) -> None:
-        """Add every pixel of an image."""
         import torch
 
         pairs = dataset.splits[split]
@@ -111,9 +96,6 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         return f"{pairs.images[index].name}: prediction left, labels right", Image.fromarray(both)
 
     def predict(self, image: NetworkImage) -> SegmentationResult:
-        """See `cyclemlp.tasks.segmentation.predict`."""
-        from cyclemlp.tasks.segmentation.predict import segment
-
         return segment(image)
 
     def image_files(self, options: PredictionOptions) -> Mapping[str, str]:  # noqa: ARG002
@@ -126,7 +108,6 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         return {"size": summary["size"], "shares": summary["shares"]}
 
     def write(self, result: SegmentationResult, files: Mapping[str, Path]) -> None:
-        """Write mask and overlay."""
         write_png(files["mask"], result.class_image())
         write_png(files["overlay"], result.draw())
 
@@ -135,7 +116,6 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         return classes
 
     def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """One row."""
         return [[f"{share:.6f}" for share in entry["shares"].values()]]
 
     def summary(self, entry: Mapping[str, Any]) -> str:
