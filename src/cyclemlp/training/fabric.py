@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
-from lightning.fabric.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.single_device import SingleDeviceStrategy
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.options import FixedPrecision, Precision, RunConfig
