@@ -67,7 +67,8 @@ def test_it_learns(configured: Configured) -> None:
 
 def test_the_final_scores_are_those_of_the_saved_model(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is there before it is evaluated, and its scores are in the card, the table and the returned run."""
-    usual, seen = Evaluator.count_all, []
+    usual = Evaluator.count_all
+    seen: list[Predictor] = []
 
     def count_all(self: Evaluator, predictor: Predictor) -> Counts:
         assert (config.out / "model.safetensors").is_file()
