@@ -141,7 +141,7 @@ class Machine:
     num_nodes: int = 1
     """Number of machines that train together."""
     strategy: str = field(default="auto", metadata=RESUMABLE)
-    """How several processors train together, by its name in Lightning Fabric; auto is ddp."""
+    """How several processors train together: auto, ddp, or another ddp strategy of Lightning Fabric."""
     workers: int | None = field(default=None, metadata=RESUMABLE)
     """Processes that read and augment images; by default half the processors, at most 8. The result does not depend on their number."""  # noqa: E501
     seed: int = 0
