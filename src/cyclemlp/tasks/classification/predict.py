@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclemlp.data.drawing import as_rgb
 from cyclemlp.data.resizing import central_crop
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import NetworkImage
-from cyclemlp.tasks.drawing import as_rgb
 
 TOP = 5
 _BAR = (0, 114, 178)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.data.legend import palette
+from cyclemlp.data.drawing import as_rgb, palette
 from cyclemlp.data.objects import Record, masks_of
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
@@ -27,7 +27,6 @@ from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import FloatArray, Look, NetworkImage, Span
 from cyclemlp.tasks.detection.decoding import Detections, detect, paste_patch, suppress
 from cyclemlp.tasks.detection.metrics import coco_results
-from cyclemlp.tasks.drawing import as_rgb
 
 SHOWN_SCORE = 0.3
 """Objects with lower scores are not drawn or written unless a threshold is given."""

@@ -8,11 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.label_drawing import borders
-from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, palette, shortened, with_legend
+from cyclemlp.data.drawing import MAX_LEGEND, Colour, as_rgb, borders, colour_list, palette, shortened, with_legend
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import FloatArray, NetworkImage
-from cyclemlp.tasks.drawing import as_rgb
 
 Mask = npt.NDArray[np.uint8]
 
