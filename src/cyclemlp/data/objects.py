@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.images import Pixels, read_image
-from cyclemlp.data.outlines import Bitmap, Outline, stacked, to_coco, whole_mask
+from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
 from cyclemlp.errors import DataError
 
 CocoTruth = dict[str, Any]
@@ -97,7 +97,8 @@ class DetectionDataset:
 
 def masks_of(record: Record) -> Bitmap:
     """The masks of a record, uint8 (N, H, W) of 0 and 1; all 0 for an object without an outline."""
-    return stacked([whole_mask(outline, record.size) for outline in record.segmentations], record.size)
+    masks = [whole_mask(outline, record.size) for outline in record.segmentations]
+    return np.stack(masks) if masks else np.zeros((0, *record.size), np.uint8)
 
 
 def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str:
