@@ -8,11 +8,20 @@ from statistics import median
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclemlp.data.drawing import (
+    IGNORED,
+    MAX_LEGEND,
+    STRAY,
+    Colour,
+    colour_list,
+    draw_mask,
+    draw_objects,
+    shortened,
+    with_legend,
+)
 from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.images import ImageError, image_size, read_image
-from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, shortened, with_legend
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.sampling import evenly_spaced

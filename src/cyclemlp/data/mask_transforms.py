@@ -31,8 +31,8 @@ MAX_REDRAWS = 10
 class MaskTrainTransform:
     """A random training sample of an image: float32 (3, c, c) normalised, and int64 (c, c) with 255 = ignore.
 
-    Called with an image, uint8 (H, W, 3) array or (3, H, W) tensor, and its mask, uint8 (H, W). Where the
-    image is smaller than the region, the sample is padded with the mean colour, which is ignored.
+    Called with an image, uint8 (H, W, 3), and its mask, uint8 (H, W). Where the image is smaller than the region, the
+    sample is padded with the mean colour, which is ignored.
     """
 
     def __init__(
@@ -45,10 +45,9 @@ class MaskTrainTransform:
         self._normalisation = normalisation or Normalisation()
         self._rule = rule or ResizeRule()
 
-    def __call__(self, image: Pixels | Tensor, mask: Pixels | Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Pixels, mask: Pixels) -> tuple[Tensor, Tensor]:
         options, crop = self.augmentation, self.augmentation.crop_size
-        image_chw = _as_plain(image).permute(2, 0, 1) if isinstance(image, np.ndarray) else _as_plain(image)
-        mask_hw = _as_plain(mask)
+        image_chw, mask_hw = torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
         height, width = mask_hw.shape
         edge = max(1, round(crop / (drawn_scale(options) * self._rule.factor(height, width))))
         top, left = _varied_place(mask_hw, edge, options)
@@ -120,8 +119,3 @@ def _pixel_of_any_class(mask_hw: Tensor) -> tuple[int, int] | None:
     nth = int(torch.randint(int(counts[drawn]), ()))
     index = int(np.flatnonzero((flat == drawn).numpy())[nth])
     return divmod(index, mask_hw.shape[1])
-
-
-def _as_plain(values: Pixels | Tensor) -> Tensor:
-    """Without the tv_tensors subclass, whose dispatch costs more than the operations here."""
-    return torch.from_numpy(values) if isinstance(values, np.ndarray) else values.as_subclass(Tensor)

@@ -6,14 +6,13 @@ and no pickle is needed to use it.
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
-from cyclemlp.files import atomic_write, write_json
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.registry import get_task, task_names
 
@@ -62,11 +61,11 @@ class ModelCard:
     """Edge in pixels of the square images that a classifier sees."""
     crop_pct: float | None = None
     """Share of the resized image's edge that it sees."""
-    model_options: dict[str, Any] = field(default_factory=dict)
+    model_options: JsonObject = field(default_factory=dict)
     """Arguments of the backbone other than the usual ones, such as `stepsize` or `branches`."""
     detection: DetectionHead | None = None
     """Shape, anchors and thresholds of a detector's head."""
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: JsonObject = field(default_factory=dict)
     """Scores on the validation split."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of cyclemlp, torch and timm that wrote the weights."""
@@ -102,7 +101,7 @@ class ModelCard:
         except ConfigError as error:
             raise CheckpointError(f"model card: {error}") from error
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The card as JSON values, with the version of the format."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -110,7 +109,7 @@ class ModelCard:
         return {"format": FORMAT, **values, **lists, **head}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
+    def from_dict(cls, values: JsonMapping) -> "ModelCard":
         """The card written by `to_dict`.
 
         Raises CheckpointError for another format version, an unknown or missing key, or a wrong value.
@@ -125,21 +124,19 @@ class ModelCard:
         _require(not missing, f"missing {', '.join(missing)}")
         for key, value in given.items():
             _require(_is_kind(key, value), f"{key} has the wrong type: {value!r}")
-        tuples: dict[str, Any] = {
-            key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std")
-        }
+        tuples: JsonObject = {key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std")}
         if given.get("detection") is not None:
             tuples["detection"] = _detection_head(given["detection"])
         return cls(**{**given, **tuples})
 
 
-def _detection_head(values: dict[str, Any]) -> DetectionHead:
+def _detection_head(values: JsonObject) -> DetectionHead:
     """The head's options from JSON values."""
     names = [item.name for item in dataclasses.fields(DetectionHead)]
     for key in values:
         _require(key in names, f"unknown key 'detection.{key}'.{did_you_mean(key, names)}")
     try:
-        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        options: JsonObject = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return DetectionHead(**options)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"model card: detection: {error}") from error

@@ -13,8 +13,7 @@ from torchvision.models.detection import RetinaNet
 from torchvision.ops import batched_nms
 
 from cyclemlp.data.objects import Record, coco_truth
-from cyclemlp.data.outlines import Patch, rle_of_patch
-from cyclemlp.data.rle import rle_of_mask
+from cyclemlp.data.outlines import Patch, rle_of_mask, rle_of_patch
 from cyclemlp.heads.anchors import level_anchors
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.detection import decoding as detection_decoding

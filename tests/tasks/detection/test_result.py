@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference_api
 
-from cyclemlp.data.legend import palette
+from cyclemlp.data.drawing import palette
 from cyclemlp.data.outlines import parse_outline, whole_mask
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult

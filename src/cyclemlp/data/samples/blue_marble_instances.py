@@ -16,8 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record, as_coco
-from cyclemlp.data.outlines import box_of
-from cyclemlp.data.rle import Rle, rle_of_mask
+from cyclemlp.data.outlines import Rle, box_of, rle_of_mask
 from cyclemlp.data.samples.blue_marble import is_held_out, prepare_once, read_earth, read_earth_mask
 from cyclemlp.errors import MissingExtraError
 

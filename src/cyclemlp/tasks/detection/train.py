@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.data.box_transforms import BoxTrainTransform
-from cyclemlp.data.objects import DetectionDataset, DetectionSamples, DetectionSplit
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
+from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import build_detector
@@ -66,7 +67,7 @@ def detection_parts(config: DetectionConfig, dataset: DetectionDataset, task: st
         card,
         model,
         DetectionLoss(config),
-        DetectionSamples(dataset.splits["train"], transform),
+        SplitSamples(dataset.splits["train"], transform),
         partial(decay_groups, weight_decay=config.optimisation.weight_decay),
         collate,
         frozen,

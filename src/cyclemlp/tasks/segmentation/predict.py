@@ -3,16 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.label_drawing import borders
-from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, palette, shortened, with_legend
+from cyclemlp.data.drawing import MAX_LEGEND, Colour, as_rgb, borders, colour_list, palette, shortened, with_legend
+from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import FloatArray, NetworkImage
-from cyclemlp.tasks.drawing import as_rgb
 
 Mask = npt.NDArray[np.uint8]
 
@@ -34,7 +32,7 @@ class SegmentationResult:
         counts = np.bincount(self.mask.reshape(-1), minlength=len(self.classes))
         return {name: int(n) / self.mask.size for name, n in zip(self.classes, counts, strict=True)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Task, size and class shares as JSON values."""
         height, width = self.mask.shape
         return {
