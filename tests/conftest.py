@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-
-
-@pytest.fixture(scope="session")
-def shared_folder() -> Path:
-    """The folder of reference values and data sets that is kept outside the repository."""
-    given = os.environ.get("CYCLEMLP_SHARED")
-    if not given:
-        pytest.skip("CYCLEMLP_SHARED is not set: it names the folder with the reference values (parity, data)")
-    folder = Path(given)
-    if not folder.is_dir():
-        pytest.fail(f"CYCLEMLP_SHARED is {given!r}, which is no folder")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +31,16 @@ class Parity:
 
 
 @pytest.fixture(scope="session")
-def parity(shared_folder: Path) -> Parity:
-    """Reference values of the authors' code."""
-    path = shared_folder / "parity" / "synthetic_checkpoint.py"
+def parity() -> Parity:
+    """Reference values of the authors' code; tests/parity/README.md says how they were computed."""
+    folder = Path(__file__).parent / "parity"
+    path = folder / "synthetic_checkpoint.py"
     spec = importlib.util.spec_from_file_location("synthetic_checkpoint", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    expected = json.loads((shared_folder / "parity" / "expected.json").read_text())
+    expected = json.loads((folder / "expected.json").read_text())
     return Parity(expected, module.state_dict, module.image)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import classified
 
 from cyclemlp.cli import main
 from cyclemlp.data.images import image_size
@@ -83,7 +84,7 @@ def test_scores_are_those_of_single_predictions(
     report = answer(capsys, "eval", run, "--out", tmp_path / "out")
     predictor = Predictor.load(run)
     images = sorted((data / "val").rglob("*.png"))
-    found = {path: predictor.predict(path) for path in images}
+    found = {path: classified(predictor.predict(path)) for path in images}
     right = [path for path in images if found[path].label == path.parent.name]
     near = [path for path in images if path.parent.name in found[path].top()]
     assert (report["task"], report["images"], report["crop"]) == ("classification", 8, 0.875)
@@ -149,7 +150,7 @@ def test_predictions_as_table_json_and_pictures(
 ) -> None:
     out = tmp_path / "out"
     report = answer(capsys, "predict", run, data / "val" / "b", "--out", out)
-    expected = Predictor.load(run).predict(data / "val" / "b" / "0.png")
+    expected = classified(Predictor.load(run).predict(data / "val" / "b" / "0.png"))
     entry = report["images"][0]
     assert (entry["label"], entry["size"]) == (expected.label, {"height": 40, "width": 50})
     assert entry["top5"] == expected.top()
@@ -172,6 +173,6 @@ def test_predictions_as_text_without_pictures(
 ) -> None:
     image = data / "val" / "b" / "0.png"
     (line,) = text(capsys, "predict", run, image, "--out", tmp_path / "out", "--no-pictures")
-    name, share = next(iter(Predictor.load(run).predict(image).top().items()))
+    name, share = next(iter(classified(Predictor.load(run).predict(image)).top().items()))
     assert line.startswith(f"{image}: {name} {100 * share:.1f} %, ")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "predictions.json"}

@@ -94,7 +94,7 @@ def test_a_contact_sheet_is_written(lakes: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--sheet", "sheet.gif"), "--sheet sheet.gif is no picture file: give a name that ends in .png or .jpg"),
+        (("--sheet", "sheet.gif"), "--sheet sheet.gif is not an image file: give a name that ends in .png or .jpg"),
         (("--sheet", "s.png", "--sheet-images", "0"), "--sheet-images 0 is not allowed: give 1 to 600"),
     ],
 )

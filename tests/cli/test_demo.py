@@ -146,7 +146,7 @@ def exact(dataset: DetectionDataset) -> Callable[[Path], DetectionResult]:
 
 
 def test_the_image_has_what_was_found_beside_the_labels(small_sample: DetectionDataset) -> None:
-    image = np.asarray(drawing.draw_held_out(exact(small_sample), small_sample.classes, small_sample.splits["val"]))  # type: ignore[arg-type]
+    image = np.asarray(drawing.draw_held_out(exact(small_sample), small_sample.classes, small_sample.splits["val"]))
     strip = 540 * drawing.ZOOM
     found, labels = (image[200:-200, x : x + strip] for x in (drawing._MARGIN, drawing._MARGIN + strip + drawing._GAP))
     np.testing.assert_array_equal(found, labels)

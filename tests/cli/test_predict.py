@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import segmented
 
 from cyclemlp.data.images import image_size, read_image, read_mask
 from cyclemlp.errors import ConfigError, DataError
@@ -59,7 +60,7 @@ def test_folder_gives_a_mask_and_an_overlay_each(
     assert [Path(entry["image"]).name for entry in report["images"]] == ["a.png", "b.png", "c.jpg"]
     assert names(out) == {f"{stem}_{kind}.png" for stem in "abc" for kind in ("mask", "overlay")}
     entry = report["images"][0]
-    expected = Predictor.load(run).predict(photos / "a.png")
+    expected = segmented(Predictor.load(run).predict(photos / "a.png"))
     assert np.array_equal(read_mask(Path(entry["mask"])), expected.mask)
     assert np.array_equal(read_image(Path(entry["overlay"])), np.array(expected.draw()))
     assert entry["shares"] == expected.shares
@@ -191,5 +192,5 @@ def test_option_of_another_task(run: Path, photos: Path, tmp_path: Path, capsys:
 def test_several_scales_and_flips(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(run, photos / "a.png", "--out", tmp_path / "out", "--scales", "1", "1.5", "--flip", "--json") == 0
     (entry,) = json.loads(capsys.readouterr().out)["images"]
-    expected = Predictor.load(run).with_views((1.0, 1.5), flip=True).predict(photos / "a.png")
+    expected = segmented(Predictor.load(run).with_views((1.0, 1.5), flip=True).predict(photos / "a.png"))
     assert np.array_equal(read_mask(Path(entry["mask"])), expected.mask)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import command, refused
 from PIL import Image
+from predictions import detected
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
@@ -106,7 +107,7 @@ def test_objects_in_a_folder_of_photographs_and_videos(
 
 
 def _check_photograph(run: Path, image: Path, entry: dict[str, Any], report: dict[str, Any]) -> None:
-    expected = Predictor.load(run).predict(image)
+    expected = detected(Predictor.load(run).predict(image))
     objects = json.loads(Path(report["objects"]).read_text())
     assert [each["id"] for each in objects] == [1]
     assert objects[0]["objects"] == entry["objects"]
@@ -276,7 +277,8 @@ def test_views_and_windows_of_predict_and_eval(
     several = Predictor.load(run).with_views((1.0, 1.5), flip=True).with_windows(32, 8)
     assert len(entry["objects"]) >= 5
     head = DetectionHead(head_convs=1, detections=5, score_threshold=0.0)
-    expected = several.described_as(ModelCard(**{**vars(several.card), "detection": head})).predict(image)
+    card = ModelCard(**{**vars(several.card), "detection": head})
+    expected = detected(several.described_as(card).predict(image))
     assert [each["score"] for each in entry["objects"]] == pytest.approx(expected.scores.tolist())
     data = _coco_data(tmp_path / "data", image)
     assert command("eval", run, "--data", data, *options, "--out", tmp_path / "scores", "--json") == 0

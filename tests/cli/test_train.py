@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from predictions import segmented
 
 from cyclemlp.cli import main
 from cyclemlp.inference.predictor import Predictor
@@ -78,7 +79,7 @@ def test_from_a_folder_to_a_report_and_on(data: Path, tmp_path: Path, capsys: py
     assert answer["run"] == str(out)
     assert answer["metrics"]["IoU"].keys() == {"dark", "light"}
     assert (out / "report.html").read_text(encoding="utf-8").count('<img class="sample"') == 1
-    result = Predictor.load(out).predict(data / "images" / "val" / "0.png")
+    result = segmented(Predictor.load(out).predict(data / "images" / "val" / "0.png"))
     assert result.mask.shape == (40, 50)
 
     longer = trained(["--resume", "--out", str(out), "--steps", "3"], capsys)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import classified, detected, segmented
 from torch.export import ExportedProgram
 
 from cyclemlp.cli import main
@@ -91,7 +92,7 @@ def test_masks_are_the_checkpoints(exported: tuple[Path, dict[str, Path]], name:
     wanted, found = Predictor.load(run), Predictor.load(files[name])
     assert found.card.classes == SEGMENTATION.classes
     for picture in pictures():
-        ours, theirs = wanted.predict(picture), found.predict(picture)
+        ours, theirs = (segmented(each.predict(picture)) for each in (wanted, found))
         assert np.mean(ours.mask == theirs.mask) >= 0.9999  # logits differ by rounding, so ties may fall otherwise
         assert np.asarray(theirs.draw()).shape[1] >= picture.shape[1]
 
@@ -127,9 +128,9 @@ def test_files_do_not_name_folders_of_this_machine(exported: tuple[Path, dict[st
 def test_four_threads_share_a_predictor(exported: tuple[Path, dict[str, Path]], name: str) -> None:
     predictor = Predictor.load(exported[1][name], "cpu")
     images = [pictures()[number % len(PICTURES)] for number in range(4)]
-    alone = [predictor.predict(image).mask for image in images]
+    alone = [segmented(predictor.predict(image)).mask for image in images]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda image: [predictor.predict(image).mask for _ in range(10)], images))
+        together = list(pool.map(lambda image: [segmented(predictor.predict(image)).mask for _ in range(10)], images))
     for expected, found in zip(alone, together, strict=True):
         assert all(np.array_equal(mask, expected) for mask in found)
 
@@ -145,7 +146,8 @@ def test_a_predictor_can_be_pickled(
     monkeypatch.chdir("/")
     found = pickle.loads(stored)
     assert found.card == predictor.card
-    assert np.array_equal(found.predict(image).mask, predictor.predict(image).mask)
+    ours, theirs = (segmented(each.predict(image)) for each in (predictor, found))
+    assert np.array_equal(ours.mask, theirs.mask)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
@@ -173,7 +175,8 @@ def test_prediction_without_torch_and_without_extras(
     arguments = [str(files[name]), str(tmp_path / "picture.png"), str(tmp_path / "mask.npy")]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
     predictor = Predictor.load(run)
-    wanted = [each.predict(picture).mask for each in (predictor, predictor.with_views((1, 2), flip=True))]
+    both = (predictor, predictor.with_views((1, 2), flip=True))
+    wanted = [segmented(each.predict(picture)).mask for each in both]
     assert np.mean(np.load(tmp_path / "mask.npy") == wanted) >= 0.9999
 
 
@@ -183,12 +186,12 @@ def test_boxes_are_the_checkpoints(tmp_path: Path) -> None:
     export_run(run, tmp_path / "d.xml", "openvino")  # by way of ONNX
     found = Predictor.load(tmp_path / "d.xml")
     for picture in pictures():
-        ours, theirs = wanted.predict(picture), found.predict(picture)
+        ours, theirs = (detected(each.predict(picture)) for each in (wanted, found))
         assert len(ours) == len(theirs) > 0
         np.testing.assert_allclose(np.sort(ours.scores), np.sort(theirs.scores), atol=1e-5)
         np.testing.assert_allclose(ours.boxes.mean(0), theirs.boxes.mean(0), rtol=1e-2)
     several = [each.with_views((0.75, 1.0), flip=True).with_windows(64, 16) for each in (wanted, found)]
-    ours, theirs = (each.predict(picture) for each in several)
+    ours, theirs = (detected(each.predict(picture)) for each in several)
     np.testing.assert_allclose(ours.scores[:50], theirs.scores[:50], atol=1e-5)
 
 
@@ -199,7 +202,7 @@ def test_a_classifier_of_one_size_through_the_command_line(tmp_path: Path, capsy
         main(["export", str(run), "--out", str(out), "--json"])
     assert end.value.code in (0, None)
     assert json.loads(capsys.readouterr().out)["sizes"]["height"] == 64
-    ours, theirs = (Predictor.load(path).predict(pictures()[1]) for path in (run, out))
+    ours, theirs = (classified(Predictor.load(path).predict(pictures()[1])) for path in (run, out))
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
 
 

@@ -77,12 +77,15 @@ def test_a_few_images_spread_over_the_split_are_counted_in_parts(predictor: Pred
     pairs = [write_pair(tmp_path, str(i), [[0]], [[i % 3]]) for i in range(6)]
     dataset = MaskDataset(tmp_path, predictor.card.classes, {"val": split_of(*pairs)})
     evaluator = Evaluator(predictor.card, dataset)
-    whole = evaluator.count(predictor, limit=3)
-    parts = [evaluator.count(predictor, limit=3, part=(i, 2)) for i in range(2)]
+    images = evaluator.sample(3)
+    assert images == [0, 2, 4]
+    whole = evaluator.count(predictor, images)
+    parts = [evaluator.count(predictor, images[i::2]) for i in range(2)]
     assert whole is not None
     assert parts[0] is not None
+    assert parts[1] is not None
     parts[0].merge(parts[1])
     assert parts[0].metrics(predictor.card.classes) == whole.metrics(predictor.card.classes)
     # Images 0, 2 and 4 are labelled 0, 2 and 1, and all are predicted as 0.
     assert whole.metrics(predictor.card.classes)["pixel_accuracy"] == pytest.approx(1 / 3)
-    assert evaluator.count(predictor, stop=lambda: True) is None
+    assert evaluator.count(predictor, images, stop=lambda: True) is None

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import segmented
 from torch import Tensor, nn
 
 import cyclemlp
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference import network_image
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
@@ -43,14 +45,14 @@ def test_array_picture_and_file_give_the_same(predictor: Predictor, tmp_path: Pa
     image = stripes()
     Image.fromarray(image).save(tmp_path / "a.png")
     for given in (image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png")):
-        result = predictor.predict(given)
+        result = segmented(predictor.predict(given))
         assert np.array_equal(result.mask, image.argmax(2))
         assert np.array_equal(result.image, image)
     assert result.classes == CARD.classes
 
 
 def test_several_images_give_a_list_in_order(predictor: Predictor) -> None:
-    results = predictor.predict([stripes(40, 60), stripes(33, 90)])
+    results = [segmented(each) for each in predictor.predict([stripes(40, 60), stripes(33, 90)])]
     assert [result.mask.shape for result in results] == [(40, 60), (33, 90)]
 
 
@@ -61,7 +63,7 @@ def test_results_are_in_the_orientation_shown(predictor: Predictor, tmp_path: Pa
     Image.fromarray(np.rot90(shown)).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as picture:
         results = predictor.predict([tmp_path / "turned.png", picture])
-    for result in results:
+    for result in map(segmented, results):
         assert np.array_equal(result.mask, shown.argmax(2))
         assert result.draw(legend=False).size == (60, 40)
 
@@ -78,7 +80,8 @@ def test_grey_and_transparent_pictures(predictor: Predictor) -> None:
 def test_any_size_through_the_real_network(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     real = Predictor.of_model(build_model(CARD), CARD, device="cpu")
-    result = real.predict(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    result = segmented(real.predict(image))
     assert result.mask.shape == size
     assert sum(result.shares.values()) == pytest.approx(1)
 
@@ -89,7 +92,7 @@ def test_large_image_goes_through_windows(predictor: Predictor, monkeypatch: pyt
     monkeypatch.setattr(network_image, "MAP_WINDOWS", rule)
     assert network_image.tiling_for(CARD, (40, 60), 1.0, rule).window is None
     assert network_image.tiling_for(CARD, (41, 60), 1.0, rule).window == 32
-    assert np.array_equal(predictor.predict(stripes(90, 60)).mask, stripes(90, 60).argmax(2))
+    assert np.array_equal(segmented(predictor.predict(stripes(90, 60))).mask, stripes(90, 60).argmax(2))
 
 
 def test_saved_model_predicts_the_same(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_saved_model_predicts_the_same(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     before = Predictor.of_model(model, CARD, device="cpu").predict(image)
     after = cyclemlp.Predictor.load(tmp_path, device="cpu").predict(image)
-    assert np.array_equal(before.mask, after.mask)
+    assert np.array_equal(segmented(before).mask, segmented(after).mask)
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -133,3 +136,24 @@ def test_unreadable_file_is_named(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(DataError, match=r"empty.jpg is empty"):
         predictor.predict(tmp_path / "empty.jpg")
+
+
+class Overflowing:
+    """Its outputs are not finite."""
+
+    size_rule = SizeRule(1)
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
+        outputs = np.zeros_like(images)
+        outputs[0, 0, 0, 0] = self.value
+        return (outputs,)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_outputs_that_are_not_finite_are_refused_with_the_name_of_the_image(value: float, tmp_path: Path) -> None:
+    Image.fromarray(stripes(40, 40)).save(tmp_path / "dark.png")
+    with pytest.raises(DataError, match=r"dark.png: the network's output is not finite"):
+        Predictor(Overflowing(value), CARD).predict(tmp_path / "dark.png")

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
+from predictions import segmented
 from torch import Tensor, nn
 
 from cyclemlp.data.resizing import FloatArray
@@ -47,6 +49,10 @@ def picture(height: int = 90, width: int = 70) -> np.ndarray[tuple[int, int, int
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def mask_of(predictor: Predictor) -> npt.NDArray[np.uint8]:
+    return segmented(predictor.predict(picture())).mask
+
+
 @torch.no_grad()
 def by_hand(pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], card: ModelCard, views: Views) -> Tensor:
     """Mean probabilities (K, H, W) with torch's own resizing, view by view."""
@@ -57,7 +63,7 @@ def by_hand(pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], card: 
     for scale in views.scales:
         for flipped in (False, True) if views.flip else (False,):
             edges = [round(edge * card.input_scale * scale) for edge in size]
-            seen = F.interpolate(image, edges, mode="bilinear", align_corners=False)
+            seen = F.interpolate(image, edges, mode="bilinear", align_corners=False, antialias=True)
             logits = network(seen.flip(-1) if flipped else seen)
             logits = F.interpolate(logits.flip(-1) if flipped else logits, size, mode="bilinear", align_corners=False)
             total += logits[0].softmax(0)
@@ -73,7 +79,7 @@ def by_hand(pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], card: 
 def test_is_the_mean_of_the_views(predictor: Predictor, views: Views, input_scale: float) -> None:
     card = replace(CARD, input_scale=input_scale)
     expected = by_hand(picture(), card, views)
-    found = predictor.described_as(card).with_views(views.scales, flip=views.flip).predict(picture()).mask
+    found = mask_of(predictor.described_as(card).with_views(views.scales, flip=views.flip))
     best = expected.topk(2, dim=0).values
     clear = (best[0] - best[1] > 1e-5).numpy()  # elsewhere rounding decides
     assert clear.mean() > 0.99
@@ -81,13 +87,13 @@ def test_is_the_mean_of_the_views(predictor: Predictor, views: Views, input_scal
 
 
 def test_one_view_as_it_is_changes_nothing(predictor: Predictor) -> None:
-    assert np.array_equal(predictor.with_views((1.0,)).predict(picture()).mask, predictor.predict(picture()).mask)
+    assert np.array_equal(mask_of(predictor.with_views((1.0,))), mask_of(predictor))
 
 
 def test_views_matter(predictor: Predictor) -> None:
-    plain = predictor.predict(picture()).mask
-    assert (predictor.with_views(flip=True).predict(picture()).mask != plain).mean() > 0.01
-    assert (predictor.with_views((1.0, 1.5)).predict(picture()).mask != plain).mean() > 0.01
+    plain = mask_of(predictor)
+    assert (mask_of(predictor.with_views(flip=True)) != plain).mean() > 0.01
+    assert (mask_of(predictor.with_views((1.0, 1.5))) != plain).mean() > 0.01
 
 
 def test_in_windows_views_are_the_same_for_a_network_of_single_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +106,8 @@ def test_in_windows_views_are_the_same_for_a_network_of_single_pixels(monkeypatc
     rows, columns = np.mgrid[:200, :80]
     pixels = np.stack([rows, 255 - rows, columns * 3], axis=-1).astype(np.uint8)
     whole = Predictor.of_model(Pixelwise(), card, device="cpu").with_views((0.5, 1.0, 2.0), flip=True)
-    expected = whole.predict(pixels).mask
-    windowed = whole.described_as(replace(card, window=48)).predict(pixels).mask
+    expected = segmented(whole.predict(pixels)).mask
+    windowed = segmented(whole.described_as(replace(card, window=48)).predict(pixels)).mask
     assert (windowed == expected).mean() > 0.99
 
 

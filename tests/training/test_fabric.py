@@ -44,7 +44,7 @@ def test_mixed_precision_leaves_the_batch_as_it_is() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("strategy", ["fast", "fsdp"])
+@pytest.mark.parametrize("strategy", ["fast", "fsdp", "deepspeed"])
 def test_a_strategy_that_cannot_be_used_is_refused_in_one_line(strategy: str) -> None:
     with pytest.raises(ConfigError, match=f"--strategy {strategy}") as refused:
         build_fabric(config(device="cpu", strategy=strategy))

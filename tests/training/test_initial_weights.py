@@ -146,8 +146,8 @@ def test_a_run_with_other_branches_or_step_size_is_refused_in_one_line(tmp_path:
     with pytest.raises(CheckpointError) as refused:
         load_initial_weights(build_model(plain), plain, tmp_path)
     assert str(refused.value) == (
-        f"--init {tmp_path} was trained with branches 1x3 1x1, the new run has none: give --stepsize and --branches"
-        " alike"
+        f"--init {tmp_path} was trained with branches 1x3 1x1, the new run has none: give the same --stepsize and"
+        " --branches"
     )
     same = replace(plain, model_options={"branches": ("1x3", "1x1")})  # as the command line gives them
     load_initial_weights(build_model(same), same, tmp_path)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
-MOST_SHEET_IMAGES = 600
+MAX_SHEET_IMAGES = 600
 
 
 def data(directory: Path, *, sheet: Path | None = None, sheet_images: int = 24, json: bool = False) -> None:
@@ -25,7 +25,7 @@ def data(directory: Path, *, sheet: Path | None = None, sheet_images: int = 24, 
         COCO's train.json, val.json, train/ and val/, with boxes as PASCAL VOC or YOLO have them, or ADE20K, COCO or
         ImageNet as their archives are.
     sheet
-        Picture to write (.png or .jpg): a contact sheet of some images with their labels.
+        Image to write (.png or .jpg): a contact sheet of some images with their labels.
     sheet_images
         How many images it has, spread evenly over classes or files, three quarters of the training split.
     json
@@ -49,9 +49,11 @@ def data(directory: Path, *, sheet: Path | None = None, sheet_images: int = 24, 
 
 def _check_options(sheet: Path | None, images: int) -> None:
     if sheet is not None and (sheet.suffix.lower() not in SHEET_SUFFIXES or sheet.is_dir()):
-        raise ConfigError(f"--sheet {sheet} is no picture file: give a name that ends in {' or '.join(SHEET_SUFFIXES)}")
-    if not 1 <= images <= MOST_SHEET_IMAGES:
-        raise ConfigError(f"--sheet-images {images} is not allowed: give 1 to {MOST_SHEET_IMAGES}")
+        raise ConfigError(
+            f"--sheet {sheet} is not an image file: give a name that ends in {' or '.join(SHEET_SUFFIXES)}"
+        )
+    if not 1 <= images <= MAX_SHEET_IMAGES:
+        raise ConfigError(f"--sheet-images {images} is not allowed: give 1 to {MAX_SHEET_IMAGES}")
 
 
 def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
@@ -59,11 +61,11 @@ def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
     from cyclemlp.data.contact_sheet import contact_sheet
     from cyclemlp.files import atomic_write
 
-    picture = contact_sheet(report.dataset, images)
-    if picture is not None:
+    drawn = contact_sheet(report.dataset, images)
+    if drawn is not None:
         with atomic_write(path) as part:
-            picture.save(part)
-    return picture is not None
+            drawn.save(part)
+    return drawn is not None
 
 
 def _as_text(report: "DatasetReport") -> str:

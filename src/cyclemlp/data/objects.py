@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from cyclemlp.data.images import Pixels, read_image
 from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
 from cyclemlp.errors import DataError
 
-CocoTruth = dict[str, list[dict[str, object]]]
+CocoTruth = dict[str, Any]
 Boxes = npt.NDArray[np.float32]
 
 
@@ -133,7 +134,7 @@ def coco_truth(
             }
             annotations.append(annotation if outline is None else annotation | {"segmentation": to_coco(outline)})
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes, strict=True)]
-    return {"images": listed, "annotations": annotations, "categories": categories}
+    return {"info": {}, "images": listed, "annotations": annotations, "categories": categories}
 
 
 def as_coco(dataset: DetectionDataset, split: str) -> CocoTruth:

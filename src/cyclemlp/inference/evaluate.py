@@ -1,16 +1,16 @@
 """Scores of a network on a labelled split; the same for evaluations in training, the final one and `cyclemlp eval`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
 from cyclemlp.data.sampling import evenly_spaced
-from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.files import write_json
+from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonObject, write_json
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.base import Counts, Dataset, JsonObject, refuse_foreign_options
+from cyclemlp.tasks.base import Counts, Dataset, refuse_foreign_options
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.registry import get_task
@@ -30,37 +30,38 @@ class Evaluator:
         self.split = split
         self._task = get_task(card.task)
         self._images = dataset.splits[split].images
+        self.size = len(self._images)
 
     def count(
         self,
         predictor: Predictor,
+        images: Sequence[int],
         *,
-        limit: int | None = None,
-        part: tuple[int, int] = (0, 1),
         stop: Callable[[], bool] = bool,
         progress: bool = False,
     ) -> Counts | None:
-        """Counts over at most `limit` images, spread evenly; `part` (i, n) takes every n-th of these, from i on.
+        """Counts over the images of these numbers.
 
         Returns None where `stop()` became true before the end. Raises DataError, naming the file, for an image or a
         label that is not usable, ConfigError where torch is needed but not installed.
         """
         counts = self._new_counts()
-        numbers = range(len(self._images))
-        chosen = evenly_spaced(numbers, len(numbers) if limit is None else limit)[part[0] :: part[1]]
         # disable=None hides the bar only outside a terminal.
-        for index in tqdm(chosen, unit="img", desc="evaluate", leave=False, disable=None if progress else True):
+        for index in tqdm(images, unit="img", desc="evaluate", leave=False, disable=None if progress else True):
             if stop():
                 return None
             result = predictor.predict(self._images[index], progress=progress)
             self._task.count(counts, self.dataset, self.split, index, result)
         return counts
 
-    def count_all(self, predictor: Predictor) -> Counts:
-        """Counts over all images, with a progress bar. Raises DataError."""
-        counts = self.count(predictor, progress=True)
-        if counts is None:
-            raise DataError(f"the evaluation on {self.split} was stopped")
+    def sample(self, limit: int) -> list[int]:
+        """The numbers of at most `limit` images, spread evenly over the split."""
+        return evenly_spaced(range(self.size), limit)
+
+    def count_all(self, predictor: Predictor, images: Sequence[int] | None = None) -> Counts:
+        """Counts over all images, or those of these numbers, with a progress bar. Raises as `count`."""
+        counts = self.count(predictor, range(self.size) if images is None else images, progress=True)
+        assert counts is not None  # nothing stops it
         return counts
 
     def _new_counts(self) -> Counts:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.errors import DataError
 from cyclemlp.heads.network import Network
 from cyclemlp.inference.averaging import mean_of_views
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
@@ -48,8 +49,14 @@ class ImageThroughNetwork:
     progress: bool = False
 
     def run(self, images: FloatArray) -> tuple[FloatArray, ...]:
-        """Raw outputs for normalised images (N, C, H, W) of a size that the network takes."""
-        return self.network(images)
+        """Raw outputs for normalised images (N, C, H, W) of a size that the network takes.
+
+        Raises DataError where an output is not finite: it would pass for the first class, or for no object.
+        """
+        outputs = self.network(images)
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise DataError("the network's output is not finite: its weights or this image hold extreme values")
+        return outputs
 
     def maps(self, activation: Callable[[FloatArray], FloatArray]) -> Iterator[FloatArray]:
         """Strips (1, K, rows, W) of the output, from top to bottom; of several views the mean after `activation`."""
@@ -89,7 +96,7 @@ class ImageThroughNetwork:
             images = (windows - mean) / std
             if down or right:
                 images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
-            (maps,) = self.network(images)
+            (maps,) = self.run(images)
             return maps[..., :height, :width]
 
         return outputs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
 from cyclemlp.data.images import ImageInput, decode_image
-from cyclemlp.errors import ConfigError
+from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.network import Network
 from cyclemlp.inference.network_image import ImageThroughNetwork
 from cyclemlp.inference.runtimes.registry import load_network
@@ -127,4 +127,7 @@ class Predictor:
     def _predict_one(self, image: ImageInput, progress: bool) -> "Prediction":
         pixels = decode_image(image, self.card.in_chans)
         seen = ImageThroughNetwork(self._network, self.card, pixels, self.views, progress)
-        return cast("Prediction", self.task.predict(seen))
+        try:
+            return cast("Prediction", self.task.predict(seen))
+        except DataError as error:
+            raise DataError(f"{image if isinstance(image, str | Path) else 'image'}: {error}") from error

@@ -127,7 +127,7 @@ def _window_maps(network: DenseNetwork, windows: FloatArray, input_scale: float)
     """Maps at the size of `windows` from a network that sees them resized and padded."""
     height, width = windows.shape[-2:]
     resized = (max(1, round(height * input_scale)), max(1, round(width * input_scale)))
-    windows = resize_bilinear(windows, *resized)
+    windows = resize_bilinear(windows, *resized, antialias=True)  # as in training
     down, right = (max(0, MIN_EDGE - edge) for edge in resized)
     if down or right:
         windows = np.pad(windows, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")

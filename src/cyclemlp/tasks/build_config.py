@@ -29,7 +29,7 @@ def build_config(task: str, options: Mapping[str, OptionValue], recipe: str | No
     def collect(*, run: RunConfig) -> RunConfig:
         return run
 
-    app = App(config=fill_in, default_parameter=Parameter(negative=()), help_format="plaintext")
+    app = App(config=fill_in, default_parameter=Parameter(negative=(), consume_multiple=True), help_format="plaintext")
     app.default(takes_options_of(get_task(task).config, collect))
     tokens = [token for name, value in options.items() for token in _tokens(name.replace("_", "-"), value)]
     try:
@@ -59,7 +59,7 @@ def fill_from(
     values: dict[str, object] = {
         name: value for name, value in options.items() if value is not None and f"--{name}" not in given
     }
-    # Under the commands' names, since otherwise an option called as a verb, like `data`, is taken for the verb's.
+    # Under the commands' names: an option with the name of a verb, like `data`, would else be read as that verb's.
     for command in reversed(commands):
         values = {command: values}
     Dict(values, source=source)(app, commands, arguments)

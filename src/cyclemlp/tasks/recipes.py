@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.files import JsonObject
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 
 
-def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> dict[str, Any]:
+def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> JsonObject:
     """Options of a recipe file, or of a recipe that comes with the package, by their names on the command line.
 
     `crop-size` and `crop_size` are the same. `base: NAME` takes the options of another recipe first; `task: NAME` says
@@ -29,18 +29,18 @@ def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> d
     return options
 
 
-def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _with_base(path: Path, above: tuple[Path, ...]) -> JsonObject:
     if path in above:
         raise ConfigError(f"recipe {path} is its own base: {' -> '.join(map(str, (*above, path)))}")
     options = _read(path)
     base = options.pop("base", None)
     if base is None:
         return options
-    beside = path.with_name(str(base))
-    return _with_base(beside if beside.is_file() else _find(str(base)), (*above, path)) | options
+    neighbour = path.with_name(str(base))
+    return _with_base(neighbour if neighbour.is_file() else _find(str(base)), (*above, path)) | options
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

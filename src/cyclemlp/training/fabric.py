@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.single_device import SingleDeviceStrategy
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.options import FixedPrecision, Precision, RunConfig
@@ -27,7 +29,7 @@ def build_fabric(config: RunConfig) -> Fabric:
     """Fabric for the device, processes and precision that `config` asks for.
 
     Raises:
-        ConfigError: the device is not there, or Fabric does not know the strategy or cannot use it here.
+        ConfigError: the device is not there, or the strategy is not supported or cannot be used here.
     """
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     machine = config.machine
@@ -36,7 +38,7 @@ def build_fabric(config: RunConfig) -> Fabric:
     devices, nodes = _processes(machine.devices, machine.num_nodes)
     try:
         with without_advice():
-            return Fabric(
+            fabric = Fabric(
                 accelerator=device,
                 devices=devices,
                 num_nodes=nodes,
@@ -44,9 +46,15 @@ def build_fabric(config: RunConfig) -> Fabric:
                 precision="32-true" if precision == "32-true" else None,
                 plugins=None if precision == "32-true" else [Autocast(precision, device)],
             )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"--strategy {machine.strategy} --devices {machine.devices}: {reason}") from error
+    if not isinstance(fabric.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise ConfigError(
+            f"--strategy {machine.strategy} is not supported, because checkpoints and the moving average need the whole"
+            " network in every process: use auto or one of the ddp strategies"
+        )
+    return fabric
 
 
 def available_device(wanted: str) -> str:

@@ -1,15 +1,15 @@
 """A whole training run: from data and options to a folder with a network, its scores and a report."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import MissingExtraError
+from cyclemlp.files import JsonMapping
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.base import Counts, TrainingParts
@@ -41,7 +41,7 @@ class Run:
     """A finished run."""
 
     folder: Path
-    metrics: Mapping[str, Any]
+    metrics: JsonMapping
     """Scores on all validation images."""
 
     def __fspath__(self) -> str:
@@ -76,22 +76,25 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
 
 def _train_in_process(
     fabric: "Fabric", *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator
-) -> Mapping[str, Any] | None:
+) -> JsonMapping | None:
     """Train; the first process evaluates the network and returns its metrics, the others return None."""
     state, best = fit(fabric, config, parts, evaluator)
     return _finish(state, task, evaluator, best) if fabric.is_global_zero else None
 
 
-def _finish(state: "TrainingState", task: AnyTask, evaluator: Evaluator, best: float) -> Mapping[str, Any]:
+def _finish(state: "TrainingState", task: AnyTask, evaluator: Evaluator, best: float) -> JsonMapping:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
     run_dir, card = state.config.out, evaluator.card
     save_model(run_dir, state.result, card)
     predictor = Predictor.of_model(state.result, card, state.config.machine.device)
-    counts = evaluator.count_all(predictor)
+    # First the images of the evaluations during training: only their score compares with the best one so far.
+    sample = evaluator.sample(state.config.recording.evaluation_images)
+    counts = evaluator.count_all(predictor, sample)
+    if (counts.metrics(card.classes)[task.scores.main] or 0.0) >= best:
+        keep_as_best(run_dir)
+    counts.merge(evaluator.count_all(predictor, sorted(set(range(evaluator.size)) - set(sample))))
     metrics = dict(counts.metrics(card.classes))
     save_card(run_dir, replace(card, metrics=metrics))
-    if (metrics[task.scores.main] or 0.0) >= best:
-        keep_as_best(run_dir)
     record_last(run_dir, state.step, task.scores.columns(metrics))
     _report(task, run_dir, predictor, evaluator, counts)
     return metrics

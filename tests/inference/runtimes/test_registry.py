@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from predictions import segmented
 
 from cyclemlp.errors import CheckpointError, ConfigError, MissingExtraError
 from cyclemlp.heads.network import FloatArray, Network, SizeRule
@@ -25,7 +26,7 @@ class BrightestChannel:
         return (images,)
 
 
-def load_toy(path: Path, device: str) -> tuple[Network, ModelCard]:
+def load_toy(path: Path, device: str, threads: int) -> tuple[Network, ModelCard]:
     assert device in ("auto", "cpu")
     if path.read_text() == "library":
         import a_library_that_nobody_has  # type: ignore[import-not-found]  # noqa: F401
@@ -45,7 +46,7 @@ def test_a_registered_runtime_predicts(tmp_path: Path) -> None:
     file = tmp_path / "model.TOY"
     file.write_text("")
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    assert np.array_equal(Predictor.load(file).predict(image).mask, image.argmax(2))
+    assert np.array_equal(segmented(Predictor.load(file).predict(image)).mask, image.argmax(2))
 
 
 def test_every_module_of_the_package_is_found() -> None:

@@ -1,4 +1,4 @@
-"""The network a student learns from beside the labels."""
+"""The network from which a student learns in addition to the labels."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cyclemlp.tasks.card import ModelCard, load_model
 
 
 class Teacher:
-    """A trained classifier on images normalised for the student, in no checkpoint of the student's."""
+    """A trained classifier on images normalised for the student, kept out of the student's checkpoints."""
 
     def __init__(self, model: nn.Module, own: ModelCard, student: ModelCard) -> None:
         self._model = model.eval().requires_grad_(False)
@@ -25,9 +25,8 @@ class Teacher:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, 3, H, W) normalised as the student's card says."""
         device = images.device
-        model = self._model.to(device)  # returns at once where it is there
-        logits: Tensor = model(images * self._scale.to(device) + self._shift.to(device))
-        return logits
+        model = self._model.to(device)  # no copy where it is already there
+        return model(images * self._scale.to(device) + self._shift.to(device))
 
 
 def load_teacher(given: str, student: ModelCard) -> Teacher:

@@ -1,4 +1,4 @@
-"""Image size, anchors and number of boxes where they are not given: chosen from the training labels."""
+"""Image size, anchors and number of boxes where they are not given, chosen from the training labels."""
 
 import logging
 import math
@@ -13,16 +13,16 @@ from cyclemlp.tasks.detection.config import DetectionConfig
 
 ConfigT = TypeVar("ConfigT", bound=DetectionConfig)
 
-WANTED_EDGE = 24
-"""Pixels that the small objects of a data set shall have in the network."""
+TARGET_EDGE = 24
+"""Width in network pixels to which the small objects of a data set are brought."""
 SMALL = 0.1
-"""Share of objects that count as its small ones."""
-MOST_ENLARGED, LEAST_REDUCED = 4.0, 0.25
-MOST_PIXELS = 4e6
-"""Images are not enlarged beyond this."""
+"""Quantile of object sizes that counts as small."""
+MAX_SCALE, MIN_SCALE = 4.0, 0.25
+MAX_PIXELS = 4e6
+"""Images are not upscaled beyond this."""
 FEW_PIXELS = 1e6
-"""Images of fewer pixels are not reduced: it would save little time."""
-# torchvision matches an anchor from an overlap of one half on: with steps of this the next size is never far.
+"""Images with fewer pixels are not downscaled: it would save little time."""
+# torchvision matches anchors that overlap an object by half or more: with these steps one of them always does.
 _ANCHOR_SIZES = {"retinanet": (1.0, 1.5, 2.0, 3.0, 4.0), "mask-rcnn": (2.0, 3.0, 4.0, 6.0, 8.0)}
 
 _logger = logging.getLogger(__name__)
@@ -56,24 +56,24 @@ def _edges(split: DetectionSplit) -> np.ndarray[tuple[int], np.dtype[np.float64]
 
 
 def _input_scale(small: float, pixels: float) -> float:
-    wanted = 2.0 ** round(math.log2(WANTED_EDGE / max(small, 1.0)))
+    wanted = 2.0 ** round(math.log2(TARGET_EDGE / max(small, 1.0)))
     if pixels < FEW_PIXELS:
         wanted = max(wanted, 1.0)
-    while wanted > 1.0 and pixels * wanted**2 > MOST_PIXELS:
+    while wanted > 1.0 and pixels * wanted**2 > MAX_PIXELS:
         wanted /= 2
-    return min(max(wanted, LEAST_REDUCED), MOST_ENLARGED)
+    return min(max(wanted, MIN_SCALE), MAX_SCALE)
 
 
 def _anchor_size(config: DetectionConfig, small: float) -> float:
-    """The size, among those of a geometric kind, whose smallest anchor is nearest to the small objects."""
+    """Of a few sizes in geometric steps, the one whose smallest anchor is nearest to the small objects."""
     sizes = _ANCHOR_SIZES.get(config.head, (4.0,))
-    if config.input_scale is None:  # objects get sizes that the papers' anchors are for
+    if config.input_scale is None:  # objects then have sizes for which the papers' anchors are made
         return sizes[-1]
     strides = small * config.input_scale / STRIDES.get(config.head, (8,))[0]
     return min(sizes, key=lambda size: abs(math.log(size / max(strides, 1e-3))))
 
 
 def _detections(split: DetectionSplit) -> int:
-    """COCO's number, or half as many again as the most objects in an image, in hundreds."""
+    """COCO's number, or where images hold more objects, 1.5 times their maximum in hundreds."""
     most = max((int((~record.crowd).sum()) for record in split.records), default=0)
     return max(COCO_DETECTIONS, 100 * math.ceil(1.5 * most / 100) if most > 0.7 * COCO_DETECTIONS else 0)

@@ -17,7 +17,7 @@ class Loss:
     class_weights: Literal["none", "fourth-root-inverse", "sqrt-inverse", "inverse"] = "none"
     """Weight of each class, from the number of its pixels in the training masks."""
     dice: float = 0.0
-    """Weight of the Dice term beside cross entropy, which counts every class alike; 0 leaves it out."""
+    """Weight of the Dice term that is added to cross entropy; it counts every class equally; 0 leaves it out."""
     auxiliary: float = 0.4
     """Weight of the cross entropy of the auxiliary head that upernet is trained with; 0 trains without one."""
 
@@ -39,11 +39,11 @@ class SegmentationConfig(RunConfig):
     head_width: int | None = None
     """Channels of the head; by default the papers' (256 for semantic-fpn, 512 for upernet)."""
     input_scale: float = 1.0
-    """Factor images are enlarged by before the network, for objects only a few pixels wide."""
+    """Factor by which images are upscaled before the network, for objects only a few pixels wide."""
     short_side: int | None = None
-    """Pixels that an image's shorter edge is brought to first, in training and afterwards; 512 for ADE20K. By default it is kept."""  # noqa: E501
+    """Pixels to which an image's shorter edge is resized first, in training and prediction; 512 for ADE20K. By default it is kept."""  # noqa: E501
     long_side: int | None = None
-    """Most pixels of the longer edge then; the image is made smaller where it would have more."""
+    """Maximum pixels of the longer edge after that; larger images are downscaled to it."""
     window: int | None = field(default=None, metadata=RESUMABLE)
     """Edge of the sliding window in evaluation and prediction, in network pixels; by default whole images."""
     augmentation: Annotated[MaskAugmentation, group("Augmentation", 3)] = field(default_factory=MaskAugmentation)

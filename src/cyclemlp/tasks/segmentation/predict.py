@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from cyclemlp.data.drawing import (
     shortened,
     with_legend,
 )
+from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import FloatArray, NetworkImage
 
 Mask = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ class SegmentationResult:
         counts = np.bincount(self.mask.reshape(-1), minlength=len(self.classes))
         return {name: int(n) / self.mask.size for name, n in zip(self.classes, counts, strict=True)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Task, size and class shares as JSON values."""
         height, width = self.mask.shape
         return {

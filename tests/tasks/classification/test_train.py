@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictions import classified
 from torch import nn
 from training_runs import train_classification
 
@@ -146,7 +147,7 @@ def test_rivals_take_a_step_and_predict(model: str, size: int) -> None:
     loss = nn.functional.cross_entropy(network(torch.randn(2, 3, size, size)), torch.tensor([0, 1]))
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-    found = Predictor.of_model(network, card, "cpu").predict(GREY)
+    found = classified(Predictor.of_model(network, card, "cpu").predict(GREY))
     assert found.label in card.classes
     assert float(found.probabilities.sum()) == pytest.approx(1)
 

@@ -2,7 +2,7 @@ import csv
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -23,9 +23,11 @@ from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.base import Counts
 from cyclemlp.tasks.card import read_card
-from cyclemlp.tasks.options import Length, Machine, Optimisation
+from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
 from cyclemlp.tasks.parameter_groups import decay_groups
 from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
+from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
+from cyclemlp.tasks.segmentation.task import SegmentationTask
 from cyclemlp.training import evaluations, loop
 from cyclemlp.training import state as state_module
 from cyclemlp.training.losses import LossError
@@ -67,20 +69,40 @@ def test_it_learns(configured: Configured) -> None:
 
 def test_the_final_scores_are_those_of_the_saved_model(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is there before it is evaluated, and its scores are in the card, the table and the returned run."""
-    usual, seen = Evaluator.count_all, []
+    usual = Evaluator.count_all
+    seen: list[int] = []
 
-    def count_all(self: Evaluator, predictor: Predictor) -> Counts:
+    def count_all(self: Evaluator, predictor: Predictor, images: Sequence[int]) -> Counts:
         assert (config.out / "model.safetensors").is_file()
-        seen.append(predictor)
-        return usual(self, predictor)
+        seen.extend(images)
+        return usual(self, predictor, images)
 
     config = configured(steps=1)
     monkeypatch.setattr(Evaluator, "count_all", count_all)
     run = api.train_segmentation(config)
-    assert len(seen) == 1
+    assert sorted(seen) == [0, 1]  # every validation image once
     assert run.metrics == read_card(run.folder).metrics
     assert float(rows(run.folder)[-1]["mIoU"]) == pytest.approx(run.metrics["mIoU"], rel=1e-5)
     assert [each["mIoU"] for each in rows(run.folder) if each["mIoU"]] == [rows(run.folder)[-1]["mIoU"]]
+
+
+def test_the_last_network_is_the_best_where_it_scores_as_well_on_the_same_images(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations during training see one of two images; the harder second one must not count against the last."""
+    task = SegmentationTask()
+
+    def count(self: SegmentationTask, counts: ConfusionMatrix, *where: object) -> None:
+        image = where[2]
+        counts.update(torch.tensor([image]), torch.tensor([0]))  # the first image is right, the second wrong
+
+    monkeypatch.setattr(SegmentationTask, "count", count)
+    config = configured(steps=4, recording=Recording(evaluations=2, evaluation_images=1, log_every=1))
+    run = api.train_segmentation(config)
+    assert run.metrics["pixel_accuracy"] == 0.5
+    assert [each[task.scores.main] for each in rows(run.folder) if each["mIoU"]] == ["1", "0.25"]
+    best = torch.load(run.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["step"] == 4
 
 
 def test_resuming_a_finished_run_changes_nothing(configured: Configured) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from predictions import detected
 
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
@@ -28,7 +29,7 @@ def predictor(request: pytest.FixtureRequest) -> Predictor:
 )
 def test_objects_lie_in_an_image_of_any_size(predictor: Predictor, size: tuple[int, int], window: int | None) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    found = predictor.with_windows(window).predict(image)
+    found = detected(predictor.with_windows(window).predict(image))
     assert len(found) > 0
     assert found.boxes.min() >= 0
     assert (found.boxes.max(0) <= [size[1], size[0]] * 2).all()

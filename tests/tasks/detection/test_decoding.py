@@ -69,7 +69,7 @@ def test_a_mask_computed_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -
     probabilities, box = random.random((28, 28)).astype(np.float32), np.array([-3.5, 4.2, 61.1, 90.9], dtype=np.float32)
     at_once = paste_patch(probabilities, box, (80, 70))
     assert (at_once.top, at_once.left, at_once.bitmap.shape) == (4, 0, (76, 62))
-    monkeypatch.setattr(detection_decoding, "_PASTED_AT_ONCE", 300)
+    monkeypatch.setattr(detection_decoding, "_MAX_PASTED_PIXELS", 300)
     np.testing.assert_array_equal(paste_patch(probabilities, box, (80, 70)).bitmap, at_once.bitmap)
 
 
@@ -117,6 +117,12 @@ def _made_up(images: int = 6, masks: bool = True) -> list[tuple[Record, Detectio
     return made
 
 
+def reference_results(counts: DetectionCounts, kind: str) -> list[dict[str, Any]]:
+    """As reference tools write them: results for masks have no boxes, whose areas would count as those of the masks."""
+    results = copy.deepcopy(counts.results)
+    return [{key: each[key] for key in each if kind != "segm" or key != "bbox"} for each in results]
+
+
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_average_precision_is_that_of_pycocotools(kind: str) -> None:
     from pycocotools.coco import COCO
@@ -124,13 +130,13 @@ def test_average_precision_is_that_of_pycocotools(kind: str) -> None:
 
     counts = DetectionCounts(masks=True)
     for record, found in _made_up():
-        counts.add(record, found, (1, 2, 3))
+        counts.add(record, found, 3)
     ours = counts.metrics(("a", "b", "c"))
     with contextlib.redirect_stdout(io.StringIO()):
         labels = COCO()
         labels.dataset = coco_truth(counts.records.values(), ("a", "b", "c"), (1, 2, 3))
         labels.createIndex()
-        comparison = COCOeval(labels, labels.loadRes(copy.deepcopy(counts.results)), kind)
+        comparison = COCOeval(labels, labels.loadRes(reference_results(counts, kind)), kind)
         for step in (comparison.evaluate, comparison.accumulate, comparison.summarize):
             step()
     json.dumps(counts.results)  # they are written to a file afterwards
@@ -140,12 +146,37 @@ def test_average_precision_is_that_of_pycocotools(kind: str) -> None:
     assert 0 < ours[prefix + "mAP"] < 1
 
 
+def ring(x: int, y: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """A square ring of 576 pixels, in a box of 1600."""
+    mask = np.zeros((200, 200), np.uint8)
+    mask[y : y + 40, x : x + 40] = 1
+    mask[y + 4 : y + 36, x + 4 : x + 36] = 0
+    return mask
+
+
+def test_masks_are_small_or_large_by_their_own_area() -> None:
+    """Of three rings found two are there: those are small masks in boxes that are not."""
+    there, found = [(10, 10), (100, 10)], [(10, 10), (10, 100), (100, 10)]
+    boxes = [np.array([[x, y, x + 40, y + 40] for x, y in places], np.float32) for places in (there, found)]
+    masks = [ring(*place) for place in there]
+    areas = np.array([float(mask.sum()) for mask in masks])
+    outlines = tuple(rle_of_mask(mask) for mask in masks)
+    record = Record(1, (200, 200), boxes[0], np.zeros(2, int), np.zeros(2, bool), areas, outlines)
+    shape = np.ones((28, 28), np.float32)
+    shape[3:-3, 3:-3] = 0
+    counts = DetectionCounts(masks=True)
+    scores = np.array([0.9, 0.8, 0.7], np.float32)
+    counts.add(record, Detections(boxes[1], scores, np.zeros(3, int), np.stack([shape] * 3)), 1)
+    metrics = counts.metrics(("ring",))
+    assert metrics["mask_mAP"] == metrics["mask_APs"] == pytest.approx(0.835, abs=1e-3)
+
+
 def test_parts_counted_apart_add_up_in_any_order() -> None:
     made = _made_up(masks=False)
     whole, first, second = (DetectionCounts(masks=False) for _ in range(3))
     for number, (record, found) in enumerate(made):
-        whole.add(record, found, (1, 2, 3))
-        (second if number % 2 else first).add(record, found, (1, 2, 3))
+        whole.add(record, found, 3)
+        (second if number % 2 else first).add(record, found, 3)
     second.merge(first)
     assert second.metrics(("a", "b", "c")) == whole.metrics(("a", "b", "c"))
 
@@ -154,8 +185,8 @@ def test_nothing_found_scores_0_and_nothing_to_find_none() -> None:
     record: Any = _made_up(1)[0][0]
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     counts = DetectionCounts(masks=False)
-    counts.add(record, nothing, (1, 2, 3))
+    counts.add(record, nothing, 3)
     assert counts.metrics(("a", "b", "c"))["mAP"] == 0.0
     empty = DetectionCounts(masks=False)
-    empty.add(record.select(np.zeros(len(record.labels), dtype=bool)), nothing, (1, 2, 3))
+    empty.add(record.select(np.zeros(len(record.labels), dtype=bool)), nothing, 3)
     assert empty.metrics(("a", "b", "c"))["mAP"] is None
