@@ -106,10 +106,7 @@ def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str
 
 
 def coco_truth(
-    records: Iterable[Record],
-    classes: Sequence[str],
-    category_ids: Sequence[int],
-    images: Iterable[Path] | None = None,
+    records: Iterable[Record], classes: Sequence[str], category_ids: Sequence[int], images: Iterable[Path] | None = None
 ) -> CocoTruth:
     """The labels in COCO's own form, as evaluators take them, whatever format they were read from.
 
