@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.tasks.base import JsonObject
+from cyclemlp.files import JsonObject
 from cyclemlp.tasks.build_config import OptionValue, build_config
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.registry import get_task

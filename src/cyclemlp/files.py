@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+JsonObject = dict[str, Any]
+"""A JSON object; its values are checked where they are read."""
+JsonMapping = Mapping[str, Any]
+"""The same, read-only."""
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -58,7 +63,7 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: JsonMapping) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 

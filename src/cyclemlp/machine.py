@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import cyclemlp
+from cyclemlp.files import JsonObject
 
 PACKAGES = ("cyclemlp", "torch", "torchvision", "timm", "numpy", "onnxruntime", "openvino")
 BUSY_SHARE = 0.05
@@ -78,7 +78,7 @@ def reported_bytes(path: Path, name: str) -> int | None:
     return next((1024 * int(kilobytes) for kilobytes in found), None)
 
 
-def environment(command: str, threads: int, cores: list[int]) -> dict[str, Any]:
+def environment(command: str, threads: int, cores: list[int]) -> JsonObject:
     """What a reader needs to judge or repeat a measurement; no names of machines, users or folders."""
     return {
         "command": command,

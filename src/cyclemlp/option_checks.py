@@ -1,7 +1,6 @@
 """Checks of options: each error names the option as the command line has it, and what is allowed."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from cyclemlp.errors import ConfigError
 
@@ -10,7 +9,7 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def positive(config: Any, *names: str) -> None:
+def positive(config: object, *names: str) -> None:
     """Raise ConfigError unless these fields of `config` are above 0, or None."""
     for name in names:
         value = getattr(config, name)
@@ -18,7 +17,7 @@ def positive(config: Any, *names: str) -> None:
             raise ConfigError(f"{_option(name)} {value} is not allowed: more than 0")
 
 
-def at_least_zero(config: Any, *names: str) -> None:
+def at_least_zero(config: object, *names: str) -> None:
     """Raise ConfigError unless these fields of `config` are 0 or more, or None."""
     for name in names:
         value = getattr(config, name)
@@ -26,7 +25,7 @@ def at_least_zero(config: Any, *names: str) -> None:
             raise ConfigError(f"{_option(name)} {value} is not allowed: 0 or more")
 
 
-def within(config: Any, name: str, low: float, high: float, *, upper_open: bool = False) -> None:
+def within(config: object, name: str, low: float, high: float, *, upper_open: bool = False) -> None:
     """Raise ConfigError unless this field of `config` lies from `low` to `high`, or below it with `upper_open`."""
     value = getattr(config, name)
     if not low <= value <= high or (upper_open and value == high):
@@ -34,7 +33,7 @@ def within(config: Any, name: str, low: float, high: float, *, upper_open: bool 
         raise ConfigError(f"{_option(name)} {value} is not allowed: from {low:g} {bound} {high:g}")
 
 
-def choice(config: Any, name: str, allowed: Iterable[str]) -> None:
+def choice(config: object, name: str, allowed: Iterable[str]) -> None:
     """Raise ConfigError unless this field of `config` is one of `allowed`."""
     value = getattr(config, name)
     if value not in allowed:

@@ -12,8 +12,8 @@ from torch import Tensor
 from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.data.box_transforms import BoxTrainTransform
 from cyclemlp.data.objects import Record
+from cyclemlp.data.outlines import rle_of_mask
 from cyclemlp.data.resizing import ResizeRule
-from cyclemlp.data.rle import rle_of_mask
 from cyclemlp.data.transforms import Normalisation
 
 AS_IT_IS = BoxAugmentation(

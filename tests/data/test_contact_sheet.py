@@ -6,13 +6,11 @@ import numpy as np
 from PIL import Image
 
 from cyclemlp.data.contact_sheet import CELL_WIDTH, choose, contact_sheet
+from cyclemlp.data.drawing import IGNORED, STRAY, colour_list, draw_mask, draw_objects, ink_on
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.label_drawing import IGNORED, STRAY, draw_mask, draw_objects
 from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.legend import colour_list, ink_on
 from cyclemlp.data.objects import Record
-from cyclemlp.data.outlines import Polygons
-from cyclemlp.data.rle import rle_of_mask
+from cyclemlp.data.outlines import Polygons, rle_of_mask
 
 BLUE, GREEN = colour_list(2)
 BLACK = Image.new("RGB", (60, 40))

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision import tv_tensors
 
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.data.mask_transforms import MaskTrainTransform, drawn_scale
@@ -140,14 +139,13 @@ def test_wholly_ignored_mask_can_be_cropped() -> None:
     assert (numbers == 255).all()
 
 
-def test_arrays_and_tensors_give_the_same() -> None:
+def test_arrays_in_any_order_of_memory_give_the_same() -> None:
     image, mask = ramp(60, 70, 1)
     torch.manual_seed(3)
-    from_arrays = MaskTrainTransform()(image, mask)
+    by_rows = MaskTrainTransform(MaskAugmentation())(image, mask)
     torch.manual_seed(3)
-    tensors = (tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(mask)))
-    from_tensors = MaskTrainTransform()(*tensors)
-    for one, other in zip(from_arrays, from_tensors, strict=True):
+    by_columns = MaskTrainTransform(MaskAugmentation())(np.asfortranarray(image), np.asfortranarray(mask))
+    for one, other in zip(by_rows, by_columns, strict=True):
         assert type(one) is type(other) is torch.Tensor
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     np.testing.assert_array_equal(image, ramp(60, 70, 1)[0])  # the input is left alone

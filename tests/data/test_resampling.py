@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cyclemlp.data.resampling import FloatArray, resize_bilinear
+from cyclemlp.data.resizing import FloatArray, resize_bilinear
 from cyclemlp.data.transforms import resize_image
 from cyclemlp.inference.tiling import Tiling, map_strips
 

@@ -7,8 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as reference
 
-from cyclemlp.data.outlines import Patch, rle_of_patch
-from cyclemlp.data.rle import Rle, bitmap_of_runs, parse_rle, rle_of_mask, rle_of_polygons, rle_of_runs, runs_of
+from cyclemlp.data.outlines import (
+    Patch,
+    Rle,
+    bitmap_of_runs,
+    parse_rle,
+    rle_of_mask,
+    rle_of_patch,
+    rle_of_polygons,
+    rle_of_runs,
+    runs_of,
+)
 
 
 @pytest.mark.parametrize("seed", range(5))

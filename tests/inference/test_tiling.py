@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclemlp.data.resampling import FloatArray
+from cyclemlp.data.resizing import FloatArray
 from cyclemlp.inference.tiling import MIN_EDGE, OVERLAP, Tiling, map_strips
 from cyclemlp.tasks.segmentation.predict import most_probable_classes
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from predictions import segmented
 from torch import Tensor, nn
 
-from cyclemlp.data.resampling import FloatArray
+from cyclemlp.data.resizing import FloatArray
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference import network_image

@@ -1,7 +1,7 @@
 """`cyclemlp bench`: how fast networks are on this machine, in each runtime installed."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
@@ -21,6 +21,7 @@ from cyclemlp.cli.bench_output import (
     milliseconds,
 )
 from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonObject
 from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan
 
 app = App(name="bench")
@@ -68,7 +69,7 @@ def bench(
     deliver(record, _table(record), out, json)
 
 
-def _table(record: dict[str, Any]) -> str:
+def _table(record: JsonObject) -> str:
     made = record["environment"]
     rows = [("network", "runtime", "image", "batch", "ms", "images/s", "memory MB")]
     rows += [

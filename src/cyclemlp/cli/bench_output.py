@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import write_json
+from cyclemlp.files import JsonObject, write_json
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def check_positive(**options: int | Sequence[int]) -> None:
                 raise ConfigError(f"--{name} {value} is not allowed: 1 or more")
 
 
-def deliver(record: dict[str, Any], table: str, out: Path | None, json: bool) -> None:
+def deliver(record: JsonObject, table: str, out: Path | None, json: bool) -> None:
     """Write the record to `out`, print it or its table, and warn on standard error if the machine was busy."""
     if record.get("busy"):
         _logger.warning(
@@ -54,7 +54,7 @@ def deliver(record: dict[str, Any], table: str, out: Path | None, json: bool) ->
     sys.stdout.write(dumps(record) + "\n" if json else table)
 
 
-def milliseconds(timing: dict[str, Any], digits: int = 3) -> str:
+def milliseconds(timing: JsonObject, digits: int = 3) -> str:
     """Median and spread of a timing, such as `2.000 (0.200)`."""
     return f"{timing['median_s'] * 1e3:.{digits}f} ({timing['iqr_s'] * 1e3:.{digits}f})"
 

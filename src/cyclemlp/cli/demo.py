@@ -2,15 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Any
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.files import atomic_write, write_json
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.tasks.base import SampleDemo
 from cyclemlp.tasks.build_config import build_config
 from cyclemlp.tasks.options import RunConfig, flat
@@ -89,7 +87,7 @@ def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunCo
     """The recipe of the sample as `cyclemlp train TASK` reads it, or the run to continue."""
     from cyclemlp.training.run_folder import CONFIG_NAME, read_run_config
 
-    options: dict[str, Any] = {"data": data, "out": run_dir} | ({"max-time": max_time} if max_time else {})
+    options: JsonObject = {"data": data, "out": run_dir} | ({"max-time": max_time} if max_time else {})
     config = build_config(task, options, recipe=_demo_of(task).recipe)
     if not (run_dir / CONFIG_NAME).is_file():
         return config
@@ -102,7 +100,7 @@ def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunCo
     return build_config(task, before | options | {"resume": True})
 
 
-def _train(task: str, config: RunConfig) -> Mapping[str, Any]:
+def _train(task: str, config: RunConfig) -> JsonMapping:
     from cyclemlp.api import train_with
     from cyclemlp.training.stopping import TrainingStopped
 
@@ -123,7 +121,7 @@ def _draw(shown: SampleDemo, data: Path, out: Path) -> None:
         image.save(part)
 
 
-def _result(shown: SampleDemo, task: str, out: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> JsonObject:
     """Scores, with what a reader needs to judge or repeat them."""
     import torch
 
@@ -147,7 +145,7 @@ def _result(shown: SampleDemo, task: str, out: Path, metrics: Mapping[str, Any])
     }
 
 
-def _length(run: Path) -> dict[str, Any]:
+def _length(run: Path) -> JsonObject:
     """Steps and seconds of a finished training."""
     from cyclemlp.training.recorder import read_metrics
 

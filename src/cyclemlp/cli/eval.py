@@ -1,13 +1,13 @@
 """`cyclemlp eval`: the scores of a trained model on labelled images."""
 
 import sys
-from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from cyclemlp.files import JsonMapping
 from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.registry import get_task
 
@@ -54,13 +54,13 @@ def evaluate(
     sys.stdout.write(dumps(report) + "\n" if json else "\n".join(_table(report)) + "\n")
 
 
-def _table(report: Mapping[str, Any]) -> list[str]:
+def _table(report: JsonMapping) -> list[str]:
     images = f"{report['images']} image" + "s" * (report["images"] != 1)
     title = f"{report['model']} on {images} of {report['data']}, split {report['split']}"
     return [title, *_views(report), *get_task(report["task"]).score_table(report)]
 
 
-def _views(report: Mapping[str, Any]) -> list[str]:
+def _views(report: JsonMapping) -> list[str]:
     """A line on the views that the predictions come from, where there were several."""
     if "scales" not in report:
         return []

@@ -2,16 +2,16 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from typing import Any
 
 from cyclopts import App, ArgumentCollection, Parameter
 
 from cyclemlp.cli.model_families import full_name
 from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonMapping
 from cyclemlp.tasks.build_config import fill_from, option_names, takes_options_of
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.recipes import read_recipe
@@ -56,7 +56,7 @@ app = App(
     help="Train a network on your own data.",
     help_format="plaintext",
     config=_fill_in,
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), consume_multiple=True),
 )
 
 
@@ -94,7 +94,7 @@ def _train(task: AnyTask, config: RunConfig, json: bool) -> None:
         sys.stdout.write(dumps(result) + "\n")
 
 
-def _summary(task: AnyTask, metrics: Mapping[str, Any]) -> str:
+def _summary(task: AnyTask, metrics: JsonMapping) -> str:
     names = task.scores
     return ", ".join(
         f"{name.rpartition('/')[2].replace('_', ' ')} {'absent' if value is None else f'{value:.4f}'}"

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.dataset_notes import Counts, odd_values, skipped_files
-from cyclemlp.data.formats.registry import AnyDataset, AnyFormat, all_formats, layouts, recognised
-from cyclemlp.data.images import ImageError, read_image
+from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
+from cyclemlp.data.images import IMAGE_SUFFIXES, ImageError, read_image
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.data.masks import (
     IGNORE_INDEX,
@@ -28,10 +28,15 @@ from cyclemlp.data.masks import (
     read_target,
 )
 from cyclemlp.data.objects import DetectionDataset, other_size
-from cyclemlp.data.problems import Findings, Problem
-from cyclemlp.errors import DataError
+from cyclemlp.data.problems import Findings, Problem, listed
 
 Result = TypeVar("Result")
+Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
+
+RARE = 1e-4
+"""Share of the pixels below which a mask value may be an accident."""
+_COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv"})
+"""Suffixes of labels, which may be next to images."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ def _as_dict(problem: Problem) -> dict[str, str]:
 
 
 def inspect_dataset(root: Path) -> DatasetReport:
-    """Read every file in `root`. Raises DataError only if no known layout is recognised."""
-    found = _recognised_format(root)
+    """Read every file in `root`. Raises DataError only if no format is recognised."""
+    found = find_format(root, all_formats())
     findings = Findings()
     dataset = found.read(root, findings)
     findings.problems += findings.flaws
@@ -105,21 +110,9 @@ def inspect_dataset(root: Path) -> DatasetReport:
         splits = {name: _inspect_objects(dataset, findings.of(name)) for name in dataset.splits}
     else:
         splits = _inspect_classified(dataset, findings)
-    notes += [note for name, split in dataset.splits.items() for note in skipped_files(split.images, name)]
+    notes += [note for name, split in dataset.splits.items() for note in _skipped_files(split.images, name)]
     problems = tuple(dict.fromkeys(findings.problems))
     return DatasetReport(dataset, found.name, splits, problems, tuple(notes))
-
-
-def _recognised_format(root: Path) -> AnyFormat:
-    known = all_formats()
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "is missing"
-        raise DataError(f"{root} {what}; give a folder with {layouts(known)}")
-    if not any(root.iterdir()):
-        raise DataError(f"{root} is empty; fill it with {layouts(known)}")
-    if (found := recognised(root, known)) is None:
-        raise DataError(f"{root} is in no known layout; accepted: {layouts(known)}")
-    return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +142,7 @@ def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDatase
         class_pixels = {name: int(files.totals[index]) for index, name in enumerate(classes)}
         ignored = int(files.totals[IGNORE_INDEX])
         splits[split] = SplitReport(files.images, files.pixels, "pixels", class_pixels, ignored)
-    notes = [] if dataset.named or highest == 0 else odd_values(masks_folder(dataset), totals, values_in)
+    notes = [] if dataset.named or highest == 0 else _odd_values(masks_folder(dataset), totals, values_in)
     return replace(dataset, classes=classes), splits, notes
 
 
@@ -236,3 +229,48 @@ def _read_all(
                     yield path, found
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # otherwise Ctrl-C would wait for every file
+
+
+def _skipped_files(images: Iterable[Path], split: str) -> list[Problem]:
+    """The files next to the images of a split that are not read as images, as one note."""
+    folders = sorted({path.parent for path in images})
+    others = [path for folder in folders for path in sorted(folder.iterdir()) if _is_skipped(path)]
+    if not others:
+        return []
+    further = {1: "is", 2: "and another file are"}.get(len(others), f"and {len(others) - 1} other files are")
+    what = f"{further} skipped because images have one of the suffixes {', '.join(sorted(IMAGE_SUFFIXES))}"
+    return [Problem(others[0], split, what, "convert what is an image to JPEG or PNG")]
+
+
+def _odd_values(root: Path, totals: Counts, values_in: Mapping[Path, Counts]) -> list[Problem]:
+    """Values of masks without named classes that are rare, or missing below a higher one.
+
+    `totals` are the pixels of each value in all masks, `values_in` the values of each.
+    """
+    pixels = totals[:IGNORE_INDEX]
+    present = np.flatnonzero(pixels)
+    rare = present[pixels[present] < RARE * totals.sum()].tolist()
+    if rare:
+        return [_rare(root, rare, int(pixels[rare].sum()), values_in)]
+    if len(present) and len(present) <= present[-1]:
+        unused = sorted(set(range(int(present[-1]))) - set(present.tolist()))
+        what = f"hold no {listed(unused)}, but {present[-1]}, which makes {present[-1] + 1} classes"
+        return [Problem(root, "", what, "number the classes 0, 1, 2, ... or name all in classes.txt")]
+    return []
+
+
+def _is_skipped(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return path.is_file() and not path.name.startswith(".") and suffix not in IMAGE_SUFFIXES | _COMPANIONS
+
+
+def _rare(root: Path, rare: list[int], pixels: int, values_in: Mapping[Path, Counts]) -> Problem:
+    files = [path for path, present in values_in.items() if np.isin(rare, present).any()]
+    values = "value" if len(rare) == 1 else "values"
+    where = files[0].name if len(files) == 1 else f"{len(files)} files (such as {files[0].name})"
+    what = f"hold the {values} {listed(rare)} only in {pixels} pixels of {where}"
+    fix = (
+        "if they come from smoothing or JPEG, save the masks as PNG without resampling or set those pixels to 255;"
+        " if they are classes, name all in classes.txt"
+    )
+    return Problem(root, "", what, fix)

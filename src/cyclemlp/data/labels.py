@@ -3,17 +3,11 @@
 Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cyclemlp.data.images import Pixels, read_image
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
@@ -29,6 +23,10 @@ class ClassifiedSplit:
         pairs = list(labelled)
         return cls(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
 
+    def read(self, index: int) -> tuple[Pixels, int]:
+        """An image, uint8 (H, W, 3), and its class number. Raises DataError for an unusable file."""
+        return read_image(self.images[index]), self.labels[index]
+
 
 @dataclass(frozen=True)
 class ClassifiedDataset:
@@ -37,23 +35,3 @@ class ClassifiedDataset:
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, ClassifiedSplit]
-
-
-class ClassifiedSamples(Generic[Sample]):
-    """The images of a split as a map-style torch data set.
-
-    An item is (`transform(pixels)`, label): pixels uint8 (H, W, 3), label an int64 scalar tensor. Reading an item
-    raises DataError for an unusable file.
-    """
-
-    def __init__(self, split: ClassifiedSplit, transform: Callable[[Pixels], Sample]) -> None:
-        self.split = split
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.split.images)
-
-    def __getitem__(self, index: int) -> tuple[Sample, "Tensor"]:
-        import torch
-
-        return self.transform(read_image(self.split.images[index])), torch.tensor(self.split.labels[index])

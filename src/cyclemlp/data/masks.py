@@ -4,19 +4,15 @@ Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers w
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cyclemlp.data.images import Pixels, read_image, read_mask
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.errors import DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 IGNORE_INDEX = 255
 
@@ -34,6 +30,20 @@ class MaskSplit:
     other_images: tuple[Path, ...] = ()
     """Images that have no sound mask. They and `other_masks` are only inspected."""
     other_masks: tuple[Path, ...] = ()
+    num_classes: int | None = None
+    """Reading an image refuses values of its mask that are neither one of this many classes nor 255, if it is given."""
+
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
+        """An image, uint8 (H, W, 3), and its mask as `target` returns it. Raises DataError if they are unusable."""
+        mask = self.masks[index]
+        pixels, numbers = read_image(self.images[index]), self.target(index)
+        if pixels.shape[:2] != numbers.shape:
+            raise DataError(str(wrong_mask_size(mask, "", numbers.shape, pixels.shape[:2])))
+        if self.num_classes is not None and numbers.max() >= self.num_classes:
+            present = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256))
+            if problem := outside_classes(mask, "", present, self.num_classes):
+                raise DataError(str(problem))
+        return pixels, numbers
 
     def target(self, index: int) -> Pixels:
         """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W). Raises as `read_mask`."""
@@ -55,48 +65,6 @@ def read_target(path: Path, *, zero_ignored: bool) -> Pixels:
     """The class of each pixel of a mask, uint8 (H, W). Raises as `read_mask`."""
     numbers = read_mask(path)
     return numbers - np.uint8(1) if zero_ignored else numbers  # 0 becomes 255
-
-
-class SegmentationSamples:
-    """The pairs of a split as a map-style torch data set.
-
-    An item is (image, mask): tv_tensors.Image uint8 (3, H, W) and tv_tensors.Mask uint8 (H, W), or what
-    `transform(image, mask)` makes of them. Reading an item raises DataError for unusable files and, if
-    `num_classes` is given, for mask values that are neither a class nor 255.
-    """
-
-    def __init__(
-        self,
-        split: MaskSplit,
-        transform: "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None" = None,
-        num_classes: int | None = None,
-    ) -> None:
-        self.split = split
-        self.transform = transform
-        self.num_classes = num_classes
-
-    def __len__(self) -> int:
-        return len(self.split.images)
-
-    def __getitem__(self, index: int) -> tuple["Tensor", "Tensor"]:
-        import torch
-        from torchvision import tv_tensors
-
-        pixels, numbers = self._read(index)
-        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(numbers))
-        return (image, mask) if self.transform is None else self.transform(image, mask)
-
-    def _read(self, index: int) -> tuple[Pixels, Pixels]:
-        mask = self.split.masks[index]
-        pixels, numbers = read_image(self.split.images[index]), self.split.target(index)
-        if pixels.shape[:2] != numbers.shape:
-            raise DataError(str(wrong_mask_size(mask, "", numbers.shape, pixels.shape[:2])))
-        if self.num_classes is not None and numbers.max() >= self.num_classes:
-            present = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256))
-            if problem := outside_classes(mask, "", present, self.num_classes):
-                raise DataError(str(problem))
-        return pixels, numbers
 
 
 def count_classes(dataset: MaskDataset) -> MaskDataset:

@@ -3,25 +3,20 @@
 Only numpy is imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.images import Pixels, read_image
-from cyclemlp.data.outlines import Bitmap, Outline, stacked, to_coco, whole_mask
+from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
 from cyclemlp.errors import DataError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    Transform = Callable[[Pixels, "Record"], tuple[Tensor, dict[str, Tensor]]]
-
-CocoTruth = dict[str, list[dict[str, object]]]
+CocoTruth = dict[str, Any]
 Boxes = npt.NDArray[np.float32]
 
 
@@ -70,6 +65,14 @@ class DetectionSplit:
     annotations: Path | None = None
     """COCO's annotation file, if the split comes from one; the official evaluation reads it."""
 
+    def read(self, index: int) -> tuple[Pixels, Record]:
+        """An image, uint8 (H, W, 3), and its record. Raises DataError for an unusable file or one of another size."""
+        path, record = self.images[index], self.records[index]
+        pixels = read_image(path)
+        if pixels.shape[:2] != record.size:
+            raise DataError(f"{path} {other_size(pixels.shape[:2], record.size)}; correct the annotation or the image")
+        return pixels, record
+
 
 @dataclass(frozen=True)
 class DetectionDataset:
@@ -92,31 +95,10 @@ class DetectionDataset:
         return any(len(r.labels) for r in records) and all(record.has_masks for record in records)
 
 
-class DetectionSamples:
-    """The images of a split with their objects as a map-style torch data set.
-
-    An item is what `transform(pixels, record)` makes of an image, uint8 (H, W, 3), and its record. Reading an item
-    raises DataError for an unusable file and for an image whose size is not the annotated one.
-    """
-
-    def __init__(self, split: DetectionSplit, transform: "Transform") -> None:
-        self.split = split
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.split.images)
-
-    def __getitem__(self, index: int) -> tuple["Tensor", dict[str, "Tensor"]]:
-        path, record = self.split.images[index], self.split.records[index]
-        pixels = read_image(path)
-        if pixels.shape[:2] != record.size:
-            raise DataError(f"{path} {other_size(pixels.shape[:2], record.size)}; correct the annotation or the image")
-        return self.transform(pixels, record)
-
-
 def masks_of(record: Record) -> Bitmap:
     """The masks of a record, uint8 (N, H, W) of 0 and 1; all 0 for an object without an outline."""
-    return stacked([whole_mask(outline, record.size) for outline in record.segmentations], record.size)
+    masks = [whole_mask(outline, record.size) for outline in record.segmentations]
+    return np.stack(masks) if masks else np.zeros((0, *record.size), np.uint8)
 
 
 def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str:
@@ -154,7 +136,7 @@ def coco_truth(
             }
             annotations.append(annotation if outline is None else annotation | {"segmentation": to_coco(outline)})
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes, strict=True)]
-    return {"images": listed, "annotations": annotations, "categories": categories}
+    return {"info": {}, "images": listed, "annotations": annotations, "categories": categories}
 
 
 def as_coco(dataset: DetectionDataset, split: str) -> CocoTruth:

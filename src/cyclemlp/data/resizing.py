@@ -1,20 +1,15 @@
-"""The size at which a network sees an image; without torch, as exported networks need it."""
+"""The size at which a network sees an image, and bilinear resizing; without torch, as exported networks need it."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data.images import Pixels
 
-
-def size_factor(height: int, width: int, short_side: int | None, long_side: int | None) -> float:
-    """The factor on both edges by which the shorter becomes `short_side`, unless the longer passed `long_side`.
-
-    Without `short_side` the image keeps its size, or is downscaled to `long_side` if its longer edge is above it.
-    """
-    to_short = 1.0 if short_side is None else short_side / min(height, width)
-    return to_short if long_side is None else min(to_short, long_side / max(height, width))
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,8 +24,10 @@ class ResizeRule:
     """Maximum length of the longer side in pixels."""
 
     def factor(self, height: int, width: int) -> float:
-        """The factor on both sides."""
-        return self.input_scale * size_factor(height, width, self.short_side, self.long_side)
+        """The factor on both sides; without `short_side` the longer side is at most downscaled to `long_side`."""
+        to_short = 1.0 if self.short_side is None else self.short_side / min(height, width)
+        to_long = to_short if self.long_side is None else self.long_side / max(height, width)
+        return self.input_scale * min(to_short, to_long)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after resizing, which keeps the proportions up to rounding."""
@@ -65,3 +62,55 @@ def central_crop(image: Pixels, size: int, crop_pct: float) -> Pixels:
     resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BICUBIC)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
     return np.array(resized.crop((left, top, left + size, top + size)))
+
+
+def resize_bilinear(maps: FloatArray, height: int, width: int, *, antialias: bool = False) -> FloatArray:
+    """`maps` (..., H, W) at another size: values are those of torch's bilinear `interpolate`, corners not aligned.
+
+    With `antialias` every pixel of a downscaled image is a mean over all pixels that it covers, as in training;
+    without, it is read between two of them.
+    """
+    if maps.shape[-1] * height <= maps.shape[-2] * width:  # the axis that leaves less to do comes first
+        return _along(_along(maps, height, -2, antialias), width, -1, antialias)
+    return _along(_along(maps, width, -1, antialias), height, -2, antialias)
+
+
+def _along(maps: FloatArray, length: int, axis: int, antialias: bool) -> FloatArray:
+    given = maps.shape[axis]
+    if given == length:
+        return maps
+    return _averaged(maps, length, axis) if antialias and length < given else _interpolated(maps, length, axis)
+
+
+def _interpolated(maps: FloatArray, length: int, axis: int) -> FloatArray:
+    given = maps.shape[axis]
+    places = np.maximum((np.arange(length) + 0.5) * (given / length) - 0.5, 0)
+    before = places.astype(np.intp)
+    after = np.minimum(before + 1, given - 1)
+    share = _along_axis((places - before).astype(np.float32), axis)
+    out = np.take(maps, after, axis)
+    lower = np.take(maps, before, axis)
+    out -= lower
+    out *= share
+    out += lower
+    return out
+
+
+def _averaged(maps: FloatArray, length: int, axis: int) -> FloatArray:
+    """Each pixel is a mean under a triangle that is as wide as two of the new pixels."""
+    given = maps.shape[axis]
+    scale = given / length
+    centres = (np.arange(length) + 0.5) * scale
+    taps = np.floor(centres - scale).astype(np.intp) + np.arange(2 * math.ceil(scale) + 1)[:, None]
+    weights = np.maximum(1 - np.abs(taps + 0.5 - centres) / scale, 0) * ((taps >= 0) & (taps < given))
+    weights /= weights.sum(axis=0)
+    out = np.zeros((*maps.shape[:axis], length, *maps.shape[axis:][1:]), dtype=np.float32)
+    for places, shares in zip(taps.clip(0, given - 1), weights.astype(np.float32), strict=True):
+        part = np.take(maps, places, axis)
+        part *= _along_axis(shares, axis)
+        out += part
+    return out
+
+
+def _along_axis(values: FloatArray, axis: int) -> FloatArray:
+    return values[:, None] if axis == -2 else values

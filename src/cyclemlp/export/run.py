@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -13,7 +12,7 @@ from cyclemlp.export import onnx, openvino, pt2
 from cyclemlp.export.program import export_program
 from cyclemlp.export.raw import RawNetwork, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
-from cyclemlp.files import atomic_write, write_json
+from cyclemlp.files import JsonObject, atomic_write, write_json
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.machine import versions
 from cyclemlp.tasks.card import load_model
@@ -26,7 +25,7 @@ _PACKAGES = ("cyclemlp", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "
 _logger = logging.getLogger(__name__)
 
 
-def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) -> dict[str, Any]:
+def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) -> JsonObject:
     """Write the network of a run folder to `out`, with a parity report next to it, and return the report.
 
     The file appears only when its values are those of the network, in the runtime it is for, within `limit`; an
@@ -46,7 +45,7 @@ def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) 
 
 def write_checked(
     program: ExportedProgram, raw: RawNetwork, model: nn.Module, out: Path, file_format: str, limit: float = LIMIT
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write `program`, which was exported from `raw`, where the file has the values of `model`; else raise.
 
     Returns the report, which is written next to the file. Raises as `export_run`.
@@ -93,7 +92,7 @@ def check_request(out: Path, file_format: str, limit: float) -> None:
         raise ConfigError(f"--limit {limit} is not allowed: more than 0")
 
 
-def _sizes(raw: RawNetwork) -> dict[str, Any]:
+def _sizes(raw: RawNetwork) -> JsonObject:
     if raw.fixed_size is not None:
         return {"batch": "any", "height": raw.fixed_size, "width": raw.fixed_size}
     rule = raw.facts.size_rule

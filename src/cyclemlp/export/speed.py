@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any
 
 import numpy as np
 
 from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.files import JsonObject
 from cyclemlp.inference.rounds import Case, Measurement, Plan, Suite, disturbance, measure
 from cyclemlp.inference.runtimes.registry import is_exported, load_network
 from cyclemlp.machine import environment
@@ -70,7 +70,7 @@ def measure_speed(
     batches: Sequence[int] = (1,),
     runtimes: Sequence[str] = (),
     command: str = "cyclemlp bench",
-) -> dict[str, Any]:
+) -> JsonObject:
     """Time forward passes and return the record for JSON; all that share a size and a batch share their rounds.
 
     Args:
@@ -184,7 +184,7 @@ def _exported(subject: Subject, runtime: str, folder: Path) -> Subject:
     return replace(subject, runtime=runtime, path=path, size=raw.facts.size_rule.padded(subject.size))
 
 
-def _result(subject: Subject, batch: int, measured: Measurement) -> dict[str, Any]:
+def _result(subject: Subject, batch: int, measured: Measurement) -> JsonObject:
     timing = measured.timings[subject.name, FORWARD]
     return {
         "target": subject.target,

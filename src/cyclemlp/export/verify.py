@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.export.raw import RawNetwork
+from cyclemlp.files import JsonObject
 from cyclemlp.heads.network import FloatArray, Network
 
 LIMIT = 1e-4
@@ -59,7 +59,7 @@ def check(found: list[Difference], limit: float, what: str) -> None:
         )
 
 
-def as_report(found: list[Difference], limit: float) -> dict[str, Any]:
+def as_report(found: list[Difference], limit: float) -> JsonObject:
     """For the report next to the file."""
     return {
         "limit": limit,

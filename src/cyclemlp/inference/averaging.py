@@ -6,7 +6,7 @@ view sets the pace; each of the others is read up to the same row and holds back
 
 from collections.abc import Callable, Iterator, Sequence
 
-from cyclemlp.data.resampling import FloatArray
+from cyclemlp.data.resizing import FloatArray
 
 
 def mean_of_views(

@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import write_json
+from cyclemlp.files import JsonObject, write_json
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.base import Counts, Dataset, JsonObject, refuse_foreign_options
+from cyclemlp.tasks.base import Counts, Dataset, refuse_foreign_options
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.registry import get_task

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
+from cyclemlp.files import JsonObject
 from cyclemlp.inference.inputs import Job, find_inputs, plan
 from cyclemlp.inference.predict_videos import predict_video, video_files
 from cyclemlp.inference.predictor import Predictor
@@ -22,11 +22,11 @@ class Predictions:
     task: str
     files: dict[str, str] = field(default_factory=dict)
     """Files about all images together, by kind."""
-    images: list[dict[str, Any]] = field(default_factory=list)
-    videos: list[dict[str, Any]] = field(default_factory=list)
+    images: list[JsonObject] = field(default_factory=list)
+    videos: list[JsonObject] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
 
-    def to_dict(self, run: Path | str) -> dict[str, Any]:
+    def to_dict(self, run: Path | str) -> JsonObject:
         """As JSON values."""
         entries = {"images": self.images, "videos": self.videos, "failed": self.failed}
         return {"task": self.task, "run": str(run), **self.files, **entries}

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cyclemlp.files import atomic_write
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
 from cyclemlp.inference.predictor import Predictor
 
@@ -26,7 +26,7 @@ def video_files(*, overlay: bool, coco: bool) -> dict[str, str]:
     return {kind: suffix for kind, suffix in _SUFFIXES.items() if not left_out.get(kind, False)}
 
 
-def predict_video(predictor: Predictor, job: Job, every: int) -> dict[str, Any]:
+def predict_video(predictor: Predictor, job: Job, every: int) -> JsonObject:
     """Write the files of a video from every `every`-th frame, and return its entry in the JSON, without name and files.
 
     Raises DataError, MissingExtraError; then, and when it is stopped, none of the files is written.
@@ -44,7 +44,7 @@ def predict_video(predictor: Predictor, job: Job, every: int) -> dict[str, Any]:
         total = None if video.length is None else -(-video.length // every)
         bar = tqdm(total=total, unit="frame", desc=job.source.name, disable=None, leave=False)
         stack.enter_context(bar)
-        entry: dict[str, Any] = {}
+        entry: JsonObject = {}
         for frame in video.frames(every):
             result = predictor.predict(frame.pixels)
             entry = task.describe(result)
@@ -56,7 +56,7 @@ def predict_video(predictor: Predictor, job: Job, every: int) -> dict[str, Any]:
         return {"size": entry["size"], "count": files.count, "every": every, "frames_per_second": float(rate)}
 
 
-def video_summary(entry: Mapping[str, Any]) -> str:
+def video_summary(entry: JsonMapping) -> str:
     """One line about a video, after its name."""
     count = entry["count"]
     return f"{count} frame{'s' * (count != 1)} -> {entry.get(OVERLAY, entry[FRAMES])}"
@@ -69,7 +69,7 @@ class _JsonList:
         self._file = file
         self._before = "[\n"
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def add(self, entry: JsonMapping) -> None:
         self._file.write(self._before + json.dumps(entry))
         self._before = ",\n"
 
@@ -87,7 +87,7 @@ class _FrameFiles:
         self._table = csv.writer(files[TABLE], lineterminator="\n")
         self._table.writerow(["frame", "seconds", *columns])
 
-    def add(self, frame: "Frame", entry: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> None:
+    def add(self, frame: "Frame", entry: JsonMapping, rows: Iterable[Sequence[Any]]) -> None:
         place = {"frame": frame.number, "seconds": round(frame.seconds, 4)}
         self._frames.add({**place, **{key: value for key, value in entry.items() if key not in _NOT_PER_FRAME}})
         self._table.writerows([*place.values(), *row] for row in rows)

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from tqdm import tqdm
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonObject
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, peak_bytes, pin_to_cores, usable_cores
 
 P = ParamSpec("P")
@@ -51,7 +52,7 @@ class Timing:
         lower, _, upper = quantiles(self.seconds, n=4, method="inclusive")
         return upper - lower
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For JSON, with the single measurements."""
         return {"median_s": self.median, "iqr_s": self.spread, "samples_s": list(self.seconds)}
 
@@ -128,7 +129,7 @@ def measure(suites: Sequence[Suite], plan: Plan) -> Measurement:
         return Measurement(timings, workers[0].cores, load.share(), peaks)
 
 
-def disturbance(measurements: Sequence[Measurement]) -> dict[str, Any]:
+def disturbance(measurements: Sequence[Measurement]) -> JsonObject:
     """For JSON: how much other programs used the machine at worst, and whether that was too much."""
     shares = [each.foreign_share for each in measurements if each.foreign_share is not None]
     return {"foreign_share": max(shares, default=None), "busy": any(each.busy for each in measurements)}

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.resampling import FloatArray, resize_bilinear
+from cyclemlp.data.resizing import FloatArray, resize_bilinear
 
 DenseNetwork = Callable[[FloatArray], FloatArray]
 """From images (N, C, H, W) to maps (N, K, H, W), logits for example."""

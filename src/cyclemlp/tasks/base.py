@@ -8,13 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.problems import listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
+from cyclemlp.files import JsonMapping, JsonObject
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 
 if TYPE_CHECKING:
@@ -22,15 +23,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from cyclemlp.data.images import ImageInput
     from cyclemlp.tasks.card import ModelCard
     from cyclemlp.tasks.loss import TaskLoss
+    from cyclemlp.tasks.registry import Prediction
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-JsonObject = dict[str, Any]
-ParameterGroups = list[dict[str, Any]]
-Sample = tuple["Tensor", Any]
-Collate = Callable[[list[Sample]], Any]
+Predict = Callable[["ImageInput"], "Prediction"]
+"""The prediction for one image, as `Predictor.predict` returns it."""
+ParameterGroups = list[JsonObject]
+Targets = Any
+"""What a loss compares the network's outputs with, in the task's own form."""
+Sample = tuple["Tensor", Targets]
+Batch = tuple["Tensor", Targets]
+Collate = Callable[[list[Sample]], Batch]
 """From samples to a batch: images (B, C, H, W), and targets in the task's own form."""
 MAX_CLASSES_LISTED = 100
 """With more classes, the scores of single classes are left out of tables and curves."""
@@ -51,7 +58,7 @@ class ScoreNames:
     optional: frozenset[str] = frozenset()
     """Scores that are left out of the summary where they are None."""
 
-    def columns(self, metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    def columns(self, metrics: JsonMapping) -> dict[str, float | None]:
         """Metrics as columns of metrics.csv: `IoU/water` for the class water."""
         single = {name: metrics[name] for name in (self.main, *self.further)}
         per_class = metrics[self.per_class]
@@ -94,10 +101,10 @@ class Dataset(Protocol):
 class Counts(Protocol):
     """Sums from which the scores follow; those of several processes add up."""
 
-    def merge(self, other: Any, /) -> None:
+    def merge(self, other: Self, /) -> None:
         """Add the counts of `other`, as if its images had been counted here."""
 
-    def metrics(self, classes: Sequence[str], /) -> Mapping[str, Any]:
+    def metrics(self, classes: Sequence[str], /) -> JsonMapping:
         """The scores under the names of the task's `ScoreNames`."""
 
 
@@ -291,7 +298,7 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         del out, counts, dataset, split
         return {}
 
-    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+    def score_table(self, report: JsonMapping) -> list[str]:
         """The scores as lines of text, from the report of an evaluation."""
         names, metrics = self.scores, report["metrics"]
         rows = [*metrics[names.per_class].items(), *((name, metrics[name]) for name in (names.main, *names.further))]
@@ -337,14 +344,14 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         """Names of the columns in the table of a video, after the frame's number and time."""
 
     @abstractmethod
-    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def rows(self, entry: JsonMapping) -> Sequence[Sequence[object]]:
         """The rows of a frame in that table."""
 
     @abstractmethod
-    def summary(self, entry: Mapping[str, Any]) -> str:
+    def summary(self, entry: JsonMapping) -> str:
         """One line about an image, after its name, from its entry in the JSON."""
 
-    def finish(self, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write files about all images together: kinds of file to their paths."""
         del out, entries
         return {}
@@ -365,11 +372,11 @@ class SampleDemo(ABC):
         """The sample's folder. Raises MissingExtraError."""
 
     @abstractmethod
-    def draw(self, predict: "Callable[[Any], Any]", classes: tuple[str, ...], data: Path) -> "Image":
+    def draw(self, predict: "Predict", classes: tuple[str, ...], data: Path) -> "Image":
         """What the network predicts for the Earth; `predict` is that of a predictor."""
 
     @abstractmethod
-    def table(self, metrics: Mapping[str, Any]) -> list[str]:
+    def table(self, metrics: JsonMapping) -> list[str]:
         """The scores as lines of text."""
 
 

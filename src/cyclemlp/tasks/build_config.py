@@ -29,7 +29,7 @@ def build_config(task: str, options: Mapping[str, OptionValue], recipe: str | No
     def collect(*, run: RunConfig) -> RunConfig:
         return run
 
-    app = App(config=fill_in, default_parameter=Parameter(negative=()), help_format="plaintext")
+    app = App(config=fill_in, default_parameter=Parameter(negative=(), consume_multiple=True), help_format="plaintext")
     app.default(takes_options_of(get_task(task).config, collect))
     tokens = [token for name, value in options.items() for token in _tokens(name.replace("_", "-"), value)]
     try:

@@ -6,14 +6,13 @@ and no pickle is needed to use it.
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
-from cyclemlp.files import atomic_write, write_json
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.registry import get_task, task_names
 
@@ -62,11 +61,13 @@ class ModelCard:
     """Edge in pixels of the square images that a classifier sees."""
     crop_pct: float | None = None
     """Share of the resized image's edge that it sees."""
-    model_options: dict[str, Any] = field(default_factory=dict)
+    model_options: JsonObject = field(default_factory=dict)
     """Arguments of the backbone other than the usual ones, such as `stepsize` or `branches`."""
     detection: DetectionHead | None = None
     """Shape, anchors and thresholds of a detector's head."""
-    metrics: dict[str, Any] = field(default_factory=dict)
+    category_ids: tuple[int, ...] = ()
+    """Number of each class in the training annotations, for results in COCO's format; none for 1, 2, ..."""
+    metrics: JsonObject = field(default_factory=dict)
     """Scores on the validation split."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of cyclemlp, torch and timm that wrote the weights."""
@@ -86,6 +87,8 @@ class ModelCard:
             lengths == (self.in_chans, self.in_chans),
             f"mean and std must have in_chans={self.in_chans} numbers",
         )
+        numbered = len(set(self.category_ids)) == len(self.category_ids) and len(self.category_ids) in (0, count)
+        _require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         wide = self.head_width is None or self.head_width >= MIN_HEAD_WIDTH
@@ -102,7 +105,7 @@ class ModelCard:
         except ConfigError as error:
             raise CheckpointError(f"model card: {error}") from error
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """The card as JSON values, with the version of the format."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -110,7 +113,7 @@ class ModelCard:
         return {"format": FORMAT, **values, **lists, **head}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
+    def from_dict(cls, values: JsonMapping) -> "ModelCard":
         """The card written by `to_dict`.
 
         Raises CheckpointError for another format version, an unknown or missing key, or a wrong value.
@@ -125,21 +128,21 @@ class ModelCard:
         _require(not missing, f"missing {', '.join(missing)}")
         for key, value in given.items():
             _require(_is_kind(key, value), f"{key} has the wrong type: {value!r}")
-        tuples: dict[str, Any] = {
-            key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std")
+        tuples: JsonObject = {
+            key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std", "category_ids")
         }
         if given.get("detection") is not None:
             tuples["detection"] = _detection_head(given["detection"])
         return cls(**{**given, **tuples})
 
 
-def _detection_head(values: dict[str, Any]) -> DetectionHead:
+def _detection_head(values: JsonObject) -> DetectionHead:
     """The head's options from JSON values."""
     names = [item.name for item in dataclasses.fields(DetectionHead)]
     for key in values:
         _require(key in names, f"unknown key 'detection.{key}'.{did_you_mean(key, names)}")
     try:
-        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        options: JsonObject = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return DetectionHead(**options)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"model card: detection: {error}") from error
@@ -147,9 +150,9 @@ def _detection_head(values: dict[str, Any]) -> DetectionHead:
 
 def _is_kind(key: str, value: object) -> bool:
     """Whether a value read from JSON has the type its key needs."""
-    if key in ("classes", "mean", "std"):
-        kinds = (str,) if key == "classes" else (int, float)
-        return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
+    if key in ("classes", "mean", "std", "category_ids"):
+        types = {"classes": (str,), "category_ids": (int,)}.get(key, (int, float))
+        return isinstance(value, list) and all(isinstance(one, types) for one in value)
     if key == "detection":
         return value is None or isinstance(value, dict)
     if key in ("in_chans", "window", "overlap", "head_width", "image_size", "short_side", "long_side"):

@@ -1,9 +1,10 @@
 """What a task minimises."""
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from torch import Tensor, nn
+
+from cyclemlp.tasks.base import Targets
 
 
 class TaskLoss(nn.Module, ABC):
@@ -13,5 +14,5 @@ class TaskLoss(nn.Module, ABC):
     """Names of what `forward` returns in addition to `loss`."""
 
     @abstractmethod
-    def forward(self, model: nn.Module, images: Tensor, targets: Any) -> dict[str, Tensor]:
+    def forward(self, model: nn.Module, images: Tensor, targets: Targets) -> dict[str, Tensor]:
         """The `loss` of the network on a batch, and its terms, as scalars."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Group, Parameter
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonObject
 from cyclemlp.option_checks import at_least_zero, choice, positive, within
 
 ScheduleName = Literal["poly", "cosine", "multistep"]
@@ -86,7 +87,7 @@ class Optimisation:
     """Learning rate at the end of the run, as a share of the peak; multistep ignores it."""
     poly_power: float = 0.9
     """Power of the poly schedule; 1 falls in a straight line."""
-    lr_drops: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (8 / 12, 11 / 12)
+    lr_drops: tuple[float, ...] = (8 / 12, 11 / 12)
     """Shares of the run at which the multistep schedule cuts the learning rate; by default after 8 and 11 epochs of 12."""  # noqa: E501
     clip_norm: float = 1.0
     """Maximum gradient norm; 0 disables clipping."""
@@ -232,9 +233,9 @@ class PredictionOptions(ViewOptions):
     """Detection: of two objects of a class whose boxes overlap (IoU) by more than this, the one with the higher score is kept; by default as trained, and for masks no more than that."""  # noqa: E501
 
 
-def flat(config: RunConfig) -> dict[str, Any]:
+def flat(config: RunConfig) -> JsonObject:
     """Every option by its name on the command line, as plain values that YAML can hold."""
-    options: dict[str, Any] = {}
+    options: JsonObject = {}
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
         parts = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else {entry.name: value}  # type: ignore[arg-type]

@@ -1,8 +1,7 @@
 """Which parameters the optimiser moves, and how: decay, learning rates by layer, and parts that stay as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
@@ -33,7 +32,7 @@ def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> P
     return groups
 
 
-def freeze(model: Any, patterns: Sequence[str]) -> list[nn.Module]:
+def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     """Take the gradients of the parts that `patterns` name; returns the modules that are frozen as a whole.
 
     A pattern is a module's or parameter's name, or a shell pattern for them, or `backbone`. Raises ConfigError for
@@ -53,9 +52,10 @@ def _is_frozen(part: nn.Module) -> bool:
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
-def _named(model: Any, pattern: str, names: Sequence[str]) -> list[str]:
+def _named(model: nn.Module, pattern: str, names: Sequence[str]) -> list[str]:
     if pattern == BACKBONE:
-        classifier = {id(parameter) for parameter in model.get_classifier().parameters()}
+        get_classifier: Callable[[], nn.Module] = model.get_classifier  # type: ignore[assignment]  # as timm's models have it
+        classifier = {id(parameter) for parameter in get_classifier().parameters()}
         return [name for name, parameter in model.named_parameters() if id(parameter) not in classifier]
     found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
     if not found:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from cyclemlp.errors import ConfigError, did_you_mean
+from cyclemlp.files import JsonObject
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 
 
-def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> dict[str, Any]:
+def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> JsonObject:
     """Options of a recipe file, or of a recipe that comes with the package, by their names on the command line.
 
     `crop-size` and `crop_size` are the same. `base: NAME` takes the options of another recipe first; `task: NAME` says
@@ -27,7 +27,7 @@ def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> d
     return options
 
 
-def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _with_base(path: Path, above: tuple[Path, ...]) -> JsonObject:
     if path in above:
         raise ConfigError(f"recipe {path} is its own base: {' -> '.join(map(str, (*above, path)))}")
     options = _read(path)
@@ -38,7 +38,7 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     return _with_base(neighbour if neighbour.is_file() else _find(str(base)), (*above, path)) | options
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     import yaml
 
     try:

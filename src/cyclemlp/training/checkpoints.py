@@ -5,12 +5,11 @@ import pickle
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.files import atomic_write
+from cyclemlp.files import JsonObject, atomic_write
 from cyclemlp.training.fabric import any_process
 from cyclemlp.training.state import TrainingState
 
@@ -25,7 +24,7 @@ def checkpoint_path(run_dir: Path, name: str = LAST) -> Path:
     return run_dir / "checkpoints" / name
 
 
-def save_checkpoint(state: TrainingState, evaluations: dict[str, Any], name: str) -> None:
+def save_checkpoint(state: TrainingState, evaluations: JsonObject, name: str) -> None:
     """Write a checkpoint that appears whole or not at all; the first process does, the others wait for it."""
     if state.fabric.is_global_zero:
         # Through memory: where the disk is full, torch's own file writer hides the reason.
@@ -38,13 +37,13 @@ def save_checkpoint(state: TrainingState, evaluations: dict[str, Any], name: str
     state.fabric.barrier()
 
 
-def read_checkpoint(run_dir: Path) -> dict[str, Any] | None:
+def read_checkpoint(run_dir: Path) -> JsonObject | None:
     """The last checkpoint of a run, None where it has none yet. Raises CheckpointError where it is not usable."""
     path = checkpoint_path(run_dir)
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: JsonObject = torch.load(path, map_location="cpu", weights_only=True)
         if state.get("format") == FORMAT:
             return state
     except (OSError, RuntimeError, AttributeError, EOFError, pickle.UnpicklingError) as error:

@@ -3,12 +3,11 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
+from cyclemlp.files import JsonMapping
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.base import Counts
@@ -82,7 +81,7 @@ class Evaluations:
         elif state.fabric.world_size > 1 or time.monotonic() >= until:  # several stop for no other reason
             self._abandon()
 
-    def _keep(self, metrics: Mapping[str, Any]) -> None:
+    def _keep(self, metrics: JsonMapping) -> None:
         self.history.due = self._reached()
         self.history.latest = metrics[self.score]
         if self._recorder is not None:
@@ -101,7 +100,7 @@ class Evaluations:
                 *(100 * MAX_EVALUATION_SHARE, images),
             )
 
-    def _evaluate(self, until: float) -> Mapping[str, Any] | None:
+    def _evaluate(self, until: float) -> JsonMapping | None:
         fabric = self._state.fabric
         alone = fabric.world_size == 1
         with Predictor.of_training_model(self._state.result, self._evaluator.card, fabric.device) as predictor:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from cyclemlp.errors import UserError
 from cyclemlp.inference.evaluate import Evaluator
-from cyclemlp.tasks.base import TrainingParts
+from cyclemlp.tasks.base import Batch, TrainingParts
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.checkpoints import LAST, checkpoint_is_due, checkpoint_path, read_checkpoint, save_checkpoint
@@ -90,7 +89,7 @@ def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, sto
                 raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, state.config.out)
 
 
-def training_step(state: TrainingState, batches: Iterator[Any]) -> dict[str, Tensor]:
+def training_step(state: TrainingState, batches: Iterator[Batch]) -> dict[str, Tensor]:
     """One step of the optimiser and of the moving average; returns the loss and its terms, without gradients."""
     for group in state.optimizer.param_groups:
         group["lr"] = state.learning_rate * group.get("lr_scale", 1.0)  # set for layer decay
@@ -108,7 +107,7 @@ def training_step(state: TrainingState, batches: Iterator[Any]) -> dict[str, Ten
     return terms
 
 
-def accumulate_gradients(state: TrainingState, batches: Iterator[Any]) -> dict[str, Tensor]:
+def accumulate_gradients(state: TrainingState, batches: Iterator[Batch]) -> dict[str, Tensor]:
     """Add up the gradients of the batches of a step, as if they were one batch; returns the means of its loss terms.
 
     Everything random in a batch (dropout, stochastic depth, mixing) follows from (seed, number of the batch, process),

@@ -6,10 +6,10 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import write_text
+from cyclemlp.files import JsonMapping, JsonObject, write_text
 from cyclemlp.tasks.base import MAX_CLASSES_LISTED, ScoreNames
 from cyclemlp.tasks.card import CARD_NAME
 from cyclemlp.tasks.registry import get_task
@@ -64,7 +64,7 @@ def write_report(
     return run_dir / REPORT_NAME
 
 
-def _scores(names: ScoreNames, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(names: ScoreNames, metrics: JsonMapping) -> JsonObject:
     """The table of scores by class, None without an evaluation, and sentences about further scores."""
     if not metrics:
         return {"scores": None}

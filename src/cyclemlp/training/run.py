@@ -1,15 +1,15 @@
 """A whole training run: from data and options to a folder with a network, its scores and a report."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import MissingExtraError
+from cyclemlp.files import JsonMapping
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.base import Counts, TrainingParts
@@ -41,7 +41,7 @@ class Run:
     """A finished run."""
 
     folder: Path
-    metrics: Mapping[str, Any]
+    metrics: JsonMapping
     """Scores on all validation images."""
 
     def __fspath__(self) -> str:
@@ -76,13 +76,13 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
 
 def _train_in_process(
     fabric: "Fabric", *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator
-) -> Mapping[str, Any] | None:
+) -> JsonMapping | None:
     """Train; the first process evaluates the network and returns its metrics, the others return None."""
     state, best = fit(fabric, config, parts, evaluator)
     return _finish(state, task, evaluator, best) if fabric.is_global_zero else None
 
 
-def _finish(state: "TrainingState", task: AnyTask, evaluator: Evaluator, best: float) -> Mapping[str, Any]:
+def _finish(state: "TrainingState", task: AnyTask, evaluator: Evaluator, best: float) -> JsonMapping:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
     run_dir, card = state.config.out, evaluator.card
     save_model(run_dir, state.result, card)

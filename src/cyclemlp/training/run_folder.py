@@ -1,12 +1,11 @@
 """The run folder: begun once, and continued only with the same options."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.files import write_text
+from cyclemlp.files import JsonObject, write_text
 from cyclemlp.tasks.options import RunConfig, flat, resumable_options
 
 CONFIG_NAME = "config.yaml"
@@ -31,7 +30,7 @@ def open_run(config: RunConfig) -> Path:
     return run_dir
 
 
-def read_run_config(run_dir: Path) -> dict[str, Any]:
+def read_run_config(run_dir: Path) -> JsonObject:
     """Options of the run in `run_dir`, by their names on the command line. ConfigError where there are none."""
     path = run_dir / CONFIG_NAME
     if not path.is_file():
@@ -48,7 +47,7 @@ def read_run_config(run_dir: Path) -> dict[str, Any]:
     return options
 
 
-def _check_same_run(config: RunConfig, before: dict[str, Any]) -> None:
+def _check_same_run(config: RunConfig, before: JsonObject) -> None:
     resumable = resumable_options(type(config))
     for name, value in flat(config).items():
         if name in before and before[name] != value and name not in resumable:

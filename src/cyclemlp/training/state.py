@@ -1,13 +1,13 @@
 """The state of a training run: everything that a step changes and a checkpoint holds."""
 
 import os
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from cyclemlp.tasks.base import TrainingParts
+from cyclemlp.files import JsonObject
+from cyclemlp.tasks.base import Targets, TrainingParts
 from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.options import Machine, RunConfig
 from cyclemlp.training.loader import ResumableLoader
@@ -29,7 +29,7 @@ class Objective(nn.Module):
         self.model = model
         self.loss = loss
 
-    def forward(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
         """The `loss` of a batch, and its terms, as scalars."""
         return self.loss(self.model, images, targets)
 
@@ -74,7 +74,7 @@ class TrainingState:
             elapsed = self.fabric.broadcast(elapsed)
         self.progress = share_done(self.step, self._total_steps, elapsed, limit)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> JsonObject:
         """Everything needed to continue exactly; only tensors and plain values."""
         return {
             "step": self.step,
@@ -86,7 +86,7 @@ class TrainingState:
             "loader": self.loader.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Continue from `state`. Raises ConfigError where the batches would not be the same."""
         self.loader.load_state_dict(state["loader"])
         self.model.load_state_dict(state["model"])

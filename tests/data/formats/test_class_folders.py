@@ -8,8 +8,13 @@ from PIL import Image
 from cyclemlp.data.formats.class_folders import is_folder_dataset
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSamples
+from cyclemlp.data.labels import ClassifiedDataset
+from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.errors import DataError
+from cyclemlp.tasks.classification.config import LabelAugmentation
+from cyclemlp.tasks.classification.train import LabelTrainTransform
+
+STILL = LabelAugmentation(scale=(1.0, 1.0), flip=0.0, colour_jitter=0.0)
 
 
 def save(path: Path, value: int = 90) -> None:
@@ -46,10 +51,10 @@ def test_a_sound_data_set(pets: Path) -> None:
 
 
 def test_samples_are_read_and_labelled(pets: Path) -> None:
-    samples = ClassifiedSamples(find_dataset(pets, ClassifiedDataset).splits["train"], lambda pixels: pixels.shape)
+    samples = SplitSamples(find_dataset(pets, ClassifiedDataset).splits["train"], LabelTrainTransform(16, STILL))
     assert len(samples) == 3
-    shape, label = samples[2]
-    assert shape == (20, 30, 3)
+    image, label = samples[2]
+    assert image.shape == (3, 16, 16)
     assert (label.item(), label.shape) == (1, ())
 
 
@@ -111,5 +116,5 @@ def test_other_layouts_are_not_recognised(tmp_path: Path) -> None:
     assert not is_folder_dataset(tmp_path)
     with pytest.raises(DataError, match="is not a data set with class labels; expected class folders"):
         find_dataset(tmp_path, ClassifiedDataset)
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="is missing; give a folder with class folders"):
         find_dataset(tmp_path / "nowhere", ClassifiedDataset)

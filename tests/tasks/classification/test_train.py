@@ -40,7 +40,8 @@ def test_repeated_augmentation_takes_fewer_samples_in_several_versions(length: i
 @pytest.mark.parametrize(("erasing", "erased"), [(0.0, False), (1.0, True)])
 def test_erasing_replaces_one_rectangle_by_noise(erasing: float, erased: bool) -> None:
     torch.manual_seed(0)
-    sample = LabelTrainTransform(32, LabelAugmentation(scale=(1.0, 1.0), colour_jitter=0.0, erasing=erasing))(GREY)
+    options = LabelAugmentation(scale=(1.0, 1.0), colour_jitter=0.0, erasing=erasing)
+    sample, _ = LabelTrainTransform(32, options)(GREY, 0)
     changed = (sample - sample.median(1).values.median(1).values[:, None, None]).abs().amax(0) > 1e-4
     assert bool(changed.any()) is erased
     if erased:

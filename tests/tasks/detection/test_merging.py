@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cyclemlp.data.resampling import FloatArray
+from cyclemlp.data.resizing import FloatArray
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference import network_image

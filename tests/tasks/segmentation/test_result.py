@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.legend import MAX_LEGEND, palette
+from cyclemlp.data.drawing import MAX_LEGEND, palette
 from cyclemlp.tasks.segmentation.predict import SegmentationResult
 
 

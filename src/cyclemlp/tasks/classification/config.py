@@ -5,11 +5,10 @@ The defaults suit small data sets on a small machine. Recipes for ImageNet are i
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Annotated
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonObject
 from cyclemlp.option_checks import at_least_zero, positive, within
 from cyclemlp.tasks.options import RESUMABLE, Optimisation, RunConfig, ScheduleName, group
 
@@ -26,7 +25,7 @@ class ClassificationOptimisation(Optimisation):
     """How the learning rate falls afterwards."""
     layer_decay: float = 1.0
     """The learning rate of each layer as a share of the next one's, for fine-tuning; 1 for all alike."""
-    freeze: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    freeze: tuple[str, ...] = ()
     """Parts that stay as they are: `backbone` for all but the classifier, or names such as stem, stages.0 or stages.*.norm1."""  # noqa: E501
 
     def __post_init__(self) -> None:
@@ -92,7 +91,7 @@ class Architecture:
 
     stepsize: int | None = None
     """Length of the staircases along both axes, odd; by default 3."""
-    branches: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    branches: tuple[str, ...] = ()
     """Token-mixing branches as pseudo-kernels HxW, by default 1x3 3x1 1x1; not for cyclemlp_tiny, small and base."""
 
     def __post_init__(self) -> None:
@@ -103,7 +102,7 @@ class Architecture:
             raise ConfigError("--stepsize and --branches were both given: branches such as 1x5 5x1 1x1 say both")
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> JsonObject:
         """What differs from the model's own, by the names of its arguments."""
         stepsize = {} if self.stepsize is None else {"stepsize": self.stepsize}
         return stepsize | ({"branches": list(self.branches)} if self.branches else {})

@@ -1,15 +1,15 @@
 """From the raw output of a classifier to a label, and what can be done with it; numpy alone."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclemlp.data.drawing import as_rgb
 from cyclemlp.data.resizing import central_crop
+from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import NetworkImage
-from cyclemlp.tasks.drawing import as_rgb
 
 TOP = 5
 _BAR = (0, 114, 178)
@@ -37,7 +37,7 @@ class ClassificationResult:
         order = np.argsort(-self.probabilities, kind="stable")[:limit]
         return {self.classes[index]: float(self.probabilities[index]) for index in order}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Task, size, label and the five most probable classes as JSON values."""
         height, width = self.image.shape[:2]
         return {

@@ -4,16 +4,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import atomic_write, write_csv, write_json, write_png
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_csv, write_json, write_png
 from cyclemlp.tasks.base import (
     MAX_CLASSES_LISTED,
-    JsonObject,
     NetworkImage,
     ScoreNames,
     Task,
@@ -147,7 +146,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         names = {"confusion_picture": CONFUSION_IMAGE_NAME, "wrong": WRONG_NAME}
         return {"confusion": str(table), **{kind: str(out / name) for kind, name in names.items()}}
 
-    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+    def score_table(self, report: JsonMapping) -> list[str]:
         """Accuracy of each class, top-1 and top-5, and the classes confused most often."""
         metrics = report["metrics"]
         classes = list(metrics["accuracy"].items())
@@ -193,15 +192,15 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     def columns(self, classes: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
         return ("label", "probability")
 
-    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def rows(self, entry: JsonMapping) -> Sequence[Sequence[object]]:
         return [[entry["label"], f"{entry['top5'][entry['label']]:.6f}"]]
 
-    def summary(self, entry: Mapping[str, Any]) -> str:
+    def summary(self, entry: JsonMapping) -> str:
         """The most probable classes."""
         shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in entry["top5"].items())
         return f"{shares} -> {entry[PICTURE]}" if PICTURE in entry else shares
 
-    def finish(self, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write predictions.csv, with a row for each image, and predictions.json."""
         places = max(len(entry["top5"]) for entry in entries)
         further = [name for place in range(2, places + 1) for name in (f"label_{place}", f"probability_{place}")]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from cyclemlp.data.images import Pixels, image_size
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSamples, ClassifiedSplit
+from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.sampling import evenly_spaced
+from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.data.transforms import seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size, create_classifier
 from cyclemlp.tasks.base import TrainingParts
@@ -60,7 +61,7 @@ def classification_parts(config: ClassificationConfig, dataset: ClassifiedDatase
         card,
         model,
         LabelLoss(config, len(card.classes), teacher),
-        ClassifiedSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation)),
+        SplitSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation)),
         partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay),
         default_collate,
         frozen,
@@ -88,7 +89,7 @@ def _card(config: ClassificationConfig, dataset: ClassifiedDataset) -> ModelCard
 
 
 class LabelTrainTransform:
-    """A random training sample of an image, uint8 (H, W, 3): float32 (3, size, size), normalised.
+    """A random training sample of an image, uint8 (H, W, 3): float32 (3, size, size), normalised, and its class number.
 
     The changes are timm's, which are those of the authors' recipe.
     """
@@ -107,9 +108,9 @@ class LabelTrainTransform:
             re_mode="pixel",
         )
 
-    def __call__(self, image: Pixels) -> Tensor:
+    def __call__(self, image: Pixels, label: int) -> tuple[Tensor, Tensor]:
         with seeded_by_torch():
-            return self._transform(Image.fromarray(image))
+            return self._transform(Image.fromarray(image)), torch.tensor(label)
 
 
 class LabelLoss(TaskLoss):

@@ -1,11 +1,11 @@
 """`cyclemlp demo` of detection: islands and lakes, found in the held-out columns of the Earth."""
 
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cyclemlp.tasks.base import SampleDemo, score_lines
+from cyclemlp.files import JsonMapping
+from cyclemlp.tasks.base import Predict, SampleDemo, score_lines
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +29,7 @@ class IslandsDemo(SampleDemo):
         _logger.info("preparing the sample: NASA's Blue Marble with its islands and lakes as objects")
         return prepare_blue_marble_instances()
 
-    def table(self, metrics: Mapping[str, Any]) -> list[str]:
+    def table(self, metrics: JsonMapping) -> list[str]:
         """Average precision of each class, over both, and at an overlap of one half; of boxes, and of masks."""
         prefix = "mask_" if "mask_mAP" in metrics else ""
         rows = [*metrics[f"{prefix}AP"].items(), *((name, metrics[name]) for name in (f"{prefix}mAP", f"{prefix}AP50"))]
@@ -37,7 +37,7 @@ class IslandsDemo(SampleDemo):
             rows += [(name, metrics[name]) for name in ("box_mAP", "box_AP50")]
         return ["held-out columns of the Earth, all rows", *score_lines(rows, f"{prefix}AP")]
 
-    def draw(self, predict: Callable[[Any], Any], classes: tuple[str, ...], data: Path) -> "Image.Image":
+    def draw(self, predict: Predict, classes: tuple[str, ...], data: Path) -> "Image.Image":
         """The held-out columns from Alaska and from Europe southwards: detections next to the labels."""
         from cyclemlp.data.formats.registry import find_dataset
         from cyclemlp.data.objects import DetectionDataset

@@ -1,15 +1,16 @@
 """The image that `cyclemlp demo` makes with detectors: the held-out columns, detections next to labels."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.samples.blue_marble import BAND
 from cyclemlp.data.samples.blue_marble_instances import EDGE, corner_of
+from cyclemlp.tasks.base import Predict
 from cyclemlp.tasks.detection.predict import SHOWN_SCORE, DetectionResult, labelled
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class _Tile(NamedTuple):
     result: DetectionResult
 
 
-def draw_held_out(predict: Callable[[Any], Any], classes: tuple[str, ...], split: "DetectionSplit") -> Image.Image:
+def draw_held_out(predict: Predict, classes: tuple[str, ...], split: "DetectionSplit") -> Image.Image:
     """For each band of columns in `split` two strips: what was found, and the labels; a legend below."""
     found, wanted = [], []
     for path, record in _shown(split):
-        result = predict(path).above(SHOWN_SCORE)
+        found_here = predict(path)
+        assert isinstance(found_here, DetectionResult)
+        result = found_here.above(SHOWN_SCORE)
         found.append(_Tile(*corner_of(path), result))
         labels = labelled(record, result.classes, result.image)
         wanted.append(_Tile(*corner_of(path), labels if result.has_masks else replace(labels, given_masks=None)))

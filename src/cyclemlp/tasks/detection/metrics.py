@@ -5,7 +5,6 @@ import copy
 import io
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from cyclemlp.data.objects import Record, coco_truth
 from cyclemlp.data.outlines import rle_of_patch, to_coco
 from cyclemlp.errors import MissingExtraError
+from cyclemlp.files import JsonObject
 from cyclemlp.heads.detection_options import COCO_DETECTIONS
 from cyclemlp.tasks.detection.decoding import Detections, paste_patch
 
@@ -21,12 +21,14 @@ _logger = logging.getLogger(__name__)
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 
 
-def coco_results(found: Detections, image_id: int, size: tuple[int, int], category_ids: Sequence[int]) -> list[Any]:
+def coco_results(
+    found: Detections, image_id: int, size: tuple[int, int], category_ids: Sequence[int]
+) -> list[JsonObject]:
     """Entries of COCO's results format for an image of `size` (height, width); masks as RLE."""
     entries = []
     for i, (box, score, label) in enumerate(zip(found.boxes_xyxy, found.scores, found.labels, strict=True)):
         left, top, right, bottom = (float(value) for value in box)
-        entry: dict[str, Any] = {
+        entry: JsonObject = {
             "image_id": image_id,
             "category_id": category_ids[int(label)],
             "bbox": [left, top, right - left, bottom - top],
@@ -55,7 +57,7 @@ class DetectionCounts:
         self.max_detections = max_detections
         self.category_ids = category_ids
         self.records: dict[int, Record] = {}
-        self.results: list[dict[str, Any]] = []
+        self.results: list[JsonObject] = []
 
     def add(self, record: Record, found: Detections, classes: int) -> None:
         """Add the labels of an image and what was found in it; `classes` is how many there are."""
@@ -70,7 +72,7 @@ class DetectionCounts:
         self.records |= other.records
         self.results += other.results
 
-    def metrics(self, classes: Sequence[str]) -> dict[str, Any]:
+    def metrics(self, classes: Sequence[str]) -> JsonObject:
         """Average precision over overlaps 0.5 to 0.95, at 0.5 and 0.75, by size, and of each class; None where absent.
 
         For instance segmentation the scores of masks and of boxes, under `mask_` and `box_`.
@@ -79,7 +81,7 @@ class DetectionCounts:
         truth = coco_truth(self.records.values(), classes, numbers)
         if not self.masks:
             return _scores(truth, self.results, "bbox", self.max_detections, classes)
-        scores: dict[str, Any] = {}
+        scores: JsonObject = {}
         for kind, prefix in (("segm", "mask_"), ("bbox", "box_")):
             part = _scores(truth, self.results, kind, self.max_detections, classes)
             scores |= {prefix + name: value for name, value in part.items()}
@@ -87,8 +89,8 @@ class DetectionCounts:
 
 
 def _scores(
-    truth: dict[str, Any], results: list[dict[str, Any]], kind: str, max_detections: int, classes: Sequence[str]
-) -> dict[str, Any]:
+    truth: JsonObject, results: list[JsonObject], kind: str, max_detections: int, classes: Sequence[str]
+) -> JsonObject:
     """Average precision of boxes (`bbox`) or masks (`segm`)."""
     precision = _precision(truth, results, kind, max_detections)
     single = {f"AP{area}": _mean(precision[..., index, -1]) for area, index in _AREAS.items() if area}
@@ -101,9 +103,7 @@ def _scores(
     }
 
 
-def _precision(
-    truth: dict[str, Any], results: list[dict[str, Any]], kind: str, max_detections: int
-) -> npt.NDArray[np.float64]:
+def _precision(truth: JsonObject, results: list[JsonObject], kind: str, max_detections: int) -> npt.NDArray[np.float64]:
     """(10 overlaps, 101 recalls, classes, 4 ranges of area, 3 numbers of boxes); -1 where there is nothing to find."""
     shape = (10, 101, len(truth["categories"]), 4, 3)
     if not truth["annotations"]:
@@ -118,7 +118,9 @@ def _precision(
     with contextlib.redirect_stdout(io.StringIO()):
         # Copies, since it writes areas and encoded masks into what it is given.
         labels = COCO(copy.deepcopy(truth), print_function=_logger.debug)
-        found = labels.loadRes(copy.deepcopy(results))
+        # Given a box, the library takes the area of the box for that of the mask, and sizes would be wrong.
+        judged = [{k: v for k, v in each.items() if kind != "segm" or k != "bbox"} for each in results]
+        found = labels.loadRes(copy.deepcopy(judged))
         comparison = COCOeval_faster(labels, found, kind, print_function=_logger.debug)
         comparison.params.maxDets = (
             [1, 10, max_detections] if max_detections > 10 else [max_detections, max_detections, max_detections]
@@ -128,7 +130,7 @@ def _precision(
     return np.asarray(comparison.eval["precision"])
 
 
-def _nothing_found(truth: dict[str, Any], present: set[int], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def _nothing_found(truth: JsonObject, present: set[int], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Precision 0 for each class and range of area that has something to find."""
     precision = np.full(shape, -1.0)
     bounds = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))

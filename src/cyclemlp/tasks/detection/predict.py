@@ -13,21 +13,20 @@ scale for example.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.data.legend import palette
+from cyclemlp.data.drawing import as_rgb, palette
 from cyclemlp.data.objects import Record, masks_of
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.files import JsonObject
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import FloatArray, Look, NetworkImage, Span
 from cyclemlp.tasks.detection.decoding import Detections, detect, paste_patch, suppress
 from cyclemlp.tasks.detection.metrics import coco_results
-from cyclemlp.tasks.drawing import as_rgb
 
 SHOWN_SCORE = 0.3
 """Objects with lower scores are not drawn or written unless a threshold is given."""
@@ -47,6 +46,8 @@ class DetectionResult:
     """(H, W, C) the image itself, on which `draw` paints."""
     given_masks: npt.NDArray[np.uint8] | None = None
     """(D, H, W) masks of 0 and 1, in place of those that follow from the detections; for labels."""
+    category_ids: tuple[int, ...] = ()
+    """Number of each class in COCO's results; none for 1, 2, ..."""
 
     def __len__(self) -> int:
         return len(self.detections.scores)
@@ -93,9 +94,9 @@ class DetectionResult:
         """The objects of at least this score."""
         return replace(self, detections=self.detections.select(self.scores >= score))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Task, size and objects as JSON values; a mask is given by its area in pixels, in full by `to_coco`."""
-        objects: list[dict[str, Any]] = []
+        objects: list[JsonObject] = []
         for i, (name, score, box) in enumerate(zip(self.names, self.scores, self.boxes, strict=True)):
             entry = {"class": name, "score": float(score), "box": [round(float(value), 2) for value in box]}
             objects.append({**entry, "area": int(self.patch(i).bitmap.sum())} if self.has_masks else entry)
@@ -103,9 +104,9 @@ class DetectionResult:
         task = "instance-segmentation" if self.has_masks else "detection"
         return {"task": task, "size": {"height": height, "width": width}, "objects": objects}
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Entries of COCO's results format; class numbers start at 1 where no `category_ids` are given."""
-        numbers = category_ids or range(1, len(self.classes) + 1)
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[JsonObject]:
+        """Entries of COCO's results format, with the class numbers of the training data unless others are given."""
+        numbers = category_ids or self.category_ids or range(1, len(self.classes) + 1)
         return coco_results(self.detections, image_id, self.image.shape[:2], numbers)
 
     def draw(self, opacity: float = 0.45, *, scores: bool = True) -> Image.Image:
@@ -164,7 +165,7 @@ def find_objects(image: NetworkImage) -> DetectionResult:
     if len(found) > 1:
         limit = options.kept * max(map(len, looks))
         detections = merged(Detections.joined(found), np.concatenate(cut), options.nms, limit)
-    return DetectionResult(detections, image.card.classes, image.pixels)
+    return DetectionResult(detections, image.card.classes, image.pixels, category_ids=image.card.category_ids)
 
 
 def _seen(image: NetworkImage, look: Look) -> tuple[Detections, Flags]:

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, as_coco
-from cyclemlp.files import write_csv, write_png, write_text
+from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png, write_text
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts
+from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.demo import IslandsDemo
@@ -93,7 +93,7 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
             files["coco_labels"] = str(out / LABELS_NAME)
         return files
 
-    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+    def score_table(self, report: JsonMapping) -> list[str]:
         """Average precision of each class, over all, at single overlaps, and by size."""
         return [f"at most {report['most_detections']} objects per image are scored", *super().score_table(report)]
 
@@ -138,16 +138,16 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         """Those of objects.csv, after the image's name."""
         return COLUMNS
 
-    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def rows(self, entry: JsonMapping) -> Sequence[Sequence[object]]:
         return [[found["class"], f"{found['score']:.4f}", *found["box"]] for found in entry["objects"]]
 
-    def summary(self, entry: Mapping[str, Any]) -> str:
+    def summary(self, entry: JsonMapping) -> str:
         """The number of objects of each class."""
         names = [found["class"] for found in entry["objects"]]
         counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing"
         return f"{counts} -> {entry[OVERLAY]}" if OVERLAY in entry else counts
 
-    def finish(self, out: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write objects.json, objects.csv and coco_results.json; image ids are 1, 2, ... in the order given."""
         objects, results = [], []
         for number, entry in enumerate(entries, start=1):

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.data.box_transforms import BoxTrainTransform
-from cyclemlp.data.objects import DetectionDataset, DetectionSamples, DetectionSplit
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
+from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import build_detector
@@ -66,7 +67,7 @@ def detection_parts(config: DetectionConfig, dataset: DetectionDataset, task: st
         card,
         model,
         DetectionLoss(config),
-        DetectionSamples(dataset.splits["train"], transform),
+        SplitSamples(dataset.splits["train"], transform),
         partial(decay_groups, weight_decay=config.optimisation.weight_decay),
         collate,
         frozen,
@@ -82,6 +83,7 @@ def _card(config: DetectionConfig, dataset: DetectionDataset, task: str) -> Mode
         head=config.head,
         head_width=config.head_width,
         classes=dataset.classes,
+        category_ids=dataset.category_ids,
         input_scale=1.0 if config.input_scale is None else config.input_scale,
         short_side=config.short_side,
         long_side=config.long_side,

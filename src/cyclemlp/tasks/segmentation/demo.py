@@ -1,11 +1,11 @@
 """`cyclemlp demo` of segmentation: ocean, land and lakes, pixel by pixel, drawn over the whole Earth."""
 
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cyclemlp.tasks.base import SampleDemo
+from cyclemlp.files import JsonMapping
+from cyclemlp.tasks.base import Predict, SampleDemo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,18 +37,21 @@ class EarthDemo(SampleDemo):
         _logger.info("preparing the sample: NASA's Blue Marble with a mask of ocean, land and lakes")
         return prepare_blue_marble()
 
-    def table(self, metrics: Mapping[str, Any]) -> list[str]:
+    def table(self, metrics: JsonMapping) -> list[str]:
         """IoU of each class and their mean."""
         rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"])]
         scores = [f"{name:7}  {'absent' if value is None else f'{value:.4f}'}" for name, value in rows]
         return ["held-out columns of the Earth, all rows", "class    IoU", *scores]
 
-    def draw(self, predict: Callable[[Any], Any], classes: tuple[str, ...], data: Path) -> "Image.Image":  # noqa: ARG002
+    def draw(self, predict: Predict, classes: tuple[str, ...], data: Path) -> "Image.Image":  # noqa: ARG002
         """The whole Earth with the predicted classes."""
         from cyclemlp.data.samples.blue_marble import read_earth
+        from cyclemlp.tasks.segmentation.predict import SegmentationResult
 
         earth = read_earth()
-        return draw_earth(predict(earth).mask, classes, earth)
+        result = predict(earth)
+        assert isinstance(result, SegmentationResult)
+        return draw_earth(result.mask, classes, earth)
 
 
 def draw_earth(

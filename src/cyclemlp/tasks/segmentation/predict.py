@@ -3,16 +3,23 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.label_drawing import borders
-from cyclemlp.data.legend import MAX_LEGEND, Colour, colour_list, palette, shortened, with_legend
+from cyclemlp.data.drawing import (
+    MAX_LEGEND,
+    Colour,
+    as_rgb,
+    colour_list,
+    paint_classes,
+    palette,
+    shortened,
+    with_legend,
+)
+from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import FloatArray, NetworkImage
-from cyclemlp.tasks.drawing import as_rgb
 
 Mask = npt.NDArray[np.uint8]
 
@@ -34,7 +41,7 @@ class SegmentationResult:
         counts = np.bincount(self.mask.reshape(-1), minlength=len(self.classes))
         return {name: int(n) / self.mask.size for name, n in zip(self.classes, counts, strict=True)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Task, size and class shares as JSON values."""
         height, width = self.mask.shape
         return {
@@ -55,11 +62,8 @@ class SegmentationResult:
         `opacity` in [0, 1] is that of the paint. The legend makes the image higher (and wider, where the
         image is narrower than an entry).
         """
-        colours = palette(len(self.classes))[self.mask]
-        image = np.array(Image.blend(as_rgb(self.image), Image.fromarray(colours), opacity))
-        outline = borders(self.mask)
-        image[outline] = colours[outline]
-        painted = Image.fromarray(image)
+        colours = palette(len(self.classes))
+        painted = Image.fromarray(paint_classes(as_rgb(self.image), self.mask, colours, opacity))
         return _with_legend(painted, self.shares) if legend else painted
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
 from cyclemlp.errors import DataError
-from cyclemlp.files import write_png
-from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts, score_lines
+from cyclemlp.files import JsonMapping, JsonObject, write_png
+from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts, score_lines
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
@@ -74,7 +74,7 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         except DataError as error:
             raise DataError(f"{mask}: {error}") from error
 
-    def score_table(self, report: Mapping[str, Any]) -> list[str]:
+    def score_table(self, report: JsonMapping) -> list[str]:
         """IoU of each class, their mean, and pixel accuracy."""
         metrics = report["metrics"]
         rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"]), ("pixel accuracy", metrics["pixel_accuracy"])]
@@ -115,10 +115,10 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         """A column for the share of each class."""
         return classes
 
-    def rows(self, entry: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def rows(self, entry: JsonMapping) -> Sequence[Sequence[object]]:
         return [[f"{share:.6f}" for share in entry["shares"].values()]]
 
-    def summary(self, entry: Mapping[str, Any]) -> str:
+    def summary(self, entry: JsonMapping) -> str:
         """The classes with the largest shares."""
         largest = sorted(entry["shares"].items(), key=lambda item: -item[1])[:5]
         shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)

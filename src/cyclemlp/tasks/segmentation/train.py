@@ -1,5 +1,6 @@
 """What a segmentation run trains: network, loss and samples."""
 
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -9,8 +10,9 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from cyclemlp.data.mask_transforms import MaskTrainTransform
-from cyclemlp.data.masks import MaskDataset, MaskSplit, SegmentationSamples
+from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.segmentation import MIN_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
@@ -35,13 +37,13 @@ def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> Trai
         drop_path_rate=config.optimisation.drop_path,
         auxiliary=auxiliary > 0,
     )
-    train = dataset.splits["train"]
+    train = replace(dataset.splits["train"], num_classes=len(card.classes))
     weights = _class_weights(config, train, len(card.classes))
     return TrainingParts(
         card,
         model,
         SegmentationLoss(weights, config.loss.dice, auxiliary),
-        SegmentationSamples(train, _transform(config), len(card.classes)),
+        SplitSamples(train, _transform(config)),
         partial(decay_groups, weight_decay=config.optimisation.weight_decay),
         default_collate,
     )

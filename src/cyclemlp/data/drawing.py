@@ -1,16 +1,37 @@
-"""Labels drawn on small copies of their images: boxes, outlines and masks, sharp at the size they are shown at."""
+"""Colours of classes, legends, and labels drawn on images: the same in every figure of labels or predictions.
 
+Boxes, outlines and masks of a data set are drawn on small copies of its images, sharp at the size they are shown at.
+"""
+
+import colorsys
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclemlp.data.legend import Colour, colour_list, ink_on, palette, shortened
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.objects import Record
 from cyclemlp.data.outlines import Outline, Polygons, draw_patch
 
+Colour = tuple[int, int, int]
+Pixel = TypeVar("Pixel", np.uint8, np.bool_)
+
+# Okabe and Ito's colours, which colour-blind readers can distinguish, in an order that suits water and land.
+_OKABE_ITO = (
+    (0, 114, 178),
+    (0, 158, 115),
+    (230, 159, 0),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (110, 110, 110),
+)
+_GOLDEN = 0.618034  # steps of this share of the circle never come near an earlier hue
+MAX_LEGEND = 24
+_INK = (30, 30, 30)
 STRAY: Colour = (255, 0, 255)
 """The colour of mask values that are not a class."""
 IGNORED: Colour = (150, 150, 150)
@@ -22,26 +43,96 @@ _TAG_SIZE = 13
 _Box = tuple[float, float, float, float]
 
 
+def as_rgb(image: npt.NDArray[np.uint8]) -> Image.Image:
+    """The first three channels of an image (H, W, C), or the first one as grey."""
+    channels = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    return Image.fromarray(np.ascontiguousarray(channels))
+
+
+def palette(num_classes: int) -> npt.NDArray[np.uint8]:
+    """One RGB colour per class, (K, 3); the same class id has the same colour in every figure."""
+    colours = list(_OKABE_ITO[:num_classes])
+    for i in range(len(colours), num_classes):
+        lightness = (0.45, 0.62, 0.33)[i % 3]
+        red, green, blue = colorsys.hls_to_rgb(i * _GOLDEN % 1, lightness, 0.65)
+        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return np.array(colours, dtype=np.uint8).reshape(num_classes, 3)
+
+
+def colour_list(num_classes: int) -> list[Colour]:
+    """The palette in the form that Pillow accepts."""
+    return [(int(red), int(green), int(blue)) for red, green, blue in palette(num_classes)]
+
+
+def with_legend(
+    image: Image.Image, entries: Sequence[tuple[Colour | None, str]], size: int, widest: Sequence[str] | None = None
+) -> Image.Image:
+    """`image` above rows of entries, each a swatch of `size` pixels and a text; wider if an entry needs it.
+
+    `widest` are texts to reserve room for instead of those of the entries.
+    """
+    font = ImageFont.load_default(size)
+    widths = [round(font.getlength(text)) + 3 * size for text in widest or [text for _, text in entries]]
+    width = max(image.width, max(widths) + size)
+    places, rows = _flow(widths, width - size)
+    canvas = Image.new("RGB", (width, image.height + (2 * rows + 1) * size), "white")
+    canvas.paste(image, (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    for (colour, text), (x, row) in zip(entries, places, strict=True):
+        left, top = x + size, image.height + (2 * row + 1) * size
+        if colour is not None:
+            pen.rectangle((left, top, left + size, top + size), fill=colour)
+        pen.text((left + size * 1.5, top + size / 2), text, fill=_INK, font=font, anchor="lm")
+    return canvas
+
+
+def shortened(name: str, longest: int = 40) -> str:
+    """A name on one line of at most `longest` characters."""
+    name = " ".join(name.split())
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def ink_on(colour: Colour) -> Colour:
+    """Black or white, whichever is easier to read on `colour`."""
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else (255, 255, 255)
+
+
+def _flow(widths: Sequence[int], room: int) -> tuple[list[tuple[int, int]], int]:
+    """Left edge and row of each entry, wrapped like words on lines of `room` pixels, and the number of rows."""
+    places: list[tuple[int, int]] = []
+    x, row = 0, 0
+    for width in widths:
+        if x and x + width > room:
+            x, row = 0, row + 1
+        places.append((x, row))
+        x += width
+    return places, row + 1
+
+
 def draw_mask(image: Image.Image, numbers: npt.NDArray[np.uint8], num_classes: int) -> Image.Image:
     """The image with its classes, given at full size (H, W), painted over it; ignored pixels stay as they are."""
     small = np.asarray(Image.fromarray(numbers).resize(image.size, Image.Resampling.NEAREST))
     colours = np.full((256, 3), STRAY, np.uint8)
     colours[:num_classes] = palette(num_classes)
-    painted = np.array(Image.blend(image, Image.fromarray(colours[small]), _PAINT))
-    edges = borders(small)
-    painted[edges] = colours[small[edges]]
+    painted = paint_classes(image, small, colours, _PAINT)
     return Image.fromarray(np.where((small == IGNORE_INDEX)[..., None], np.asarray(image), painted))
 
 
-def borders(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Pixels whose right or lower neighbour is of another class, on both sides of the border."""
-    border = np.zeros(mask.shape, dtype=np.bool_)
-    sideways, downwards = mask[:, 1:] != mask[:, :-1], mask[1:] != mask[:-1]
-    border[:, 1:] |= sideways
-    border[:, :-1] |= sideways
-    border[1:] |= downwards
-    border[:-1] |= downwards
-    return border
+def paint_classes(
+    image: Image.Image, mask: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8], opacity: float
+) -> npt.NDArray[np.uint8]:
+    """The image (H, W, 3) with the colour of each pixel's class painted over it, borders of classes in full colour."""
+    paint = colours[mask]
+    painted = np.array(Image.blend(image, Image.fromarray(paint), opacity))
+    borders = np.any([mask != other for other in _neighbours(np.pad(mask, 1, mode="edge"))], axis=0)
+    painted[borders] = paint[borders]
+    return painted
+
+
+def _neighbours(padded: npt.NDArray[Pixel]) -> tuple[npt.NDArray[Pixel], ...]:
+    """Those above, below, left and right of every pixel inside a margin of one."""
+    return padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
 
 
 def draw_objects(image: Image.Image, record: Record, classes: Sequence[str]) -> Image.Image:
@@ -98,10 +189,9 @@ def _paint(image: Image.Image, outline: Outline, size: tuple[int, int], colour: 
 
 def _with_edge(mask: Image.Image) -> Image.Image:
     """The mask, half transparent inside and opaque at its edge."""
-    inside = np.pad(np.asarray(mask) > 127, 1)
-    core = inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-    alpha = np.where(core, round(255 * _OPACITY), 255) * inside[1:-1, 1:-1]
-    return Image.fromarray(alpha.astype(np.uint8))
+    inside = np.asarray(mask) > 127
+    core = np.all(_neighbours(np.pad(inside, 1)), axis=0)
+    return Image.fromarray((np.where(core, round(255 * _OPACITY), 255) * inside).astype(np.uint8))
 
 
 def _write_names(pen: ImageDraw.ImageDraw, size: tuple[int, int], objects: Sequence[tuple[_Box, str, Colour]]) -> None:
