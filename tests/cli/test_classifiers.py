@@ -131,7 +131,7 @@ def test_refusals(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--image-size", "0"], "--image-size 0 is not allowed: 1 or more"),
         (["--split", "valid"], "has no split 'valid'; it has train, val, all. Did you mean 'val'?"),
         (["--data", tmp_path], "bb is not a class of the model, which knows 7 (a, b, c, d, e, f, ...)."),
-        (["--data", tmp_path / "nowhere"], "nowhere is not a folder"),
+        (["--data", tmp_path / "nowhere"], "nowhere is missing; give a folder with"),
         (["--out", data / "val" / "b" / "0.png"], "is a file: give a folder"),
     ]
     for arguments, words in cases:

@@ -111,7 +111,7 @@ def test_refusals(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ([*given, "--head", "semantic-fnp"], "Did you mean 'semantic-fpn'?"),
         ([*given, "--steps", "two"], "--steps"),
         (["--out", str(tmp_path / "run")], "--data"),
-        (["--data", str(tmp_path / "nowhere")], "nowhere is not a folder"),
+        (["--data", str(tmp_path / "nowhere")], "nowhere is missing; give a folder with"),
         (["--data", str(data), "--out", str(data)], "exists and is not empty"),
         (["--resume", "--out", str(tmp_path / "run")], "is no run folder"),
         (["--resume", "--config", str(bad)], "--config and --resume were both given"),

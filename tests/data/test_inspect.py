@@ -136,7 +136,7 @@ def test_unrecognised_folders_name_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is empty; fill it with images/\{train,val\} with masks"):
         inspect_dataset(tmp_path)
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match=r"is in no known layout; accepted: images/\{train,val\} with masks"):
+    with pytest.raises(DataError, match=r"is not a data set; expected images/\{train,val\} with masks"):
         inspect_dataset(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file is not a folder; give a folder with images"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cyclemlp.data.resizing import size_factor
+from cyclemlp.data.resizing import ResizeRule
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from cyclemlp.data.resizing import size_factor
     ],
 )
 def test_factor(edges: tuple[int, int], sides: tuple[int | None, int | None], wanted: float) -> None:
-    assert size_factor(*edges, *sides) == wanted
+    assert ResizeRule(1.0, *sides).factor(*edges) == wanted

@@ -83,6 +83,7 @@ def test_a_few_images_spread_over_the_split_are_counted_in_parts(predictor: Pred
     parts = [evaluator.count(predictor, images[i::2]) for i in range(2)]
     assert whole is not None
     assert parts[0] is not None
+    assert parts[1] is not None
     parts[0].merge(parts[1])
     assert parts[0].metrics(predictor.card.classes) == whole.metrics(predictor.card.classes)
     # Images 0, 2 and 4 are labelled 0, 2 and 1, and all are predicted as 0.

@@ -15,8 +15,9 @@ from cyclemlp.heads.segmentation import build_segmentation_model
 from cyclemlp.models import CycleMixer, CycleMLP
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.models.cyclemlp_swin import SIZES as SWIN_SIZES
-from cyclemlp.models.cyclemlp_swin import CycleSwinMLP, CycleSwinSizes, SummedCycleMixer
+from cyclemlp.models.cyclemlp_swin import CycleSwinMLP, SummedCycleMixer
 from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_form
+from cyclemlp.models.patches import doubling
 
 # Relative to the largest value. Rounding gives about 1e-6 and 5e-15 where weights are of the size training leaves.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -68,7 +69,7 @@ def test_values_of_every_model(name: str) -> None:
 @pytest.mark.parametrize("stepsize", [1, 3, 5])
 def test_values_with_patches_and_mergings(stepsize: int) -> None:
     torch.manual_seed(0)
-    model = draw(CycleSwinMLP(CycleSwinSizes(20, (1, 2, 1, 1), stepsize=stepsize), num_classes=5)).double()
+    model = draw(CycleSwinMLP(CycleMLPSizes(doubling(20), (1, 2, 1, 1), stepsize=stepsize), num_classes=5)).double()
     fused = reparameterize_model(model)
     for size in SIZES_OF_IMAGES:
         images = torch.randn(size, dtype=torch.float64)
@@ -97,7 +98,7 @@ def test_every_form_of_the_mixer(batch: int, side: int, in_place: bool) -> None:
     mixer, order = draw(CycleMixer(32).double()), ChannelOrder.of(32, 3)
     x, u = torch.randn(2, batch, side, side + 1, 32, dtype=torch.float64)
     wanted = (x + mixer(u))[..., list(order.channels)]
-    fused = BlendedMixer(mixer, order, positions=1)
+    fused = BlendedMixer(mixer, order)
     with torch.no_grad():
         x, u = (each[..., list(order.channels)].contiguous() for each in (x, u))
         assert_near(fused(x, u, in_place), wanted.detach())
@@ -108,7 +109,7 @@ def test_a_mixer_without_reweighting_has_one_constant_weight(in_place: bool) -> 
     torch.manual_seed(0)
     mixer, order = draw(SummedCycleMixer(20).double()), ChannelOrder.of(20, 3)
     fused = ConstantMixer(mixer, order)
-    assert fused.matrix.shape == (20 + 2 * order.moving, 20)
+    assert fused.matrix.shape == (20 + 2 * order.moving + 3, 20)  # with three rows for biases
     for size in ((2, 5, 4), (1, 1, 1), (3, 1, 2)):
         x, u = torch.randn(2, *size, 20, dtype=torch.float64)
         wanted = (x + mixer(u))[..., list(order.channels)]
@@ -118,14 +119,14 @@ def test_a_mixer_without_reweighting_has_one_constant_weight(in_place: bool) -> 
 
 
 def test_the_form_follows_positions_and_channels() -> None:
-    inputs = {channels: channels + 2 * ChannelOrder.of(channels, 3).moving for channels in (64, 128, 320, 512)}
-    assert inputs[64] == 64 + 2 * 42
-    at_224 = [choose_form(1, edge**2, inputs[width]) for edge, width in zip((56, 28, 14, 7), inputs, strict=True)]
+    orders = {width: ChannelOrder.of(width, 3) for width in (64, 128, 320, 512)}
+    assert orders[64].inputs == 64 + 2 * 42 + 3
+    at_224 = [choose_form(1, edge**2, order) for edge, order in zip((56, 28, 14, 7), orders.values(), strict=True)]
     assert at_224 == ["folded", "folded", "blended", "blended"]
-    at_512 = [choose_form(1, edge**2, inputs[width]) for edge, width in zip((128, 64, 32, 16), inputs, strict=True)]
+    at_512 = [choose_form(1, edge**2, order) for edge, order in zip((128, 64, 32, 16), orders.values(), strict=True)]
     assert at_512 == ["folded", "folded", "folded", "blended"]
-    assert choose_form(8, 49, inputs[512]) == "branches"
-    assert choose_form(1, 1, inputs[512]) == "branches"
+    assert choose_form(8, 49, orders[512]) == "branches"
+    assert choose_form(1, 1, orders[512]) == "branches"
 
 
 @pytest.mark.parametrize(("width", "stepsize"), [(8, 3), (2, 3), (7, 5), (5, 1), (3, 7)])

@@ -1,7 +1,7 @@
 """The graph form gives the plain form's values, whatever size it was made for, and exports for any size."""
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pytest
 import timm
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from cyclemlp.models import CycleMixer, CycleMLP
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
-from cyclemlp.models.cyclemlp_swin import CycleSwinMLP, CycleSwinSizes
+from cyclemlp.models.cyclemlp_swin import CycleSwinMLP
+from cyclemlp.models.forms import fused, fused_mixer
 from cyclemlp.models.forms.fused import graph_form
-from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder
-from cyclemlp.models.forms.graph import BlendedGraph, BranchesGraph, graph_form_of, moved_parts
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, Form, choose_graph_form
+from cyclemlp.models.patches import doubling
 from cyclemlp.ops import cycle_shift
 
 # Relative to the largest value; float64 shows that the form is exact and float32 that it is stable.
@@ -40,6 +41,14 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
         assert (found - wanted).abs().max() / wanted.abs().max() <= TOLERANCE[wanted.dtype]
 
 
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute as in a graph that is being recorded, whose form does not follow the size of the images."""
+    for module in (fused, fused_mixer):
+        monkeypatch.setattr(module, "is_recorded", lambda: True)
+
+
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("name", SIZES)
 def test_values_of_every_model(name: str) -> None:
     torch.manual_seed(0)
@@ -49,12 +58,13 @@ def test_values_of_every_model(name: str) -> None:
         assert_near(graph_form(model)(images), model(images))
 
 
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("image_size", [32, 224, 1024])
 @pytest.mark.parametrize("stepsize", [1, 3, 5])
 def test_values_of_every_size_whatever_it_was_made_for(stepsize: int, image_size: int) -> None:
     torch.manual_seed(0)
     sizes = CycleMLPSizes((16, 32, 48, 64), (1, 1, 1, 1), (1, 1, 1, 1), stepsize)
-    swin = CycleSwinMLP(CycleSwinSizes(20, (1, 1, 1, 1), stepsize=stepsize))
+    swin = CycleSwinMLP(CycleMLPSizes(doubling(20), (1, 1, 1, 1), stepsize=stepsize))
     for plain in (CycleMLP(sizes, num_classes=5), swin):
         model = draw(plain).double()
         form = graph_form(model, image_size)
@@ -64,15 +74,16 @@ def test_values_of_every_size_whatever_it_was_made_for(stepsize: int, image_size
                 assert_near(form(images), model(images))
 
 
-@pytest.mark.parametrize("form", ["folded", "blended", "branches"])
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("form", get_args(Form))
 @pytest.mark.parametrize(("batch", "side"), [(1, 3), (4, 3), (1, 1), (2, 9)])
-def test_every_form_of_the_mixer(batch: int, side: int, form: str) -> None:
+def test_every_form_of_the_mixer(batch: int, side: int, form: Form) -> None:
     torch.manual_seed(0)
     mixer, order = draw(CycleMixer(32).double()), ChannelOrder.of(32, 3)
     x, u = torch.randn(2, batch, side, side + 1, 32, dtype=torch.float64)
     wanted = (x + mixer(u))[..., list(order.channels)]
-    fused = BlendedMixer(mixer, order, positions=1)
-    graph: nn.Module = BranchesGraph(fused) if form == "branches" else BlendedGraph(fused, folded=form == "folded")
+    graph = BlendedMixer(mixer, order)
+    graph.graph_form = form
     found = graph(x[..., list(order.channels)], u[..., list(order.channels)], False)
     assert_near(found.detach(), wanted.detach())
 
@@ -80,7 +91,7 @@ def test_every_form_of_the_mixer(batch: int, side: int, form: str) -> None:
 def test_the_form_follows_positions_and_channels() -> None:
     orders = [ChannelOrder.of(width, 3) for width in (64, 128, 320, 512)]
     forms = {
-        (batch, size): [graph_form_of(batch, (size // 2**s) ** 2, orders[s - 2]) for s in (2, 3, 4, 5)]
+        (batch, size): [choose_graph_form(batch, (size // 2**s) ** 2, orders[s - 2]) for s in (2, 3, 4, 5)]
         for batch, size in ((1, 224), (1, 512), (8, 224))
     }
     assert forms == {
@@ -90,13 +101,19 @@ def test_the_form_follows_positions_and_channels() -> None:
     }
 
 
-def test_moved_parts_are_the_staircases() -> None:
-    order = ChannelOrder.of(7, 5)
+@pytest.mark.parametrize("in_place", [True, False])
+def test_the_inputs_of_the_product_are_the_staircases_and_ones(in_place: bool) -> None:
+    mixer, order = CycleMixer(7, stepsize=5), ChannelOrder.of(7, 5)
     x = torch.randn(2, 4, 3, 7)
     ordered = x[..., list(order.channels)]
-    for parts, stepsize in zip(moved_parts(ordered, order), ((1, 5), (5, 1)), strict=True):
+    inputs = BlendedMixer(mixer, order).inputs(ordered, in_place)
+    ones = torch.ones(2, 4, 3, 1)
+    staircases = []
+    for parts, stepsize in ((inputs.along_width, (1, 5)), (inputs.along_height, (5, 1))):
         wanted = cycle_shift(x, stepsize)[..., list(order.channels)][..., order.still :]
-        assert torch.equal(torch.cat(parts, -1), wanted)
+        staircases.append(torch.cat([wanted, ones], -1))
+        assert torch.equal(torch.cat(parts, -1), staircases[-1])
+    assert torch.equal(torch.cat(inputs.factors, -1), torch.cat([ordered, ones, *staircases], -1))
 
 
 def test_the_model_itself_stays_as_it_was() -> None:

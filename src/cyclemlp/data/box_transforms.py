@@ -1,6 +1,6 @@
 """From an image and its objects to training tensors: scale, cut, flip, colour, normalise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ MIN_EDGE = 1.0
 """Boxes narrower than this many network pixels are not learnt from."""
 
 
+@dataclass(frozen=True)
 class BoxTrainTransform:
     """A random training sample of an image, uint8 (H, W, 3), and its record; regions to ignore are left out.
 
@@ -35,25 +36,22 @@ class BoxTrainTransform:
     int64 and, with `masks`, `masks` (N, h, w) uint8.
     """
 
-    def __init__(
-        self, augmentation: BoxAugmentation, normalisation: Normalisation, rule: ResizeRule, *, masks: bool = False
-    ) -> None:
-        self.augmentation = augmentation
-        self._normalisation = normalisation
-        self._rule = rule
-        self._masks = masks
+    augmentation: BoxAugmentation
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    rule: ResizeRule = field(default_factory=ResizeRule)
+    masks: bool = False
 
     def __call__(self, pixels: Pixels, record: Record) -> tuple[Tensor, Target]:
         record = record.select(~record.crowd)
         region, size = self._region(pixels.shape[0], pixels.shape[1], record)
         record = _within(record, region, size, self.augmentation.visible)
         part = torch.from_numpy(pixels[region.rows, region.columns]).permute(2, 0, 1)
-        image = self._normalisation(jittered(resize_image(part, size), self.augmentation))
+        image = self.normalisation(jittered(resize_image(part, size), self.augmentation))
         target = {
             "boxes": torch.from_numpy(_moved(record.boxes_xyxy, region, size)),
             "labels": torch.from_numpy(record.labels),
         }
-        if self._masks:
+        if self.masks:
             target["masks"] = _masks(record, region, size)
         for axis in drawn_flips(self.augmentation):
             image, target = image.flip(axis), _flipped(target, axis, image.shape[axis])
@@ -62,7 +60,7 @@ class BoxTrainTransform:
     def _region(self, height: int, width: int, record: Record) -> tuple["_Region", tuple[int, int]]:
         """The part of the image that is cut, and the size it is resized to."""
         factor = log_uniform(*self.augmentation.scale)
-        new = [max(1, round(edge * factor)) for edge in self._rule.size(height, width)]
+        new = [max(1, round(edge * factor)) for edge in self.rule.size(height, width)]
         crop = self.augmentation.crop_size or max(new)
         size = (min(new[0], crop), min(new[1], crop))
         # Whole pixels of the image are cut, so that masks and image are resized alike.

@@ -1,6 +1,7 @@
 """A contact sheet: some images of a data set with their labels, to check at a glance that the two fit."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -78,11 +79,9 @@ def _spread(labels: Sequence[int], count: int) -> list[int]:
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)
     members = evenly_spaced(list(groups.values()), min(count, len(groups)))
-    quotas = [0] * len(members)
-    while sum(quotas) < min(count, sum(map(len, members))):
-        smallest = min((i for i, group in enumerate(members) if quotas[i] < len(group)), key=lambda i: quotas[i])
-        quotas[smallest] += 1
-    return [each for group, quota in zip(members, quotas, strict=True) for each in evenly_spaced(group, quota)]
+    rounds = sorted((turn, number) for number, group in enumerate(members) for turn in range(len(group)))
+    quotas = Counter(number for _, number in rounds[:count])
+    return [each for number, group in enumerate(members) for each in evenly_spaced(group, quotas[number])]
 
 
 def _cell_height(images: Sequence[Path]) -> int:
@@ -129,9 +128,8 @@ def _drawn(dataset: AnyDataset, split_name: str, index: int, size: tuple[int, in
     split = dataset.splits[split_name]
     whole = Image.fromarray(read_image(split.images[index]))
     zoom = min(size[0] / whole.width, size[1] / whole.height, _MAX_ZOOM)
-    small = whole.resize(
-        (max(1, round(whole.width * zoom)), max(1, round(whole.height * zoom))), Image.Resampling.BICUBIC
-    )
+    width, height = (max(1, round(edge * zoom)) for edge in whole.size)
+    small = whole.resize((width, height), Image.Resampling.BICUBIC)
     if isinstance(split, DetectionSplit):
         return draw_objects(small, split.records[index], dataset.classes)
     return draw_mask(small, split.target(index), len(dataset.classes)) if isinstance(split, MaskSplit) else small

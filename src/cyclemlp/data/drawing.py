@@ -5,6 +5,7 @@ Boxes, outlines and masks of a data set are drawn on small copies of its images,
 
 import colorsys
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from cyclemlp.data.objects import Record
 from cyclemlp.data.outlines import Outline, Polygons, draw_patch
 
 Colour = tuple[int, int, int]
+Pixel = TypeVar("Pixel", np.uint8, np.bool_)
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, in an order that suits water and land.
 _OKABE_ITO = (
@@ -113,21 +115,24 @@ def draw_mask(image: Image.Image, numbers: npt.NDArray[np.uint8], num_classes: i
     small = np.asarray(Image.fromarray(numbers).resize(image.size, Image.Resampling.NEAREST))
     colours = np.full((256, 3), STRAY, np.uint8)
     colours[:num_classes] = palette(num_classes)
-    painted = np.array(Image.blend(image, Image.fromarray(colours[small]), _PAINT))
-    edges = borders(small)
-    painted[edges] = colours[small[edges]]
+    painted = paint_classes(image, small, colours, _PAINT)
     return Image.fromarray(np.where((small == IGNORE_INDEX)[..., None], np.asarray(image), painted))
 
 
-def borders(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Pixels whose right or lower neighbour is of another class, on both sides of the border."""
-    border = np.zeros(mask.shape, dtype=np.bool_)
-    sideways, downwards = mask[:, 1:] != mask[:, :-1], mask[1:] != mask[:-1]
-    border[:, 1:] |= sideways
-    border[:, :-1] |= sideways
-    border[1:] |= downwards
-    border[:-1] |= downwards
-    return border
+def paint_classes(
+    image: Image.Image, mask: npt.NDArray[np.uint8], colours: npt.NDArray[np.uint8], opacity: float
+) -> npt.NDArray[np.uint8]:
+    """The image (H, W, 3) with the colour of each pixel's class painted over it, borders of classes in full colour."""
+    paint = colours[mask]
+    painted = np.array(Image.blend(image, Image.fromarray(paint), opacity))
+    borders = np.any([mask != other for other in _neighbours(np.pad(mask, 1, mode="edge"))], axis=0)
+    painted[borders] = paint[borders]
+    return painted
+
+
+def _neighbours(padded: npt.NDArray[Pixel]) -> tuple[npt.NDArray[Pixel], ...]:
+    """Those above, below, left and right of every pixel inside a margin of one."""
+    return padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
 
 
 def draw_objects(image: Image.Image, record: Record, classes: Sequence[str]) -> Image.Image:
@@ -184,10 +189,9 @@ def _paint(image: Image.Image, outline: Outline, size: tuple[int, int], colour: 
 
 def _with_edge(mask: Image.Image) -> Image.Image:
     """The mask, half transparent inside and opaque at its edge."""
-    inside = np.pad(np.asarray(mask) > 127, 1)
-    core = inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-    alpha = np.where(core, round(255 * _OPACITY), 255) * inside[1:-1, 1:-1]
-    return Image.fromarray(alpha.astype(np.uint8))
+    inside = np.asarray(mask) > 127
+    core = np.all(_neighbours(np.pad(inside, 1)), axis=0)
+    return Image.fromarray((np.where(core, round(255 * _OPACITY), 255) * inside).astype(np.uint8))
 
 
 def _write_names(pen: ImageDraw.ImageDraw, size: tuple[int, int], objects: Sequence[tuple[_Box, str, Colour]]) -> None:

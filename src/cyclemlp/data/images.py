@@ -99,7 +99,9 @@ def read_mask(path: Path) -> Pixels:
     Raises ImageError as `read_image` does, and if the file holds colours instead of class numbers or numbers over 255.
     """
     with _opened(path) as image:
-        _check_holds_numbers(path, image.mode)
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I;16"):
+            what = f"is a {image.mode} image, but a mask has one channel (grey or palette) that holds class numbers"
+            raise ImageError(path, what, "convert its colours to class numbers")
         numbers = np.array(_upright(image))
     if numbers.dtype != np.uint8 and numbers.max() > 255:
         what = f"holds the value {numbers.max()}, but masks hold class numbers 0-254 and 255 for ignore"
@@ -123,7 +125,12 @@ def image_size(path: Path) -> tuple[int, int]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The opened but not yet decoded image, within the limits."""
     with _named_errors(path):
-        _check_bytes(path)
+        size = path.stat().st_size
+        if size == 0:
+            raise ImageError(path, "is empty (0 bytes)", "replace or remove it")
+        if size > MAX_FILE_BYTES:
+            what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
+            raise ImageError(path, what, "cut it into tiles")
         with Image.open(path, formats=FORMATS) as image:
             _check_pixels(path, image.width * image.height)
             yield image
@@ -156,7 +163,10 @@ def _as_rgb(image: Image.Image, path: Path) -> Pixels:
         return np.repeat(grey[..., None], 3, axis=2)
     if upright.mode in ("I", "F"):
         raise ImageError(path, "has 32-bit pixels", "save it with 8 or 16 bits per channel")
-    return np.array(_rgb_on_white(upright))
+    if upright.has_transparency_data:
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+    return np.array(upright.convert("RGB"))
 
 
 def _of_array(values: object, channels: int) -> Pixels:
@@ -172,15 +182,6 @@ def _of_array(values: object, channels: int) -> Pixels:
     return np.repeat(pixels[..., None], channels, axis=2) if pixels.ndim == 2 else pixels
 
 
-def _check_bytes(path: Path) -> None:
-    size = path.stat().st_size
-    if size == 0:
-        raise ImageError(path, "is empty (0 bytes)", "replace or remove it")
-    if size > MAX_FILE_BYTES:
-        what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
-        raise ImageError(path, what, "cut it into tiles")
-
-
 def _check_pixels(path: Path, pixels: int) -> None:
     if pixels > MAX_PIXELS:
         raise _too_many_pixels(path)
@@ -189,12 +190,6 @@ def _check_pixels(path: Path, pixels: int) -> None:
 def _too_many_pixels(path: Path) -> ImageError:
     what = f"unpacks to more than {MAX_PIXELS // 10**6} million pixels, the limit"
     return ImageError(path, what, "cut it into tiles or remove it")
-
-
-def _check_holds_numbers(path: Path, mode: str) -> None:
-    if mode not in ("1", "L", "P") and not mode.startswith("I;16"):
-        what = f"is a {mode} image, but a mask has one channel (grey or palette) that holds class numbers"
-        raise ImageError(path, what, "convert its colours to class numbers")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -211,10 +206,3 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _sixteen_to_eight_bits(values: npt.NDArray[Any]) -> Pixels:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
-
-
-def _rgb_on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.formats.registry import AnyDataset, AnyFormat, all_formats, layouts, recognised
+from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
 from cyclemlp.data.images import IMAGE_SUFFIXES, ImageError, read_image
 from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.data.masks import (
@@ -29,7 +29,6 @@ from cyclemlp.data.masks import (
 )
 from cyclemlp.data.objects import DetectionDataset, other_size
 from cyclemlp.data.problems import Findings, Problem, listed
-from cyclemlp.errors import DataError
 
 Result = TypeVar("Result")
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
@@ -99,8 +98,8 @@ def _as_dict(problem: Problem) -> dict[str, str]:
 
 
 def inspect_dataset(root: Path) -> DatasetReport:
-    """Read every file in `root`. Raises DataError only if no known layout is recognised."""
-    found = _recognised_format(root)
+    """Read every file in `root`. Raises DataError only if no format is recognised."""
+    found = find_format(root, all_formats())
     findings = Findings()
     dataset = found.read(root, findings)
     findings.problems += findings.flaws
@@ -114,18 +113,6 @@ def inspect_dataset(root: Path) -> DatasetReport:
     notes += [note for name, split in dataset.splits.items() for note in _skipped_files(split.images, name)]
     problems = tuple(dict.fromkeys(findings.problems))
     return DatasetReport(dataset, found.name, splits, problems, tuple(notes))
-
-
-def _recognised_format(root: Path) -> AnyFormat:
-    known = all_formats()
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "is missing"
-        raise DataError(f"{root} {what}; give a folder with {layouts(known)}")
-    if not any(root.iterdir()):
-        raise DataError(f"{root} is empty; fill it with {layouts(known)}")
-    if (found := recognised(root, known)) is None:
-        raise DataError(f"{root} is in no known layout; accepted: {layouts(known)}")
-    return found
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The region is cut before it is scaled and scaled before it is converted, so that
 pixels of the sample.
 """
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from cyclemlp.data.transforms import (
 MAX_REDRAWS = 10
 
 
+@dataclass(frozen=True)
 class MaskTrainTransform:
     """A random training sample of an image: float32 (3, c, c) normalised, and int64 (c, c) with 255 = ignore.
 
@@ -35,21 +37,15 @@ class MaskTrainTransform:
     sample is padded with the mean colour, which is ignored.
     """
 
-    def __init__(
-        self,
-        augmentation: MaskAugmentation | None = None,
-        normalisation: Normalisation | None = None,
-        rule: ResizeRule | None = None,
-    ) -> None:
-        self.augmentation = augmentation or MaskAugmentation()
-        self._normalisation = normalisation or Normalisation()
-        self._rule = rule or ResizeRule()
+    augmentation: MaskAugmentation
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    rule: ResizeRule = field(default_factory=ResizeRule)
 
     def __call__(self, image: Pixels, mask: Pixels) -> tuple[Tensor, Tensor]:
         options, crop = self.augmentation, self.augmentation.crop_size
         image_chw, mask_hw = torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
         height, width = mask_hw.shape
-        edge = max(1, round(crop / (drawn_scale(options) * self._rule.factor(height, width))))
+        edge = max(1, round(crop / (drawn_scale(options) * self.rule.factor(height, width))))
         top, left = _varied_place(mask_hw, edge, options)
         rows, columns = _span(top, edge, crop, height), _span(left, edge, crop, width)
         source, target = (..., rows.source, columns.source), (..., rows.target, columns.target)
@@ -57,7 +53,7 @@ class MaskTrainTransform:
         image_part = jittered(resize_image(image_chw[source], size), options, options.colour_probability)
         image_out = image_chw.new_zeros((3, crop, crop), dtype=torch.float32)  # 0 is the mean once normalised
         mask_out = torch.full((crop, crop), IGNORE_INDEX, dtype=torch.int64)
-        image_out[target] = self._normalisation(image_part)
+        image_out[target] = self.normalisation(image_part)
         mask_out[target] = resize_labels(mask_hw[source][None], size)[0]
         for axis in drawn_flips(options):
             image_out, mask_out = image_out.flip(axis), mask_out.flip(axis)

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.images import Pixels, read_image
-from cyclemlp.data.outlines import Bitmap, Outline, stacked, to_coco, whole_mask
+from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
 from cyclemlp.errors import DataError
 
-CocoTruth = dict[str, list[dict[str, object]]]
+CocoTruth = dict[str, Any]
 Boxes = npt.NDArray[np.float32]
 
 
@@ -96,7 +97,8 @@ class DetectionDataset:
 
 def masks_of(record: Record) -> Bitmap:
     """The masks of a record, uint8 (N, H, W) of 0 and 1; all 0 for an object without an outline."""
-    return stacked([whole_mask(outline, record.size) for outline in record.segmentations], record.size)
+    masks = [whole_mask(outline, record.size) for outline in record.segmentations]
+    return np.stack(masks) if masks else np.zeros((0, *record.size), np.uint8)
 
 
 def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str:
@@ -134,7 +136,7 @@ def coco_truth(
             }
             annotations.append(annotation if outline is None else annotation | {"segmentation": to_coco(outline)})
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes, strict=True)]
-    return {"images": listed, "annotations": annotations, "categories": categories}
+    return {"info": {}, "images": listed, "annotations": annotations, "categories": categories}
 
 
 def as_coco(dataset: DetectionDataset, split: str) -> CocoTruth:

@@ -89,11 +89,6 @@ def whole_mask(outline: Outline | None, size: tuple[int, int]) -> Bitmap:
     return np.zeros(size, np.uint8) if outline is None else draw_patch(outline, size).whole(size)
 
 
-def stacked(masks: Sequence[Bitmap], size: tuple[int, int]) -> Bitmap:
-    """(N, H, W) of `masks`, also if there are none."""
-    return np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
-
-
 def box_of(outline: Outline, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) around the outline's pixels; all 0 where it has none."""
     patch = draw_patch(outline, size)

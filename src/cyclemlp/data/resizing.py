@@ -12,15 +12,6 @@ from cyclemlp.data.images import Pixels
 FloatArray = npt.NDArray[np.float32]
 
 
-def size_factor(height: int, width: int, short_side: int | None, long_side: int | None) -> float:
-    """The factor on both edges by which the shorter becomes `short_side`, unless the longer passed `long_side`.
-
-    Without `short_side` the image keeps its size, or is downscaled to `long_side` if its longer edge is above it.
-    """
-    to_short = 1.0 if short_side is None else short_side / min(height, width)
-    return to_short if long_side is None else min(to_short, long_side / max(height, width))
-
-
 @dataclass(frozen=True)
 class ResizeRule:
     """COCO's rule, a length for the shorter side unless the longer would pass its limit; then a factor for all."""
@@ -33,8 +24,10 @@ class ResizeRule:
     """Maximum length of the longer side in pixels."""
 
     def factor(self, height: int, width: int) -> float:
-        """The factor on both sides."""
-        return self.input_scale * size_factor(height, width, self.short_side, self.long_side)
+        """The factor on both sides; without `short_side` the longer side is at most downscaled to `long_side`."""
+        to_short = 1.0 if self.short_side is None else self.short_side / min(height, width)
+        to_long = to_short if self.long_side is None else self.long_side / max(height, width)
+        return self.input_scale * min(to_short, to_long)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) after resizing, which keeps the proportions up to rounding."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.resizing import size_factor
+from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.errors import DataError
 from cyclemlp.heads.network import Network
 from cyclemlp.inference.averaging import mean_of_views
@@ -118,7 +118,7 @@ def tiling_for(card: ModelCard, size: Sequence[int], view_scale: float, rule: Wi
     """How an image of `size` (height, width) is cut for the network of `card`, in a view of this scale."""
     height, width = size
     window = card.window
-    usual = card.input_scale * size_factor(height, width, card.short_side, card.long_side)
+    usual = ResizeRule(card.input_scale, card.short_side, card.long_side).factor(height, width)
     # Maps are returned at the image's own size, so a smaller view of them needs no less memory.
     counted = usual * (max(1.0, view_scale) if rule is MAP_WINDOWS else view_scale)
     if window is None and height * width * counted**2 > MAX_WHOLE_PIXELS:

@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchPyramidSizes, PatchStem
-from cyclemlp.models.pyramid import MlpPyramid, Stage, init_linear
+from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchStem, doubling
+from cyclemlp.models.pyramid import MixerBlock, MlpPyramid, PyramidSizes, Stage, init_linear
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import AxialFC
 
 
 @dataclass(frozen=True)
-class ASMLPSizes(PatchPyramidSizes):
+class ASMLPSizes(PyramidSizes):
     """The sizes of one model (paper, Table 1)."""
 
     shift_size: int = 5
@@ -29,9 +28,9 @@ class ASMLPSizes(PatchPyramidSizes):
 
 # 28, 50 and 88 million parameters; 4.4, 8.5 and 15.2 billion FLOPs.
 SIZES = {
-    "asmlp_tiny": ASMLPSizes(96, (2, 2, 6, 2)),
-    "asmlp_small": ASMLPSizes(96, (2, 2, 18, 2)),
-    "asmlp_base": ASMLPSizes(128, (2, 2, 18, 2)),
+    "asmlp_tiny": ASMLPSizes(doubling(96), (2, 2, 6, 2)),
+    "asmlp_small": ASMLPSizes(doubling(96), (2, 2, 18, 2)),
+    "asmlp_base": ASMLPSizes(doubling(128), (2, 2, 18, 2)),
 }
 
 
@@ -54,21 +53,10 @@ class AxialMixer(nn.Module):
         return self.proj(self.norm2(mixed))
 
 
-class AxialBlock(nn.Module):
-    """Token mixer and channel MLP, each after a norm and inside a residual connection (paper, Figure 2)."""
+class AxialBlock(MixerBlock):
+    """The block with norms over whole maps (paper, Figure 2)."""
 
-    def __init__(self, width: int, mlp_ratio: int, drop_path: float, shift_size: int) -> None:
-        super().__init__()
-        self.norm1 = GroupNormNHWC(width)
-        self.token_mixer = AxialMixer(width, shift_size)
-        self.norm2 = GroupNormNHWC(width)
-        self.channel_mlp = Mlp(width, mlp_ratio * width)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x_nhwc: Tensor) -> Tensor:
-        """(batch, height, width, channels) -> the same."""
-        x_nhwc = x_nhwc + self.drop_path(self.token_mixer(self.norm1(x_nhwc)))
-        return x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
+    norm = GroupNormNHWC
 
 
 class ASMLP(MlpPyramid[ASMLPSizes]):
@@ -81,12 +69,12 @@ class ASMLP(MlpPyramid[ASMLPSizes]):
         self, sizes: ASMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         """A 4x4 stem, 2x2 mergings between the stages, and norms over whole maps."""
-        stages = []
-        for s, width in enumerate(sizes.widths):
+        stages, size = [], sizes.shift_size
+        for s, (width, ratio) in enumerate(zip(sizes.widths, sizes.mlp_ratios, strict=True)):
             merging = PatchMerging(width // 2, GroupNormNHWC(2 * width)) if s else nn.Identity()
-            blocks = [AxialBlock(width, sizes.mlp_ratio, rate, sizes.shift_size) for rate in drop_path_rates[s]]
+            blocks = [AxialBlock(width, AxialMixer(width, size), ratio, rate) for rate in drop_path_rates[s]]
             stages.append(Stage(merging, blocks))
-        stem = PatchStem(in_chans, sizes.width, GroupNormNHWC(sizes.width))
+        stem = PatchStem(in_chans, sizes.widths[0], GroupNormNHWC(sizes.widths[0]))
         return stem, nn.ModuleList(stages), GroupNormNHWC(width)
 
     def init_weights(self) -> None:

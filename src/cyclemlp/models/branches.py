@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.ops import CycleFC
+from cyclemlp.ops.precision import at_least_float32
 
 _KERNEL = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 
@@ -48,7 +49,7 @@ class BranchedMixer(nn.Module):
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
         maps = torch.stack([branch(x_nhwc) for branch in self.branches], -1)
-        precise = torch.promote_types(maps.dtype, torch.float32)  # as in CycleMixer
+        precise = at_least_float32(maps)  # as in CycleMixer
         mean_nc = maps.sum(-1).mean((1, 2), dtype=precise).to(maps.dtype)
         logits = self.reweight(mean_nc).reshape(len(mean_nc), 1, 1, -1, len(self.branches))
         weights = logits.softmax(-1, dtype=precise).to(maps.dtype)

@@ -9,23 +9,20 @@ deforming a convolution, and names say which axis moves (the authors' `sfc_h` mo
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from timm.layers import DropPath, Mlp
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from cyclemlp.models.branches import BranchedMixer
-from cyclemlp.models.pyramid import ChannelsLast, MlpPyramid, Stage
+from cyclemlp.models.pyramid import ChannelsLast, MixerBlock, MlpPyramid, PyramidSizes, Stage, Stem
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
+from cyclemlp.ops.precision import at_least_float32
 
 
 @dataclass(frozen=True)
-class CycleMLPSizes:
-    """The sizes of one model (paper, Table 1); the fields with four values have one for each stage."""
+class CycleMLPSizes(PyramidSizes):
+    """The sizes of one model (paper, Table 1)."""
 
-    widths: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-    mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
     stepsize: int = 3
     """Length of the staircase along each axis, in positions; odd."""
     branches: tuple[str, ...] = ()
@@ -69,60 +66,30 @@ class CycleMixer(nn.Module):
         h, w, c = self.along_width(x_nhwc), self.along_height(x_nhwc), self.along_channels(x_nhwc)
         total = h + w + c
         # Statistics in float32 at least: a half-precision sum over many positions loses digits.
-        mean_nc = total.mean((1, 2), dtype=_at_least_float32(total)).to(total.dtype)
+        mean_nc = total.mean((1, 2), dtype=at_least_float32(total)).to(total.dtype)
         a_h, a_w, a_c = self.branch_weights(mean_nc).unbind(-1)
         return self.proj(h * a_h + w * a_w + c * a_c)
 
     def branch_weights(self, mean_nc: Tensor) -> Tensor:
         """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""
         logits = self.reweight(mean_nc).unflatten(-1, (-1, 3))[:, None, None]
-        return logits.softmax(-1, dtype=_at_least_float32(logits)).to(logits.dtype)
+        return logits.softmax(-1, dtype=at_least_float32(logits)).to(logits.dtype)
 
 
-class CycleBlock(nn.Module):
-    """Token mixer and channel MLP, each after a LayerNorm and inside a residual connection (paper, Figure 3)."""
-
-    mixer: type[nn.Module] = CycleMixer
-
-    def __init__(
-        self, width: int, mlp_ratio: int, drop_path: float, stepsize: int, branches: Sequence[str] = ()
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.token_mixer = BranchedMixer(width, branches) if branches else self.mixer(width, stepsize)
-        self.norm2 = nn.LayerNorm(width)
-        self.channel_mlp = Mlp(width, mlp_ratio * width)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x_nhwc: Tensor) -> Tensor:
-        """(batch, height, width, channels) -> the same."""
-        x_nhwc = x_nhwc + self.drop_path(self.token_mixer(self.norm1(x_nhwc)))
-        return x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
+class CycleBlock(MixerBlock):
+    """The block of every CycleMLP (paper, Figure 3); `forms/` has others with the same values."""
 
 
-class ConvStem(nn.Conv2d):
+class ConvStem(Stem, nn.Conv2d):
     """Overlapping 7x7 patches at stride 4, without a norm; images in, channels-last out."""
 
-    def __init__(self, in_chans: int, width: int) -> None:
+    def __init__(self, in_chans: int, width: int, stepsize: int | None = None) -> None:
         super().__init__(in_chans, width, 7, stride=4, padding=2)
+        self.stepsize = stepsize
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_chans, height, width) -> (batch, height', width', channels), height' = (height + 1) // 4."""
         return super().forward(x).permute(0, 2, 3, 1).contiguous()
-
-
-class CycleStem(ConvStem):
-    """A `ConvStem` before stages that can be fused."""
-
-    def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
-        super().__init__(in_chans, width)
-        self.stepsize = stepsize
-
-    def fuse(self) -> nn.Module:
-        """Called by timm's `reparameterize_model`, together with that of the stages."""
-        from cyclemlp.models.forms.fused import fuse_stem  # the forms import the models
-
-        return fuse_stem(self, self.stepsize)
 
 
 class CycleStages(nn.ModuleList):
@@ -142,19 +109,18 @@ class CycleMLP(MlpPyramid[CycleMLPSizes]):
         self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         """A 7x7 stem, 3x3 convolutions of stride 2 between the stages, and a LayerNorm."""
-        widths, step, branches = sizes.widths, sizes.stepsize, sizes.branches
+        widths, branches = sizes.widths, sizes.branches
         stages = []
         for s, width in enumerate(widths):
-            conv = nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1) if s else None
-            blocks = [CycleBlock(width, sizes.mlp_ratios[s], rate, step, branches) for rate in drop_path_rates[s]]
-            stages.append(Stage(ChannelsLast(conv) if conv else nn.Identity(), blocks))
+            downsample = ChannelsLast(nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1)) if s else nn.Identity()
+            blocks = []
+            for rate in drop_path_rates[s]:
+                mixer = BranchedMixer(width, branches) if branches else CycleMixer(width, sizes.stepsize)
+                blocks.append(CycleBlock(width, mixer, sizes.mlp_ratios[s], rate))
+            stages.append(Stage(downsample, blocks))
         if branches:  # only the three usual branches can be fused
-            return ConvStem(in_chans, widths[0]), nn.ModuleList(stages), nn.LayerNorm(widths[-1])
-        return CycleStem(in_chans, widths[0], step), CycleStages(stages), nn.LayerNorm(widths[-1])
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+            return ConvStem(in_chans, widths[0]), nn.ModuleList(stages), nn.LayerNorm(width)
+        return ConvStem(in_chans, widths[0], sizes.stepsize), CycleStages(stages), nn.LayerNorm(width)
 
 
 register_models(CycleMLP, SIZES, options=("stepsize", "branches"), first_conv="stem")

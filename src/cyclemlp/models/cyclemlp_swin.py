@@ -16,29 +16,19 @@ which has the same counts).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cyclemlp.models.cyclemlp import CycleBlock, CycleStages
-from cyclemlp.models.patches import PatchMerging, PatchPyramidSizes, PatchStem
+from cyclemlp.models.cyclemlp import CycleBlock, CycleMLPSizes, CycleStages
+from cyclemlp.models.patches import PatchMerging, PatchStem, doubling
 from cyclemlp.models.pyramid import MlpPyramid, Stage
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 
-
-@dataclass(frozen=True)
-class CycleSwinSizes(PatchPyramidSizes):
-    """The sizes of one model."""
-
-    stepsize: int = 3
-    """Length of the staircase along each axis, in positions; odd. Not published: an option."""
-
-
 SIZES = {
-    "cyclemlp_tiny": CycleSwinSizes(96, (2, 2, 6, 2)),
-    "cyclemlp_small": CycleSwinSizes(96, (2, 2, 18, 2)),
-    "cyclemlp_base": CycleSwinSizes(128, (2, 2, 18, 2)),
+    "cyclemlp_tiny": CycleMLPSizes(doubling(96), (2, 2, 6, 2)),
+    "cyclemlp_small": CycleMLPSizes(doubling(96), (2, 2, 18, 2)),
+    "cyclemlp_base": CycleMLPSizes(doubling(128), (2, 2, 18, 2)),
 }
 
 
@@ -58,28 +48,8 @@ class SummedCycleMixer(nn.Module):
         return self.proj(mixed)
 
 
-class SummedCycleBlock(CycleBlock):
-    """The block of B1-B5 with branches that are summed instead of weighted."""
-
-    mixer = SummedCycleMixer
-
-
-class CyclePatchStem(PatchStem):
-    """A `PatchStem` that can be fused for inference."""
-
-    def __init__(self, in_chans: int, width: int, stepsize: int) -> None:
-        super().__init__(in_chans, width, nn.LayerNorm(width))
-        self.stepsize = stepsize
-
-    def fuse(self) -> nn.Module:
-        """Called by timm's `reparameterize_model`, together with that of the stages."""
-        from cyclemlp.models.forms.fused import fuse_stem  # the forms import the models
-
-        return fuse_stem(self, self.stepsize)
-
-
-class CycleSwinMLP(MlpPyramid[CycleSwinSizes]):
-    """4x4 patches, then four stages of `SummedCycleBlock`s with 2x2 mergings between them."""
+class CycleSwinMLP(MlpPyramid[CycleMLPSizes]):
+    """4x4 patches, then four stages of `CycleBlock`s of summed branches with 2x2 mergings between them."""
 
     layout_note = (
         ". This network is a reconstruction, since its authors published no code: "
@@ -87,15 +57,16 @@ class CycleSwinMLP(MlpPyramid[CycleSwinSizes]):
     )
 
     def build(
-        self, sizes: CycleSwinSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+        self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         """A 4x4 stem, 2x2 mergings between the stages, and LayerNorms."""
-        stages = []
-        for s, width in enumerate(sizes.widths):
+        stages, step = [], sizes.stepsize
+        for s, (width, ratio) in enumerate(zip(sizes.widths, sizes.mlp_ratios, strict=True)):
             merging = PatchMerging(width // 2, nn.LayerNorm(2 * width)) if s else nn.Identity()
-            blocks = [SummedCycleBlock(width, sizes.mlp_ratio, rate, sizes.stepsize) for rate in drop_path_rates[s]]
+            blocks = [CycleBlock(width, SummedCycleMixer(width, step), ratio, rate) for rate in drop_path_rates[s]]
             stages.append(Stage(merging, blocks))
-        return CyclePatchStem(in_chans, sizes.width, sizes.stepsize), CycleStages(stages), nn.LayerNorm(width)
+        stem = PatchStem(in_chans, sizes.widths[0], nn.LayerNorm(sizes.widths[0]), step)
+        return stem, CycleStages(stages), nn.LayerNorm(width)
 
 
 register_models(CycleSwinMLP, SIZES, options=("stepsize",))

@@ -6,25 +6,16 @@ divides the values are exactly the original's. The zeros take part in what follo
 statistics over the whole map); padding each map where it is odd adds fewer of them than padding the image once.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclemlp.models.pyramid import Stem
 
-@dataclass(frozen=True)
-class PatchPyramidSizes:
-    """The sizes of a model with such patches; widths double from stage to stage."""
 
-    width: int
-    depths: tuple[int, int, int, int]
-    mlp_ratio: int = 4
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of the four stages."""
-        return [self.width * 2**s for s in range(4)]
+def doubling(width: int) -> tuple[int, int, int, int]:
+    """Widths of the four stages, which mergings double."""
+    return width, 2 * width, 4 * width, 8 * width
 
 
 class GroupNormNHWC(nn.GroupNorm):
@@ -38,11 +29,12 @@ class GroupNormNHWC(nn.GroupNorm):
         return super().forward(x_nhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class PatchStem(nn.Module):
+class PatchStem(Stem):
     """A linear layer over each 4x4 patch, then a norm; images in, channels-last out."""
 
-    def __init__(self, in_chans: int, width: int, norm: nn.Module) -> None:
+    def __init__(self, in_chans: int, width: int, norm: nn.Module, stepsize: int | None = None) -> None:
         super().__init__()
+        self.stepsize = stepsize
         self.conv = nn.Conv2d(in_chans, width, 4, stride=4)
         self.norm = norm
 

@@ -5,10 +5,11 @@ the loading of checkpoints in other layouts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
-from timm.layers import ClassifierHead, calculate_drop_path_rates
+from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
@@ -16,6 +17,55 @@ from cyclemlp.models.checkpoints import adapt_state_dict, without_prefix
 from cyclemlp.models.timm_internals import FeatureGetterNet, feature_take_indices
 
 REDUCTIONS = (4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class PyramidSizes:
+    """What the sizes of every backbone name; one value for each stage."""
+
+    widths: tuple[int, int, int, int]
+    """Channels."""
+    depths: tuple[int, int, int, int]
+    """Numbers of blocks."""
+    mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
+    """Hidden channels of the channel MLPs, as a multiple of the width."""
+
+
+Sizes = TypeVar("Sizes", bound=PyramidSizes)
+
+
+class Stem(nn.Module):
+    """What makes channels-last activations at stride 4 of images."""
+
+    stepsize: int | None = None
+    """That of the stages with which it can be fused for inference, None where it cannot."""
+
+    def fuse(self) -> "Stem":
+        """Called by timm's `reparameterize_model`, together with that of the stages."""
+        if self.stepsize is None:
+            return self
+        from cyclemlp.models.forms.fused import fuse_stem  # the forms import the models
+
+        return fuse_stem(self)
+
+
+class MixerBlock(nn.Module):
+    """Token mixer and channel MLP, each after a norm and inside a residual connection."""
+
+    norm: type[nn.Module] = nn.LayerNorm
+
+    def __init__(self, width: int, token_mixer: nn.Module, mlp_ratio: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = self.norm(width)
+        self.token_mixer = token_mixer
+        self.norm2 = self.norm(width)
+        self.channel_mlp = Mlp(width, mlp_ratio * width)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> the same."""
+        x_nhwc = x_nhwc + self.drop_path(self.token_mixer(self.norm1(x_nhwc)))
+        return x_nhwc + self.drop_path(self.channel_mlp(self.norm2(x_nhwc)))
 
 
 class Stage(nn.Module):
@@ -49,23 +99,6 @@ class ChannelsLast(nn.Module):
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, in) -> (batch, height', width', out)."""
         return self.conv(x_nhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
-
-
-class PyramidSizes(Protocol):
-    """What the sizes of every backbone name, for each stage."""
-
-    @property
-    def widths(self) -> Sequence[int]:
-        """Channels."""
-        ...
-
-    @property
-    def depths(self) -> Sequence[int]:
-        """Numbers of blocks."""
-        ...
-
-
-Sizes = TypeVar("Sizes", bound=PyramidSizes)
 
 
 class MlpPyramid(nn.Module, Generic[Sizes]):
@@ -166,10 +199,7 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
         return (self.norm(last_map) if count == len(REDUCTIONS) else last_map), maps
 
     def prune_intermediate_layers(
-        self,
-        indices: int | list[int] | tuple[int, ...] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
+        self, indices: int | list[int] | tuple[int, ...] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the chosen maps do not need; returns their indices counted from the first stage."""
         take, last = feature_take_indices(len(self.stages), indices)
@@ -199,11 +229,7 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
         """Patterns that assign each parameter to a layer, for layer-wise learning rates."""
         if coarse:
             return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
-        blocks = [
-            (r"^stages\.(\d+)\.downsample", (0,)),
-            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
-            (r"^norm", (99999,)),
-        ]
+        blocks = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))]
         return {"stem": r"^stem", "blocks": blocks}
 
     def no_weight_decay(self) -> set[str]:

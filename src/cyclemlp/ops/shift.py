@@ -79,9 +79,13 @@ def shift(x_nhwc: Tensor, plan: Plan) -> Tensor:
     return out
 
 
-def read_moved(x_nhwc: Tensor, plan: Plan) -> Tensor:
-    """The moved groups alone: (batch, height, width, channels of all targets), for a plan from `only_moved`."""
-    out = x_nhwc.new_empty((*x_nhwc.shape[:3], plan[-1].target.stop if plan else 0))
+def read_moved(x_nhwc: Tensor, plan: Plan, channels: int | None = None) -> Tensor:
+    """The moved groups alone: (batch, height, width, channels), by default for a plan from `only_moved`.
+
+    With more `channels` than the plan has targets, the others are left uninitialised.
+    """
+    channels = channels if channels is not None else plan[-1].target.stop if plan else 0
+    out = x_nhwc.new_empty((*x_nhwc.shape[:3], channels))
     for move in plan:
         _write(out, x_nhwc, move)
     return out

@@ -65,6 +65,8 @@ class ModelCard:
     """Arguments of the backbone other than the usual ones, such as `stepsize` or `branches`."""
     detection: DetectionHead | None = None
     """Shape, anchors and thresholds of a detector's head."""
+    category_ids: tuple[int, ...] = ()
+    """Number of each class in the training annotations, for results in COCO's format; none for 1, 2, ..."""
     metrics: JsonObject = field(default_factory=dict)
     """Scores on the validation split."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class ModelCard:
             lengths == (self.in_chans, self.in_chans),
             f"mean and std must have in_chans={self.in_chans} numbers",
         )
+        numbered = len(set(self.category_ids)) == len(self.category_ids) and len(self.category_ids) in (0, count)
+        _require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         wide = self.head_width is None or self.head_width >= MIN_HEAD_WIDTH
@@ -124,7 +128,9 @@ class ModelCard:
         _require(not missing, f"missing {', '.join(missing)}")
         for key, value in given.items():
             _require(_is_kind(key, value), f"{key} has the wrong type: {value!r}")
-        tuples: JsonObject = {key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std")}
+        tuples: JsonObject = {
+            key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std", "category_ids")
+        }
         if given.get("detection") is not None:
             tuples["detection"] = _detection_head(given["detection"])
         return cls(**{**given, **tuples})
@@ -144,9 +150,9 @@ def _detection_head(values: JsonObject) -> DetectionHead:
 
 def _is_kind(key: str, value: object) -> bool:
     """Whether a value read from JSON has the type its key needs."""
-    if key in ("classes", "mean", "std"):
-        kinds = (str,) if key == "classes" else (int, float)
-        return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
+    if key in ("classes", "mean", "std", "category_ids"):
+        types = {"classes": (str,), "category_ids": (int,)}.get(key, (int, float))
+        return isinstance(value, list) and all(isinstance(one, types) for one in value)
     if key == "detection":
         return value is None or isinstance(value, dict)
     if key in ("in_chans", "window", "overlap", "head_width", "image_size", "short_side", "long_side"):

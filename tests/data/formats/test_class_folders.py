@@ -116,5 +116,5 @@ def test_other_layouts_are_not_recognised(tmp_path: Path) -> None:
     assert not is_folder_dataset(tmp_path)
     with pytest.raises(DataError, match="is not a data set with class labels; expected class folders"):
         find_dataset(tmp_path, ClassifiedDataset)
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="is missing; give a folder with class folders"):
         find_dataset(tmp_path / "nowhere", ClassifiedDataset)

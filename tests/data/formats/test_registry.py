@@ -87,7 +87,7 @@ def test_its_problems_are_those_of_every_format(toy: Path) -> None:
 
 
 def test_its_layout_is_named_in_messages(toy: Path) -> None:
-    with pytest.raises(DataError, match=r"is not a folder; expected one with class folders .*, or a toy\.txt"):
+    with pytest.raises(DataError, match=r"is missing; give a folder with class folders .*, or a toy\.txt"):
         find_dataset(toy / "none", ClassifiedDataset)
 
 

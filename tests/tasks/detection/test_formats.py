@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 from training_runs import train_detection
 
 from cyclemlp import api
@@ -45,3 +46,7 @@ def test_a_step_of_training(kind: str, tmp_path: Path) -> None:
     assert report["images"] == 1
     labels_in_coco = json.loads(Path(report["coco_labels"]).read_text())
     assert [item["bbox"] for item in labels_in_coco["annotations"]] == [[8, 8, 32, 32]]
+    labels = COCO(report["coco_labels"])  # the reference tool takes both files as they are
+    assert labels.getCatIds() == [1]
+    results = json.loads(Path(report["coco_results"]).read_text())
+    assert all(each["category_id"] == 1 for each in results)

@@ -1,6 +1,7 @@
 """What can be done with found objects."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,3 +88,10 @@ def test_nothing_found_is_the_picture() -> None:
     assert nothing.to_dict()["objects"] == []
     assert nothing.to_coco(1) == []
     assert (np.asarray(nothing.draw()) == 100).all()
+
+
+def test_results_have_the_class_numbers_of_the_training_data() -> None:
+    found = replace(result(), category_ids=(3, 7))
+    assert [entry["category_id"] for entry in found.to_coco(0)] == [7, 3]
+    assert [entry["category_id"] for entry in found.to_coco(0, (1, 2))] == [2, 1]
+    assert [entry["category_id"] for entry in result().to_coco(0)] == [2, 1]

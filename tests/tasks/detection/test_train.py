@@ -146,6 +146,7 @@ def test_parts_of_an_evaluation_are_the_whole(data: Path) -> None:
     parts = [evaluator.count(predictor, images[i::2]) for i in range(2)]
     assert whole is not None
     assert parts[0] is not None
+    assert parts[1] is not None
     parts[0].merge(parts[1])
     scores = whole.metrics(card.classes)
     assert scores["mAP"] > 0

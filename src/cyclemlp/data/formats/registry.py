@@ -64,26 +64,28 @@ def all_formats() -> list[AnyFormat]:
 def format_of(root: Path, dataset_type: type[Dataset]) -> DatasetFormat[Dataset]:
     """The format of a folder among those for this type of data set. Raises DataError if there is none."""
     known = [each for each in all_formats() if each.dataset_type is dataset_type]
-    expected = layouts(known)
+    return cast("DatasetFormat[Dataset]", find_format(root, known, f" with {_LABELS[dataset_type]}"))
+
+
+def find_format(root: Path, known: Sequence[AnyFormat], labels: str = "") -> AnyFormat:
+    """The first of these formats that a folder looks like. Raises DataError that names them if there is none."""
+    layouts = ", or ".join(each.layout for each in known)
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder; expected one with {expected}")
+        what = "is not a folder" if root.exists() else "is missing"
+        raise DataError(f"{root} {what}; give a folder with {layouts}")
+    if not any(root.iterdir()):
+        raise DataError(f"{root} is empty; fill it with {layouts}")
     if (found := recognised(root, known)) is not None:
-        return cast("DatasetFormat[Dataset]", found)
-    labels = _LABELS[dataset_type]
+        return found
     inner = (path for path in (*root.glob("*/"), *root.glob("VOCdevkit/*/")) if recognised(path, known))
     if (nested := next(inner, None)) is not None:
-        raise DataError(f"{root} is not a data set with {labels}, but {nested} is: give that folder")
-    raise DataError(f"{root} is not a data set with {labels}; expected {expected}")
+        raise DataError(f"{root} is not a data set{labels}, but {nested} is: give that folder")
+    raise DataError(f"{root} is not a data set{labels}; expected {layouts}")
 
 
 def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:
-    """The first of these formats that a folder looks like."""
+    """The first of these formats that a folder looks like, if any."""
     return next((each for each in known if each.recognises(root)), None)
-
-
-def layouts(known: Sequence[AnyFormat]) -> str:
-    """What these formats look like, in words for a message."""
-    return ", or ".join(each.layout for each in known)
 
 
 def find_dataset(root: Path, dataset_type: type[Dataset]) -> Dataset:

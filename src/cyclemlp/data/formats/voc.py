@@ -81,7 +81,8 @@ def _listed_pairs(root: Path, findings: Findings) -> dict[Path, Path] | None:
 def _listed_names(path: Path, findings: Findings) -> list[str]:
     """The first word of each line, without the suffix of an image; each name once."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    counts = Counter(_without_image_suffix(line.split()[0]) for line in lines if line.strip())
+    names = [line.split()[0] for line in lines if line.strip()]
+    counts = Counter(Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name for name in names)
     for name, count in counts.items():
         if count > 1:
             findings.add(path, f"lists {name} {count} times", "keep one of the lines")
@@ -96,10 +97,6 @@ def _fix_of_missing_list(path: Path) -> str:
     if path.stem == "val" and (path.parent / "test.txt").is_file():
         return "move about every fifth line of train.txt there, or copy test.txt to validate on the test images"
     return "write the names of its images there, one a line without suffix"
-
-
-def _without_image_suffix(name: str) -> str:
-    return Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _split_folders(root: Path, split: str) -> tuple[Path, Path] | None:

@@ -8,6 +8,7 @@ relative to its upper left corner.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,13 +48,6 @@ class _Listing(NamedTuple):
     folders: list[Path]
 
 
-class _Classes(NamedTuple):
-    """How many classes there are, and which file names them."""
-
-    number: int
-    file: str
-
-
 def is_yolo_dataset(root: Path) -> bool:
     """Whether `root` looks like this format."""
     try:
@@ -72,13 +66,12 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
     except FileError as error:
         findings.add_error(error)
         return DetectionDataset(root, (), {})
-    classes = _Classes(len(names), path.name)
+    parse = partial(_parse, num_classes=len(names), names_file=path.name)
     splits = {}
     for about in map(findings.of, SPLITS):
         listing = _described(description, root, about) if description else _plain(root, about)
         if listing is not None:
-            images = _labelled(listing, root, about)
-            splits[about.split] = read_objects(images, lambda line, size: _parse(line, size, classes), about)
+            splits[about.split] = read_objects(_labelled(listing, root, about), parse, about)
     return DetectionDataset(root, names, splits)
 
 
@@ -228,10 +221,14 @@ def _labelled(listing: _Listing, root: Path, findings: Findings) -> Iterator[Lab
         yield LabelledImage(image, labels, [(f"line {number}", line) for number, line in lines])
 
 
-def _parse(line: str, size: Size, classes: _Classes) -> ParsedObject:
+def _parse(line: str, size: Size, num_classes: int, names_file: str) -> ParsedObject:
     """Raises WrongObjectError."""
     label, *values = _numbers(line)
-    _check_class(label, classes)
+    if label < 0 or not label.is_integer():
+        raise WrongObjectError(f"has the class {label:g}", "write a whole number from 0 on")
+    if label >= num_classes:
+        fix = f"correct it, or name the class in {names_file}"
+        raise WrongObjectError(f"has the class {label:.0f}, the names go from 0 to {num_classes - 1}", fix)
     wrong = [value for value in values if not -_SLACK <= value <= 1 + _SLACK]
     if wrong:
         fix = "write shares of the image's width and height"
@@ -263,14 +260,6 @@ def _numbers(line: str) -> list[float]:
         if not math.isfinite(numbers[-1]):
             raise WrongObjectError(f"has {text!r}, which is not a finite number", "correct or remove the line")
     return numbers
-
-
-def _check_class(label: float, classes: _Classes) -> None:
-    if label < 0 or not label.is_integer():
-        raise WrongObjectError(f"has the class {label:g}", "write a whole number from 0 on")
-    if label >= classes.number:
-        fix = f"correct it, or name the class in {classes.file}"
-        raise WrongObjectError(f"has the class {label:.0f}, the names go from 0 to {classes.number - 1}", fix)
 
 
 register(DatasetFormat("yolo", DetectionDataset, _LAYOUT, is_yolo_dataset, read_yolo))

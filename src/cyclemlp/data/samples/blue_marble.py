@@ -60,7 +60,7 @@ def prepare_once(name: str, cache: Path | None, write: Callable[[Path], None]) -
     `cache` defaults to $CYCLEMLP_CACHE or ~/.cache/cyclemlp. `write` must create a SOURCE.txt, which marks a complete
     folder.
     """
-    folder = (cache or _default_cache()) / name
+    folder = (cache or Path(os.environ.get("CYCLEMLP_CACHE") or "~/.cache/cyclemlp").expanduser()) / name
     if _is_ready(folder):
         return folder
     try:
@@ -133,10 +133,6 @@ def _save(pixels: npt.NDArray[np.uint8], path: Path) -> None:
 
 def _is_ready(folder: Path) -> bool:
     return (folder / "SOURCE.txt").is_file()
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("CYCLEMLP_CACHE") or "~/.cache/cyclemlp").expanduser()
 
 
 def _package_file(name: str) -> Path:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record, as_coco
-from cyclemlp.data.outlines import Rle, box_of, rle_of_mask
+from cyclemlp.data.outlines import box_of, rle_of_mask
 from cyclemlp.data.samples.blue_marble import is_held_out, prepare_once, read_earth, read_earth_mask
 from cyclemlp.errors import MissingExtraError
 
@@ -96,7 +96,7 @@ def objects_in(components: Components, place: tuple[slice, slice], image_id: int
     size = (part.shape[0], part.shape[1])
     numbers, areas = np.unique(part[part > 0], return_counts=True)
     outlines = tuple(rle_of_mask((part == number).astype(np.uint8)) for number in numbers)
-    boxes = _boxes(outlines, size)
+    boxes = np.array([box_of(outline, size) for outline in outlines], np.float32).reshape(-1, 4)
     return Record(
         image_id=image_id,
         size=size,
@@ -119,12 +119,7 @@ def _connected(is_class: npt.NDArray[np.bool_]) -> Numbers:
     for east, west in zip(numbers[:, -1], numbers[:, 0], strict=True):
         if east and west:
             renamed[renamed == renamed[east]] = renamed[west]
-    joined: Numbers = renamed[numbers].astype(np.int32)
-    return joined
-
-
-def _boxes(outlines: tuple[Rle, ...], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    return np.array([box_of(outline, size) for outline in outlines], np.float32).reshape(-1, 4)
+    return np.asarray(renamed[numbers], np.int32)
 
 
 def _ignored(
@@ -135,8 +130,7 @@ def _ignored(
 ) -> npt.NDArray[np.bool_]:
     area, side = minimum
     narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < side
-    ignored: npt.NDArray[np.bool_] = narrow | (visible < area) | (visible < MIN_SHARE * whole)
-    return ignored
+    return np.asarray(narrow | (visible < area) | (visible < MIN_SHARE * whole))
 
 
 def _write(folder: Path, image: npt.NDArray[np.uint8], components: Components) -> None:

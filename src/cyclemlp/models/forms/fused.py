@@ -20,11 +20,12 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.models.cyclemlp import CycleBlock
-from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, frozen, fuse_mixer
-from cyclemlp.models.forms.graph import graph_mixer
+from cyclemlp.models.cyclemlp import CycleBlock, CycleMixer
+from cyclemlp.models.cyclemlp_swin import SummedCycleMixer
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_graph_form, frozen
 from cyclemlp.models.patches import PatchMerging, PatchStem
-from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage
+from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage, Stem
+from cyclemlp.ops.shift import is_recorded
 
 EXPORT_SIZE = 224
 """Edge of the images, in pixels, for which an exported graph chooses its form."""
@@ -36,21 +37,20 @@ CHUNK_VALUES = 2**18
 class FusedBlock(nn.Module):
     """A `CycleBlock` for inference, channels in `order`."""
 
-    def __init__(self, block: CycleBlock, order: ChannelOrder, positions: int) -> None:
+    def __init__(self, block: CycleBlock, order: ChannelOrder) -> None:
         super().__init__()
-        index = list(order.channels)
+        index, mixer = list(order.channels), block.token_mixer
         self.norm1, self.norm2 = _permuted_norm(block.norm1, index), _permuted_norm(block.norm2, index)
-        self.token_mixer: nn.Module = fuse_mixer(block.token_mixer, order, positions)
+        assert isinstance(mixer, CycleMixer | SummedCycleMixer)
+        self.token_mixer = BlendedMixer(mixer, order) if isinstance(mixer, CycleMixer) else ConstantMixer(mixer, order)
         first, second = block.channel_mlp.fc1, block.channel_mlp.fc2
-        self.expand_rows = frozen(first.weight.t()[index])
-        self.expand_bias = frozen(first.bias)
-        self.reduce_rows = frozen(second.weight.t()[:, index])
-        self.reduce_bias = frozen(second.bias[index])
+        self.expand_rows, self.expand_bias = frozen(first.weight.t()[index]), frozen(first.bias)
+        self.reduce_rows, self.reduce_bias = frozen(second.weight.t()[:, index]), frozen(second.bias[index])
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same; without autograd `x_nhwc` itself is changed."""
-        in_place = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or x_nhwc.is_meta)
-        in_place = in_place and not torch.is_autocast_enabled(x_nhwc.device.type)
+        as_graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or is_recorded() or x_nhwc.is_meta
+        in_place = not (as_graph or torch.is_autocast_enabled(x_nhwc.device.type))
         x_nhwc = self.token_mixer(x_nhwc, self.norm1(x_nhwc), in_place)
         if not in_place:
             hidden = F.gelu(self.norm2(x_nhwc) @ self.expand_rows + self.expand_bias)
@@ -66,26 +66,21 @@ class FusedBlock(nn.Module):
 class FusedStage(Stage):
     """A `Stage` whose activations have their channels in `order`; `features` returns them in the model's order."""
 
-    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], order: ChannelOrder) -> None:
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], order: ChannelOrder, reduction: int) -> None:
         super().__init__(downsample, blocks)
+        self.reduction = reduction
         self.register_buffer("places", torch.tensor(order.places), persistent=False)
         self.places: Tensor
+        self.choose_graph_form(EXPORT_SIZE, batch=1)
 
     def features(self, x_nhwc: Tensor) -> Tensor:
-        """The stage's output with the channels in the model's order."""
         return x_nhwc.index_select(-1, self.places)
 
-
-class FusedStem(nn.Module):
-    """A convolution from images to channels-last activations in the first stage's order."""
-
-    def __init__(self, conv: nn.Conv2d, order: ChannelOrder) -> None:
-        super().__init__()
-        self.conv = _permuted_conv(conv, range(conv.in_channels), order.channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, in_chans, height, width) -> (batch, height', width', channels)."""
-        return self.conv(x).permute(0, 2, 3, 1).contiguous()
+    def choose_graph_form(self, image_size: int, batch: int) -> None:
+        """Let graphs that are recorded from now on be fastest for images of this edge, in pixels, and this batch."""
+        for mixer in self.modules():
+            if isinstance(mixer, BlendedMixer):
+                mixer.graph_form = choose_graph_form(batch, (image_size // self.reduction) ** 2, mixer.order)
 
 
 def graph_form(model: nn.Module, image_size: int = EXPORT_SIZE, batch: int = 1) -> nn.Module:
@@ -100,32 +95,32 @@ def graph_form(model: nn.Module, image_size: int = EXPORT_SIZE, batch: int = 1) 
         ConfigError: the model is in training mode.
     """
     form: nn.Module = reparameterize_model(model)
-    for stages in [module for module in form.modules() if isinstance(module, nn.ModuleList)]:
-        for stage, reduction in zip(stages, REDUCTIONS, strict=False):
-            for block in stage.blocks if isinstance(stage, FusedStage) else ():
-                if isinstance(block, FusedBlock) and isinstance(block.token_mixer, BlendedMixer | ConstantMixer):
-                    block.token_mixer = graph_mixer(block.token_mixer, (image_size // reduction) ** 2, batch)
+    for stage in form.modules():
+        if isinstance(stage, FusedStage):
+            stage.choose_graph_form(image_size, batch)
     return form.eval()
 
 
-def fuse_stem(stem: nn.Conv2d | PatchStem, stepsize: int) -> nn.Module:
-    """The stem that belongs to stages fused with this step size.
+def fuse_stem(stem: Stem) -> Stem:
+    """Permute the output channels of `stem` for stages that are fused; returns it, changed in place.
 
     Raises:
         ConfigError: the model is in training mode.
     """
     _check_eval(stem)
-    conv = stem if isinstance(stem, nn.Conv2d) else stem.conv
-    order = ChannelOrder.of(conv.out_channels, stepsize)
-    if isinstance(stem, nn.Conv2d):
-        return FusedStem(conv, order)
-    patches = PatchStem(conv.in_channels, conv.out_channels, _permuted_norm(stem.norm, order.channels))
-    patches.conv = _permuted_conv(conv, range(conv.in_channels), order.channels)
-    return patches.eval()
+    conv = stem.conv if isinstance(stem, PatchStem) else stem
+    assert isinstance(conv, nn.Conv2d)
+    assert stem.stepsize is not None
+    channels = ChannelOrder.of(conv.out_channels, stem.stepsize).channels
+    _permute_conv(conv, range(conv.in_channels), channels)
+    if isinstance(stem, PatchStem):
+        _permuted_norm(stem.norm, channels)
+    stem.stepsize = None  # it cannot be fused again
+    return stem
 
 
 def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
-    """The stages in their exact inference form.
+    """The stages in their exact inference form; what it shares with them is changed in place.
 
     Raises:
         ConfigError: the model is in training mode.
@@ -136,41 +131,37 @@ def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
         assert isinstance(stage, Stage)
         _check_eval(stage)
         blocks = [block for block in stage.blocks if isinstance(block, CycleBlock)]
-        order = ChannelOrder.of_mixer(blocks[0].token_mixer)
-        fused_blocks = [FusedBlock(block, order, (EXPORT_SIZE // reduction) ** 2) for block in blocks]
-        downsample = stage.downsample if before is None else _permuted_downsample(stage.downsample, before, order)
-        fused.append(FusedStage(downsample, fused_blocks, order))
+        layer = blocks[0].token_mixer.along_width
+        order = ChannelOrder.of(layer.in_features, layer.stepsize[1], layer.dilation)
+        if before is not None:
+            _permute_downsample(stage.downsample, before, order)
+        fused.append(FusedStage(stage.downsample, [FusedBlock(block, order) for block in blocks], order, reduction))
         before = order
     return nn.ModuleList(fused).eval()
 
 
-def _permuted_downsample(downsample: nn.Module, before: ChannelOrder, order: ChannelOrder) -> nn.Module:
+def _permute_downsample(downsample: nn.Module, before: ChannelOrder, order: ChannelOrder) -> None:
     if isinstance(downsample, ChannelsLast):
-        return ChannelsLast(_permuted_conv(downsample.conv, before.channels, order.channels))
-    if not isinstance(downsample, PatchMerging):
+        _permute_conv(downsample.conv, before.channels, order.channels)
+    elif isinstance(downsample, PatchMerging):
+        width = len(before.channels)
+        inputs = [part * width + channel for part in range(4) for channel in before.channels]
+        _permuted_norm(downsample.norm, inputs)
+        downsample.reduction.weight = frozen(downsample.reduction.weight[list(order.channels)][:, inputs])
+    else:
         raise ConfigError(f"{type(downsample).__name__} between stages has no fused form")
-    width = len(before.channels)
-    inputs = [part * width + channel for part in range(4) for channel in before.channels]
-    merging = PatchMerging(width, _permuted_norm(downsample.norm, inputs))
-    merging.reduction.weight = frozen(downsample.reduction.weight[list(order.channels)][:, inputs])
-    return merging
 
 
-def _permuted_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> nn.Conv2d:
-    permuted = nn.Conv2d(conv.in_channels, conv.out_channels, 1, device="meta")  # plain, also for a subclass
-    permuted.kernel_size, permuted.stride, permuted.padding = conv.kernel_size, conv.stride, conv.padding
-    weight = conv.weight.detach()[list(outputs)][:, list(inputs)]
+def _permute_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> None:
     # Activations are channels-last; weights in that format save a reordering in every call.
-    permuted.weight = frozen(weight, memory_format=torch.channels_last)
-    permuted.bias = None if conv.bias is None else frozen(conv.bias[list(outputs)])
-    return permuted
+    conv.weight = frozen(conv.weight[list(outputs)][:, list(inputs)], layout=torch.channels_last)
+    conv.bias = None if conv.bias is None else frozen(conv.bias[list(outputs)])
 
 
-def _permuted_norm(norm: nn.Module, channels: Sequence[int]) -> nn.LayerNorm:
+def _permuted_norm(norm: nn.Module, channels: Sequence[int]) -> nn.Module:
     assert isinstance(norm, nn.LayerNorm)
-    permuted = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, device="meta")
-    permuted.weight, permuted.bias = frozen(norm.weight[list(channels)]), frozen(norm.bias[list(channels)])
-    return permuted
+    norm.weight, norm.bias = frozen(norm.weight[list(channels)]), frozen(norm.bias[list(channels)])
+    return norm
 
 
 def _check_eval(module: nn.Module) -> None:

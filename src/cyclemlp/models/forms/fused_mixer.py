@@ -3,18 +3,20 @@ r"""The exact inference form of the token mixers: one matrix product whose weigh
 With x normalised, x_W and x_H the channels that the staircases move along width and height, and a the branch weights:
 
     y = proj(a_h * along_width(x) + a_w * along_height(x) + a_c * along_channels(x))
-      = [x, x_W, x_H] M(a) + m(a)
+      = U M(a),    U = [x, 1, x_W, 1, x_H, 1]    (batch, height, width, channels + 2 moving + 3)
 
-The columns of M(a) are those of the three weights scaled by a; a staircase's unmoved channels (a third for step size 3)
-share the rows of x. Averages commute with linear maps, so a follows from the mean of x and from what each shift loses
-at the border: mean(x_W) = mean(x) - (sum over the columns lost) / positions. The three branches never exist in memory.
+The rows of M(a) are those of the three weights scaled by a, and the columns of ones carry the biases. A staircase's
+unmoved channels (a third for step size 3) share the rows of x. Averages commute with linear maps, so a follows from the
+mean of U, and the three branches never exist in memory. Nothing is approximated.
 
-Nothing is approximated. Channels are grouped by offset (`ChannelOrder`), so that every shift is one slice.
+Channels are grouped by offset (`ChannelOrder`), so that every shift is one slice. There are two ways to compute U M(a):
+in place, where shifts are copied slice by slice and products are added to the residual stream, and as a graph of few
+nodes, for autograd, compilers and runtimes: one Pad for each shift, one concatenation, one product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,8 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.models.cyclemlp import CycleMixer
 from cyclemlp.models.cyclemlp_swin import SummedCycleMixer
 from cyclemlp.ops.cycle_fc import cycle_plan
-from cyclemlp.ops.shift import Plan, only_moved, padded_groups, read_moved, unread
+from cyclemlp.ops.precision import at_least_float32
+from cyclemlp.ops.shift import Plan, is_recorded, only_moved, padded_groups, read_moved, unread
 
 Form = Literal["branches", "blended", "folded"]
 
@@ -43,26 +46,20 @@ class ChannelOrder:
     still: int
     """The number of channels that do not move."""
     moved: Plan
-    """Those that do, read along the width, then along the height."""
+    """Those that do, read along the width, then along the height, into the last columns of U: [1, x_W, 1, x_H, 1]."""
 
     @classmethod
     def of(cls, width: int, stepsize: int, dilation: int = 1) -> "ChannelOrder":
         """The order for `width` channels under step size (1, S) and (S, 1): both move the same channels equally far."""
-        plans = [cycle_plan(width, step, dilation) for step in ((1, stepsize), (stepsize, 1))]
-        groups = [list(range(width)[move.source]) for move in sorted(plans[0], key=lambda move: move.moves)]
-        stops = list(accumulate(len(group) for group in groups))
-        # Both plans have the same groups in the same order, of which one does not move.
-        places = [slice(stop - len(group), stop) for stop, group in zip(stops, groups, strict=True)][1:]
-        moves = [[move for move in plan if move.moves] for plan in plans]
-        moved = [move._replace(source=place) for plan in moves for move, place in zip(plan, places, strict=True)]
-        return cls(tuple(chain.from_iterable(groups)), stops[0], only_moved(tuple(moved), width))
-
-    @classmethod
-    def of_mixer(cls, mixer: nn.Module) -> "ChannelOrder":
-        """The order for the staircases of a token mixer."""
-        assert isinstance(mixer, CycleMixer | SummedCycleMixer)
-        layer = mixer.along_width
-        return cls.of(layer.in_features, layer.stepsize[1], layer.dilation)
+        plans = [only_moved(cycle_plan(width, step, dilation), width) for step in ((1, stepsize), (stepsize, 1))]
+        moving = [channel for move in plans[0] for channel in range(width)[move.source]]
+        still = [channel for channel in range(width) if channel not in moving]
+        moved = [
+            move._replace(source=_shifted(move.target, len(still)), target=_shifted(move.target, first))
+            for plan, first in zip(plans, (1, len(moving) + 2), strict=True)
+            for move in plan
+        ]
+        return cls((*still, *moving), len(still), tuple(moved))
 
     @property
     def moving(self) -> int:
@@ -70,232 +67,227 @@ class ChannelOrder:
         return len(self.channels) - self.still
 
     @property
+    def inputs(self) -> int:
+        """The number of columns of U."""
+        return len(self.channels) + 2 * self.moving + 3
+
+    @property
     def places(self) -> tuple[int, ...]:
         """The place of each of the model's channels."""
         return tuple(sorted(range(len(self.channels)), key=self.channels.__getitem__))
 
 
-def choose_form(batch: int, positions: int, inputs: int) -> Form:
+def choose_form(batch: int, positions: int, order: ChannelOrder) -> Form:
     """The cheapest of the three ways to compute the same values, by multiply-adds per image.
 
-    `blended` makes M(a) of `inputs` rows and leaves the projection to a second product; `folded` multiplies the
-    projection into M(a): inputs * channels^2 more once, positions * channels^2 less. `branches` makes no such weight.
+    `blended` makes M(a) and leaves the projection to a second product; `folded` multiplies the projection into M(a):
+    inputs * channels^2 more once, positions * channels^2 less. `branches` makes no such weight.
     """
-    if positions > inputs:
+    if positions > len(order.channels) + 2 * order.moving:
         return "folded"
     few = BLEND_POSITIONS_ALONE if batch == 1 else BLEND_POSITIONS
     return "branches" if positions < few else "blended"
 
 
-class StaircaseProduct(nn.Module):
-    """What the fused mixers share: the moved channels, and products added to the residual stream."""
+def choose_graph_form(batch: int, positions: int, order: ChannelOrder) -> Form:
+    """The cheapest form if weights are constants of a graph.
 
-    def __init__(self, order: ChannelOrder) -> None:
-        super().__init__()
-        self.order = order
-
-    def moved(self, u_nhwc: Tensor, in_place: bool) -> Tensor:
-        """The moving channels read along the width, then along the height: (batch, height, width, 2 * moving).
-
-        With `in_place` they are copied slice by slice into one tensor, else by expressions that a graph can hold.
-        """
-        if in_place or not self.order.moved:
-            return read_moved(u_nhwc, self.order.moved)
-        return torch.cat(padded_groups(u_nhwc, self.order.moved), -1)
-
-    def lost(self, u_nhwc: Tensor, moved: Tensor, in_place: bool) -> Tensor:
-        """Sums, in float32 at least, over the positions that each shift leaves unread: (batch, 2 * moving)."""
-        precise = torch.promote_types(u_nhwc.dtype, torch.float32)
-        if in_place and self.order.moved:
-            strips = (unread(u_nhwc[..., move.source], move) for move in self.order.moved)
-            return torch.cat([strip.sum((1, 2), dtype=precise) for strip in strips], -1)
-        whole = u_nhwc[..., self.order.still :].sum((1, 2), dtype=precise)
-        return whole.repeat(1, 2) - moved.sum((1, 2), dtype=precise)
+    A runtime packs constants once, but the weight of an image in every call, and the many small products of a batch are
+    slower than one large product: `branches` pays up to more positions than in `choose_form`. Measured in ONNX Runtime.
+    """
+    if positions > len(order.channels) + 2 * order.moving:
+        return "folded"
+    return "branches" if batch > 1 or 4 * positions < len(order.channels) else "blended"
 
 
-class BlendedMixer(StaircaseProduct):
-    """`CycleMixer` with its residual connection: x + mixer(u), channels of x and u in `order`.
+class Inputs(NamedTuple):
+    """The columns of U."""
+
+    factors: list[Tensor]
+    """U in one tensor for a graph; in place, x and the other columns, so that x is not copied."""
+    along_width: list[Tensor]
+    """The columns [x_W, 1]."""
+    along_height: list[Tensor]
+    """The columns [x_H, 1]."""
+
+
+class FusedMixer(nn.Module):
+    """A token mixer with its residual connection, `x + mixer(u)`, channels of x and u in `order`.
 
     Args:
         mixer: the plain form.
         order: of the channels in the residual stream.
-        positions: the number an image has in an exported graph, which must choose its form once.
+
+    Raises:
+        ConfigError: the staircases of `mixer` do not move the channels as `order` says.
     """
 
-    def __init__(self, mixer: CycleMixer, order: ChannelOrder, positions: int) -> None:
-        super().__init__(order)
-        self.positions = positions
-        dtype, still = mixer.proj.weight.dtype, order.still
-        width, height, channels = (
-            _rows(layer.weight, order) for layer in (mixer.along_width, mixer.along_height, mixer.along_channels)
-        )
-        self.width_bias = frozen(mixer.along_width.bias, dtype)
-        self.height_bias = frozen(mixer.along_height.bias, dtype)
-        self.width_rows, self.height_rows = frozen(width, dtype), frozen(height, dtype)
-        self.channel_rows = frozen(channels, dtype)
-        self.proj_rows = frozen(mixer.proj.weight.double().t()[:, list(order.channels)], dtype)
-        self.proj_bias = frozen(mixer.proj.bias[list(order.channels)], dtype)
-        # The first layer of the reweighting MLP takes the means of the inputs instead of those of the branches.
+    def __init__(self, mixer: CycleMixer | SummedCycleMixer, order: ChannelOrder) -> None:
+        super().__init__()
+        self.order = order
+        for name, layer, axis in (("along_width", mixer.along_width, 1), ("along_height", mixer.along_height, 0)):
+            own = ChannelOrder.of(layer.in_features, layer.stepsize[axis], layer.dilation)
+            if layer.stepsize[1 - axis] != 1 or own != order:
+                raise ConfigError(f"{name} has step size {layer.stepsize}; only one step size a stage can be fused")
+
+    def inputs(self, u_nhwc: Tensor, in_place: bool) -> Inputs:
+        """U, in the form for work in place or for a graph."""
+        moving = self.order.moving
+        if in_place:
+            moved = read_moved(u_nhwc, self.order.moved, 2 * moving + 3)
+            moved[..., :: moving + 1] = 1
+            return Inputs([u_nhwc, moved], [moved[..., 1 : moving + 2]], [moved[..., moving + 2 :]])
+        ones = u_nhwc.new_ones((*u_nhwc.shape[:3], 1))
+        groups = padded_groups(u_nhwc, self.order.moved)
+        along_width, along_height = [*groups[: len(groups) // 2], ones], [*groups[len(groups) // 2 :], ones]
+        return Inputs([torch.cat([u_nhwc, ones, *along_width, *along_height], -1)], along_width, along_height)
+
+    def means(self, factors: Sequence[Tensor]) -> Tensor:
+        """Means of U over the positions: (batch, inputs)."""
+        u_nhwc = factors[0]
+        batch, height, width, channels = u_nhwc.shape
+        if is_recorded():  # as a product with ones, because averages are slower in runtimes
+            ones = u_nhwc.new_ones((batch, 1, height * width))
+            return (ones @ u_nhwc.flatten(1, 2)).squeeze(1) / (height * width)
+        precise = at_least_float32(u_nhwc)
+        if len(factors) == 1:
+            return u_nhwc.mean((1, 2), dtype=precise).to(u_nhwc.dtype)
+        # What a shift reads is the whole map without the strip that it leaves unread at the border.
+        sums = u_nhwc.new_full((batch, self.order.inputs), height * width, dtype=precise)
+        torch.sum(u_nhwc, (1, 2), dtype=precise, out=sums[:, :channels])
+        for move in self.order.moved:
+            strip = unread(u_nhwc[..., move.source], move).sum((1, 2), dtype=precise)
+            torch.sub(sums[:, move.source], strip, out=sums[:, channels:][:, move.target])
+        return sums.div_(height * width).to(u_nhwc.dtype)
+
+
+class BlendedMixer(FusedMixer):
+    """The fused `CycleMixer`: the weight of its product is computed for each image."""
+
+    def __init__(self, mixer: CycleMixer, order: ChannelOrder) -> None:
+        super().__init__(mixer, order)
+        self.graph_form: Form = "folded"  # of a recorded graph, which has one form for all sizes
+        dtype, size = mixer.proj.weight.dtype, len(order.channels)
+        # The weights are folded in double precision. Branches are in the order channels, width, height.
+        rows = _branch_rows(mixer, order)
+        self.rows = frozen(rows, dtype)
+        self.proj_rows = frozen(mixer.proj.weight.t()[:, list(order.channels)])
+        self.proj_bias = frozen(mixer.proj.bias[list(order.channels)])
+        # The first layer of the reweighting MLP takes the means of U instead of those of the branches.
         first, second = mixer.reweight.fc1, mixer.reweight.fc2
-        hidden = first.weight.double().t()
-        bias = (self.width_bias + self.height_bias).double() @ hidden + first.bias
-        self.mean_rows = frozen((width + height + channels) @ hidden, dtype)
-        self.lost_rows = frozen(-torch.cat([width[still:], height[still:]]) @ hidden, dtype)
-        self.hidden_bias = frozen(bias, dtype)
-        # (channels, branches) interleaved -> branches one after the other.
-        size = width.shape[0]
-        self.logit_rows = frozen(second.weight.view(size, 3, -1).transpose(0, 1).reshape(3 * size, -1).t(), dtype)
-        self.logit_bias = frozen(second.bias.view(size, 3).t().flatten(), dtype)
+        hidden = blended(rows, rows.new_ones(1, 3, size), order.still)[0] @ first.weight.double().t()
+        hidden[size] += first.bias
+        self.hidden_rows = frozen(hidden, dtype)
+        # (channels, branches along width, height and channels) interleaved -> branches one after the other.
+        by_branch = [2, 0, 1]
+        self.logit_rows = frozen(
+            second.weight.view(size, 3, -1)[:, by_branch].transpose(0, 1).reshape(3 * size, -1).t()
+        )
+        self.logit_bias = frozen(second.bias.view(size, 3)[:, by_branch].t().flatten())
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:
         """`x + mixer(u)`; with `in_place` x itself is changed."""
         batch, height, width, channels = u_nhwc.shape
-        moved = self.moved(u_nhwc, in_place)
-        weights = self.branch_weights(u_nhwc, self.lost(u_nhwc, moved, in_place))
-        inputs = channels + 2 * self.order.moving
-        if torch.compiler.is_exporting():  # a graph for every size has one form
-            form = choose_form(1, self.positions, inputs)
-        else:
-            form = choose_form(batch, height * width, inputs)
+        form = self.graph_form if is_recorded() else choose_form(batch, height * width, self.order)
+        inputs = self.inputs(u_nhwc, in_place)
+        weights = self.branch_weights(self.means(inputs.factors))
         if form == "branches":
-            mixed = self._branches(u_nhwc, moved, weights)
-            return add_product(_add(x_nhwc, self.proj_bias, in_place), mixed, self.proj_rows, in_place)
-        matrix, bias = self._blend_in_place(weights) if in_place else self._blend(weights)
-        if form == "folded":
-            matrix = matrix @ self.proj_rows
-            bias = (bias @ self.proj_rows + self.proj_bias)[:, None, None]
-            return _two_products(_add(x_nhwc, bias, in_place), u_nhwc, moved, matrix, in_place)
-        bias = bias[:, None, None].expand(x_nhwc.shape)
-        mixed = _two_products(bias.contiguous() if in_place else bias, u_nhwc, moved, matrix, in_place)
-        return add_product(_add(x_nhwc, self.proj_bias, in_place), mixed, self.proj_rows, in_place)
+            mixed = self._branches(u_nhwc, inputs, weights)
+        else:
+            matrix = (blended_in_place if in_place else blended)(self.rows, weights, self.order.still)
+            if form == "folded":  # the projection's bias goes into the row of the channel FC's
+                bias = F.pad(self.proj_bias[None], (0, 0, channels, self.order.inputs - channels - 1))
+                return add_product(x_nhwc, inputs.factors, matrix @ self.proj_rows + bias, in_place=in_place)
+            mixed = add_product(None, inputs.factors, matrix, in_place=in_place)
+        return add_product(x_nhwc, [mixed], self.proj_rows, self.proj_bias, in_place=in_place)
 
-    def branch_weights(self, u_nhwc: Tensor, lost: Tensor) -> Tensor:
-        """(batch, 3, channels): width, height, channels; they sum to 1 over the branches."""
-        # Statistics in float32 at least, as in the plain form.
-        precise = torch.promote_types(u_nhwc.dtype, torch.float32)
-        mean_nc = u_nhwc.mean((1, 2), dtype=precise).to(u_nhwc.dtype)
-        positions = u_nhwc.shape[1] * u_nhwc.shape[2]
-        lost_nc = (lost / positions).to(u_nhwc.dtype)
-        hidden = F.gelu(mean_nc @ self.mean_rows + lost_nc @ self.lost_rows + self.hidden_bias)
-        logits = hidden @ self.logit_rows + self.logit_bias
-        by_branch = logits.view(logits.shape[0], 3, u_nhwc.shape[-1])
-        return by_branch.softmax(1, dtype=precise).to(logits.dtype)
+    def branch_weights(self, means: Tensor) -> Tensor:
+        """Means of U (batch, inputs) -> (batch, 3, channels): channels, width, height, which sum to 1."""
+        hidden = F.gelu(means @ self.hidden_rows)
+        logits = (hidden @ self.logit_rows + self.logit_bias).unflatten(-1, (3, -1))
+        return logits.softmax(1, dtype=at_least_float32(logits)).to(logits.dtype)
 
-    def _blend(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """M(a) (batch, inputs, channels) and m(a) (batch, channels), without the projection."""
-        still = self.order.still
-        along_width, along_height, along_channels = weights[:, 0:1], weights[:, 1:2], weights[:, 2:3]
-        matrix = torch.cat(
-            [
-                self.channel_rows[:still] * along_channels
-                + self.width_rows[:still] * along_width
-                + self.height_rows[:still] * along_height,
-                self.channel_rows[still:] * along_channels,
-                self.width_rows[still:] * along_width,
-                self.height_rows[still:] * along_height,
-            ],
-            1,
-        )
-        return matrix, weights[:, 0] * self.width_bias + weights[:, 1] * self.height_bias
-
-    def _blend_in_place(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_blend`, each part written where it belongs: no sums of temporaries, no concatenation."""
-        still, channels, moving = self.order.still, len(self.order.channels), self.order.moving
-        along_width, along_height, along_channels = weights[:, 0:1], weights[:, 1:2], weights[:, 2:3]
-        matrix = weights.new_empty((len(weights), channels + 2 * moving, channels))
-        own, moved_width, moved_height = torch.split(matrix, [channels, moving, moving], 1)
-        torch.mul(self.channel_rows, along_channels, out=own)
-        shared = own[:, :still]
-        shared.addcmul_(self.width_rows[:still], along_width).addcmul_(self.height_rows[:still], along_height)
-        torch.mul(self.width_rows[still:], along_width, out=moved_width)
-        torch.mul(self.height_rows[still:], along_height, out=moved_height)
-        return matrix, weights[:, 0] * self.width_bias + weights[:, 1] * self.height_bias
-
-    def _branches(self, u_nhwc: Tensor, moved: Tensor, weights: Tensor) -> Tensor:
-        still, moving = self.order.still, self.order.moving
-        unmoved = u_nhwc[..., :still]
-        along_width = torch.cat([unmoved, moved[..., :moving]], -1) @ self.width_rows + self.width_bias
-        along_height = torch.cat([unmoved, moved[..., moving:]], -1) @ self.height_rows + self.height_bias
-        by_branch = weights[:, :, None, None]
-        return (
-            along_width * by_branch[:, 0]
-            + along_height * by_branch[:, 1]
-            + (u_nhwc @ self.channel_rows) * by_branch[:, 2]
-        )
+    def _branches(self, u_nhwc: Tensor, inputs: Inputs, weights: Tensor) -> Tensor:
+        still = u_nhwc[..., : self.order.still]
+        along_channels = u_nhwc @ self.rows[0, :-1]  # which has no bias
+        along_width = torch.cat([still, *inputs.along_width], -1) @ self.rows[1]
+        along_height = torch.cat([still, *inputs.along_height], -1) @ self.rows[2]
+        a_c, a_w, a_h = weights[:, :, None, None].unbind(1)
+        return along_width * a_w + along_height * a_h + along_channels * a_c
 
 
-class ConstantMixer(StaircaseProduct):
-    """A mixer whose branches are summed without reweighting: M is constant, and the projection is inside it."""
+class ConstantMixer(FusedMixer):
+    """The fused `SummedCycleMixer`: M is constant, and the projection is inside it."""
 
     def __init__(self, mixer: SummedCycleMixer, order: ChannelOrder) -> None:
-        super().__init__(order)
-        dtype, still = mixer.proj.weight.dtype, order.still
-        layers = (mixer.along_width, mixer.along_height, mixer.along_channels)
-        width, height, channels = (_rows(layer.weight, order) for layer in layers)
-        channels[:still] += width[:still] + height[:still]
-        projection = mixer.proj.weight.double().t()[:, list(order.channels)]
-        bias = sum((layer.bias.double() for layer in layers if layer.bias is not None), projection.new_zeros(()))
-        self.matrix = frozen(torch.cat([channels, width[still:], height[still:]]) @ projection, dtype)
-        self.bias = frozen(bias.expand(len(projection)) @ projection + mixer.proj.bias[list(order.channels)], dtype)
+        super().__init__(mixer, order)
+        rows = _branch_rows(mixer, order)
+        matrix = blended(rows, rows.new_ones(1, 3, len(order.channels)), order.still)[0]
+        matrix = matrix @ mixer.proj.weight.double().t()[:, list(order.channels)]
+        matrix[len(order.channels)] += mixer.proj.bias[list(order.channels)]
+        self.matrix = frozen(matrix, mixer.proj.weight.dtype)
 
     def forward(self, x_nhwc: Tensor, u_nhwc: Tensor, in_place: bool) -> Tensor:
         """`x + mixer(u)`; with `in_place` x itself is changed."""
-        moved = self.moved(u_nhwc, in_place)
-        return _two_products(_add(x_nhwc, self.bias, in_place), u_nhwc, moved, self.matrix, in_place)
+        return add_product(x_nhwc, self.inputs(u_nhwc, in_place).factors, self.matrix, in_place=in_place)
 
 
-def fuse_mixer(mixer: nn.Module, order: ChannelOrder, positions: int) -> BlendedMixer | ConstantMixer:
-    """The fused form of a token mixer with two staircases, a channel FC and a projection.
+def blended(rows: Tensor, weights: Tensor, still: int) -> Tensor:
+    """M(a) without the projection, (batch, inputs, channels), from each branch's rows, (3, channels + 1, channels)."""
+    scaled = rows * weights[:, :, None]
+    return torch.cat([scaled[:, :, :still].sum(1), scaled[:, :, still:].flatten(1, 2)], 1)
 
-    Raises:
-        ConfigError: its staircases do not move the channels as `order` says.
+
+def blended_in_place(rows: Tensor, weights: Tensor, still: int) -> Tensor:
+    """As `blended`, each part written where it belongs: no sums of temporaries, no concatenation."""
+    a_c, a_w, a_h = weights[:, :, None].unbind(1)
+    own = rows.shape[1] - still
+    matrix = weights.new_empty((len(weights), still + 3 * own, rows.shape[2]))
+    torch.mul(rows[:, still:], weights[:, :, None], out=matrix[:, still:].unflatten(1, (3, own)))
+    torch.mul(rows[0, :still], a_c, out=matrix[:, :still])
+    matrix[:, :still].addcmul_(rows[1, :still], a_w).addcmul_(rows[2, :still], a_h)
+    return matrix
+
+
+def add_product(
+    total: Tensor | None, factors: Sequence[Tensor], matrix: Tensor, bias: Tensor | None = None, *, in_place: bool
+) -> Tensor:
+    """`total + U matrix + bias` where `factors` are the columns of U; `in_place` changes `total`.
+
+    The matrix is one for all images, (in, out), or one for each, (batch, in, out).
     """
-    assert isinstance(mixer, CycleMixer | SummedCycleMixer)
-    for name, layer, axis in (("along_width", mixer.along_width, 1), ("along_height", mixer.along_height, 0)):
-        own = ChannelOrder.of(layer.in_features, layer.stepsize[axis], layer.dilation)
-        if layer.stepsize[1 - axis] != 1 or own != order:
-            raise ConfigError(f"{name} has step size {layer.stepsize}; only one step size a stage can be fused")
-    if isinstance(mixer, SummedCycleMixer):
-        return ConstantMixer(mixer, order)
-    return BlendedMixer(mixer, order, positions)
-
-
-def add_product(total_nhwc: Tensor, x_nhwc: Tensor, matrix: Tensor, in_place: bool) -> Tensor:
-    """`total + x matrix`; the matrix is one for all, (in, out), or one an image, (batch, in, out)."""
+    shape = (*factors[0].shape[:3], matrix.shape[-1])
     if not in_place:
-        return total_nhwc + (
-            x_nhwc @ matrix if matrix.ndim == 2 else (x_nhwc.flatten(1, 2) @ matrix).view_as(total_nhwc)
-        )
-    if matrix.ndim == 2 or matrix.shape[0] == 1:
-        rows = x_nhwc.flatten(0, 2)
-        total_nhwc.view(rows.shape[0], total_nhwc.shape[-1]).addmm_(rows, matrix.view(matrix.shape[-2:]))
-    else:
-        total_nhwc.view(x_nhwc.flatten(1, 2).shape[:2] + total_nhwc.shape[-1:]).baddbmm_(x_nhwc.flatten(1, 2), matrix)
-    return total_nhwc
+        (factor,) = factors
+        product = factor @ matrix if matrix.ndim == 2 else (factor.flatten(1, 2) @ matrix).view(shape)
+        product = product if bias is None else product + bias
+        return product if total is None else total + product
+    total = factors[0].new_zeros(shape) if total is None else total
+    total = total if bias is None else total.add_(bias)
+    for factor, rows in zip(factors, matrix.split([factor.shape[-1] for factor in factors], -2), strict=True):
+        if rows.ndim == 2 or len(rows) == 1:
+            total.view(-1, shape[-1]).addmm_(factor.flatten(0, 2), rows.flatten(0, -2))
+        else:
+            total.flatten(1, 2).baddbmm_(factor.flatten(1, 2), rows)
+    return total
 
 
-def _two_products(total: Tensor, u_nhwc: Tensor, moved: Tensor, matrix: Tensor, in_place: bool) -> Tensor:
-    """`total + [u, moved] matrix`; in place without that concatenation, in a graph with it, for one product."""
-    if not in_place:
-        return add_product(total, torch.cat([u_nhwc, moved], -1), matrix, in_place)
-    channels = u_nhwc.shape[-1]
-    total = add_product(total, u_nhwc, matrix[..., :channels, :], in_place)
-    return add_product(total, moved, matrix[..., channels:, :], in_place)
+def _shifted(places: slice, by: int) -> slice:
+    return slice(places.start + by, places.stop + by)
 
 
-def _add(x: Tensor, addend: Tensor, in_place: bool) -> Tensor:
-    return x.add_(addend) if in_place else x + addend
-
-
-def _rows(weight_oc: Tensor, order: ChannelOrder) -> Tensor:
-    """(out, in) -> (in, out) with the inputs in order, in double precision for the foldings that follow."""
-    return weight_oc.detach().double().t()[list(order.channels)]
+def _branch_rows(mixer: CycleMixer | SummedCycleMixer, order: ChannelOrder) -> Tensor:
+    """The weights of the branches along channels, width and height as (in, out), each with its bias below."""
+    layers = (mixer.along_channels, mixer.along_width, mixer.along_height)
+    rows = torch.stack([layer.weight.detach().double().t()[list(order.channels)] for layer in layers])
+    biases = torch.stack(
+        [rows.new_zeros(len(rows[0])) if layer.bias is None else layer.bias.double() for layer in layers]
+    )
+    return torch.cat([rows, biases[:, None]], 1).detach()
 
 
 def frozen(
-    value: Tensor,
-    dtype: torch.dtype | None = None,
-    memory_format: torch.memory_format = torch.contiguous_format,
+    value: Tensor, dtype: torch.dtype | None = None, layout: torch.memory_format = torch.contiguous_format
 ) -> nn.Parameter:
     """A copy of `value` as a parameter that is not trained."""
-    return nn.Parameter(value.detach().to(dtype).clone(memory_format=memory_format), requires_grad=False)
+    return nn.Parameter(value.detach().to(dtype).clone(memory_format=layout), requires_grad=False)

@@ -118,7 +118,9 @@ def _precision(truth: JsonObject, results: list[JsonObject], kind: str, max_dete
     with contextlib.redirect_stdout(io.StringIO()):
         # Copies, since it writes areas and encoded masks into what it is given.
         labels = COCO(copy.deepcopy(truth), print_function=_logger.debug)
-        found = labels.loadRes(copy.deepcopy(results))
+        # Given a box, the library takes the area of the box for that of the mask, and sizes would be wrong.
+        judged = [{k: v for k, v in each.items() if kind != "segm" or k != "bbox"} for each in results]
+        found = labels.loadRes(copy.deepcopy(judged))
         comparison = COCOeval_faster(labels, found, kind, print_function=_logger.debug)
         comparison.params.maxDets = (
             [1, 10, max_detections] if max_detections > 10 else [max_detections, max_detections, max_detections]

@@ -46,6 +46,8 @@ class DetectionResult:
     """(H, W, C) the image itself, on which `draw` paints."""
     given_masks: npt.NDArray[np.uint8] | None = None
     """(D, H, W) masks of 0 and 1, in place of those that follow from the detections; for labels."""
+    category_ids: tuple[int, ...] = ()
+    """Number of each class in COCO's results; none for 1, 2, ..."""
 
     def __len__(self) -> int:
         return len(self.detections.scores)
@@ -103,8 +105,8 @@ class DetectionResult:
         return {"task": task, "size": {"height": height, "width": width}, "objects": objects}
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[JsonObject]:
-        """Entries of COCO's results format; class numbers start at 1 where no `category_ids` are given."""
-        numbers = category_ids or range(1, len(self.classes) + 1)
+        """Entries of COCO's results format, with the class numbers of the training data unless others are given."""
+        numbers = category_ids or self.category_ids or range(1, len(self.classes) + 1)
         return coco_results(self.detections, image_id, self.image.shape[:2], numbers)
 
     def draw(self, opacity: float = 0.45, *, scores: bool = True) -> Image.Image:
@@ -163,7 +165,7 @@ def find_objects(image: NetworkImage) -> DetectionResult:
     if len(found) > 1:
         limit = options.kept * max(map(len, looks))
         detections = merged(Detections.joined(found), np.concatenate(cut), options.nms, limit)
-    return DetectionResult(detections, image.card.classes, image.pixels)
+    return DetectionResult(detections, image.card.classes, image.pixels, category_ids=image.card.category_ids)
 
 
 def _seen(image: NetworkImage, look: Look) -> tuple[Detections, Flags]:

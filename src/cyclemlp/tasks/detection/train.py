@@ -83,6 +83,7 @@ def _card(config: DetectionConfig, dataset: DetectionDataset, task: str) -> Mode
         head=config.head,
         head_width=config.head_width,
         classes=dataset.classes,
+        category_ids=dataset.category_ids,
         input_scale=1.0 if config.input_scale is None else config.input_scale,
         short_side=config.short_side,
         long_side=config.long_side,

@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.drawing import MAX_LEGEND, Colour, as_rgb, borders, colour_list, palette, shortened, with_legend
+from cyclemlp.data.drawing import (
+    MAX_LEGEND,
+    Colour,
+    as_rgb,
+    colour_list,
+    paint_classes,
+    palette,
+    shortened,
+    with_legend,
+)
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import FloatArray, NetworkImage
 
@@ -53,11 +62,8 @@ class SegmentationResult:
         `opacity` in [0, 1] is that of the paint. The legend makes the image higher (and wider, where the
         image is narrower than an entry).
         """
-        colours = palette(len(self.classes))[self.mask]
-        image = np.array(Image.blend(as_rgb(self.image), Image.fromarray(colours), opacity))
-        outline = borders(self.mask)
-        image[outline] = colours[outline]
-        painted = Image.fromarray(image)
+        colours = palette(len(self.classes))
+        painted = Image.fromarray(paint_classes(as_rgb(self.image), self.mask, colours, opacity))
         return _with_legend(painted, self.shares) if legend else painted
 
 
