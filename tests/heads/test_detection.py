@@ -10,7 +10,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.heads.anchors import cell_anchors, grid_sizes, level_anchors, padded
+from cyclemlp.heads.anchors import SIZE_RULE, cell_anchors, grid_sizes, level_anchors
 from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.mask_rcnn import MaskRCNN
@@ -50,7 +50,7 @@ def test_retinanet_gives_one_row_for_every_anchor(size: tuple[int, int]) -> None
     model = _small("retinanet").eval()
     with torch.no_grad():
         logits, offsets = model(torch.rand(2, 3, *size))
-    anchors = sum(map(len, level_anchors("retinanet", SMALL, padded(size[0]), padded(size[1]))))
+    anchors = sum(map(len, level_anchors("retinanet", SMALL, *map(SIZE_RULE.padded, size))))
     assert logits.shape == (2, anchors, 3)
     assert offsets.shape == (2, anchors, 4)
 

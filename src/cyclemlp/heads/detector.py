@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from cyclemlp.heads.anchors import SIZE_RULE, level_anchors, padded
+from cyclemlp.heads.anchors import SIZE_RULE, level_anchors
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
 
@@ -28,18 +28,19 @@ class Anchors(nn.Module):
 
     def __init__(self, head: str, options: DetectionHead) -> None:
         super().__init__()
-        self._head = head
-        self._options = options
+        self._head, self._options = head, options
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 4) float32, of all levels of the pyramid of these images, level by level."""
-        height, width = (padded(edge) for edge in images.shape[-2:])
-        levels = level_anchors(self._head, self._options, height, width)
+        levels = level_anchors(self._head, self._options, *map(SIZE_RULE.padded, images.shape[-2:]))
         return torch.from_numpy(np.concatenate(levels)).to(images.device)
 
 
 class Detector(PyramidNetwork, ABC):
     """A backbone, a feature pyramid and anchors."""
+
+    levels: tuple[int, ...]
+    """Which of the backbone's maps, at strides 4, 8, 16, 32, it needs."""
 
     def __init__(self, head: str, backbone: PyramidBackbone, pyramid: FeaturePyramidNetwork, options: DetectionHead):
         super().__init__(backbone, SIZE_RULE)

@@ -31,6 +31,7 @@ class RetinaNet(Detector):
         options: the rest of the head's shape.
     """
 
+    levels = (1, 2, 3)
     output_names = ("logits", "offsets")
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int, width: int, options: DetectionHead) -> None:
