@@ -111,7 +111,7 @@ def test_retinanets_loss_is_over_the_objects_of_the_batch() -> None:
     images, sizes = torch.rand(2, 3, 64, 64), [(64, 64)] * 2
     boxes = [torch.tensor([[8.0, 8, 40, 40], [0, 0, 20, 20], [30, 30, 60, 60]]), torch.tensor([[40.0, 0, 60, 30]])]
     targets = [{"boxes": each, "labels": torch.zeros(len(each), dtype=torch.int64)} for each in boxes]
-    counts = [int((match_anchors(each, model.anchors(images)) >= 0).sum()) for each in boxes]
+    counts = [int((match_anchors(each, model.anchors.of(images)) >= 0).sum()) for each in boxes]
     assert counts[0] != counts[1]
     with torch.no_grad():
         together = model.losses(images, sizes, targets)

@@ -68,22 +68,11 @@ class MaskRCNN(Detector):
         return detections, {**proposal_losses, **region_losses}
 
 
-class _AnchorGenerator(nn.Module):
-    """Stands in for torchvision's, whose strides are not exact; see `cyclemlp.heads.anchors`."""
-
-    def __init__(self, anchors: Anchors) -> None:
-        super().__init__()
-        self.anchors = anchors
-
-    def forward(self, images: tv.ImageList, _maps: list[Tensor]) -> list[Tensor]:
-        return [self.anchors(images.tensors)] * len(images.image_sizes)
-
-
 def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> tv.RegionProposalNetwork:
     """Thresholds and samples of the papers; twice as many proposals are kept in training, as torchvision does."""
     kept = {"training": 2 * options.candidates, "testing": options.candidates}
     return tv.RegionProposalNetwork(
-        _AnchorGenerator(anchors),
+        anchors,
         tv.with_float32_outputs(tv.RPNHead(width, options.anchors_per_position(MASK_RCNN))),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,

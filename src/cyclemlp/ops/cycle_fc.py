@@ -24,7 +24,7 @@ Here it is carried out as what it means: groups of channels move (`shift.py`), t
 
 from torch import Tensor, nn
 
-from cyclemlp.ops.shift import Plan, in_place_of_itself, shift, shifted_linear
+from cyclemlp.ops.shift import Plan, in_place_of_itself, shifted_linear
 
 StepSize = tuple[int, int]
 
@@ -79,11 +79,6 @@ def cycle_fc(
             "it needs (batch, height, width, in) and (out, in)"
         )
     return shifted_linear(x_nhwc, weight_oc, bias_o, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
-
-
-def cycle_shift(x_nhwc: Tensor, stepsize: StepSize, dilation: int = 1) -> Tensor:
-    """The staircase alone: a copy of `x_nhwc` with channel c moved by its offset."""
-    return shift(x_nhwc, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
 
 
 def cycle_plan(channels: int, stepsize: StepSize, dilation: int = 1) -> Plan:

@@ -92,15 +92,7 @@ def pays(x: Tensor) -> bool:
 
 
 def shifted_means(x_nhwc: Tensor, stepsize: int) -> Tensor:
-    """Means over positions of what the staircase along the width, along the height, and a channel FC read.
-
-    Args:
-        x_nhwc: (batch, height, width, channels).
-        stepsize: of both staircases.
-
-    Returns:
-        (batch, 3, channels), summed in float32 at least, in the type of `x_nhwc`.
-    """
+    """Means over positions, (batch, 3, channels), of what the staircases along width and height and a channel FC read."""
     return _ShiftedMeans.apply(x_nhwc, stepsize)
 
 
