@@ -14,22 +14,30 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.errors import CheckpointError, ConfigError, DataError, UserError
+from cyclemlp.errors import CheckpointError, ConfigError, DataError, MissingExtraError, UserError
 
 if TYPE_CHECKING:
     from cyclemlp import models as models
     from cyclemlp import ops as ops
-    from cyclemlp.api import evaluate as evaluate
-    from cyclemlp.api import export as export
-    from cyclemlp.api import predict as predict
-    from cyclemlp.api import train as train
-    from cyclemlp.inference.predictor import Predictor as Predictor
-    from cyclemlp.models.checkpoints import load_checkpoint as load_checkpoint
-    from cyclemlp.models.forms.lean import lean_ as lean_
-    from cyclemlp.models.forms.lean import plain_ as plain_
-    from cyclemlp.ops.cycle_fc import CycleFC as CycleFC
+    from cyclemlp.api import (
+        evaluate,
+        export,
+        predict,
+        train,
+        train_classification,
+        train_detection,
+        train_instance_segmentation,
+        train_segmentation,
+    )
+    from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.models.checkpoints import load_checkpoint
+    from cyclemlp.models.forms.lean import lean_, plain_
+    from cyclemlp.ops.cycle_fc import CycleFC
+    from cyclemlp.training.stopping import TrainingStopped
 
-if "_cyclemlp_launcher" not in sys.modules:  # the command line imports the models where a command needs them
+# The command line imports the models where a command needs them. During `python -m cyclemlp`, argv begins with "-m"
+# while the package is imported.
+if "_cyclemlp_launcher" not in sys.modules and sys.argv[:1] != ["-m"]:
     try:
         import torch as _torch  # noqa: F401
     except ModuleNotFoundError as _error:
@@ -44,7 +52,9 @@ __all__ = [
     "ConfigError",
     "CycleFC",
     "DataError",
+    "MissingExtraError",
     "Predictor",
+    "TrainingStopped",
     "UserError",
     "evaluate",
     "export",
@@ -55,31 +65,34 @@ __all__ = [
     "plain_",
     "predict",
     "train",
+    "train_classification",
+    "train_detection",
+    "train_instance_segmentation",
+    "train_segmentation",
 ]
 
-_LAZY = {
+_HOMES = {
     "CycleFC": "cyclemlp.ops.cycle_fc",
     "Predictor": "cyclemlp.inference.predictor",
-    "evaluate": "cyclemlp.api",
-    "export": "cyclemlp.api",
+    "TrainingStopped": "cyclemlp.training.stopping",
     "lean_": "cyclemlp.models.forms.lean",
     "load_checkpoint": "cyclemlp.models.checkpoints",
     "plain_": "cyclemlp.models.forms.lean",
-    "predict": "cyclemlp.api",
-    "train": "cyclemlp.api",
 }
-# A package that is imported later would replace the function of the same name, so it is imported here.
+"""The modules that the public names come from, where it is not `cyclemlp.api`."""
+
+# `cyclemlp.export` is the function. Python binds the name to the package `export` when that is first imported: here.
 import_module("cyclemlp.export")
 del globals()["export"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
     if name in ("models", "ops"):
         return import_module(f"cyclemlp.{name}")
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "cyclemlp.api")), name)
     raise AttributeError(f"module 'cyclemlp' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    return __all__

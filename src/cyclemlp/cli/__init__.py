@@ -8,11 +8,12 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
 import cyclopts
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError, Token, UnknownOptionError
 
 from cyclemlp.errors import UserError
 
@@ -70,4 +71,16 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _one_line(error: CycloptsError) -> str:
+    if isinstance(error, MissingArgumentError) and error.app is not None:
+        error = _unknown_option(error.unused_tokens or (), error.app) or error  # which may be the misspelt one
     return " ".join(str(error).split()) + " See --help."
+
+
+def _unknown_option(tokens: Sequence[str], command: App) -> CycloptsError | None:
+    options = command.assemble_argument_collection()
+    known = {name for option in options for name in option.names}
+    given = (token.split("=")[0] for token in tokens if token.startswith("--"))
+    unknown = next((token for token in given if token not in known), None)
+    if unknown is None:
+        return None
+    return UnknownOptionError(token=Token(keyword=unknown, source="cli"), argument_collection=options, verbose=False)

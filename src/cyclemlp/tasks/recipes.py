@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
 
@@ -41,6 +39,8 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> JsonObject:
 
 
 def _read(path: Path) -> JsonObject:
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
