@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
+from types import MappingProxyType
 
 from cyclopts import App, ArgumentCollection, Parameter
 
-from cyclemlp.cli.model_families import full_name
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping
 from cyclemlp.tasks.build_config import fill_from, option_names, takes_options_of
@@ -18,6 +18,21 @@ from cyclemlp.tasks.recipes import read_recipe
 from cyclemlp.tasks.registry import AnyTask, get_task, task_names
 
 _logger = logging.getLogger(__name__)
+
+FAMILIES = MappingProxyType(
+    {
+        "cyclemlp": "cyclemlp_nano",
+        "asmlp": "asmlp_tiny",
+        "mixer": "mixer_s32_224",
+        "resmlp": "resmlp_12_224",
+        "gmlp": "gmlp_ti16_224",
+        "swin": "swin_tiny_patch4_window7_224",
+        "convnext": "convnext_tiny",
+        "resnet": "resnet18",
+        "pvt": "pvt_v2_b0",
+    }
+)
+"""Names of families, as `--model` takes them: each stands for the smallest usual model of the family."""
 
 _HELP = """{purpose}
 
@@ -33,6 +48,14 @@ config
 json
     Print one JSON object with the run folder and its metrics on standard output.
 """
+
+
+def full_name(model: str) -> str:
+    """The model a family's name stands for, with a line in the log; any other name as it is."""
+    if model not in FAMILIES:
+        return model
+    _logger.info("model %s is taken as %s", model, FAMILIES[model])
+    return FAMILIES[model]
 
 
 def _fill_in(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -36,8 +36,7 @@ def build_config(task: str, options: Mapping[str, OptionValue], recipe: str | No
         _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    config: RunConfig = bound.arguments["run"]
-    return config
+    return bound.arguments["run"]
 
 
 def takes_options_of(config: type[RunConfig], function: Callable[..., object]) -> Callable[..., object]:
