@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cyclemlp.inference.predict_files import Predictions
     from cyclemlp.tasks.classification.config import ClassificationConfig
     from cyclemlp.tasks.detection.config import DetectionConfig
-    from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+    from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
     from cyclemlp.tasks.segmentation.config import SegmentationConfig
     from cyclemlp.training.run import Run
 

@@ -2,11 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from types import MappingProxyType
 
 from cyclopts import App, ArgumentCollection, Parameter
 
@@ -19,19 +18,17 @@ from cyclemlp.tasks.registry import AnyTask, get_task, task_names
 
 _logger = logging.getLogger(__name__)
 
-FAMILIES = MappingProxyType(
-    {
-        "cyclemlp": "cyclemlp_nano",
-        "asmlp": "asmlp_tiny",
-        "mixer": "mixer_s32_224",
-        "resmlp": "resmlp_12_224",
-        "gmlp": "gmlp_ti16_224",
-        "swin": "swin_tiny_patch4_window7_224",
-        "convnext": "convnext_tiny",
-        "resnet": "resnet18",
-        "pvt": "pvt_v2_b0",
-    }
-)
+FAMILIES: Mapping[str, str] = {
+    "cyclemlp": "cyclemlp_nano",
+    "asmlp": "asmlp_tiny",
+    "mixer": "mixer_s32_224",
+    "resmlp": "resmlp_12_224",
+    "gmlp": "gmlp_ti16_224",
+    "swin": "swin_tiny_patch4_window7_224",
+    "convnext": "convnext_tiny",
+    "resnet": "resnet18",
+    "pvt": "pvt_v2_b0",
+}
 """Names of families, as `--model` takes them: each stands for the smallest usual model of the family."""
 
 _HELP = """{purpose}

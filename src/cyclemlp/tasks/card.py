@@ -6,6 +6,7 @@ and no pickle is needed to use it.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,8 @@ from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks.base import Dataset
+from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task, task_names
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
@@ -37,6 +40,8 @@ _MINIMA = {
     "overlap": (0, "none for the default"),
 }
 """The smallest value that each of these fields may have, and what None stands for."""
+_OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size")
+CardValue = str | float | Sequence[int] | JsonMapping | DetectionHead
 RecordT = TypeVar("RecordT", "ModelCard", DetectionHead)
 
 
@@ -108,6 +113,13 @@ class ModelCard:
             task.check_card(self)
         except ConfigError as error:
             raise CheckpointError(f"model card: {error}") from error
+
+    @classmethod
+    def of_run(cls, task: str, config: RunConfig, dataset: Dataset, **own: CardValue) -> "ModelCard":
+        """The card of what a run trains: what its config has under the same names, and fields of the task's `own`."""
+        shared: JsonObject = {name: getattr(config, name) for name in _OF_CONFIG if hasattr(config, name)}
+        source = f"trained by cyclemlp on {config.data.name}"
+        return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})
 
     @property
     def resize_rule(self) -> ResizeRule:

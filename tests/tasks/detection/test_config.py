@@ -12,7 +12,7 @@ from cyclemlp.data.objects import DetectionSplit, Record
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionLossWeights, LightHead
 from cyclemlp.tasks.detection.defaults import with_defaults
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
 
 DATA = Path("cells")
 

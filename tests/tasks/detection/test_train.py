@@ -27,7 +27,7 @@ from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation, LightHead
 from cyclemlp.tasks.detection.train import DetectionLoss, aspect_groups, collate
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
 from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.training.loader import GroupedStream, SampleStream
 from cyclemlp.training.state import Objective

@@ -125,16 +125,16 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
 
     def write_scores(self, out: Path, counts: "LabelCounts", dataset: ClassifiedDataset, split: str) -> dict[str, str]:
         """Write the confusion matrix, as a table and drawn, and the images that were predicted wrongly."""
-        from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
+        from cyclemlp.tasks.classification.confusion import CONFUSION_NAME, write_confusion
 
-        table = write_confusion(out, counts.confusion.numpy(), dataset.classes)
+        figure = write_confusion(out, counts.confusion.numpy(), dataset.classes)
         buffer = io.BytesIO()
-        draw_confusion(counts.confusion.numpy(), dataset.classes).savefig(buffer, format="png", dpi=150)
+        figure.savefig(buffer, format="png", dpi=150)
         with atomic_write(out / CONFUSION_IMAGE_NAME) as part:
             part.write_bytes(buffer.getbuffer())
         write_csv(out / WRONG_NAME, _wrong_rows(counts.mistakes, dataset.classes))
-        names = {"confusion_picture": CONFUSION_IMAGE_NAME, "wrong": WRONG_NAME}
-        return {"confusion": str(table), **{kind: str(out / name) for kind, name in names.items()}}
+        names = {"confusion": CONFUSION_NAME, "confusion_picture": CONFUSION_IMAGE_NAME, "wrong": WRONG_NAME}
+        return {kind: str(out / name) for kind, name in names.items()}
 
     def score_table(self, report: JsonMapping) -> list[str]:
         metrics = report["metrics"]
@@ -155,11 +155,9 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         self, run_dir: Path, counts: "LabelCounts", classes: tuple[str, ...]
     ) -> "list[tuple[str, Figure]]":
         """The confusion matrix, which is written to the run folder as well."""
-        from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
+        from cyclemlp.tasks.classification.confusion import write_confusion
 
-        confusion = counts.confusion.numpy()
-        write_confusion(run_dir, confusion, classes)
-        return [("Confusion matrix", draw_confusion(confusion, classes))]
+        return [("Confusion matrix", write_confusion(run_dir, counts.confusion.numpy(), classes))]
 
     def predict(self, image: NetworkImage) -> ClassificationResult:
         return classify(image)

@@ -5,6 +5,7 @@ import copy
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -41,23 +42,18 @@ def coco_results(
     return entries
 
 
+@dataclass(kw_only=True, eq=False)
 class DetectionCounts:
-    """Detections and labels, image by image, from which average precision follows; those of several parts add up.
+    """Detections and labels, image by image, from which average precision follows; those of several parts add up."""
 
-    Args:
-        masks: whether masks are compared as well as boxes.
-        max_detections: maximum number of boxes per image that are scored; COCO's tables have 100.
-        category_ids: number of each class in `results`; None for 1, 2, ...
-    """
-
-    def __init__(
-        self, *, masks: bool, max_detections: int = COCO_DETECTIONS, category_ids: Sequence[int] | None = None
-    ) -> None:
-        self.masks = masks
-        self.max_detections = max_detections
-        self.category_ids = category_ids
-        self.records: dict[int, Record] = {}
-        self.results: list[JsonObject] = []
+    masks: bool
+    """Whether masks are compared as well as boxes."""
+    max_detections: int = COCO_DETECTIONS
+    """Maximum number of boxes per image that are scored."""
+    category_ids: Sequence[int] | None = None
+    """Number of each class in `results`; None for 1, 2, ..."""
+    records: dict[int, Record] = field(default_factory=dict)
+    results: list[JsonObject] = field(default_factory=list)
 
     def add(self, record: Record, found: Detections, classes: int) -> None:
         """Add the labels of an image and what was found in it; `classes` is how many there are."""

@@ -26,19 +26,15 @@ from cyclemlp.tasks.segmentation.metrics import class_weights_from_counts, segme
 def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
     """Network, loss and samples of a segmentation run. Raises ConfigError and DataError."""
     _check_batch(config)
-    card = _card(config, dataset)
+    card = ModelCard.of_run("segmentation", config, dataset)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = network_of(card, config.optimisation.drop_path, auxiliary=auxiliary > 0)
     train = replace(dataset.splits["train"], num_classes=len(card.classes))
     weights = _class_weights(config, train, len(card.classes))
-    return TrainingParts(
-        card,
-        model,
-        SegmentationLoss(weights, config.loss.dice, auxiliary),
-        SplitSamples(train, MaskTrainTransform(config.augmentation, Normalisation(), card.resize_rule)),
-        partial(decay_groups, weight_decay=config.optimisation.weight_decay),
-        default_collate,
-    )
+    loss = SegmentationLoss(weights, config.loss.dice, auxiliary)
+    samples = SplitSamples(train, MaskTrainTransform(config.augmentation, Normalisation(), card.resize_rule))
+    groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
+    return TrainingParts(card, model, loss, samples, groups, default_collate)
 
 
 def network_of(card: ModelCard, drop_path_rate: float = 0.0, *, auxiliary: bool = False) -> nn.Module:
@@ -62,21 +58,6 @@ def _check_batch(config: SegmentationConfig) -> None:
             f"--batch-size {batch} is too small for --head {config.head}, whose BatchNorm sees maps of one position:"
             f" give --batch-size {least} or more, or --head semantic-fpn"
         )
-
-
-def _card(config: SegmentationConfig, dataset: MaskDataset) -> ModelCard:
-    return ModelCard(
-        task="segmentation",
-        model=config.model,
-        head=config.head,
-        head_width=config.head_width,
-        classes=dataset.classes,
-        input_scale=config.input_scale,
-        window=config.window,
-        short_side=config.short_side,
-        long_side=config.long_side,
-        source=f"trained by cyclemlp on {config.data.name}",
-    )
 
 
 class SegmentationLoss(TaskLoss):
