@@ -11,7 +11,7 @@ from PIL import Image
 
 from cyclemlp.cli import demo, main
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.images import read_image
+from cyclemlp.data.images import ImageInput, read_image
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
@@ -21,8 +21,9 @@ from cyclemlp.tasks.detection import drawing
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
+from cyclemlp.tasks.recipes import read_run_config
 from cyclemlp.tasks.registry import get_task
-from cyclemlp.training.run_folder import open_run, read_run_config
+from cyclemlp.training.run_folder import open_run
 
 HEADS = {"segmentation": "semantic-fpn", "detection": "retinanet", "instance-segmentation": "mask-rcnn"}
 TINY = """\
@@ -131,11 +132,12 @@ def small_sample(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
         return find_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")), DetectionDataset)
 
 
-def exact(dataset: DetectionDataset) -> Callable[[Path], DetectionResult]:
+def exact(dataset: DetectionDataset) -> Callable[[ImageInput], DetectionResult]:
     """Finds what is labelled, and an improbable island in every image."""
     split = dataset.splits["val"]
 
-    def predict(path: Path) -> DetectionResult:
+    def predict(path: ImageInput) -> DetectionResult:
+        assert isinstance(path, Path)
         record = split.records[split.images.index(path)]
         boxes = np.concatenate([record.boxes_xyxy, np.array([[100, 200, 120, 210]], np.float32)])
         scores = np.array([0.9] * len(record.labels) + [0.1], np.float32)

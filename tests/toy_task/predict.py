@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cyclemlp.tasks.base import FloatArray, JsonObject, NetworkImage, Pixels
+from cyclemlp.files import JsonObject
+from cyclemlp.tasks.base import FloatArray, NetworkImage, Pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclemlp.files import write_png
-from cyclemlp.tasks.base import JsonObject, NetworkImage, ScoreNames, Task, TrainingParts
+from cyclemlp.files import JsonObject, write_png
+from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import PredictionOptions
 from toy_task.config import RegressionConfig
