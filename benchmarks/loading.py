@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from benchmarks.records import command_line
 from cyclemlp.cli.bench_output import Json, Numbers, Out, Rounds, Threads, aligned, check_out, check_positive, deliver
+from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan, Timing
 from cyclemlp.machine import BUSY_SHARE, ForeignLoad, environment, pin_to_cores

@@ -22,8 +22,8 @@ from cyclemlp.cli.bench_output import (
     deliver,
     milliseconds,
 )
+from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import read_split
-from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor

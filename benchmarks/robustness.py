@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from benchmarks.records import command_line
 from cyclemlp.cli.bench_output import Json, Out, aligned, check_out, deliver
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.resizing import central_crop
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.inference.predictor import Predictor

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.operators import authors_cycle_fc, authors_offsets
 from cyclemlp.models.classifiers import create_classifier
-from cyclemlp.models.flops import count_flops, count_multiply_adds
+from cyclemlp.models.flops import count_flops
 from cyclemlp.ops import CycleFC
 
 
@@ -75,5 +75,5 @@ def counts(subject: Subject) -> dict[str, int]:
     return {
         "params": sum(parameter.numel() for parameter in network.parameters()),
         "flops": count_flops(network, subject.size, subject.size),
-        "multiply_adds": count_multiply_adds(network, subject.size, subject.size),
+        "multiply_adds": count_flops(network, subject.size, subject.size, norm_flops=0),
     }

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from compare_runs import describe
 from torch import Tensor, nn
 
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.files import write_json
 from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.classification.metrics import LabelCounts

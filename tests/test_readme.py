@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cyclemlp.cli import app
 
@@ -28,6 +30,28 @@ def test_the_python_of_the_first_screen_runs_offline(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "(1, 64, 62, 47)" in done.stdout
+
+
+def test_the_python_functions_run_on_a_small_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second block as it stands, but for two steps on small crops."""
+    monkeypatch.chdir(tmp_path)
+    for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
+        for kind, suffix, value in (("images", "jpg", 200), ("masks", "png", 1)):
+            values = np.zeros((48, 64), dtype=np.uint8)
+            values[:, 20:] = value
+            folder = Path("DIR", kind, split)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(folder / f"{name}.{suffix}")
+    Path("photos").mkdir()
+    for path in ("photo.jpg", "photos/photo.jpg"):
+        Image.new("RGB", (50, 40)).save(path)
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    shortened = code.replace('max_time="20m"', 'steps=2, batch_size=2, crop_size=32, device="cpu"')
+    assert shortened != code
+    exec(shortened, {})
+    assert Path("overlay.png").is_file()
+    assert Path("predicted", "photo_mask.png").is_file()
+    assert Path("model.onnx").is_file()
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"^ {4}(cyclemlp .*?)(?:\s+#.*)?$", README, re.MULTILINE))))

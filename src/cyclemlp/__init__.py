@@ -1,5 +1,11 @@
 """CycleMLP: vision backbones made only of MLPs, for masks, boxes and labels at any image size.
 
+    run = cyclemlp.train("segmentation", data="folder", max_time="20m")
+    cyclemlp.evaluate(run)
+    cyclemlp.predict(run, "photos/", out="predicted")
+    cyclemlp.export(run, out="model.onnx")
+    cyclemlp.Predictor.load(run).predict("photo.jpg").draw()
+
 Importing this package registers every model with timm, so `timm.create_model("cyclemlp_b1")` works afterwards. Where
 torch is not installed, nothing is registered, and exported files still predict.
 """

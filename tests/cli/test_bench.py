@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from command_line import command, refused
 
+from cyclemlp.export import speed
+
 RESULT = {
     "target": "cyclemlp_nano", "task": "classification", "model": "cyclemlp_nano", "runtime": "torch", "size": 224,
     "batch": 2, "median_s": 0.02, "iqr_s": 0.001, "samples_s": [0.02], "images_per_s": 100.0,
@@ -31,7 +33,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         given.update(options, targets=targets, plan=plan)
         return RECORD
 
-    monkeypatch.setattr("cyclemlp.export.speed.measure_speed", measure_speed)
+    monkeypatch.setattr(speed, "measure_speed", measure_speed)
     return given
 
 

@@ -85,8 +85,8 @@ def test_a_contact_sheet_is_written(lakes: Path, tmp_path: Path, capsys: pytest.
     sheet = tmp_path / "made" / "sheet.png"
     status, out, _ = run(capsys, str(lakes), "--sheet", str(sheet), "--sheet-images", "1")
     assert (status, out.splitlines()[-1]) == (0, f"contact sheet: {sheet}")
-    with Image.open(sheet) as picture:
-        assert picture.width == 340
+    with Image.open(sheet) as image:
+        assert image.width == 340
     _, out, _ = run(capsys, str(lakes), "--sheet", str(sheet), "--json")
     assert json.loads(out)["sheet"] == str(sheet)
 

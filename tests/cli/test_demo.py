@@ -1,7 +1,6 @@
 """`cyclemlp demo` of every task: what it would train, what it draws, and one short run from start to image."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
-from cyclemlp.tasks.base import SampleDemo
+from cyclemlp.tasks.base import Predict, SampleDemo
 from cyclemlp.tasks.detection import drawing
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult
@@ -132,7 +131,7 @@ def small_sample(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
         return find_dataset(prepare_blue_marble_instances(tmp_path_factory.mktemp("cache")), DetectionDataset)
 
 
-def exact(dataset: DetectionDataset) -> Callable[[ImageInput], DetectionResult]:
+def exact(dataset: DetectionDataset) -> Predict:
     """Finds what is labelled, and an improbable island in every image."""
     split = dataset.splits["val"]
 

@@ -124,7 +124,7 @@ def test_regions_to_ignore_and_slivers_are_not_learnt_from() -> None:
     assert target["labels"].tolist() == [2]  # object 1 would be three quarters of a pixel wide
 
 
-def test_a_image_without_objects() -> None:
+def test_an_image_without_objects() -> None:
     image, target = transformed(places(20, 30), record_of([], (20, 30)), rule=ResizeRule(2.0))
     assert image.shape == (3, 40, 60)
     assert {name: tuple(each.shape) for name, each in target.items()} == {

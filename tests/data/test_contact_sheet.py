@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from cyclemlp.data.contact_sheet import CELL_WIDTH, choose, contact_sheet
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.drawing import IGNORED, STRAY, colour_list, draw_mask, draw_objects, ink_on
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.objects import Record
 from cyclemlp.data.outlines import Polygons, rle_of_mask
 

@@ -24,7 +24,7 @@ def geometry(
     vertical_flip: float = 0.5,
     rare_class_crops: float = 0.0,
 ) -> MaskTrainTransform:
-    """A transform that leaves colours alone."""
+    """A transform that does not change colours."""
     augmentation = MaskAugmentation(
         crop_size=crop_size,
         scale=scale,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.export import speed
 from cyclemlp.export.run import export_run
 from cyclemlp.export.speed import measure_speed
 from cyclemlp.heads.detection_options import DetectionHead
@@ -32,7 +33,7 @@ def measure_here(suites: Sequence[Suite], _plan: Plan) -> Measurement:
 
 @pytest.fixture(autouse=True)
 def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cyclemlp.export.speed.measure", measure_here)
+    monkeypatch.setattr(speed, "measure", measure_here)
 
 
 def save_run(folder: Path, card: ModelCard) -> Path:

@@ -10,7 +10,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.heads.anchors import cell_anchors, grid_sizes, level_anchors, padded
+from cyclemlp.heads.anchors import SIZE_RULE, cell_anchors, grid_sizes, level_anchors
 from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.mask_rcnn import MaskRCNN
@@ -50,7 +50,7 @@ def test_retinanet_gives_one_row_for_every_anchor(size: tuple[int, int]) -> None
     model = _small("retinanet").eval()
     with torch.no_grad():
         logits, offsets = model(torch.rand(2, 3, *size))
-    anchors = sum(map(len, level_anchors("retinanet", SMALL, padded(size[0]), padded(size[1]))))
+    anchors = sum(map(len, level_anchors("retinanet", SMALL, *map(SIZE_RULE.padded, size))))
     assert logits.shape == (2, anchors, 3)
     assert offsets.shape == (2, anchors, 4)
 
@@ -111,7 +111,7 @@ def test_retinanets_loss_is_over_the_objects_of_the_batch() -> None:
     images, sizes = torch.rand(2, 3, 64, 64), [(64, 64)] * 2
     boxes = [torch.tensor([[8.0, 8, 40, 40], [0, 0, 20, 20], [30, 30, 60, 60]]), torch.tensor([[40.0, 0, 60, 30]])]
     targets = [{"boxes": each, "labels": torch.zeros(len(each), dtype=torch.int64)} for each in boxes]
-    counts = [int((match_anchors(each, model.anchors(images)) >= 0).sum()) for each in boxes]
+    counts = [int((match_anchors(each, model.anchors.of(images)) >= 0).sum()) for each in boxes]
     assert counts[0] != counts[1]
     with torch.no_grad():
         together = model.losses(images, sizes, targets)

@@ -68,7 +68,7 @@ def test_our_loss_of_an_image_is_torchvisions() -> None:
     with torch.no_grad():
         ours = model.losses(images, [(64, 64)], [target])
         outputs = dict(zip(("cls_logits", "bbox_regression"), model(images), strict=True))
-        anchors = model.anchors(images)
+        anchors = model.anchors.of(images)
         matches = [internals.match_anchors(target["boxes"], anchors)]
         theirs = model.head.compute_loss([target], outputs, [anchors], matches)
     torch.testing.assert_close(ours, theirs)

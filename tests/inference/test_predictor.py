@@ -41,7 +41,7 @@ def stripes(height: int = 40, width: int = 60) -> np.ndarray[tuple[int, int, int
     return image
 
 
-def test_array_picture_and_file_give_the_same(predictor: Predictor, tmp_path: Path) -> None:
+def test_an_array_an_image_and_a_file_give_the_same(predictor: Predictor, tmp_path: Path) -> None:
     image = stripes()
     Image.fromarray(image).save(tmp_path / "a.png")
     for given in (image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png")):
@@ -59,16 +59,16 @@ def test_several_images_give_a_list_in_order(predictor: Predictor) -> None:
 def test_results_are_in_the_orientation_shown(predictor: Predictor, tmp_path: Path) -> None:
     shown = stripes()
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side: to be shown, the stored picture is turned clockwise
+    exif[0x0112] = 6  # the camera lay on its side: to be shown, the stored image is turned clockwise
     Image.fromarray(np.rot90(shown)).save(tmp_path / "turned.png", exif=exif)
-    with Image.open(tmp_path / "turned.png") as picture:
-        results = predictor.predict([tmp_path / "turned.png", picture])
+    with Image.open(tmp_path / "turned.png") as opened:
+        results = predictor.predict([tmp_path / "turned.png", opened])
     for result in map(segmented, results):
         assert np.array_equal(result.mask, shown.argmax(2))
         assert result.draw(legend=False).size == (60, 40)
 
 
-def test_grey_and_transparent_pictures(predictor: Predictor) -> None:
+def test_grey_and_transparent_images(predictor: Predictor) -> None:
     grey = np.full((40, 50), 7, dtype=np.uint8)
     assert predictor.predict(grey).image.shape == (40, 50, 3)
     assert predictor.predict(Image.fromarray(grey)).image.shape == (40, 50, 3)

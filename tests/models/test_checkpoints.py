@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import cyclemlp
 from cyclemlp.errors import CheckpointError
 from cyclemlp.models.checkpoints import load_checkpoint, read_state_dict
-from cyclemlp.models.layouts import to_authors_layout
+from cyclemlp.models.layouts import is_authors_layout, to_authors_layout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAME = "cyclemlp_nano"
@@ -257,6 +257,19 @@ def test_a_module_of_any_kind(tmp_path: Path, save: Any) -> None:
     load_checkpoint(layer, save({"weight": torch.ones(2, 3), "bias": torch.zeros(2)}))
     assert torch.equal(layer.weight, torch.ones(2, 3))
     assert "missing weight" in refusal(save({"bias": torch.ones(2)}), layer)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])
+def test_networks_of_timm_with_keys_as_in_the_authors_files(name: str, save: Any) -> None:
+    """`patch_embed.` begins keys of Swin, ViT and the authors' files: a file of the first two is loaded as it is."""
+    torch.manual_seed(1)
+    given = timm.create_model(name, num_classes=2)
+    assert is_authors_layout(given.state_dict())
+    model = timm.create_model(name, num_classes=2)
+    load_checkpoint(model, save(given.state_dict()))
+    assert same(model, given.state_dict())
+    message = refusal(save(given.state_dict() | {"patch_embed.proj.bias": torch.zeros(3)}), model)
+    assert "shapes differ: patch_embed.proj.bias (3,) in the file" in message
 
 
 def test_the_public_name() -> None:

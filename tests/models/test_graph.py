@@ -13,9 +13,10 @@ from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.models.cyclemlp_swin import CycleSwinMLP
 from cyclemlp.models.forms import fused, fused_mixer
 from cyclemlp.models.forms.fused import graph_form
-from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, Form, choose_graph_form
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, Form, choose_form
 from cyclemlp.models.patches import doubling
-from cyclemlp.ops import cycle_shift
+from cyclemlp.ops.cycle_fc import cycle_plan
+from cyclemlp.ops.shift import shift
 
 # Relative to the largest value; float64 shows that the form is exact and float32 that it is stable.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -91,7 +92,7 @@ def test_every_form_of_the_mixer(batch: int, side: int, form: Form) -> None:
 def test_the_form_follows_positions_and_channels() -> None:
     orders = [ChannelOrder.of(width, 3) for width in (64, 128, 320, 512)]
     forms = {
-        (batch, size): [choose_graph_form(batch, (size // 2**s) ** 2, orders[s - 2]) for s in (2, 3, 4, 5)]
+        (batch, size): [choose_form(batch, (size // 2**s) ** 2, orders[s - 2], graph=True) for s in (2, 3, 4, 5)]
         for batch, size in ((1, 224), (1, 512), (8, 224))
     }
     assert forms == {
@@ -110,7 +111,7 @@ def test_the_inputs_of_the_product_are_the_staircases_and_ones(in_place: bool) -
     ones = torch.ones(2, 4, 3, 1)
     staircases = []
     for parts, stepsize in ((inputs.along_width, (1, 5)), (inputs.along_height, (5, 1))):
-        wanted = cycle_shift(x, stepsize)[..., list(order.channels)][..., order.still :]
+        wanted = shift(x, cycle_plan(7, stepsize))[..., list(order.channels)][..., order.still :]
         staircases.append(torch.cat([wanted, ones], -1))
         assert torch.equal(torch.cat(parts, -1), staircases[-1])
     assert torch.equal(torch.cat(inputs.factors, -1), torch.cat([ordered, ones, *staircases], -1))

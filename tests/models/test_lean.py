@@ -34,8 +34,7 @@ def branch_tensors(channels: int) -> list[Tensor]:
 
 
 def lean(step: int, *tensors: Tensor) -> Tensor:
-    x, weights, wh, bh, ww, bw, wc = tensors
-    return weighted_branches(x, weights, (wh, bh), (ww, bw), wc, step)
+    return weighted_branches(tensors[0], tensors[1], tensors[2:], step)
 
 
 def plain(step: int, *tensors: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from cyclemlp.errors import CheckpointError
 from cyclemlp.models import weights as weights_module
+from cyclemlp.models.checkpoints import read_state_dict
 from cyclemlp.models.fetch import fetch
 from cyclemlp.models.layouts import to_authors_layout
-from cyclemlp.models.weights import WEIGHTS, cache_folder, check_weights, fetch_weights
+from cyclemlp.models.weights import WEIGHTS, cache_folder, fetch_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -226,7 +227,7 @@ def test_offline(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"could not be downloaded .*Without a network, download it on another machine"
     ):
-        fetch("http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth", check_weights)
+        fetch("http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth", read_state_dict)
 
 
 def test_digest(server: Server, tmp_path: Path) -> None:

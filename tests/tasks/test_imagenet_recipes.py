@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.models.cyclemlp import SIZES
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.classification.train import classification_parts

@@ -9,6 +9,7 @@ from statistics import median
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.drawing import (
     IGNORED,
     MAX_LEGEND,
@@ -22,7 +23,6 @@ from cyclemlp.data.drawing import (
 )
 from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.images import ImageError, image_size, read_image
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.sampling import evenly_spaced

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
 from cyclemlp.data.images import IMAGE_SUFFIXES, ImageError, read_image
-from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.data.masks import (
     IGNORE_INDEX,
     MaskDataset,

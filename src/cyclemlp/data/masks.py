@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.images import Pixels, read_image, read_mask
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.errors import DataError
@@ -51,12 +52,9 @@ class MaskSplit:
 
 
 @dataclass(frozen=True)
-class MaskDataset:
-    """A whole data set; class `i` of the masks is `classes[i]`."""
+class MaskDataset(SplitDataset[MaskSplit]):
+    """Images with a class for every pixel."""
 
-    root: Path
-    classes: tuple[str, ...]
-    splits: dict[str, MaskSplit]
     named: bool = True
     """Whether the data set names its classes; otherwise they are class0, class1, ..."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.images import Pixels, read_image
 from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
 from cyclemlp.errors import DataError
@@ -75,12 +76,9 @@ class DetectionSplit:
 
 
 @dataclass(frozen=True)
-class DetectionDataset:
-    """A whole data set; label `i` is `classes[i]`."""
+class DetectionDataset(SplitDataset[DetectionSplit]):
+    """Images with boxes, and outlines if there are any."""
 
-    root: Path
-    classes: tuple[str, ...]
-    splits: dict[str, DetectionSplit]
     category_ids: tuple[int, ...] = ()
     """The number that the annotation file gives to each class, for results in its terms; 1, 2, ... if there is none"""
 
@@ -108,10 +106,7 @@ def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str
 
 
 def coco_truth(
-    records: Iterable[Record],
-    classes: Sequence[str],
-    category_ids: Sequence[int],
-    images: Iterable[Path] | None = None,
+    records: Iterable[Record], classes: Sequence[str], category_ids: Sequence[int], images: Iterable[Path] | None = None
 ) -> CocoTruth:
     """The labels in COCO's own form, as evaluators take them, whatever format they were read from.
 

@@ -151,9 +151,7 @@ def _draw_rle(rle: Rle) -> Patch:
 
 def rle_of_mask(mask: npt.NDArray[np.uint8]) -> Rle:
     """The RLE of a mask (H, W) of 0 and 1."""
-    values = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(values, prepend=np.uint8(0)))
-    return rle_of_runs(np.diff(changes, prepend=0, append=len(values)), (mask.shape[0], mask.shape[1]))
+    return rle_of_patch(Patch(0, 0, mask), (mask.shape[0], mask.shape[1]))
 
 
 def rle_of_runs(runs: Sequence[int] | Runs, size: tuple[int, int]) -> Rle:

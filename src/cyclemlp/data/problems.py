@@ -5,7 +5,7 @@ FileError, which names the same four things and becomes a Problem where the read
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -96,6 +96,11 @@ class Findings:
             count = len(self.flaws)
             boxes = "1 box is" if count == 1 else f"{count} boxes are"
             _LOG.warning("%s: %s cut to the image or left out (cyclemlp data %s lists them)", root, boxes, root)
+
+
+def with_required(splits: Iterable[str]) -> tuple[str, ...]:
+    """The splits that training needs, then the others of these by name."""
+    return (*REQUIRED_SPLITS, *sorted(set(splits) - set(REQUIRED_SPLITS)))
 
 
 def listed(values: Sequence[object], most: int = 5) -> str:

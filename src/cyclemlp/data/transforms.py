@@ -96,13 +96,9 @@ def drawn_flips(options: MaskAugmentation | BoxAugmentation) -> Iterator[int]:
 
 def resize_image(image_chw: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Bilinear with antialiasing."""
-    if tuple(image_chw.shape[-2:]) == size_hw:
-        return image_chw
     return F.resize(image_chw, list(size_hw), F.InterpolationMode.BILINEAR, antialias=True)
 
 
 def resize_labels(masks: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Masks (N, H, W) by the pixel under each centre (NEAREST is off by half a pixel)."""
-    if tuple(masks.shape[-2:]) == size_hw:
-        return masks
     return F.resize(masks, list(size_hw), F.InterpolationMode.NEAREST_EXACT)

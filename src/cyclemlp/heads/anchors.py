@@ -16,19 +16,13 @@ SIZE_RULE = SizeRule(STRIDE, STRIDE)
 """Detectors see images padded to multiples of 32, so that every level's stride is exact."""
 
 
-def padded(edge: int) -> int:
-    """The edge of an image as a detector sees it."""
-    return SIZE_RULE.padded(edge)
-
-
 def cell_anchors(edge: float, scales: Sequence[float], ratios: Sequence[float]) -> FloatArray:
     """Anchors (A, 4) of one position, x0 y0 x1 y1 around 0, those of a ratio next to each other.
 
     `edge` is that of the square anchor of scale 1; `ratios` are height by width at constant area.
     """
-    height_factors = np.sqrt(np.array(ratios, dtype=np.float64))
-    heights = (height_factors[:, None] * np.array(scales)[None]).reshape(-1) * edge
-    widths = (1 / height_factors[:, None] * np.array(scales)[None]).reshape(-1) * edge
+    factors = np.sqrt(np.array(ratios, dtype=np.float64))
+    heights, widths = (np.outer(each, scales).reshape(-1) * edge for each in (factors, 1 / factors))
     return (np.stack([-widths, -heights, widths, heights], axis=1) / 2).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ RETINANET, MASK_RCNN = "retinanet", "mask-rcnn"
 STRIDES: dict[str, tuple[int, ...]] = {RETINANET: (8, 16, 32, 64, 128), MASK_RCNN: (4, 8, 16, 32, 64)}
 """Of the pyramid levels of each head."""
 COCO_DETECTIONS = 100
-"""So many boxes an image count in COCO's tables."""
+"""Maximum number of boxes per image that are scored in COCO's tables."""
 NORMS = ("none", "group")
 
 
@@ -28,13 +28,13 @@ class DetectionHead:
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height by width of the anchors."""
     detections: int | None = None
-    """Most boxes kept, and counted in scores, in an image; by default COCO's 100, or more where labels are denser."""
+    """Maximum number of boxes kept and scored per image; by default COCO's 100, or more where labels are denser."""
     score_threshold: float = 0.05
     """Boxes of lower scores are dropped."""
     nms: float = 0.5
     """Of two boxes of a class that overlap (IoU) by more than this, the one of lower score is dropped."""
     candidates: int = 1000
-    """Most boxes of a pyramid level that come to be compared; for Mask R-CNN also the proposals of an image."""
+    """Maximum number of boxes per pyramid level that are compared; for Mask R-CNN also of proposals per image."""
 
     def __post_init__(self) -> None:
         if self.head_norm not in NORMS:
@@ -53,7 +53,7 @@ class DetectionHead:
 
     @property
     def kept(self) -> int:
-        """Most boxes kept in an image."""
+        """Maximum number of boxes kept per image."""
         return COCO_DETECTIONS if self.detections is None else self.detections
 
     def edge(self, head: str) -> float:

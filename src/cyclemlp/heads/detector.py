@@ -15,31 +15,37 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from cyclemlp.heads.anchors import SIZE_RULE, level_anchors, padded
+from cyclemlp.heads.anchors import SIZE_RULE, level_anchors
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
+from cyclemlp.heads.torchvision_internals import ImageList
 
 Target = dict[str, Tensor]
 """`boxes` (N, 4) float32 x0 y0 x1 y1 in pixels, `labels` (N,) int64 from 0; for Mask R-CNN `masks` (N, H, W) uint8."""
 
 
 class Anchors(nn.Module):
-    """The anchors of a detector, by the size of the images."""
+    """The anchors of a detector; stands in for torchvision's generator, whose strides are not exact (`anchors.py`)."""
 
     def __init__(self, head: str, options: DetectionHead) -> None:
         super().__init__()
-        self._head = head
-        self._options = options
+        self._head, self._options = head, options
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: ImageList, _maps: list[Tensor]) -> list[Tensor]:
+        """Of each image."""
+        return [self.of(images.tensors)] * len(images.image_sizes)
+
+    def of(self, images: Tensor) -> Tensor:
         """(N, 4) float32, of all levels of the pyramid of these images, level by level."""
-        height, width = (padded(edge) for edge in images.shape[-2:])
-        levels = level_anchors(self._head, self._options, height, width)
+        levels = level_anchors(self._head, self._options, *map(SIZE_RULE.padded, images.shape[-2:]))
         return torch.from_numpy(np.concatenate(levels)).to(images.device)
 
 
 class Detector(PyramidNetwork, ABC):
     """A backbone, a feature pyramid and anchors."""
+
+    levels: tuple[int, ...]
+    """Which of the backbone's maps, at strides 4, 8, 16, 32, it needs."""
 
     def __init__(self, head: str, backbone: PyramidBackbone, pyramid: FeaturePyramidNetwork, options: DetectionHead):
         super().__init__(backbone, SIZE_RULE)

@@ -8,21 +8,10 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.heads import torchvision_internals as tv
 from cyclemlp.heads.detection_options import MASK_RCNN, DetectionHead
 from cyclemlp.heads.detector import Anchors, Detector, Target, head_norm
 from cyclemlp.heads.pyramid import PyramidBackbone
-from cyclemlp.heads.torchvision_internals import (
-    FastRCNNPredictor,
-    ImageList,
-    LastLevelMaxPool,
-    MaskRCNNHeads,
-    MaskRCNNPredictor,
-    RegionProposalNetwork,
-    RoIHeads,
-    RPNHead,
-    TwoMLPHead,
-    with_float32_outputs,
-)
 
 MASK_EDGE = 28
 """Rows and columns of the mask that is predicted for a box."""
@@ -38,10 +27,11 @@ class MaskRCNN(Detector):
         options: the rest of the heads' shape.
     """
 
+    levels = (0, 1, 2, 3)
     output_names = ("boxes", "scores", "labels", "masks")
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int, width: int, options: DetectionHead) -> None:
-        pyramid = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=LastLevelMaxPool())
+        pyramid = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=tv.LastLevelMaxPool())
         super().__init__(MASK_RCNN, backbone, pyramid, options)
         self.rpn = _proposals(width, options, self.anchors)
         self.roi_heads = _region_heads(width, num_classes + 1, options)
@@ -73,28 +63,17 @@ class MaskRCNN(Detector):
         self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target] | None
     ) -> tuple[list[Target], dict[str, Tensor]]:
         maps = self.maps(images)
-        proposals, proposal_losses = self.rpn(ImageList(images, sizes), maps, targets)
+        proposals, proposal_losses = self.rpn(tv.ImageList(images, sizes), maps, targets)
         detections, region_losses = self.roi_heads(maps, proposals, sizes, targets)
         return detections, {**proposal_losses, **region_losses}
 
 
-class _AnchorGenerator(nn.Module):
-    """Stands in for torchvision's, whose strides are not exact; see `cyclemlp.heads.anchors`."""
-
-    def __init__(self, anchors: Anchors) -> None:
-        super().__init__()
-        self.anchors = anchors
-
-    def forward(self, images: ImageList, _maps: list[Tensor]) -> list[Tensor]:
-        return [self.anchors(images.tensors)] * len(images.image_sizes)
-
-
-def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> RegionProposalNetwork:
+def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> tv.RegionProposalNetwork:
     """Thresholds and samples of the papers; twice as many proposals are kept in training, as torchvision does."""
     kept = {"training": 2 * options.candidates, "testing": options.candidates}
-    return RegionProposalNetwork(
-        _AnchorGenerator(anchors),
-        with_float32_outputs(RPNHead(width, options.anchors_per_position(MASK_RCNN))),
+    return tv.RegionProposalNetwork(
+        anchors,
+        tv.with_float32_outputs(tv.RPNHead(width, options.anchors_per_position(MASK_RCNN))),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
@@ -105,14 +84,14 @@ def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> RegionPr
     )
 
 
-def _region_heads(width: int, num_classes: int, options: DetectionHead) -> RoIHeads:
+def _region_heads(width: int, num_classes: int, options: DetectionHead) -> tv.RoIHeads:
     """`num_classes` counts the background."""
     hidden = 4 * width
     levels = ["0", "1", "2", "3"]
-    return RoIHeads(
+    return tv.RoIHeads(
         MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
-        TwoMLPHead(width * 7**2, hidden),
-        with_float32_outputs(FastRCNNPredictor(hidden, num_classes)),
+        tv.TwoMLPHead(width * 7**2, hidden),
+        tv.with_float32_outputs(tv.FastRCNNPredictor(hidden, num_classes)),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=512,
@@ -122,6 +101,6 @@ def _region_heads(width: int, num_classes: int, options: DetectionHead) -> RoIHe
         nms_thresh=options.nms,
         detections_per_img=options.kept,
         mask_roi_pool=MultiScaleRoIAlign(levels, output_size=MASK_EDGE // 2, sampling_ratio=2),
-        mask_head=MaskRCNNHeads(width, [width] * options.head_convs, 1, norm_layer=head_norm(width, options)),
-        mask_predictor=with_float32_outputs(MaskRCNNPredictor(width, width, num_classes)),
+        mask_head=tv.MaskRCNNHeads(width, [width] * options.head_convs, 1, norm_layer=head_norm(width, options)),
+        mask_predictor=tv.with_float32_outputs(tv.MaskRCNNPredictor(width, width, num_classes)),
     )

@@ -1,11 +1,13 @@
 """What all dense networks share: a backbone that returns normalised maps at fixed strides, for every image size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.heads.network import STRIDE, SizeRule
 from cyclemlp.models.backbones import create_backbone
 from cyclemlp.models.forms.fused import graph_form
@@ -14,6 +16,9 @@ from cyclemlp.models.forms.fused import graph_form
 _UNNORMALISED = ("cyclemlp_", "asmlp_", "swin_", "convnext")
 # These take multiples of the stride alone, or lose rows otherwise; the others take any size.
 _NEEDS_MULTIPLES = ("swin_", "convnext")
+
+
+Head = TypeVar("Head")
 
 
 class PyramidBackbone(nn.Module):
@@ -65,3 +70,15 @@ class PyramidNetwork(nn.Module):
     def export_form(self) -> nn.Module:
         """A copy with the same values, in the form to export. Raises ConfigError where it cannot be exported."""
         return graph_form(self)
+
+
+def head_by_name(head: str, heads: Mapping[str, Head]) -> Head:
+    """The entry of a head's name. Raises ConfigError, with the nearest name, for one that is not in `heads`."""
+    if head not in heads:
+        raise ConfigError(f"head {head!r} is not known; allowed: {', '.join(heads)}.{did_you_mean(head, heads)}")
+    return heads[head]
+
+
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (N, C, H, W) at another height and width, interpolated as in the authors' heads."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -31,6 +31,7 @@ class RetinaNet(Detector):
         options: the rest of the head's shape.
     """
 
+    levels = (1, 2, 3)
     output_names = ("logits", "offsets")
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int, width: int, options: DetectionHead) -> None:
@@ -56,7 +57,7 @@ class RetinaNet(Detector):
         most weight to the images with the fewest objects; sparse objects are then learnt too slowly to be of use.
         """
         logits, offsets = (each.float() for each in self(images))  # the loss is in float32 in any precision
-        anchors = self.anchors(images)
+        anchors = self.anchors.of(images)
         matches = [match_anchors(target["boxes"], anchors) for target in targets]
         matched_anchors = max(1, sum(int((match >= 0).sum()) for match in matches))
         terms = [

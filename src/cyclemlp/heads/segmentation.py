@@ -2,11 +2,9 @@
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
+from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork, head_by_name, resized
 from cyclemlp.heads.semantic_fpn import SemanticFPN
 from cyclemlp.heads.upernet import AuxiliaryHead, UperNet
 
@@ -44,21 +42,20 @@ class SegmentationModel(PyramidNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (batch, in_chans, height, width), any size -> logits (batch, classes, height, width)."""
-        padded = self.pad(images)
-        return _at_image_size(self.head(self.backbone(padded)), padded, images)
+        (logits,) = self._run(images, self.head)
+        return logits
 
     def training_logits(self, images: Tensor) -> TrainingLogits:
         """The logits of `forward` and those of the auxiliary head."""
+        if self.auxiliary is None:
+            return TrainingLogits(self(images), None)
+        return TrainingLogits(*self._run(images, self.head, self.auxiliary))
+
+    def _run(self, images: Tensor, *heads: nn.Module) -> list[Tensor]:
+        height, width = images.shape[-2:]
         padded = self.pad(images)
         maps = self.backbone(padded)
-        auxiliary = None if self.auxiliary is None else _at_image_size(self.auxiliary(maps), padded, images)
-        return TrainingLogits(_at_image_size(self.head(maps), padded, images), auxiliary)
-
-
-def _at_image_size(logits: Tensor, padded: Tensor, images: Tensor) -> Tensor:
-    height, width = images.shape[-2:]
-    logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
-    return logits[..., :height, :width]
+        return [resized(head(maps), padded.shape[-2:])[..., :height, :width] for head in heads]
 
 
 def build_segmentation_model(
@@ -85,10 +82,9 @@ def build_segmentation_model(
     Raises:
         ConfigError: an unknown backbone or head, or a backbone without a pyramid.
     """
-    if head not in HEADS:
-        raise ConfigError(f"head {head!r} is not known; allowed: {', '.join(HEADS)}.{did_you_mean(head, HEADS)}")
+    make = head_by_name(head, HEADS)
     trunk = PyramidBackbone(backbone, in_chans=in_chans, drop_path_rate=drop_path_rate)
     width = {} if head_width is None else {"width": head_width}
     half = {} if head_width is None else {"width": head_width // 2}
     second = AuxiliaryHead(trunk.channels, num_classes, **half) if auxiliary and head in WITH_AUXILIARY else None
-    return SegmentationModel(trunk, HEADS[head](trunk.channels, num_classes, **width), second)
+    return SegmentationModel(trunk, make(trunk.channels, num_classes, **width), second)

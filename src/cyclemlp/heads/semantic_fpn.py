@@ -8,9 +8,10 @@ connections, GroupNorm: 28.2 M parameters for B2 against the paper's 30.6 M), so
 from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
+
+from cyclemlp.heads.pyramid import resized
 
 
 class SemanticFPN(nn.Module):
@@ -33,11 +34,8 @@ class SemanticFPN(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """NCHW maps, fine to coarse -> logits (batch, classes, height / 4, width / 4)."""
         levels = self.fpn({str(level): each for level, each in enumerate(maps)}).values()
-        size = maps[0].shape[-2:]
-        upsampled = (
-            F.interpolate(branch(level), size=size, mode="bilinear", align_corners=False)
-            for branch, level in zip(self.branches, levels, strict=True)
-        )
+        branches = zip(self.branches, levels, strict=True)
+        upsampled = (resized(branch(level), maps[0].shape[-2:]) for branch, level in branches)
         return self.classifier(self.dropout(reduce(torch.add, upsampled)))
 
 
@@ -45,11 +43,7 @@ def _branch(in_width: int, width: int, level: int) -> nn.Sequential:
     """`level` times convolution and doubling (once without doubling for level 0), towards stride 4."""
     layers: list[nn.Module] = []
     for step in range(max(1, level)):
-        layers += [
-            nn.Conv2d(in_width if step == 0 else width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-        ]
+        layers += Conv2dNormActivation(in_width if step == 0 else width, width)
         if step < level - 1:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers)

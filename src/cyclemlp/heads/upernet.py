@@ -5,11 +5,11 @@ al., "Pyramid Scene Parsing Network", CVPR 2017; sizes as in AS-MLP's configurat
 channels, auxiliary head of 256 on the third map).
 """
 
-from collections.abc import Sequence
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+from cyclemlp.heads.pyramid import resized
 
 POOL_SCALES = (1, 2, 3, 6)
 
@@ -30,11 +30,11 @@ class UperNet(nn.Module):
     def __init__(self, in_channels: list[int], num_classes: int, width: int = 512, dropout: float = 0.1) -> None:
         super().__init__()
         *finer, coarsest = in_channels
-        self.pooled = nn.ModuleList(_conv(coarsest, width, 1) for _ in POOL_SCALES)
-        self.context = _conv(coarsest + len(POOL_SCALES) * width, width, 3)
-        self.laterals = nn.ModuleList(_conv(channels, width, 1) for channels in finer)
-        self.outputs = nn.ModuleList(_conv(width, width, 3) for _ in finer)
-        self.join = _conv(len(in_channels) * width, width, 3)
+        self.pooled = nn.ModuleList(Conv2dNormActivation(coarsest, width, 1) for _ in POOL_SCALES)
+        self.context = Conv2dNormActivation(coarsest + len(POOL_SCALES) * width, width, 3)
+        self.laterals = nn.ModuleList(Conv2dNormActivation(channels, width, 1) for channels in finer)
+        self.outputs = nn.ModuleList(Conv2dNormActivation(width, width, 3) for _ in finer)
+        self.join = Conv2dNormActivation(len(in_channels) * width, width, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
@@ -43,16 +43,16 @@ class UperNet(nn.Module):
         *finer, coarsest = maps
         levels = [self._with_context(coarsest)]
         for lateral, each in zip(reversed(self.laterals), reversed(finer), strict=True):
-            levels.append(lateral(each) + _resized(levels[-1], each))
+            levels.append(lateral(each) + resized(levels[-1], each.shape[-2:]))
         # The coarsest level has had its convolution; the others get theirs after the top-down sums.
         coarse, *rest = levels
         rest = [output(level) for output, level in zip(reversed(self.outputs), rest, strict=True)]
-        joined = torch.cat([_resized(level, maps[0]) for level in reversed([coarse, *rest])], dim=1)
+        joined = torch.cat([resized(level, maps[0].shape[-2:]) for level in reversed([coarse, *rest])], dim=1)
         return self.classifier(self.dropout(self.join(joined)))
 
     def _with_context(self, coarsest: Tensor) -> Tensor:
         pooled = [
-            _resized(convolve(adaptive_average(coarsest, scale)), coarsest)
+            resized(convolve(adaptive_average(coarsest, scale)), coarsest.shape[-2:])
             for convolve, scale in zip(self.pooled, POOL_SCALES, strict=True)
         ]
         return self.context(torch.cat([coarsest, *pooled], dim=1))
@@ -72,7 +72,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, in_channels: list[int], num_classes: int, width: int = 256, dropout: float = 0.1) -> None:
         super().__init__()
-        self.convolve = _conv(in_channels[-2], width, 3)
+        self.convolve = Conv2dNormActivation(in_channels[-2], width, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
@@ -98,13 +98,3 @@ def _bins(length: int, size: int, like: Tensor) -> Tensor:
     inside = (place >= index * length // size) & (place < ((index + 1) * length + size - 1) // size)
     weights = inside.to(like.dtype)
     return weights / weights.sum(1, keepdim=True)
-
-
-def _conv(in_width: int, width: int, kernel: int) -> nn.Sequential:
-    convolution = nn.Conv2d(in_width, width, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU())
-
-
-def _resized(x: Tensor, like: Tensor) -> Tensor:
-    size: Sequence[int] = like.shape[-2:]
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -43,20 +43,27 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+def load_checkpoint(model: nn.Module, path: str | Path, *, other_classes: bool = False) -> None:
     """Load a weight file into `model`, strictly.
 
     Args:
         model: one of this package, whole or as `features_only`, or any module, for a file of its own state dict.
         path: `.safetensors`, or a torch file holding a state dict, bare or under 'model' or 'state_dict' (also EMA).
+        other_classes: let a classifier for other classes than the file's keep its own weights, which is logged.
 
     Raises:
         CheckpointError: the file is missing or unreadable, or keys or shapes do not fit; the model is unchanged then.
     """
     given = read_state_dict(Path(path))
     with naming(path):
-        network, weights = _without_wrapper(model, given)
-        network.load_state_dict(adapt_state_dict(weights, network))
+        if isinstance(model, FeatureGetterNet):
+            model, given = model.model, without_prefix(given)
+        adapted = adapt_state_dict(given, model, strict=not other_classes)
+        own = model.state_dict()
+        for key in _other_classes(adapted, own) if other_classes else ():
+            _logger.info("%s: %s in the file, the model keeps its own", key, tuple(adapted[key].shape))
+            adapted[key] = own[key]
+        model.load_state_dict(adapted)
 
 
 @contextmanager
@@ -120,23 +127,6 @@ def adapt_state_dict(state_dict: StateDict, model: nn.Module, *, strict: bool = 
     return adapted
 
 
-def load_pretrained(model: nn.Module, path: Path) -> None:
-    """Load a weight file to start from: as `load_checkpoint`, but a classifier for other classes keeps its own weights.
-
-    Raises:
-        CheckpointError: as `load_checkpoint`, with nothing loaded.
-    """
-    given = read_state_dict(path)
-    with naming(path):
-        network, weights = _without_wrapper(model, given)
-        adapted = adapt_state_dict(weights, network, strict=False)
-        own = network.state_dict()
-        for key in _other_classes(adapted, own):
-            _logger.info("%s: %s in the file, the model keeps its own", key, tuple(adapted[key].shape))
-            adapted[key] = own[key]
-        network.load_state_dict(adapted)
-
-
 def adapt_pretrained(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
     """The `pretrained_filter_fn` of timm: renames the weights and checks them, because timm itself is lenient.
 
@@ -153,31 +143,19 @@ def adapt_pretrained(state_dict: StateDict, model: nn.Module) -> dict[str, Tenso
 
 def check_fit(given: StateDict, wanted: StateDict, note: str = "") -> None:
     """Raise CheckpointError, which ends with `note`, unless both have the same keys and shapes."""
-    faults = []
-    if missing := sorted(wanted.keys() - given.keys()):
-        faults.append(f"missing {_some(missing)}")
-    if unknown := sorted(given.keys() - wanted.keys()):
-        faults.append(f"not in the model {_some(unknown)}")
     shapes = [
         f"{key} {tuple(given[key].shape)} in the file, {tuple(wanted[key].shape)} in the model"
         for key in sorted(given.keys() & wanted.keys())
         if given[key].shape != wanted[key].shape
     ]
-    if shapes:
-        faults.append(f"shapes differ: {_some(shapes)}")
-    if faults:
-        raise CheckpointError(
-            "weights do not fit, nothing was loaded: "
-            + "; ".join(faults)
-            + (note or ". Check the model's name and num_classes")
-        )
-
-
-def _without_wrapper(model: nn.Module, state_dict: StateDict) -> tuple[nn.Module, StateDict]:
-    """The network inside a `features_only` model, and its weights without the wrapper's prefix."""
-    if not isinstance(model, FeatureGetterNet):
-        return model, state_dict
-    return model.model, without_prefix(state_dict)
+    faults = {
+        "missing ": sorted(wanted.keys() - given.keys()),
+        "not in the model ": sorted(given.keys() - wanted.keys()),
+        "shapes differ: ": shapes,
+    }
+    if found := "; ".join(what + _some(names) for what, names in faults.items() if names):
+        note = note or ". Check the model's name and num_classes"
+        raise CheckpointError(f"weights do not fit, nothing was loaded: {found}{note}")
 
 
 def without_prefix(state_dict: StateDict) -> StateDict:
@@ -188,21 +166,16 @@ def without_prefix(state_dict: StateDict) -> StateDict:
 
 
 def _in_our_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]:
-    theirs = is_authors_layout(state_dict) and not is_authors_layout(model.state_dict())  # as are the keys of Swin
+    """In the names of `model`, without the stages, norm and classifier that it lacks."""
+    own = model.state_dict()
+    theirs = is_authors_layout(state_dict) and not is_authors_layout(own)  # Swin and ViT have such keys, too
     adapted = from_authors_layout(state_dict, model) if theirs else dict(state_dict)
-    _drop_absent_parts(adapted, model)
-    return adapted
-
-
-def _drop_absent_parts(state_dict: dict[str, Tensor], model: nn.Module) -> None:
-    own = model.state_dict().keys()
     stages = getattr(model, "stages", None)
     if stages is None or not hasattr(model, "num_classes"):
-        return
-    parts = [f"stages.{s}." for s in range(len(stages), 4)]
-    parts += [part for part in ("head.", "norm.") if not any(key.startswith(part) for key in own)]
-    for key in [key for key in state_dict if key.startswith(tuple(parts))] if parts else []:
-        del state_dict[key]
+        return adapted
+    absent = [f"stages.{s}." for s in range(len(stages), 4)]
+    absent += [part for part in ("head.", "norm.") if not any(key.startswith(part) for key in own)]
+    return {key: value for key, value in adapted.items() if not key.startswith(tuple(absent))}
 
 
 def _adapt_stem(state_dict: dict[str, Tensor], model: nn.Module) -> None:

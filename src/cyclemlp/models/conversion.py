@@ -40,22 +40,16 @@ def convert(
     given = read_state_dict(source)
     with naming(source):
         name, weights = _in_our_names(given, model, stepsize)
-        theirs = to_authors_layout(weights, stepsize) if to == "authors" else {}
-    with atomic_write(target) as part:
         # As bytes, so that a full disk raises the plain OSError that the command line reports.
-        part.write_bytes(_torch_bytes(theirs) if to == "authors" else _safetensors_bytes(weights, name))
+        content = io.BytesIO()
+        if to == "authors":
+            torch.save({"model": to_authors_layout(weights, stepsize)}, content)
+        else:
+            contiguous = {key: value.contiguous() for key, value in weights.items()}
+            content.write(save(contiguous, metadata={"format": "pt", "architecture": name}))
+    with atomic_write(target) as part:
+        part.write_bytes(content.getvalue())
     return name
-
-
-def _torch_bytes(weights: StateDict) -> bytes:
-    content = io.BytesIO()
-    torch.save({"model": dict(weights)}, content)
-    return content.getvalue()
-
-
-def _safetensors_bytes(weights: StateDict, name: str) -> bytes:
-    contiguous = {key: value.contiguous() for key, value in weights.items()}
-    return save(contiguous, metadata={"format": "pt", "architecture": name})
 
 
 def _in_our_names(given: StateDict, model: str | None, stepsize: int) -> tuple[str, dict[str, Tensor]]:

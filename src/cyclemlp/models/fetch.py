@@ -27,7 +27,7 @@ class _InterruptedError(ConnectionError):
     """The connection ended before the announced length."""
 
 
-def fetch(url: str, target: Path, check: Callable[[Path], None], *, sha256: str = "") -> Path:
+def fetch(url: str, target: Path, check: Callable[[Path], object], *, sha256: str = "") -> Path:
     """Return `target`, downloading it from `url` if it does not exist.
 
     What has arrived of an interrupted download stays next to `target`, and the next attempt, now or in another run,
@@ -53,7 +53,9 @@ def fetch(url: str, target: Path, check: Callable[[Path], None], *, sha256: str 
         _logger.info("downloading %s", url)
         _complete(url, part, target)
         try:
-            _check_digest(part, sha256)
+            found = _digest(part) if sha256 else ""
+            if found != sha256:
+                raise CheckpointError(f"its SHA-256 is {found}, not {sha256}")
             check(part)
         except CheckpointError as error:
             _forget(part)
@@ -135,13 +137,9 @@ def _failure(url: str, part: Path, target: Path, error: Exception) -> str:
     )
 
 
-def _check_digest(path: Path, sha256: str) -> None:
-    if not sha256:
-        return
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise CheckpointError(f"its SHA-256 is {found}, not {sha256}")
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _forget(part: Path) -> None:

@@ -10,10 +10,9 @@ their own.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,38 +20,26 @@ NORM_FLOPS = 5
 """Per normalised element, as in fvcore."""
 
 
-def count_flops(model: nn.Module, height: int, width: int) -> int:
+def count_flops(model: nn.Module, height: int, width: int, *, norm_flops: int = NORM_FLOPS) -> int:
     """FLOPs of one image by the paper's rule, from shapes alone: nothing is computed.
 
     Args:
         model: takes images (1, channels, height, width), with the channels of its first convolution.
         height: of the image, in pixels.
         width: likewise.
+        norm_flops: per normalised element of a LayerNorm or GroupNorm; 0 for multiply-adds alone.
 
     Returns:
-        Multiply-adds of convolutions, linear layers and matrix products, plus 5 per element of LayerNorm and GroupNorm.
+        Multiply-adds of convolutions, linear layers and matrix products, plus `norm_flops` per normalised element.
     """
     # torch counts multiplications and additions separately, hence the factors of two
     norms = torch.ops.aten.native_layer_norm, torch.ops.aten.native_group_norm
-    return _operations(model, height, width, dict.fromkeys(norms, _twice_norm_flops)) // 2
-
-
-def count_multiply_adds(model: nn.Module, height: int, width: int) -> int:
-    """As `count_flops`, without the norms."""
-    return _operations(model, height, width, {}) // 2
-
-
-def _operations(model: nn.Module, height: int, width: int, rules: dict[Any, Any]) -> int:
+    rules = dict.fromkeys(norms, lambda shape, *_, **__: 2 * norm_flops * prod(shape))
     image = torch.empty(1, _in_channels(model), height, width, device="meta")
-    state: dict[str, Tensor] = {name: each.to("meta") for name, each in model.named_parameters()}
-    state |= {name: each.to("meta") for name, each in model.named_buffers()}
+    state = {name: each.to("meta") for name, each in (*model.named_parameters(), *model.named_buffers())}
     with evaluating(model), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=rules) as counter:
         functional_call(model, state, (image,))
-    return int(counter.get_total_flops())
-
-
-def _twice_norm_flops(shape: torch.Size, *_: object, **__: object) -> int:
-    return 2 * NORM_FLOPS * prod(shape)
+    return int(counter.get_total_flops()) // 2
 
 
 def _in_channels(model: nn.Module) -> int:

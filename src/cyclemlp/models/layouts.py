@@ -91,7 +91,7 @@ def to_authors_layout(state_dict: StateDict, stepsize: int = 3) -> dict[str, Ten
     if not axial and not any(".token_mixer.reweight." in key for key in state_dict):
         raise CheckpointError("only CycleMLP B1-B5 and nano and AS-MLP have a layout of their authors to write")
     names = (_PATCH_BEGINNINGS, _AXIAL_LAYERS) if axial else (_BEGINNINGS, _LAYERS)
-    beginnings, layers = (_reversed(pairs) for pairs in names)
+    beginnings, layers = ([(ours, theirs) for theirs, ours in pairs] for pairs in names)
     out = {}
     for key, value in state_dict.items():
         name = _translated(key, beginnings, layers)
@@ -117,10 +117,6 @@ def _translated(key: str, beginnings: Iterable[tuple[str, str]], layers: Iterabl
     for old, new in layers:
         key = key.replace(old, new)
     return key
-
-
-def _reversed(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(ours, theirs) for theirs, ours in pairs]
 
 
 def _offset_is_right(key: str, offset: Tensor, weight: Tensor | None, layer: nn.Module | None) -> bool:

@@ -7,18 +7,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from torch import nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.models.checkpoints import adapt_pretrained, load_pretrained
+from cyclemlp.models.checkpoints import adapt_pretrained, load_checkpoint, read_state_dict
 from cyclemlp.models.fetch import fetch
 from cyclemlp.models.pyramid import PyramidFeatures
 from cyclemlp.models.timm_internals import resolve_pretrained_source
-from cyclemlp.models.weights import WEIGHTS, cache_folder, check_weights, fetch_weights
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from cyclemlp.models.weights import WEIGHTS, cache_folder, fetch_weights
 
 
 def register_models(
@@ -63,8 +61,8 @@ def _default_cfg(name: str, first_conv: str) -> dict[str, Any]:
         "pool_size": (7, 7),
         "crop_pct": 0.9,
         "interpolation": "bicubic",
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
         "first_conv": first_conv,
         "classifier": "head.fc",
         "origin_url": "https://github.com/ShoufaChen/CycleMLP",  # also for models of our own: the origin of the idea
@@ -99,7 +97,8 @@ def build(cls: type[nn.Module], name: str, pretrained: bool, options: Mapping[st
         **options,
     )
     if pretrained and not by_timm:
-        load_pretrained(model, Path(place) if source == "file" else _fetched(name, place, options.get("cache_dir")))
+        file = Path(place) if source == "file" else _fetched(name, place, options.get("cache_dir"))
+        load_checkpoint(model, file, other_classes=True)
     return model
 
 
@@ -107,4 +106,4 @@ def _fetched(name: str, url: str, cache_dir: str | Path | None) -> Path:
     cache = Path(cache_dir) if cache_dir else cache_folder()
     if not url or (name in WEIGHTS and url == WEIGHTS[name].url):
         return fetch_weights(name, cache=cache)
-    return fetch(url, cache / PurePosixPath(urlsplit(url).path).name, check_weights)  # the caller's own
+    return fetch(url, cache / PurePosixPath(urlsplit(url).path).name, read_state_dict)  # the caller's own

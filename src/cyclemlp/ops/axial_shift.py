@@ -13,13 +13,12 @@ Vision", ICLR 2022, arXiv 2107.08391, section 3.2; the signs are those of github
 CUDA kernel there. Here, as in CycleFC, `shift.py` moves the channels.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.ops.shift import Plan, adjoint, in_place_of_itself, is_recorded, shift
+from cyclemlp.ops.shift import Plan, in_place_of_itself, shift, shifted_linear
 
 Axis = Literal["height", "width"]
 
@@ -40,11 +39,7 @@ def axial_shift(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilat
         ValueError: an even or non-positive shift size or dilation, or another axis.
     """
     check_shift(shift_size, axis, dilation)
-    plan = axial_plan(x_nhwc.shape[-1], shift_size, axis, dilation)
-    graph = torch.compiler.is_compiling() or is_recorded()
-    if graph or not (torch.is_grad_enabled() and x_nhwc.requires_grad):
-        return shift(x_nhwc, plan)
-    return _Shift.apply(x_nhwc, plan)
+    return shift(x_nhwc, axial_plan(x_nhwc.shape[-1], shift_size, axis, dilation))
 
 
 def axial_shift_reference(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilation: int = 1) -> Tensor:
@@ -82,24 +77,6 @@ def check_shift(shift_size: int, axis: str, dilation: int) -> None:
         raise ValueError(f"axis is {axis!r}; allowed are 'height' and 'width'")
 
 
-class _Shift(torch.autograd.Function):
-    """The gradient moves back by the same amount; without this, autograd would record every slice."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, plan: Plan) -> Tensor:
-        return shift(x, plan)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.plan = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Shift.apply(grad, adjoint(ctx.plan)), None
-
-
 class AxialFC(nn.Linear):
     """`torch.nn.Linear` over channels that have moved along one axis: see `axial_shift`.
 
@@ -122,7 +99,8 @@ class AxialFC(nn.Linear):
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, in) -> (batch, height, width, out)."""
-        return F.linear(axial_shift(x_nhwc, self.shift_size, self.axis, self.dilation), self.weight, self.bias)
+        plan = axial_plan(x_nhwc.shape[-1], self.shift_size, self.axis, self.dilation)
+        return shifted_linear(x_nhwc, self.weight, self.bias, plan)
 
     def extra_repr(self) -> str:
         """The layer's sizes, for `print(model)`."""

@@ -22,13 +22,9 @@ the order of the offsets is that of github.com/ShoufaChen/CycleMLP (cycle_mlp.py
 Here it is carried out as what it means: groups of channels move (`shift.py`), then comes one matrix product.
 """
 
-from typing import Any
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.ops.shift import Plan, adjoint, in_place_of_itself, is_recorded, shift
+from cyclemlp.ops.shift import Plan, in_place_of_itself, shifted_linear
 
 StepSize = tuple[int, int]
 
@@ -74,7 +70,7 @@ def cycle_fc(
     Raises:
         ValueError: an even or non-positive step size or dilation, or shapes that do not fit.
 
-    Source: paper section 3.2. For training only `x_nhwc` itself is kept, so branches that share an input share memory.
+    Source: paper section 3.2.
     """
     check_stepsize(stepsize, dilation)
     if x_nhwc.ndim != 4 or weight_oc.ndim != 2 or x_nhwc.shape[-1] != weight_oc.shape[1]:
@@ -82,21 +78,7 @@ def cycle_fc(
             f"cycle_fc got input {tuple(x_nhwc.shape)} and weight {tuple(weight_oc.shape)}; "
             "it needs (batch, height, width, in) and (out, in)"
         )
-    device = x_nhwc.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
-        # Cast here already: the tensor kept for the backward pass is then the small one.
-        dtype = torch.get_autocast_dtype(device)
-        x_nhwc, weight_oc = x_nhwc.to(dtype), weight_oc.to(dtype)
-        bias_o = None if bias_o is None else bias_o.to(dtype)
-    # The compiler finds out by itself that it can repeat the shift, and a traced graph holds no Python.
-    if torch.compiler.is_compiling() or is_recorded() or not torch.is_grad_enabled():
-        return F.linear(cycle_shift(x_nhwc, stepsize, dilation), weight_oc, bias_o)
-    return _ShiftedLinear.apply(x_nhwc, weight_oc, bias_o, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
-
-
-def cycle_shift(x_nhwc: Tensor, stepsize: StepSize, dilation: int = 1) -> Tensor:
-    """The staircase alone: a copy of `x_nhwc` with channel c moved by its offset."""
-    return shift(x_nhwc, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
+    return shifted_linear(x_nhwc, weight_oc, bias_o, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
 
 
 def cycle_plan(channels: int, stepsize: StepSize, dilation: int = 1) -> Plan:
@@ -114,34 +96,6 @@ def check_stepsize(stepsize: StepSize, dilation: int) -> None:
         raise ValueError(f"stepsize is {stepsize}; both numbers must be odd and positive, such as (1, 3) or (3, 3)")
     if dilation < 1:
         raise ValueError(f"dilation is {dilation}; it must be 1 or more")
-
-
-class _ShiftedLinear(torch.autograd.Function):
-    """Keeps the unshifted input and shifts again in the backward pass: one stored tensor for a block's branches."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-        return F.linear(shift(x, plan), weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, bias, ctx.plan = inputs
-        ctx.has_bias = bias is not None
-        ctx.save_for_backward(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = shift(grad @ weight, adjoint(ctx.plan))
-        if ctx.needs_input_grad[1]:
-            grad_weight = grad.flatten(0, 2).t() @ shift(x, ctx.plan).flatten(0, 2)
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            grad_bias = grad.sum((0, 1, 2))
-        return grad_x, grad_weight, grad_bias, None
 
 
 class CycleFC(nn.Linear):

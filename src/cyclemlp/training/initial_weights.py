@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.models.checkpoints import adapt_state_dict, check_fit, load_pretrained, naming, read_state_dict
+from cyclemlp.models.checkpoints import adapt_state_dict, check_fit, load_checkpoint, naming, read_state_dict
 from cyclemlp.models.weights import fetch_weights
 from cyclemlp.tasks.card import CARD_NAME, ModelCard, load_model, read_card
 
@@ -35,7 +35,7 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
         _require_same(path, theirs, card, ("model",))
         _load_backbone(_trunk(model), _trunk(source).state_dict(), path, whole=_trunk(model) is not model)
     elif _trunk(model) is model:  # with other classes, the last layer stays random
-        load_pretrained(_trunk(model), path)
+        load_checkpoint(_trunk(model), path, other_classes=True)
     else:
         _load_backbone(_trunk(model), read_state_dict(path), path, whole=True)
     _logger.info("backbone starts from %s; the head starts from random weights", path)

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclemlp.data.datasets import ClassifiedDataset, SplitSamples
 from cyclemlp.data.formats.class_folders import is_folder_dataset
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.labels import ClassifiedDataset
-from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.errors import DataError
 from cyclemlp.tasks.classification.config import LabelAugmentation
 from cyclemlp.tasks.classification.train import LabelTrainTransform

@@ -85,7 +85,7 @@ def test_boxes_are_cut_to_the_image_and_flat_ones_left_out(
         annotation(1, [-5, 3, 10, 50]),
         annotation(2, [2, 3, 0, 5]),
         annotation(3, [40, 3, 4, 4]),
-        annotation(4, [0, 0, 30.4, 20]),  # rounding, not worth a word
+        annotation(4, [0, 0, 30.4, 20]),  # rounded, which is not reported
     ]
     root = write_coco(objects)
     with caplog.at_level(logging.WARNING):

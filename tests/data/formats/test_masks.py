@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.formats.masks import named_classes
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.problems import Findings
-from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.errors import DataError
 
 WriteDataset = Callable[..., Path]

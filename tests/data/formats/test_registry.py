@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.formats import registry
 from cyclemlp.data.formats.records import LabelledImage, ParsedObject, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, all_formats, find_dataset, register
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings
 from cyclemlp.errors import DataError

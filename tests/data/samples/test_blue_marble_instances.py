@@ -1,4 +1,5 @@
 import errno
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -128,7 +129,9 @@ def test_an_ordinary_data_set_in_cocos_form(sample: DetectionDataset) -> None:
     for split in sample.splits.values():
         kept = [record.select(~record.crowd) for record in split.records]
         assert Counter(label for record in kept for label in record.labels.tolist()) == {0: 2, 1: 2}
-    assert "GSHHG" in (sample.root / "SOURCE.txt").read_text(encoding="utf-8")
+    source = (sample.root / "SOURCE.txt").read_text(encoding="utf-8")
+    assert "GSHHG" in source
+    assert json.loads((sample.root / "val.json").read_text(encoding="utf-8"))["info"] == {"description": source}
     assert [path.name for path in sample.root.parent.iterdir()] == [sample.root.name]  # nothing temporary is left
 
 

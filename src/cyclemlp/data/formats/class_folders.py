@@ -11,10 +11,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
 from cyclemlp.data.images import list_images
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.problems import REQUIRED_SPLITS, Findings, listed
+from cyclemlp.data.problems import Findings, listed, with_required
 from cyclemlp.errors import DataError, did_you_mean
 
 VALIDATION_SHARE = 0.2
@@ -31,21 +31,15 @@ def is_folder_dataset(root: Path) -> bool:
     """Whether `root` looks like this format, with splits or without."""
     names = _with_images(root)
     are_splits = any(set(pair) <= set(names) for pair in _SPLIT_FOLDERS)  # images without classes, as in COCO
-    return has_splits(root) or (len(names) > 1 and not are_splits)
-
-
-def has_splits(root: Path) -> bool:
-    """Whether `root/train` holds class folders."""
-    return (root / "train").is_dir() and bool(_with_images(root / "train"))
+    return bool(_with_images(root / "train")) or (len(names) > 1 and not are_splits)
 
 
 def read_class_folders(root: Path, findings: Findings) -> ClassifiedDataset:
     """The data set in `root`; the files are listed, not opened. The classes are sorted by name."""
-    if not has_splits(root):
+    if not _with_images(root / "train"):
         return _read_unsplit(root, findings)
     classes = tuple(_class_folders(root / "train"))
-    further = {path.name for path in root.iterdir() if path.is_dir() and _with_images(path)} - set(REQUIRED_SPLITS)
-    names = (*REQUIRED_SPLITS, *sorted(further))
+    names = with_required(path.name for path in root.iterdir() if _with_images(path))
     splits = {name: _read_split(root / name, classes, findings.of(name)) for name in names}
     _check_number(root, classes, findings)
     return ClassifiedDataset(root, classes, splits)
@@ -60,31 +54,29 @@ def read_split(root: Path, name: str, classes: Sequence[str]) -> ClassifiedSplit
     folder = root / name
     if name == EVERYTHING and not folder.is_dir():
         folder = root
-    if not _with_images(folder):
-        return _split_of(find_dataset(root, ClassifiedDataset), name, classes)
-    if foreign := [each for each in _class_folders(folder) if each not in classes]:
-        raise DataError(_foreign(folder / foreign[0], classes))
-    findings = Findings(split=name)
-    split = _read_split(folder, classes, findings)
-    findings.check(root)
-    return split
-
-
-def _split_of(dataset: ClassifiedDataset, name: str, classes: Sequence[str]) -> ClassifiedSplit:
+    if _with_images(folder):
+        _check_known(folder, _class_folders(folder), classes)
+        findings = Findings(split=name)
+        split = _read_split(folder, classes, findings)
+        findings.check(root)
+        return split
+    dataset = find_dataset(root, ClassifiedDataset)
     if name not in dataset.splits:
         names = [*dataset.splits, EVERYTHING]
-        raise DataError(f"{dataset.root} has no split {name!r}; it has {', '.join(names)}.{did_you_mean(name, names)}")
-    if unknown := [each for each in dataset.classes if each not in classes]:
-        raise DataError(_foreign(dataset.root / unknown[0], classes))
+        raise DataError(f"{root} has no split {name!r}; it has {', '.join(names)}.{did_you_mean(name, names)}")
+    _check_known(root, dataset.classes, classes)
     split = dataset.splits[name]
-    labels = tuple(classes.index(dataset.classes[label]) for label in split.labels)
-    return ClassifiedSplit(split.images, labels)
+    place_of = [classes.index(each) for each in dataset.classes]
+    return ClassifiedSplit(split.images, tuple(place_of[label] for label in split.labels))
 
 
-def _foreign(folder: Path, classes: Sequence[str]) -> str:
-    near = did_you_mean(folder.name, classes)
-    known = f"{len(classes)} ({listed(classes, 6)})"
-    return f"{folder} is not a class of the model, which knows {known}.{near} Correct or remove it"
+def _check_known(folder: Path, names: Sequence[str], classes: Sequence[str]) -> None:
+    """Raise DataError for the first of the class folders that is not among the `classes` of a model."""
+    if unknown := [name for name in names if name not in classes]:
+        known = f"{len(classes)} ({listed(classes, 6)})"
+        near = did_you_mean(unknown[0], classes)
+        what = f"{folder / unknown[0]} is not a class of the model, which knows {known}."
+        raise DataError(f"{what}{near} Correct or remove it")
 
 
 def _read_split(folder: Path, classes: Sequence[str], findings: Findings) -> ClassifiedSplit:
@@ -150,9 +142,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _with_images(folder: Path) -> list[str]:
     """Names of the folders in `folder` that have images directly in them."""
-    if not folder.is_dir():
-        return []
-    return [name for name in _class_folders(folder) if any(list_images(folder / name))]
+    return [name for name in _class_folders(folder) if list_images(folder / name)] if folder.is_dir() else []
 
 
 def _add_loose_images(folder: Path, findings: Findings) -> None:

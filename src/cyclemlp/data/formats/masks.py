@@ -10,7 +10,7 @@ from cyclemlp.data.formats.layout import CLASSES_NAME, paired, read_class_names
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import image_size, list_images
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, count_classes, wrong_mask_size
-from cyclemlp.data.problems import REQUIRED_SPLITS, Findings
+from cyclemlp.data.problems import Findings, with_required
 
 _LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
 _Folders = tuple[Path, Path]
@@ -25,8 +25,7 @@ def is_mask_dataset(root: Path) -> bool:
 def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`: train, val, and every further split that both the images and the masks have."""
     images, masks = root / "images", root / "masks"
-    both = {path.name for path in images.iterdir() if (masks / path.name).is_dir()}
-    splits = (*REQUIRED_SPLITS, *sorted(both - set(REQUIRED_SPLITS)))
+    splits = with_required(path.name for path in images.iterdir() if (masks / path.name).is_dir())
     folders = {split: (images / split, masks / split) for split in splits}
     return read_masks(root, folders, named_classes(root, findings), findings)
 

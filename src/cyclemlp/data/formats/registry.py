@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from cyclemlp.data import formats
-from cyclemlp.data.labels import ClassifiedDataset
+from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings

@@ -97,12 +97,14 @@ def objects_in(components: Components, place: tuple[slice, slice], image_id: int
     numbers, areas = np.unique(part[part > 0], return_counts=True)
     outlines = tuple(rle_of_mask((part == number).astype(np.uint8)) for number in numbers)
     boxes = np.array([box_of(outline, size) for outline in outlines], np.float32).reshape(-1, 4)
+    min_area, min_side = minimum
+    narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < min_side
     return Record(
         image_id=image_id,
         size=size,
         boxes_xyxy=boxes,
         labels=components.labels[numbers],
-        crowd=_ignored(areas, boxes, components.areas[numbers], minimum),
+        crowd=narrow | (areas < min_area) | (areas < MIN_SHARE * components.areas[numbers]),
         areas=areas.astype(np.float64),
         segmentations=outlines,
     )
@@ -122,17 +124,6 @@ def _connected(is_class: npt.NDArray[np.bool_]) -> Numbers:
     return np.asarray(renamed[numbers], np.int32)
 
 
-def _ignored(
-    visible: npt.NDArray[np.int64],
-    boxes: npt.NDArray[np.float32],
-    whole: npt.NDArray[np.int64],
-    minimum: tuple[int, int],
-) -> npt.NDArray[np.bool_]:
-    area, side = minimum
-    narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < side
-    return np.asarray(narrow | (visible < area) | (visible < MIN_SHARE * whole))
-
-
 def _write(folder: Path, image: npt.NDArray[np.uint8], components: Components) -> None:
     found: dict[str, list[tuple[Path, Record]]] = {"train": [], "val": []}
     for number, (split, place) in enumerate(_tiles(*components.numbers.shape), start=1):
@@ -149,7 +140,7 @@ def _write(folder: Path, image: npt.NDArray[np.uint8], components: Components) -
     }
     dataset = DetectionDataset(folder, CLASSES, splits)
     for split in splits:
-        content = {"info": {"description": _SOURCE}, **as_coco(dataset, split)}
+        content = as_coco(dataset, split) | {"info": {"description": _SOURCE}}
         (folder / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
     (folder / "SOURCE.txt").write_text(_SOURCE, encoding="utf-8")
 

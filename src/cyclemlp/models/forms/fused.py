@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.cyclemlp import CycleBlock, CycleMixer
 from cyclemlp.models.cyclemlp_swin import SummedCycleMixer
-from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_graph_form, frozen
+from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_form, frozen
 from cyclemlp.models.patches import PatchMerging, PatchStem
 from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage, Stem
 from cyclemlp.ops.shift import is_recorded
@@ -80,7 +80,7 @@ class FusedStage(Stage):
         """Let graphs that are recorded from now on be fastest for images of this edge, in pixels, and this batch."""
         for mixer in self.modules():
             if isinstance(mixer, BlendedMixer):
-                mixer.graph_form = choose_graph_form(batch, (image_size // self.reduction) ** 2, mixer.order)
+                mixer.graph_form = choose_form(batch, (image_size // self.reduction) ** 2, mixer.order, graph=True)
 
 
 def graph_form(model: nn.Module, image_size: int = EXPORT_SIZE, batch: int = 1) -> nn.Module:

@@ -77,27 +77,19 @@ class ChannelOrder:
         return tuple(sorted(range(len(self.channels)), key=self.channels.__getitem__))
 
 
-def choose_form(batch: int, positions: int, order: ChannelOrder) -> Form:
+def choose_form(batch: int, positions: int, order: ChannelOrder, *, graph: bool = False) -> Form:
     """The cheapest of the three ways to compute the same values, by multiply-adds per image.
 
     `blended` makes M(a) and leaves the projection to a second product; `folded` multiplies the projection into M(a):
-    inputs * channels^2 more once, positions * channels^2 less. `branches` makes no such weight.
+    inputs * channels^2 more once, positions * channels^2 less. `branches` makes no such weight. In a `graph` it pays up
+    to more positions: a runtime packs constants once, but the weight of an image in every call, and the many small
+    products of a batch are slower than one large product. Measured in ONNX Runtime.
     """
     if positions > len(order.channels) + 2 * order.moving:
         return "folded"
-    few = BLEND_POSITIONS_ALONE if batch == 1 else BLEND_POSITIONS
-    return "branches" if positions < few else "blended"
-
-
-def choose_graph_form(batch: int, positions: int, order: ChannelOrder) -> Form:
-    """The cheapest form if weights are constants of a graph.
-
-    A runtime packs constants once, but the weight of an image in every call, and the many small products of a batch are
-    slower than one large product: `branches` pays up to more positions than in `choose_form`. Measured in ONNX Runtime.
-    """
-    if positions > len(order.channels) + 2 * order.moving:
-        return "folded"
-    return "branches" if batch > 1 or 4 * positions < len(order.channels) else "blended"
+    if graph:
+        return "branches" if batch > 1 or 4 * positions < len(order.channels) else "blended"
+    return "branches" if positions < (BLEND_POSITIONS_ALONE if batch == 1 else BLEND_POSITIONS) else "blended"
 
 
 class Inputs(NamedTuple):

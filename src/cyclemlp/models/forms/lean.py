@@ -1,6 +1,6 @@
 r"""The training form that keeps less: the token mixer's weighted branches, and the second half of the channel MLP.
 
-`lean_(model)` puts it on, `plain_(model)` takes it off; values, gradients and state dict stay the same.
+`lean_(model)` switches to it, `plain_(model)` back; values, gradients and state dict stay the same.
 
 Plain autograd keeps, of every block, three branches (to differentiate the branch weights a) and the hidden activations
 before and after GELU. Most of that is not needed. The weighted branches are linear in what the staircases read,
@@ -16,6 +16,7 @@ exact inference form, with fewer multiply-adds than three branches take. Where a
 the G are larger than the branches they replace, and the plain form is used. GELU is applied again in the backward pass.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from cyclemlp.models.cyclemlp import CycleBlock, CycleMixer
 from cyclemlp.ops import CycleFC
 from cyclemlp.ops.cycle_fc import cycle_plan
+from cyclemlp.ops.precision import at_least_float32, in_autocast_type
 from cyclemlp.ops.shift import Move, Plan, add_back, only_moved, read_moved, unread
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -67,8 +69,8 @@ class LeanMixer(CycleMixer):
         mean_width, mean_height, mean_channels = shifted_means(x_nhwc, self.stepsize).unbind(1)
         mean_nc = F.linear(mean_width, width.weight, width.bias) + F.linear(mean_height, height.weight, height.bias)
         weights = self.branch_weights(mean_nc + channels(mean_channels)).flatten(0, 2).transpose(1, 2)
-        branches = (width.weight, width.bias), (height.weight, height.bias), channels.weight
-        return self.proj(weighted_branches(x_nhwc, weights, *branches, self.stepsize))
+        branches = (width.weight, width.bias, height.weight, height.bias, channels.weight)
+        return self.proj(weighted_branches(x_nhwc, weights, branches, self.stepsize))
 
 
 class LeanMlp(Mlp):  # type: ignore[misc]
@@ -89,47 +91,22 @@ def pays(x: Tensor) -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and x.numel() > 0 and not x.is_meta
 
 
-def in_autocast_type(*tensors: Tensor) -> list[Tensor]:
-    """The tensors in autocast's type where it is on, so that those kept for the backward pass are the small ones."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    dtype = torch.get_autocast_dtype(device)
-    return [tensor.to(dtype) for tensor in tensors]
-
-
 def shifted_means(x_nhwc: Tensor, stepsize: int) -> Tensor:
-    """Means over positions of what the staircase along the width, along the height, and a channel FC read.
-
-    Args:
-        x_nhwc: (batch, height, width, channels).
-        stepsize: of both staircases.
-
-    Returns:
-        (batch, 3, channels), summed in float32 at least, in the type of `x_nhwc`.
-    """
+    """Means over positions, (batch, 3, channels), of what the staircases along width and height and a channel FC read."""
     return _ShiftedMeans.apply(x_nhwc, stepsize)
 
 
-def weighted_branches(
-    x_nhwc: Tensor,
-    weights: Tensor,
-    along_width: tuple[Tensor, Tensor],
-    along_height: tuple[Tensor, Tensor],
-    along_channels: Tensor,
-    stepsize: int,
-) -> Tensor:
+def weighted_branches(x_nhwc: Tensor, weights: Tensor, branches: Sequence[Tensor], stepsize: int) -> Tensor:
     """The sum of the branches times their weights, keeping `x_nhwc` alone.
 
     Args:
         x_nhwc: (batch, height, width, channels).
         weights: (batch, 3, channels) for the branches along width, height and channels.
-        along_width, along_height: weight (out, in) and bias (out) of the two CycleFC.
-        along_channels: weight (out, in).
+        branches: weight (out, in) and bias (out) of the CycleFC along the width, those of the one along the height, and
+            the weight (out, in) of the channel FC.
         stepsize: of both staircases, more than 1.
     """
-    tensors = in_autocast_type(x_nhwc, weights, *along_width, *along_height, along_channels)
-    return _WeightedBranches.apply(*tensors, stepsize)
+    return _WeightedBranches.apply(*in_autocast_type(x_nhwc, weights, *branches), stepsize)
 
 
 class _Staircases(NamedTuple):
@@ -208,7 +185,7 @@ class _ShiftedMeans(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, stepsize: int) -> Tensor:
         # The mean of what is read is the plain mean without what the shift leaves unread at the border.
-        precise = torch.promote_types(x.dtype, torch.float32)
+        precise = at_least_float32(x)
         sums = x.sum((1, 2), dtype=precise)[:, None].repeat(1, 3, 1)
         for move in _staircases(x.shape[-1], stepsize).moved:
             sums[:, _branch(move), move.source] -= unread(x[..., move.source], move).sum((1, 2), dtype=precise)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.labels import ClassifiedDataset
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_csv, write_json, write_png
 from cyclemlp.tasks.base import (

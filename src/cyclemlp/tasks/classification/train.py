@@ -13,10 +13,9 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitSamples
 from cyclemlp.data.images import Pixels, image_size
-from cyclemlp.data.labels import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.sampling import evenly_spaced
-from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.data.transforms import seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size, create_classifier
 from cyclemlp.tasks.base import TrainingParts

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
-from cyclemlp.heads.anchors import level_anchors, padded
+from cyclemlp.heads.anchors import SIZE_RULE, level_anchors
 from cyclemlp.heads.detection_options import RETINANET, DetectionHead
 from cyclemlp.tasks.card import ModelCard
 
@@ -106,7 +106,7 @@ def _network_input(pixels: npt.NDArray[np.uint8], card: ModelCard) -> FloatArray
     """
     mean, std = (np.array(values, dtype=np.float32) * 255 for values in (card.mean, card.std))
     height, width = pixels.shape[:2]
-    edges = (padded(height), padded(width)) if card.head == RETINANET else (height, width)
+    edges = (SIZE_RULE.padded(height), SIZE_RULE.padded(width)) if card.head == RETINANET else (height, width)
     image = np.zeros((1, pixels.shape[2], *edges), dtype=np.float32)
     image[0, :, :height, :width] = ((pixels - mean) / std).transpose(2, 0, 1)
     return image
@@ -118,7 +118,7 @@ def decode(logits: FloatArray, offsets: FloatArray, options: DetectionHead, size
     `logits` (anchors, K) and `offsets` (anchors, 4) are in the order of `level_anchors`.
     """
     boxes, scores, labels, start = [], [], [], 0
-    for anchors in level_anchors(RETINANET, options, padded(size[0]), padded(size[1])):
+    for anchors in level_anchors(RETINANET, options, *map(SIZE_RULE.padded, size)):
         part = slice(start, start + len(anchors))
         rows, classes, likely = _candidates(logits[part], options)
         boxes.append(clipped(apply_offsets(offsets[part][rows], anchors[rows]), size))

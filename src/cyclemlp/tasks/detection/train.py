@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.data.box_transforms import BoxTrainTransform
+from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
-from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import build_detector

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
+from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.mask_transforms import MaskTrainTransform
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.resizing import ResizeRule
-from cyclemlp.data.split_samples import SplitSamples
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.segmentation import MIN_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model

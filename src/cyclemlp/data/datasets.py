@@ -1,0 +1,72 @@
+"""What every data set is, images with one class each, and the samples of a split, whatever its labels are.
+
+Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers without loading torch.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from cyclemlp.data.images import Pixels, read_image
+
+Label_co = TypeVar("Label_co", covariant=True)
+Label = TypeVar("Label")
+Sample = TypeVar("Sample")
+Split = TypeVar("Split")
+
+
+@dataclass(frozen=True)
+class SplitDataset(Generic[Split]):
+    """A whole data set; class `i` of its labels is `classes[i]`."""
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+
+
+class ReadableSplit(Protocol[Label_co]):
+    """Images with labels of one type."""
+
+    @property
+    def images(self) -> Sequence[Path]:
+        """The image files."""
+
+    def read(self, index: int) -> tuple[Pixels, Label_co]:
+        """An image, uint8 (H, W, 3), and its label. Raises DataError for an unusable file."""
+
+
+class SplitSamples(Generic[Label, Sample]):
+    """Item `i` is `transform(image, label)` of image `i`. Reading one raises DataError as the split does."""
+
+    def __init__(self, split: ReadableSplit[Label], transform: Callable[[Pixels, Label], Sample]) -> None:
+        self.split = split
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.transform(*self.split.read(index))
+
+
+@dataclass(frozen=True)
+class ClassifiedSplit:
+    """The images of a split and the class number of each, in the same order."""
+
+    images: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, labelled: Iterable[tuple[Path, int]]) -> "ClassifiedSplit":
+        """The split of these images, each with its class number."""
+        pairs = list(labelled)
+        return cls(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+
+    def read(self, index: int) -> tuple[Pixels, int]:
+        """An image, uint8 (H, W, 3), and its class number. Raises DataError for an unusable file."""
+        return read_image(self.images[index]), self.labels[index]
+
+
+class ClassifiedDataset(SplitDataset[ClassifiedSplit]):
+    """Images with one class each."""
