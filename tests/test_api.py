@@ -14,17 +14,18 @@ from mask_folders import write_mask_folder
 from torch import Tensor
 
 import cyclemlp
+from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.export import run as export_module
-from cyclemlp.tasks.build_config import OptionValue, build_config
+from cyclemlp.tasks.build_config import build_config
 from cyclemlp.tasks.options import Length, Machine, Optimisation, Recording
-from cyclemlp.tasks.segmentation.config import MaskAugmentation, SegmentationConfig
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training import loop
 from cyclemlp.training.run import Run
 from cyclemlp.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OPTIONS: dict[str, OptionValue] = {
+OPTIONS: dict[str, Any] = {
     "model": "cyclemlp",
     "head_width": 8,
     "steps": 2,
@@ -55,7 +56,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def as_typed(options: dict[str, OptionValue]) -> Iterator[object]:
+def as_typed(options: dict[str, Any]) -> Iterator[object]:
     """The options as they are typed."""
     for name, value in options.items():
         yield f"--{name.replace('_', '-')}"

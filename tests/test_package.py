@@ -36,7 +36,7 @@ def test_export_is_the_function() -> None:
 
 def test_other_names_are_refused() -> None:
     with pytest.raises(AttributeError, match="module 'cyclemlp' has no attribute 'trian'"):
-        cyclemlp.trian  # type: ignore[attr-defined]  # noqa: B018
+        cyclemlp.trian  # noqa: B018
 
 
 def imported(*arguments: str, status: int = 0) -> tuple[set[str], str]:
