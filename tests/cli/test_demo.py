@@ -20,8 +20,9 @@ from cyclemlp.tasks.detection import drawing
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
+from cyclemlp.tasks.recipes import read_run_config
 from cyclemlp.tasks.registry import get_task
-from cyclemlp.training.run_folder import open_run, read_run_config
+from cyclemlp.training.run_folder import open_run
 
 HEADS = {"segmentation": "semantic-fpn", "detection": "retinanet", "instance-segmentation": "mask-rcnn"}
 TINY = """\
