@@ -285,7 +285,7 @@ def test_views_and_windows_of_predict_and_eval(
     report = json.loads(capsys.readouterr().out)
     assert (report["scales"], report["flip"], report["images"]) == ([1.0, 1.5], True, 1)
     assert command("eval", run, "--data", data, *options) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "likeliest boxes of scales 1 1.5, each mirrored as well"
+    assert capsys.readouterr().out.splitlines()[1] == "top-scoring boxes of scales 1 1.5, each mirrored as well"
 
 
 def _coco_data(root: Path, image: Path) -> Path:
