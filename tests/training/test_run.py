@@ -322,10 +322,11 @@ def test_a_checkpoint_in_the_old_format_is_refused_in_one_line(configured: Confi
     torch.save({"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6.6"}, last)
     with pytest.raises(CheckpointError) as refused:
         train_segmentation(replace(config, resume=True))
-    assert str(refused.value) == (
-        f"{last} was written by another version of cyclemlp and cannot be resumed: start a new run from its weights"
-        f" with --init {config.out} and another --out"
-    )
+    refusal = f"{last} was written by another version of cyclemlp and cannot be resumed"
+    assert str(refused.value) == f"{refusal}: start from its weights with --init {config.out} and another --out"
+    (config.out / "model.safetensors").unlink()  # as where the run was not finished
+    with pytest.raises(CheckpointError, match=f"{refusal}: begin it again"):
+        train_segmentation(replace(config, resume=True))
 
 
 def test_the_number_of_accumulated_batches_cannot_change_within_a_run(configured: Configured) -> None:

@@ -12,29 +12,33 @@ from importlib.metadata import version
 from typing import NoReturn
 
 import cyclopts
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownCommandError
 
-from cyclemlp.errors import UserError
+from cyclemlp.errors import UserError, did_you_mean
+
+_VERBS = {
+    "demo": ("demo", "train on satellite images for some minutes and draw the result"),
+    "data": ("data", "count the images and classes of a data set and list what is wrong with it"),
+    "train": ("app", "train a network on your own data"),
+    "eval": ("evaluate", "score a trained network on labelled images"),
+    "predict": ("predict", "predict on images and videos"),
+    "export": ("export", "write a trained network as a file for ONNX Runtime, OpenVINO or torch"),
+    "models": ("models", "list the backbones with parameters and FLOPs"),
+    "bench": ("app", "time networks on this machine, in each runtime installed"),
+    "convert": ("convert", "convert weight files between the authors' layout and ours"),
+}
+"""The function or app of each verb, and what --help says of it: its module is imported only when it is used."""
+_ABOUT = "Vision backbones made only of MLPs: train, evaluate, predict, export, at any image size."
 
 app = App(
     name="cyclemlp",
-    help="Vision backbones made only of MLPs: train, evaluate, predict, export, at any image size.",
+    help="\n".join([_ABOUT, "", *(f"  {verb:8} {about}" for verb, (_, about) in _VERBS.items())]),
     version=lambda: version("cyclemlp"),
     help_format="plaintext",
     default_parameter=cyclopts.Parameter(negative=()),
 )
-for _verb, _target in {
-    "demo": "cyclemlp.cli.demo:demo",
-    "models": "cyclemlp.cli.models:models",
-    "data": "cyclemlp.cli.data:data",
-    "train": "cyclemlp.cli.train:app",
-    "eval": "cyclemlp.cli.eval:evaluate",
-    "predict": "cyclemlp.cli.predict:predict",
-    "bench": "cyclemlp.cli.bench:app",
-    "convert": "cyclemlp.cli.convert:convert",
-    "export": "cyclemlp.cli.export:export",
-}.items():
-    app.command(_target, name=_verb)
+for _verb, (_target, _) in _VERBS.items():
+    app.command(f"cyclemlp.cli.{_verb}:{_target}", name=_verb, show=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -48,9 +52,7 @@ def run(program: App, arguments: list[str] | None = None) -> None:
     try:
         program(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        from cyclemlp.tasks.build_config import in_one_line
-
-        _refuse(f"{in_one_line(error)} See --help.")
+        _refuse(_one_line(error))
     except UserError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -69,3 +71,12 @@ def run(program: App, arguments: list[str] | None = None) -> None:
 def _refuse(message: str) -> NoReturn:
     print(f"cyclemlp: {message}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
+
+
+def _one_line(error: CycloptsError) -> str:
+    from cyclemlp.tasks.build_config import in_one_line
+
+    line = in_one_line(error)
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and "Did you mean" not in line:
+        line += did_you_mean(error.unused_tokens[0], _VERBS)
+    return f"{line} See --help."

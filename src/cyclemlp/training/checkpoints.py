@@ -10,6 +10,7 @@ import torch
 
 from cyclemlp.errors import CheckpointError
 from cyclemlp.files import JsonObject, atomic_write
+from cyclemlp.tasks.card import WEIGHTS_NAME
 from cyclemlp.training.fabric import any_process
 from cyclemlp.training.state import TrainingState
 
@@ -51,10 +52,9 @@ def read_checkpoint(run_dir: Path) -> JsonObject | None:
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({reason}): remove it to begin the run again"
         ) from error
-    raise CheckpointError(
-        f"{path} was written by another version of cyclemlp and cannot be resumed: start a new run from its weights"
-        f" with --init {run_dir} and another --out"
-    )
+    finished = (run_dir / WEIGHTS_NAME).is_file()
+    advice = f"start from its weights with --init {run_dir} and another --out" if finished else "begin it again"
+    raise CheckpointError(f"{path} was written by another version of cyclemlp and cannot be resumed: {advice}")
 
 
 def keep_as_best(run_dir: Path) -> None:

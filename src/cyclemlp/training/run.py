@@ -47,6 +47,8 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.folder)
 
+    __str__ = __fspath__
+
 
 def run_training(task: AnyTask, config: RunConfig) -> Run:
     """Train, or with `config.resume` continue a run, and return it with its scores.

@@ -41,7 +41,7 @@ def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
     if head.detections is None:
         head = replace(head, detections=_detections(split))
     _logger.info(
-        "small objects are %.0f pixels wide: images are resized by %s, anchors are %g strides, %d boxes an image",
+        "small objects are %.0f pixels wide: images are resized by %s, anchors are %g strides, %d boxes per image",
         *(small, config.input_scale or f"the rule of --short-side {config.short_side}"),
         *(head.anchor_size, head.detections),
     )
