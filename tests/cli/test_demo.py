@@ -146,7 +146,7 @@ def exact(dataset: DetectionDataset) -> Predict:
     return predict
 
 
-def test_the_image_has_what_was_found_beside_the_labels(small_sample: DetectionDataset) -> None:
+def test_the_image_has_what_was_found_next_to_the_labels(small_sample: DetectionDataset) -> None:
     image = np.asarray(drawing.draw_held_out(exact(small_sample), small_sample.classes, small_sample.splits["val"]))
     strip = 540 * drawing.ZOOM
     found, labels = (image[200:-200, x : x + strip] for x in (drawing._MARGIN, drawing._MARGIN + strip + drawing._GAP))
@@ -193,7 +193,7 @@ def test_a_finished_demo_of_segmentation_gives_the_backbone(capsys: pytest.Captu
 
 @pytest.mark.usefixtures("tiny")
 def test_from_start_to_image(capsys: pytest.CaptureFixture[str]) -> None:
-    """A step of training for the backbone, a step for the boxes; again without any: scored and drawn anew."""
+    """A step of training for the backbone, a step for the boxes; again without any: scored and drawn again."""
     for _ in range(2):
         with pytest.raises(SystemExit) as left:
             main(["demo", "--task", "detection", "--json"])

@@ -52,11 +52,7 @@ def run(program: App, arguments: list[str] | None = None) -> None:
     try:
         program(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        from cyclemlp.tasks.build_config import in_one_line
-
-        hidden = isinstance(error, UnknownCommandError) and error.unused_tokens and "Did you mean" not in str(error)
-        near = did_you_mean(error.unused_tokens[0], _VERBS) if hidden and error.unused_tokens else ""
-        _refuse(f"{in_one_line(error)}{near} See --help.")
+        _refuse(_one_line(error))
     except UserError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -75,3 +71,12 @@ def run(program: App, arguments: list[str] | None = None) -> None:
 def _refuse(message: str) -> NoReturn:
     print(f"cyclemlp: {message}", file=sys.stderr)  # noqa: T201
     sys.exit(2)
+
+
+def _one_line(error: CycloptsError) -> str:
+    from cyclemlp.tasks.build_config import in_one_line
+
+    line = in_one_line(error)
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and "Did you mean" not in line:
+        line += did_you_mean(error.unused_tokens[0], _VERBS)
+    return f"{line} See --help."
