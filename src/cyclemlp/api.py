@@ -94,20 +94,15 @@ def evaluate(
         options: those of `cyclemlp eval --help`, such as `scales=(0.75, 1.0)` or `flip=True`.
     """
     given = parse_options(EvaluationOptions, options, default=EvaluationOptions())
-    return evaluate_with(Path(run), data=_path(data), split=split, out=_path(out), options=given, device=device)
 
-
-def evaluate_with(
-    run: Path, *, data: Path | None, split: str, out: Path | None, options: EvaluationOptions, device: str
-) -> JsonObject:
-    """As `evaluate`, from typed options."""
     from cyclemlp.inference.evaluate import check_out, evaluate_predictor
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.training.run_folder import training_data
 
-    check_out(out)
+    run, folder = Path(run), None if out is None else Path(out)
+    check_out(folder)
     predictor = Predictor.load(run, device)
-    return evaluate_predictor(predictor, run, data or training_data(run), split, options, out)
+    return evaluate_predictor(predictor, run, Path(data) if data else training_data(run), split, given, folder)
 
 
 def predict(
@@ -131,26 +126,18 @@ def predict(
 
     Raises DataError where no image can be predicted; single failures are listed in `failed`.
     """
-    inputs = [images] if isinstance(images, str | PathLike) else list(images)
-    given = parse_options(PredictionOptions, options, default=PredictionOptions())
-    paths = [Path(path) for path in inputs]
-    done = predict_with(Path(run), paths, out=Path(out), every=every, options=given, device=device)
-    if not done.images and not done.videos:
-        done.raise_failures()
-    return done
-
-
-def predict_with(
-    run: Path, inputs: Sequence[Path], *, out: Path, every: int, options: PredictionOptions, device: str
-) -> "Predictions":
-    """As `predict`, from typed options; never raises for single images."""
     from cyclemlp.inference.predict_files import check_request, predict_files
 
-    sources = check_request(inputs, out, every)  # before torch is imported
+    given = parse_options(PredictionOptions, options, default=PredictionOptions())
+    inputs = [images] if isinstance(images, str | PathLike) else images
+    sources = check_request([Path(path) for path in inputs], Path(out), every)  # before torch is imported
 
     from cyclemlp.inference.predictor import Predictor
 
-    return predict_files(Predictor.load(run, device), sources, out, options, every)
+    done = predict_files(Predictor.load(Path(run), device), sources, Path(out), given, every)
+    if not done.images and not done.videos:
+        done.raise_failures()
+    return done
 
 
 def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float = 1e-4) -> JsonObject:  # noqa: A002
@@ -167,7 +154,3 @@ def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float
     from cyclemlp.export.run import export_run
 
     return export_run(Path(run), Path(out), format, limit=limit)
-
-
-def _path(given: PathInput | None) -> Path | None:
-    return None if given is None else Path(given)

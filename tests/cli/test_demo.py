@@ -16,7 +16,7 @@ from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.base import Predict, SampleDemo
-from cyclemlp.tasks.detection import drawing
+from cyclemlp.tasks.detection import demo as drawing
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
@@ -149,7 +149,7 @@ def exact(dataset: DetectionDataset) -> Predict:
 def test_the_image_has_what_was_found_next_to_the_labels(small_sample: DetectionDataset) -> None:
     image = np.asarray(drawing.draw_held_out(exact(small_sample), small_sample.classes, small_sample.splits["val"]))
     strip = 540 * drawing.ZOOM
-    found, labels = (image[200:-200, x : x + strip] for x in (drawing._MARGIN, drawing._MARGIN + strip + drawing._GAP))
+    found, labels = (image[200:-400, x : x + strip] for x in (drawing._MARGIN, drawing._MARGIN + strip + drawing._GAP))
     np.testing.assert_array_equal(found, labels)
     for colour in drawing.COLOURS:
         assert (found == colour).all(axis=2).any()

@@ -8,7 +8,7 @@ from json import dumps
 from pathlib import Path
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
+from cyclemlp.files import JsonMapping, JsonObject, write_json, write_png
 from cyclemlp.tasks.base import SampleDemo
 from cyclemlp.tasks.build_config import build_config
 from cyclemlp.tasks.options import RunConfig, flat
@@ -116,9 +116,7 @@ def _draw(shown: SampleDemo, data: Path, out: Path) -> None:
 
     _logger.info("drawing the Earth")
     predictor = Predictor.load(out / RUN)
-    image = shown.draw(partial(predictor.predict, progress=True), predictor.card.classes, data)
-    with atomic_write(out / EARTH) as part:
-        image.save(part)
+    write_png(out / EARTH, shown.draw(partial(predictor.predict, progress=True), predictor.card.classes, data))
 
 
 def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> JsonObject:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.errors import DataError
 from cyclemlp.heads.network import Network
 from cyclemlp.inference.averaging import mean_of_views
@@ -88,12 +87,11 @@ class ImageThroughNetwork:
 
     def _dense_network(self) -> DenseNetwork:
         """The network on values 0 to 255 of any size: normalised, and padded to a size that it takes."""
-        mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) * 255 for v in (self.card.mean, self.card.std))
 
         def outputs(windows: FloatArray) -> FloatArray:
             height, width = windows.shape[-2:]
             down, right = (self.network.size_rule.padded(edge) - edge for edge in (height, width))
-            images = (windows - mean) / std
+            images = self.card.normalised(windows)
             if down or right:
                 images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
             (maps,) = self.run(images)
@@ -118,7 +116,7 @@ def tiling_for(card: ModelCard, size: Sequence[int], view_scale: float, rule: Wi
     """How an image of `size` (height, width) is cut for the network of `card`, in a view of this scale."""
     height, width = size
     window = card.window
-    usual = ResizeRule(card.input_scale, card.short_side, card.long_side).factor(height, width)
+    usual = card.resize_rule.factor(height, width)
     # Maps are returned at the image's own size, so a smaller view of them needs no less memory.
     counted = usual * (max(1.0, view_scale) if rule is MAP_WINDOWS else view_scale)
     if window is None and height * width * counted**2 > MAX_WHOLE_PIXELS:

@@ -17,9 +17,9 @@ from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitSamp
 from cyclemlp.data.images import Pixels, image_size
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.data.transforms import seeded_by_torch
-from cyclemlp.models.classifiers import check_image_size, create_classifier
+from cyclemlp.models.classifiers import check_image_size
 from cyclemlp.tasks.base import TrainingParts
-from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.card import ModelCard, build_model
 from cyclemlp.tasks.classification.config import ClassificationConfig, LabelAugmentation
 from cyclemlp.tasks.classification.metrics import classification_loss, distillation_loss
 from cyclemlp.tasks.classification.teacher import Teacher, load_teacher
@@ -46,13 +46,7 @@ def classification_parts(config: ClassificationConfig, dataset: ClassifiedDatase
     card = _card(config, dataset)
     size = card.image_size or MAX_IMAGE_SIZE
     options = config.optimisation
-    model = create_classifier(
-        config.model,
-        len(card.classes),
-        image_size=size,
-        drop_path_rate=options.drop_path,
-        model_options=card.model_options,
-    )
+    model = build_model(card, options.drop_path)
     check_image_size(model, config.model, size)
     frozen = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)

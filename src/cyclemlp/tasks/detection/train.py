@@ -15,13 +15,11 @@ from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
-from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import MASK_RCNN, RETINANET, DetectionHead
 from cyclemlp.heads.detector import Detector
 from cyclemlp.tasks.base import TrainingParts
-from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.card import ModelCard, build_model
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.detection.decoding import resize_rule
 from cyclemlp.tasks.detection.defaults import with_defaults
 from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.parameter_groups import decay_groups
@@ -48,21 +46,10 @@ def resolved(config: ConfigT, dataset: DetectionDataset) -> ConfigT:
 def detection_parts(config: DetectionConfig, dataset: DetectionDataset, task: str) -> TrainingParts:
     """Network, loss and samples of a run whose config is resolved. Raises ConfigError."""
     card = _card(config, dataset, task)
-    model = build_detector(
-        config.model,
-        config.head,
-        len(card.classes),
-        head_width=config.head_width,
-        options=card.detection,
-        drop_path_rate=config.optimisation.drop_path,
-    )
-    frozen = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
-    transform = BoxTrainTransform(
-        config.augmentation,
-        Normalisation(),
-        resize_rule(card),
-        masks=config.head == MASK_RCNN,
-    )
+    model = build_model(card, config.optimisation.drop_path)
+    frozen = _freeze_batch_norm(model.get_submodule("backbone")) if config.optimisation.frozen_batch_norm else []
+    masks = config.head == MASK_RCNN
+    transform = BoxTrainTransform(config.augmentation, Normalisation(), card.resize_rule, masks=masks)
     return TrainingParts(
         card,
         model,

@@ -24,4 +24,4 @@ class InstanceSegmentationTask(ObjectTask[InstanceSegmentationConfig]):
             "box_mAP": "Average precision of the boxes is {:.2f} %, over overlaps from 0.5 to 0.95.",
         },
     )
-    demo = IslandsDemo("sample-instance-segmentation")
+    demo = IslandsDemo("sample-instance-segmentation", "mask_AP", ("mask_mAP", "mask_AP50", "box_mAP", "box_AP50"))
