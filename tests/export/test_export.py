@@ -20,11 +20,9 @@ from torch.export import ExportedProgram
 
 from cyclemlp.cli import main
 from cyclemlp.errors import ConfigError
-from cyclemlp.export import onnx
-from cyclemlp.export.format import Graph
-from cyclemlp.export.program import export_program
-from cyclemlp.export.raw import raw_network
-from cyclemlp.export.run import FORMATS, check_request, export_run, write_checked
+from cyclemlp.export.formats import FORMATS, Graph, write_onnx
+from cyclemlp.export.program import export_program, raw_network
+from cyclemlp.export.run import check_request, export_run, write_checked
 from cyclemlp.export.verify import Difference, check, report_path
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
@@ -213,7 +211,7 @@ def test_wrong_values_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def wrong(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
         with torch.no_grad():
             other = raw_network(build_model(card), card)
-        return onnx.write(export_program(other), facts, path)
+        return write_onnx(export_program(other), facts, path)
 
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=wrong))
     with pytest.raises(ConfigError, match=r"the limit is 0\.0001: nothing was written"):
