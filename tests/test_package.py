@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import cyclemlp
-from cyclemlp.export.format import Graph  # noqa: F401  which must not take the name of the function
+from cyclemlp.export.formats import Graph  # noqa: F401  which must not take the name of the function
 
 PUBLIC = {
     *("train", "train_segmentation", "train_classification", "train_detection", "train_instance_segmentation"),
