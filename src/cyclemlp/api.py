@@ -8,15 +8,15 @@
 Options have the names of the command line, with underscores. A misspelt one is refused with the nearest name.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
-from cyclemlp.tasks.build_config import OptionValue, build_config
+from cyclemlp.tasks.build_config import OptionValue, build_config, parse_options
+from cyclemlp.tasks.model_families import full_name
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.registry import get_task
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cyclemlp.training.run import Run
 
 PathInput = str | PathLike[str]
-OptionsT = TypeVar("OptionsT", EvaluationOptions, PredictionOptions)
 
 
 def train(task: str, *, config: str | None = None, **options: OptionValue) -> "Run":
@@ -72,7 +71,7 @@ def train_with(task: str, config: RunConfig) -> "Run":
     """As `train`, for any task, from a config of its type."""
     from cyclemlp.training.run import run_training
 
-    return run_training(get_task(task), config)
+    return run_training(get_task(task), replace(config, model=full_name(config.model)))
 
 
 def evaluate(
@@ -94,7 +93,7 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1 or mps.
         options: those of `cyclemlp eval --help`, such as `scales=(0.75, 1.0)` or `flip=True`.
     """
-    given = _options(EvaluationOptions, options)
+    given = parse_options(EvaluationOptions, options, default=EvaluationOptions())
 
     from cyclemlp.inference.evaluate import check_out, evaluate_predictor
     from cyclemlp.inference.predictor import Predictor
@@ -129,7 +128,7 @@ def predict(
     """
     from cyclemlp.inference.predict_files import check_request, predict_files
 
-    given = _options(PredictionOptions, options)
+    given = parse_options(PredictionOptions, options, default=PredictionOptions())
     inputs = [images] if isinstance(images, str | PathLike) else images
     sources = check_request([Path(path) for path in inputs], Path(out), every)  # before torch is imported
 
@@ -155,11 +154,3 @@ def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float
     from cyclemlp.export.run import export_run
 
     return export_run(Path(run), Path(out), format, limit=limit)
-
-
-def _options(kind: type[OptionsT], given: Mapping[str, OptionValue]) -> OptionsT:
-    names = [item.name for item in fields(kind)]
-    for name in given:
-        if name not in names:
-            raise ConfigError(f"unknown option {name!r}.{did_you_mean(name, names)} Allowed are {', '.join(names)}")
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})  # type: ignore[arg-type]

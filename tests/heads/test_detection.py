@@ -1,4 +1,4 @@
-"""Detectors: the paper's sizes, anchors where they belong, and losses for every kind of image."""
+"""Detectors: the paper's sizes, anchors where they belong, and losses for images with and without objects."""
 
 import math
 

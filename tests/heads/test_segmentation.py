@@ -51,19 +51,19 @@ def test_the_auxiliary_head_changes_no_prediction(trained: SegmentationModel) ->
     images = torch.randn(2, 3, 40, 33)
     trained.eval()
     with torch.no_grad():
-        logits, beside = trained.training_logits(images)
+        logits, auxiliary = trained.training_logits(images)
         torch.testing.assert_close(logits, trained(images), rtol=0, atol=0)
-    assert beside is not None
-    assert beside.shape == logits.shape
+    assert auxiliary is not None
+    assert auxiliary.shape == logits.shape
     assert isinstance(trained.auxiliary, torch.nn.Module)
     assert trained.auxiliary.convolve[0].out_channels == 8  # type: ignore[index, union-attr]
 
 
 def test_every_parameter_has_a_gradient(trained: SegmentationModel) -> None:
     trained.train()
-    logits, beside = trained.training_logits(torch.randn(2, 3, 64, 64))
-    assert beside is not None
-    loss = logits.square().mean() + beside.square().mean()
+    logits, auxiliary = trained.training_logits(torch.randn(2, 3, 64, 64))
+    assert auxiliary is not None
+    loss = logits.square().mean() + auxiliary.square().mean()
     # Raises for a parameter that the loss does not depend on.
     assert all(grad is not None for grad in torch.autograd.grad(loss, list(trained.parameters())))
 

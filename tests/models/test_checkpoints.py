@@ -96,7 +96,7 @@ def test_safetensors_and_the_authors_layout_load(ours: Weights, theirs: Weights,
         assert same(model, ours)
 
 
-def test_configuration_objects_beside_the_weights_are_ignored(ours: Weights, save: Any) -> None:
+def test_configuration_objects_next_to_the_weights_are_ignored(ours: Weights, save: Any) -> None:
     module = types.ModuleType("yacs.config")
     config = type("CfgNode", (OrderedDict,), {"__module__": "yacs.config"})
     module.CfgNode = config  # type: ignore[attr-defined]

@@ -123,8 +123,8 @@ def test_the_lean_form_is_put_on_and_taken_off() -> None:
     assert (cyclemlp.lean_, cyclemlp.plain_) == (lean_, plain_)
 
 
-def count(model: nn.Module, kind: type[nn.Module]) -> int:
-    return sum(isinstance(module, kind) for module in model.modules())
+def count(model: nn.Module, layer: type[nn.Module]) -> int:
+    return sum(isinstance(module, layer) for module in model.modules())
 
 
 @pytest.mark.parametrize("training", [True, False])

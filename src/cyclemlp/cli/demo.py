@@ -85,7 +85,7 @@ def _backbone(task: str, out: Path, max_time: str | None) -> Path:
 
 def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunConfig:
     """The recipe of the sample as `cyclemlp train TASK` reads it, or the run to continue."""
-    from cyclemlp.training.run_folder import CONFIG_NAME, read_run_config
+    from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
 
     options: JsonObject = {"data": data, "out": run_dir} | ({"max-time": max_time} if max_time else {})
     config = build_config(task, options, recipe=_demo_of(task).recipe)
@@ -97,7 +97,7 @@ def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunCo
             f"--out {run_dir.parent} holds the demo of another task (its head is {before.get('head')}):"
             " choose another folder"
         )
-    return build_config(task, before | options | {"resume": True})
+    return build_config(task, options | {"resume": True})
 
 
 def _train(task: str, config: RunConfig) -> JsonMapping:
@@ -124,7 +124,7 @@ def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> Js
     import torch
 
     from cyclemlp.machine import environment
-    from cyclemlp.training.run_folder import read_run_config
+    from cyclemlp.tasks.recipes import read_run_config
 
     training = _length(out / RUN)
     start = read_run_config(out / RUN).get("init")

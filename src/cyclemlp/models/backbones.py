@@ -34,23 +34,20 @@ def create_backbone(
     """
     check_model_name(name)
     arguments = {"in_chans": in_chans, "features_only": True, "drop_path_rate": drop_path_rate}
+    if name.startswith("swin"):  # which otherwise accepts only the size of its own configuration
+        arguments["strict_img_size"] = False
     wanted = [REDUCTIONS[index] for index in out_indices]
     try:
-        model = timm.create_model(name, **_pyramid_arguments(name), **arguments)
+        model = timm.create_model(name, **arguments)
         reductions = model.feature_info.reduction()
         if [r for r in reductions if r in wanted] != wanted:
             raise _no_pyramid(name, f"its maps have strides {reductions}")
         if reductions != wanted:  # some networks start with a map at stride 2, and the caller may want fewer
             indices = tuple(reductions.index(r) for r in wanted)
-            model = timm.create_model(name, **_pyramid_arguments(name), **arguments, out_indices=indices)
+            model = timm.create_model(name, **arguments, out_indices=indices)
     except (RuntimeError, AssertionError, TypeError, AttributeError) as error:
         raise _no_pyramid(name, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     return model
-
-
-def _pyramid_arguments(name: str) -> dict[str, object]:
-    # Without this Swin accepts only the size of its own configuration.
-    return {"strict_img_size": False} if name.startswith("swin") else {}
 
 
 def _no_pyramid(name: str, reason: str) -> ConfigError:

@@ -12,7 +12,7 @@ import struct
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, other_classes: bool =
     Raises:
         CheckpointError: the file is missing or unreadable, or keys or shapes do not fit; the model is unchanged then.
     """
-    given = read_state_dict(Path(path))
+    given: StateDict = read_state_dict(Path(path))
     with naming(path):
         if isinstance(model, FeatureGetterNet):
             model, given = model.model, without_prefix(given)
@@ -179,15 +179,13 @@ def _in_our_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Tensor]
 
 
 def _adapt_stem(state_dict: dict[str, Tensor], model: nn.Module) -> None:
-    key = _stem_key(state_dict)
-    in_chans = getattr(model, "in_chans", None)
-    if in_chans is None or key not in state_dict or state_dict[key].ndim != 4 or state_dict[key].shape[1] == in_chans:
+    key, in_chans = _stem_key(state_dict), getattr(model, "in_chans", None)
+    weight = state_dict.get(key)
+    if in_chans is None or weight is None or weight.ndim != 4 or weight.shape[1] == in_chans:
         return
-    _logger.info("%s: %d input channels in the file, adapted to %d", key, state_dict[key].shape[1], in_chans)
-    try:
-        state_dict[key] = adapt_input_conv(in_chans, state_dict[key])
-    except NotImplementedError:
-        return  # the check that follows names the shapes
+    _logger.info("%s: %d input channels in the file, adapted to %d", key, weight.shape[1], in_chans)
+    with suppress(NotImplementedError):  # the check that follows names the shapes
+        state_dict[key] = adapt_input_conv(in_chans, weight)
 
 
 def _stem_key(state_dict: StateDict) -> str:

@@ -35,12 +35,7 @@ def create_classifier(
     """
     check_model_name(name)
     _check_options(name, model_options)
-    options: dict[str, Any] = {
-        "num_classes": num_classes,
-        "in_chans": in_chans,
-        "pretrained": pretrained,
-        **model_options,
-    }
+    options = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": pretrained, **model_options}
     if drop_path_rate:
         options["drop_path_rate"] = drop_path_rate
     if is_built_for_one_size(name):

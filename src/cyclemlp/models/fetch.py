@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -103,7 +102,11 @@ def _transfer(url: str, part: Path) -> None:
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length and length.isdigit() else None
         _etag_of(part).write_text(response.headers.get("ETag") or "")
-        with part.open("ab" if resumed else "wb") as file, _bar(part, total, have if resumed else 0) as bar:
+        name = part.name.removeprefix(".").removesuffix(".part")
+        bar = tqdm(
+            total=total, initial=have if resumed else 0, unit="B", unit_scale=True, desc=name, disable=None, leave=False
+        )
+        with bar, part.open("ab" if resumed else "wb") as file:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -119,11 +122,6 @@ def _headers(part: Path, have: int) -> dict[str, str]:
         if etag and not etag.startswith("W/"):  # a weak one does not promise equal bytes
             headers["If-Range"] = etag
     return headers
-
-
-def _bar(part: Path, total: int | None, have: int) -> "tqdm[Any]":
-    name = part.name.removeprefix(".").removesuffix(".part")
-    return tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=None, leave=False)
 
 
 def _failure(url: str, part: Path, target: Path, error: Exception) -> str:

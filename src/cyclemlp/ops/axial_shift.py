@@ -13,12 +13,13 @@ Vision", ICLR 2022, arXiv 2107.08391, section 3.2; the signs are those of github
 CUDA kernel there. Here, as in CycleFC, `shift.py` moves the channels.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.ops.shift import Plan, in_place_of_itself, shift, shifted_linear
+from cyclemlp.ops.shift import Plan, adjoint, in_place_of_itself, is_recorded, shift
 
 Axis = Literal["height", "width"]
 
@@ -39,7 +40,11 @@ def axial_shift(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilat
         ValueError: an even or non-positive shift size or dilation, or another axis.
     """
     check_shift(shift_size, axis, dilation)
-    return shift(x_nhwc, axial_plan(x_nhwc.shape[-1], shift_size, axis, dilation))
+    plan = axial_plan(x_nhwc.shape[-1], shift_size, axis, dilation)
+    graph = torch.compiler.is_compiling() or is_recorded()
+    if graph or not (torch.is_grad_enabled() and x_nhwc.requires_grad):
+        return shift(x_nhwc, plan)
+    return _Shift.apply(x_nhwc, plan)
 
 
 def axial_shift_reference(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilation: int = 1) -> Tensor:
@@ -77,6 +82,24 @@ def check_shift(shift_size: int, axis: str, dilation: int) -> None:
         raise ValueError(f"axis is {axis!r}; allowed are 'height' and 'width'")
 
 
+class _Shift(torch.autograd.Function):
+    """The gradient moves back by the same amount; without this, autograd would record every slice."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, plan: Plan) -> Tensor:
+        return shift(x, plan)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.plan = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Shift.apply(grad, adjoint(ctx.plan)), None
+
+
 class AxialFC(nn.Linear):
     """`torch.nn.Linear` over channels that have moved along one axis: see `axial_shift`.
 
@@ -99,8 +122,7 @@ class AxialFC(nn.Linear):
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, in) -> (batch, height, width, out)."""
-        plan = axial_plan(x_nhwc.shape[-1], self.shift_size, self.axis, self.dilation)
-        return shifted_linear(x_nhwc, self.weight, self.bias, plan)
+        return F.linear(axial_shift(x_nhwc, self.shift_size, self.axis, self.dilation), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """The layer's sizes, for `print(model)`."""

@@ -22,9 +22,14 @@ the order of the offsets is that of github.com/ShoufaChen/CycleMLP (cycle_mlp.py
 Here it is carried out as what it means: groups of channels move (`shift.py`), then comes one matrix product.
 """
 
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.ops.shift import Plan, in_place_of_itself, shifted_linear
+from cyclemlp.ops.precision import in_autocast_type
+from cyclemlp.ops.shift import Plan, adjoint, in_place_of_itself, is_recorded, shift
 
 StepSize = tuple[int, int]
 
@@ -70,7 +75,7 @@ def cycle_fc(
     Raises:
         ValueError: an even or non-positive step size or dilation, or shapes that do not fit.
 
-    Source: paper section 3.2.
+    Source: paper section 3.2. For training only `x_nhwc` itself is kept, so branches that share an input share memory.
     """
     check_stepsize(stepsize, dilation)
     if x_nhwc.ndim != 4 or weight_oc.ndim != 2 or x_nhwc.shape[-1] != weight_oc.shape[1]:
@@ -78,7 +83,13 @@ def cycle_fc(
             f"cycle_fc got input {tuple(x_nhwc.shape)} and weight {tuple(weight_oc.shape)}; "
             "it needs (batch, height, width, in) and (out, in)"
         )
-    return shifted_linear(x_nhwc, weight_oc, bias_o, cycle_plan(x_nhwc.shape[-1], stepsize, dilation))
+    x_nhwc, weight_oc = in_autocast_type(x_nhwc, weight_oc)
+    bias_o = None if bias_o is None else bias_o.to(weight_oc.dtype)
+    plan = cycle_plan(x_nhwc.shape[-1], stepsize, dilation)
+    # The compiler finds out by itself that it can repeat the shift, and a traced graph holds no Python.
+    if torch.compiler.is_compiling() or is_recorded() or not torch.is_grad_enabled():
+        return F.linear(shift(x_nhwc, plan), weight_oc, bias_o)
+    return _ShiftedLinear.apply(x_nhwc, weight_oc, bias_o, plan)
 
 
 def cycle_plan(channels: int, stepsize: StepSize, dilation: int = 1) -> Plan:
@@ -96,6 +107,34 @@ def check_stepsize(stepsize: StepSize, dilation: int) -> None:
         raise ValueError(f"stepsize is {stepsize}; both numbers must be odd and positive, such as (1, 3) or (3, 3)")
     if dilation < 1:
         raise ValueError(f"dilation is {dilation}; it must be 1 or more")
+
+
+class _ShiftedLinear(torch.autograd.Function):
+    """Keeps the unshifted input and shifts again in the backward pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+        return F.linear(shift(x, plan), weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, weight, bias, ctx.plan = inputs
+        ctx.has_bias = bias is not None
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = shift(grad @ weight, adjoint(ctx.plan))
+        if ctx.needs_input_grad[1]:
+            grad_weight = grad.flatten(0, 2).t() @ shift(x, ctx.plan).flatten(0, 2)
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 1, 2))
+        return grad_x, grad_weight, grad_bias, None
 
 
 class CycleFC(nn.Linear):

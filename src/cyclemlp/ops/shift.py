@@ -4,19 +4,16 @@ A plan is a tuple of moves. A move reads a group of channels at an offset, as a 
 
     out[b, i, j, target] = x[b, i + down, j + right, source],      x is zero outside the image
 
-`shift` returns a whole map in which groups have moved, and `shifted_linear` is a linear layer over it. `read_moved`
-returns only the moved groups (in place, without temporaries), `add_back` is its adjoint, and `padded_groups` is the
-form for graphs, one Pad a group.
+`shift` returns a whole map in which groups have moved, `read_moved` only the moved groups (in place, without
+temporaries), `add_back` is the adjoint of `read_moved`, and `padded_groups` is the form for graphs, one Pad a group.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from cyclemlp.ops.precision import in_autocast_type
 
 
 class Move(NamedTuple):
@@ -80,16 +77,6 @@ def shift(x_nhwc: Tensor, plan: Plan) -> Tensor:
         if move.moves:
             _write(out, x_nhwc, move)
     return out
-
-
-def shifted_linear(x_nhwc: Tensor, weight_oc: Tensor, bias_o: Tensor | None, plan: Plan) -> Tensor:
-    """A linear layer over moved channels; for training only `x_nhwc` is kept, so layers of one input share memory."""
-    x_nhwc, weight_oc = in_autocast_type(x_nhwc, weight_oc)
-    bias_o = None if bias_o is None else bias_o.to(weight_oc.dtype)
-    # The compiler finds out by itself that it can repeat the shift, and a traced graph holds no Python.
-    if torch.compiler.is_compiling() or is_recorded() or not torch.is_grad_enabled():
-        return F.linear(shift(x_nhwc, plan), weight_oc, bias_o)
-    return _ShiftedLinear.apply(x_nhwc, weight_oc, bias_o, plan)
 
 
 def read_moved(x_nhwc: Tensor, plan: Plan, channels: int | None = None) -> Tensor:
@@ -164,31 +151,3 @@ def _overlap(target: Tensor, source: Tensor, move: Move) -> Sequence[Tensor]:
         ahead, behind = (0, length - kept) if offset > 0 else (length - kept, 0)
         target, source = target.narrow(dim, ahead, kept), source.narrow(dim, behind, kept)
     return target, source
-
-
-class _ShiftedLinear(torch.autograd.Function):
-    """Keeps the unshifted input and shifts again in the backward pass."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-        return F.linear(shift(x, plan), weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, bias, ctx.plan = inputs
-        ctx.has_bias = bias is not None
-        ctx.save_for_backward(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = shift(grad @ weight, adjoint(ctx.plan))
-        if ctx.needs_input_grad[1]:
-            grad_weight = grad.flatten(0, 2).t() @ shift(x, ctx.plan).flatten(0, 2)
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            grad_bias = grad.sum((0, 1, 2))
-        return grad_x, grad_weight, grad_bias, None

@@ -41,8 +41,12 @@ class FusedBlock(nn.Module):
         super().__init__()
         index, mixer = list(order.channels), block.token_mixer
         self.norm1, self.norm2 = _permuted_norm(block.norm1, index), _permuted_norm(block.norm2, index)
-        assert isinstance(mixer, CycleMixer | SummedCycleMixer)
-        self.token_mixer = BlendedMixer(mixer, order) if isinstance(mixer, CycleMixer) else ConstantMixer(mixer, order)
+        self.token_mixer: nn.Module
+        if isinstance(mixer, SummedCycleMixer):
+            self.token_mixer = ConstantMixer(mixer, order)
+        else:
+            assert isinstance(mixer, CycleMixer)
+            self.token_mixer = BlendedMixer(mixer, order)
         first, second = block.channel_mlp.fc1, block.channel_mlp.fc2
         self.expand_rows, self.expand_bias = frozen(first.weight.t()[index]), frozen(first.bias)
         self.reduce_rows, self.reduce_bias = frozen(second.weight.t()[:, index]), frozen(second.bias[index])
@@ -131,8 +135,7 @@ def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
         assert isinstance(stage, Stage)
         _check_eval(stage)
         blocks = [block for block in stage.blocks if isinstance(block, CycleBlock)]
-        layer = blocks[0].token_mixer.along_width
-        order = ChannelOrder.of(layer.in_features, layer.stepsize[1], layer.dilation)
+        order = ChannelOrder.of_mixer(blocks[0].token_mixer)
         if before is not None:
             _permute_downsample(stage.downsample, before, order)
         fused.append(FusedStage(stage.downsample, [FusedBlock(block, order) for block in blocks], order, reduction))

@@ -61,6 +61,13 @@ class ChannelOrder:
         ]
         return cls((*still, *moving), len(still), tuple(moved))
 
+    @classmethod
+    def of_mixer(cls, mixer: nn.Module) -> "ChannelOrder":
+        """The order for the staircases of a token mixer."""
+        assert isinstance(mixer, CycleMixer | SummedCycleMixer)
+        layer = mixer.along_width
+        return cls.of(layer.in_features, layer.stepsize[1], layer.dilation)
+
     @property
     def moving(self) -> int:
         """The number of channels that move along each axis."""
@@ -196,7 +203,7 @@ class BlendedMixer(FusedMixer):
     def branch_weights(self, means: Tensor) -> Tensor:
         """Means of U (batch, inputs) -> (batch, 3, channels): channels, width, height, which sum to 1."""
         hidden = F.gelu(means @ self.hidden_rows)
-        logits = (hidden @ self.logit_rows + self.logit_bias).unflatten(-1, (3, -1))
+        logits = (hidden @ self.logit_rows + self.logit_bias).view(len(means), 3, len(self.proj_bias))
         return logits.softmax(1, dtype=at_least_float32(logits)).to(logits.dtype)
 
     def _branches(self, u_nhwc: Tensor, inputs: Inputs, weights: Tensor) -> Tensor:
@@ -235,7 +242,7 @@ def blended_in_place(rows: Tensor, weights: Tensor, still: int) -> Tensor:
     a_c, a_w, a_h = weights[:, :, None].unbind(1)
     own = rows.shape[1] - still
     matrix = weights.new_empty((len(weights), still + 3 * own, rows.shape[2]))
-    torch.mul(rows[:, still:], weights[:, :, None], out=matrix[:, still:].unflatten(1, (3, own)))
+    torch.mul(rows[:, still:], weights[:, :, None], out=matrix[:, still:].view(-1, 3, own, rows.shape[2]))
     torch.mul(rows[0, :still], a_c, out=matrix[:, :still])
     matrix[:, :still].addcmul_(rows[1, :still], a_w).addcmul_(rows[2, :still], a_h)
     return matrix
@@ -256,7 +263,7 @@ def add_product(
         return product if total is None else total + product
     total = factors[0].new_zeros(shape) if total is None else total
     total = total if bias is None else total.add_(bias)
-    for factor, rows in zip(factors, matrix.split([factor.shape[-1] for factor in factors], -2), strict=True):
+    for factor, rows in zip(factors, torch.split(matrix, [factor.shape[-1] for factor in factors], -2), strict=True):
         if rows.ndim == 2 or len(rows) == 1:
             total.view(-1, shape[-1]).addmm_(factor.flatten(0, 2), rows.flatten(0, -2))
         else:

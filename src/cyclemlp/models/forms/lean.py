@@ -29,7 +29,7 @@ from cyclemlp.models.cyclemlp import CycleBlock, CycleMixer
 from cyclemlp.ops import CycleFC
 from cyclemlp.ops.cycle_fc import cycle_plan
 from cyclemlp.ops.precision import at_least_float32, in_autocast_type
-from cyclemlp.ops.shift import Move, Plan, add_back, only_moved, read_moved, unread
+from cyclemlp.ops.shift import Plan, add_back, only_moved, read_moved, shift
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -92,8 +92,12 @@ def pays(x: Tensor) -> bool:
 
 
 def shifted_means(x_nhwc: Tensor, stepsize: int) -> Tensor:
-    """Means over positions, (batch, 3, channels), of what the staircases along width and height and a channel FC read."""
-    return _ShiftedMeans.apply(x_nhwc, stepsize)
+    """Means over positions of what staircases along width and height and a channel FC read: (batch, 3, channels)."""
+    rows, columns = (x_nhwc.sum(axis, keepdim=True, dtype=at_least_float32(x_nhwc)) for axis in (2, 1))
+    along_width, along_height = _cycles(x_nhwc.shape[-1], stepsize)
+    # A shift along one axis commutes with the sum along the other, of which it moves far less.
+    sums = shift(columns, along_width), shift(rows, along_height), rows
+    return (torch.stack([each.sum((1, 2)) for each in sums], 1) / (x_nhwc.shape[1] * x_nhwc.shape[2])).to(x_nhwc.dtype)
 
 
 def weighted_branches(x_nhwc: Tensor, weights: Tensor, branches: Sequence[Tensor], stepsize: int) -> Tensor:
@@ -119,9 +123,13 @@ class _Staircases(NamedTuple):
     """Channels, in the order of the moved part along one axis."""
 
 
+def _cycles(channels: int, stepsize: int) -> tuple[Plan, Plan]:
+    return cycle_plan(channels, (1, stepsize)), cycle_plan(channels, (stepsize, 1))
+
+
 @lru_cache
 def _staircases(channels: int, stepsize: int) -> _Staircases:
-    along_width, along_height = (cycle_plan(channels, step) for step in ((1, stepsize), (stepsize, 1)))
+    along_width, along_height = _cycles(channels, stepsize)
     moving = [c for move in along_width if move.moves for c in range(channels)[move.source]]
     still = sorted(set(range(channels)) - set(moving))
     return _Staircases(only_moved(along_width + along_height, channels), still, moving)
@@ -179,33 +187,6 @@ def _branch_gradients(
     grad_weight[:, both.still] = torch.einsum("bo,boi->oi", a, still)
     grad_weight[:, both.moving] = torch.einsum("bo,boi->oi", a, moving)
     return grad_a, grad_weight
-
-
-class _ShiftedMeans(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor, stepsize: int) -> Tensor:
-        # The mean of what is read is the plain mean without what the shift leaves unread at the border.
-        precise = at_least_float32(x)
-        sums = x.sum((1, 2), dtype=precise)[:, None].repeat(1, 3, 1)
-        for move in _staircases(x.shape[-1], stepsize).moved:
-            sums[:, _branch(move), move.source] -= unread(x[..., move.source], move).sum((1, 2), dtype=precise)
-        return (sums / (x.shape[1] * x.shape[2])).to(x.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.shape, ctx.stepsize = inputs[0].shape, inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        grad = grad / (ctx.shape[1] * ctx.shape[2])
-        out = grad.sum(1)[:, None, None].expand(ctx.shape).contiguous()
-        for move in _staircases(ctx.shape[-1], ctx.stepsize).moved:
-            unread(out[..., move.source], move).sub_(grad[:, _branch(move), None, None, move.source])
-        return out, None
-
-
-def _branch(move: Move) -> int:
-    return 0 if move.right else 1
 
 
 class _GeluLinear(torch.autograd.Function):
