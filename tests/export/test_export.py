@@ -236,7 +236,7 @@ def test_each_output_is_judged_by_its_own_largest_value() -> None:
 
 def test_a_network_that_cannot_be_followed_is_refused_with_the_names_of_some_that_can() -> None:
     card = replace(SEGMENTATION, model="resnet10t")  # average pooling in its shortcuts
-    with pytest.raises(ConfigError, match="does not follow it .* resnet18, resnet50 and resnet101 export") as caught:
+    with pytest.raises(ConfigError, match=r"does not follow it .* resnet18, resnet50 and resnet101 export") as caught:
         export_program(raw_network(build_model(card), card))
     assert "resnet*" not in str(caught.value)
     card = replace(SEGMENTATION, model="resnet18")
