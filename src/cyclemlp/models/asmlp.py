@@ -60,7 +60,7 @@ class AxialBlock(MixerBlock):
 
 
 class ASMLP(MlpPyramid[ASMLPSizes]):
-    """4x4 patches, then four stages of `AxialBlock`s with 2x2 mergings between them.
+    """4x4 patches, four stages of `AxialBlock`s with 2x2 mergings between them, and norms over whole maps.
 
     The authors train with drop path rates of 0.2, 0.3 and 0.5.
     """
@@ -68,7 +68,6 @@ class ASMLP(MlpPyramid[ASMLPSizes]):
     def build(
         self, sizes: ASMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
-        """A 4x4 stem, 2x2 mergings between the stages, and norms over whole maps."""
         stages, size = [], sizes.shift_size
         for s, (width, ratio) in enumerate(zip(sizes.widths, sizes.mlp_ratios, strict=True)):
             merging = PatchMerging(width // 2, GroupNormNHWC(2 * width)) if s else nn.Identity()

@@ -103,12 +103,11 @@ class CycleStages(nn.ModuleList):
 
 
 class CycleMLP(MlpPyramid[CycleMLPSizes]):
-    """The B family of the paper: convolutions of stride 4, 2, 2, 2 between four stages of `CycleBlock`s."""
+    """The B family of the paper: a 7x7 stem, four stages of `CycleBlock`s with 3x3 convolutions of stride 2 between."""
 
     def build(
         self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
-        """A 7x7 stem, 3x3 convolutions of stride 2 between the stages, and a LayerNorm."""
         widths, branches = sizes.widths, sizes.branches
         stages = []
         for s, width in enumerate(widths):

@@ -59,7 +59,6 @@ class CycleSwinMLP(MlpPyramid[CycleMLPSizes]):
     def build(
         self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
-        """A 4x4 stem, 2x2 mergings between the stages, and LayerNorms."""
         stages, step = [], sizes.stepsize
         for s, (width, ratio) in enumerate(zip(sizes.widths, sizes.mlp_ratios, strict=True)):
             merging = PatchMerging(width // 2, nn.LayerNorm(2 * width)) if s else nn.Identity()

@@ -125,5 +125,4 @@ class AxialFC(nn.Linear):
         return F.linear(axial_shift(x_nhwc, self.shift_size, self.axis, self.dilation), self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """The layer's sizes, for `print(model)`."""
         return f"{super().extra_repr()}, shift_size={self.shift_size}, axis={self.axis!r}, dilation={self.dilation}"

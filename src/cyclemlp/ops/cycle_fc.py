@@ -156,5 +156,4 @@ class CycleFC(nn.Linear):
         return cycle_fc(x_nhwc, self.weight, self.bias, self.stepsize, self.dilation)
 
     def extra_repr(self) -> str:
-        """The layer's sizes, for `print(model)`."""
         return f"{super().extra_repr()}, stepsize={self.stepsize}, dilation={self.dilation}"
