@@ -39,17 +39,18 @@ def differences(model: nn.Module, raw: RawNetwork, network: Network) -> list[Dif
     """How `network`, which runs the file, differs from `model`, which the file was made from."""
     found = []
     sizes = SIZES[:1] if raw.fixed_size is not None else SIZES
-    for (height, width), batch in product(sizes, BATCHES):
-        images = raw.example(batch, height, width)
+    for size, batch in product(sizes, BATCHES):
+        images = raw.example(batch, *size)
+        height, width = images.shape[2:]  # the network may take larger ones only
         with torch.inference_mode():
             given = model(images)
         wanted = [output.numpy() for output in ((given,) if isinstance(given, Tensor) else given)]
-        place = (batch, *images.shape[2:])
         for name, ours, theirs in zip(raw.facts.outputs, wanted, network(images.numpy()), strict=True):
             if ours.shape != theirs.shape:
                 raise ConfigError(f"the exported file gives {name} of shape {theirs.shape}, the network {ours.shape}")
             max_abs = float(np.abs(ours - theirs).max())
-            found.append(Difference(name, *place, max_abs, max_abs / max(float(np.abs(ours).max()), 1e-12)))
+            max_rel = max_abs / max(float(np.abs(ours).max()), 1e-12)
+            found.append(Difference(name, batch, height, width, max_abs, max_rel))
     return found
 
 
