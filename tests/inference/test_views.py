@@ -16,10 +16,9 @@ from cyclemlp.data.resizing import FloatArray
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference import network_image
-from cyclemlp.inference.averaging import mean_of_views
 from cyclemlp.inference.network_image import MAP_WINDOWS, WindowRule, tiling_for
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.views import Views
+from cyclemlp.inference.views import Views, mean_of_views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.segmentation.predict import softmax
 
@@ -67,7 +66,7 @@ def by_hand(pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], card: 
             logits = network(seen.flip(-1) if flipped else seen)
             logits = F.interpolate(logits.flip(-1) if flipped else logits, size, mode="bilinear", align_corners=False)
             total += logits[0].softmax(0)
-    return total / len(views)
+    return total / len(list(views))
 
 
 @pytest.mark.parametrize(
