@@ -27,6 +27,7 @@ def small_network(
     *,
     head_width: int | None = None,
     drop_path_rate: float = 0.0,
+    in_chans: int = 3,
     auxiliary: bool = False,
 ) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
