@@ -9,8 +9,6 @@ from cyclemlp.files import JsonObject, write_text
 from cyclemlp.tasks.options import RunConfig, flat, resumable_options
 
 CONFIG_NAME = "config.yaml"
-# With these in config.yaml, using it as a recipe would act on the wrong run.
-_NOT_SAVED = ("resume",)
 
 
 def open_run(config: RunConfig) -> Path:
@@ -19,14 +17,20 @@ def open_run(config: RunConfig) -> Path:
     Raises ConfigError: the folder is not empty and `resume` is not set, there is no run to resume, or an option
     differs that may not change within a run.
     """
-    run_dir = config.out
+    run_dir, options = config.out, flat(config)
     if config.resume:
-        _check_same_run(config, read_run_config(run_dir))
+        before, resumable = read_run_config(run_dir), resumable_options(type(config))
+        for name, value in options.items():
+            if name in before and before[name] != value and name not in resumable:
+                raise ConfigError(
+                    f"--{name} {value} cannot be changed within a run ({run_dir} has {before[name]}): leave it out, or"
+                    " begin a new run with another --out"
+                )
     elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise ConfigError(f"--out {run_dir} exists and is not empty: continue it with --resume, or choose another")
-    saved = {name: value for name, value in flat(config).items() if name not in _NOT_SAVED}
-    saved["data"] = str(config.data.resolve())  # so that the folder is found from any working directory
-    write_text(run_dir / CONFIG_NAME, yaml.safe_dump(saved, sort_keys=False))
+    options["data"] = str(config.data.resolve())  # so that the folder is found from any working directory
+    del options["resume"]  # with it, using the file as a recipe would act on the wrong run
+    write_text(run_dir / CONFIG_NAME, yaml.safe_dump(options, sort_keys=False))
     return run_dir
 
 
@@ -45,16 +49,6 @@ def read_run_config(run_dir: Path) -> JsonObject:
     if not isinstance(options, dict):
         raise ConfigError(f"{path} holds no options; it was not written by cyclemlp train")
     return options
-
-
-def _check_same_run(config: RunConfig, before: JsonObject) -> None:
-    resumable = resumable_options(type(config))
-    for name, value in flat(config).items():
-        if name in before and before[name] != value and name not in resumable:
-            raise ConfigError(
-                f"--{name} {value} cannot be changed within a run ({config.out} has {before[name]}): leave it out, or"
-                " begin a new run with another --out"
-            )
 
 
 def training_data(run: Path) -> Path:
