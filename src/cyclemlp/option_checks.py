@@ -1,8 +1,13 @@
 """Checks of options: each error names the option as the command line has it, and what is allowed."""
 
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, get_args
 
 from cyclemlp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cyclopts import App, ArgumentCollection
 
 
 def _option(name: str) -> str:
@@ -45,3 +50,14 @@ def choice(config: object, name: str, allowed: Iterable[str]) -> None:
     value = getattr(config, name)
     if value not in allowed:
         raise ConfigError(f"{_option(name)} {value!r} is not allowed: one of {', '.join(allowed)}")
+
+
+def refuse_fractions(_app: "App", _commands: tuple[str, ...], arguments: "ArgumentCollection") -> None:
+    """Raise ConfigError for a whole number that was given as 2.5: the parser would cut it to 2 without a word."""
+    for argument in arguments:
+        types = {argument.hint, *get_args(argument.hint)}
+        if int in types and float not in types:
+            for token in argument.tokens:
+                with suppress(ValueError):  # what is no number at all, the parser refuses by itself
+                    if not float(token.value).is_integer():
+                        raise ConfigError(f"{argument.name} {token.value} is not allowed: a whole number")

@@ -10,7 +10,7 @@ from cyclemlp.heads.segmentation import build_segmentation_model
 from cyclemlp.models.classifiers import create_classifier
 from cyclemlp.models.pyramid import Stage
 from cyclemlp.tasks.options import Machine, RunConfig
-from cyclemlp.training.acceleration import accelerate, checkpoint_activations
+from cyclemlp.training.fabric import accelerate, checkpoint_activations
 
 
 def losses_of_two_steps(checkpointing: bool) -> list[float]:
@@ -52,7 +52,7 @@ def test_a_network_that_cannot_recompute() -> None:
 def test_compiled_where_there_is_a_compiler(
     there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("cyclemlp.training.acceleration.has_compiler", lambda: there)
+    monkeypatch.setattr("cyclemlp.training.fabric.has_compiler", lambda: there)
     model = nn.Linear(1, 1)
     accelerate(model, RunConfig(data=Path("d"), machine=Machine(compile=True)))
     assert (model._compiled_call_impl is not None) == there

@@ -31,9 +31,8 @@ from cyclemlp.tasks.segmentation.task import SegmentationTask
 from cyclemlp.training import evaluations, loop
 from cyclemlp.training import state as state_module
 from cyclemlp.training.losses import LossError
-from cyclemlp.training.moving_average import MovingAverage
 from cyclemlp.training.schedule import Clock
-from cyclemlp.training.state import Objective, TrainingState
+from cyclemlp.training.state import MovingAverage, Objective, TrainingState
 
 Configured = Callable[..., SegmentationConfig]
 pytestmark = pytest.mark.usefixtures("small_networks")

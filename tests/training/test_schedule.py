@@ -58,7 +58,7 @@ def test_whichever_limit_is_nearer_counts() -> None:
 def test_clock_goes_on_from_earlier_sessions() -> None:
     clock = Clock()
     assert clock.elapsed() == 0.0
-    clock.resume_from(40.0)
+    clock.before = 40.0
     assert clock.elapsed() == 40.0
     clock.start()
     assert clock.elapsed() >= 40.0

@@ -15,6 +15,7 @@ import cyclopts
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from cyclemlp.errors import UserError, did_you_mean
+from cyclemlp.option_checks import refuse_fractions
 
 _VERBS = {
     "demo": ("demo", "train on satellite images for some minutes and draw the result"),
@@ -35,6 +36,7 @@ app = App(
     help="\n".join([_ABOUT, "", *(f"  {verb:8} {about}" for verb, (_, about) in _VERBS.items())]),
     version=lambda: version("cyclemlp"),
     help_format="plaintext",
+    config=refuse_fractions,
     default_parameter=cyclopts.Parameter(negative=()),
 )
 for _verb, (_target, _) in _VERBS.items():

@@ -8,6 +8,7 @@ from json import dumps
 from cyclopts import App, ArgumentCollection, Parameter
 
 from cyclemlp.files import JsonMapping
+from cyclemlp.option_checks import refuse_fractions
 from cyclemlp.tasks.build_config import fill_in, takes_options_of
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import AnyTask, get_task, task_names
@@ -39,7 +40,7 @@ app = App(
     name="train",
     help="Train a network on your own data.",
     help_format="plaintext",
-    config=_fill_in,
+    config=(refuse_fractions, _fill_in),
     default_parameter=Parameter(negative=(), consume_multiple=True),
 )
 

@@ -9,6 +9,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, MissingArgumentErro
 from cyclopts.config import Dict
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.option_checks import refuse_fractions
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.recipes import read_recipe, read_run_config
 from cyclemlp.tasks.registry import get_task
@@ -43,7 +44,8 @@ def parse_options(
 
     if default is not None:
         collect.__kwdefaults__ = {"run": default}
-    app = App(config=config, default_parameter=Parameter(negative=(), consume_multiple=True), help_format="plaintext")
+    checks = (refuse_fractions, *([] if config is None else [config]))
+    app = App(config=checks, default_parameter=Parameter(negative=(), consume_multiple=True), help_format="plaintext")
     app.default(takes_options_of(kind, collect))
     tokens = [token for name, value in options.items() for token in _tokens(name.replace("_", "-"), value)]
     try:

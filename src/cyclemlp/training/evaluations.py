@@ -47,10 +47,9 @@ class Evaluations:
     ) -> None:
         self._state = state
         self._evaluator = evaluator
-        self._scores = get_task(evaluator.card.task).scores
+        self.scores = get_task(evaluator.card.task).scores
         self._recorder = recorder
         self._stop = stop
-        self.score = self._scores.main
         self.history = History()
 
     def is_due(self) -> bool:
@@ -79,26 +78,22 @@ class Evaluations:
         if metrics is not None:
             self._keep(metrics)
         elif state.fabric.world_size > 1 or time.monotonic() >= until:  # several stop for no other reason
-            self._abandon()
+            self.history.latest_seconds = math.inf  # longer than there will ever be time for
+            if state.fabric.is_global_zero:
+                _logger.warning(
+                    "an evaluation takes more than %.0f %% of --max-time, so there is none before the end: "
+                    "give fewer --evaluation-images (now %d) to have some",
+                    *(100 * MAX_EVALUATION_SHARE, state.config.recording.evaluation_images),
+                )
 
     def _keep(self, metrics: JsonMapping) -> None:
         self.history.due = self._reached()
-        self.history.latest = metrics[self.score]
+        self.history.latest = metrics[self.scores.main]
         if self._recorder is not None:
-            self._recorder.add(self._state.step, self._scores.columns(metrics))
+            self._recorder.add(self._state.step, self.scores.columns(metrics))
         if self.history.latest is not None and self.history.latest > self.history.best:
             self.history.best = self.history.latest
             save_checkpoint(self._state, asdict(self.history), BEST)
-
-    def _abandon(self) -> None:
-        self.history.latest_seconds = math.inf  # longer than there will ever be time for
-        if self._state.fabric.is_global_zero:
-            images = self._state.config.recording.evaluation_images
-            _logger.warning(
-                "an evaluation takes more than %.0f %% of --max-time, so there is none before the end: "
-                "give fewer --evaluation-images (now %d) to have some",
-                *(100 * MAX_EVALUATION_SHARE, images),
-            )
 
     def _evaluate(self, until: float) -> JsonMapping | None:
         fabric = self._state.fabric
@@ -115,14 +110,9 @@ class Evaluations:
         if any_process(fabric, counts is None) or counts is None:
             return None
         if not alone:
-            counts = _sum_over_processes(counts)
+            parts: list[Counts] = [counts] * fabric.world_size
+            torch.distributed.all_gather_object(parts, counts)
+            counts = parts[0]
+            for part in parts[1:]:
+                counts.merge(part)
         return counts.metrics(self._evaluator.card.classes)
-
-
-def _sum_over_processes(counts: Counts) -> Counts:
-    """The counts of every process added up, in the order of the processes."""
-    parts: list[Counts] = [counts] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, counts)
-    for part in parts[1:]:
-        parts[0].merge(part)
-    return parts[0]

@@ -1,4 +1,6 @@
-"""Lightning Fabric as the training loop needs it: device, number format, processes that work together."""
+"""How a run uses the machine: Lightning Fabric for device, number format and processes that work together; recomputed
+activations and compilation, which leave the result the same.
+"""
 
 import logging
 import os
@@ -12,9 +14,15 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.single_device import SingleDeviceStrategy
+from torch import nn
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.inference.runtimes.torch import choose_device
+from cyclemlp.models.forms.lean import lean_
+from cyclemlp.models.torch_internals import has_compiler
 from cyclemlp.tasks.options import FixedPrecision, Precision, RunConfig
+
+_logger = logging.getLogger(__name__)
 
 
 class Autocast(MixedPrecision):
@@ -28,8 +36,7 @@ class Autocast(MixedPrecision):
 def build_fabric(config: RunConfig) -> Fabric:
     """Fabric for the device, processes and precision that `config` asks for.
 
-    Raises:
-        ConfigError: the device is not there, or the strategy is not supported or cannot be used here.
+    Raises ConfigError where the device is not there, or the strategy is not supported or cannot be used here.
     """
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     machine = config.machine
@@ -59,11 +66,9 @@ def build_fabric(config: RunConfig) -> Fabric:
 
 def available_device(wanted: str) -> str:
     """The kind of processor to train on: `wanted`, or the fastest there is where it is `auto`."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch finds no CUDA GPU here; use --device auto")
-    return wanted
+    return choose_device("auto").type if wanted == "auto" else wanted
 
 
 def choose_precision(wanted: Precision, device: str) -> FixedPrecision:
@@ -83,6 +88,37 @@ def _processes(devices: int, nodes: int) -> tuple[int, int]:
         return devices, nodes
     per_machine = int(os.environ["LOCAL_WORLD_SIZE"])
     return per_machine, int(os.environ["WORLD_SIZE"]) // per_machine
+
+
+def accelerate(model: nn.Module, config: RunConfig) -> None:
+    """Change `model` in place as `config.machine` asks; the names of its weights stay the same.
+
+    Raises ConfigError where the backbone cannot recompute its activations.
+    """
+    lean_(model)
+    if config.machine.checkpoint_activations:
+        checkpoint_activations(model, config.model)
+    if config.machine.compile and has_compiler():
+        model.compile()
+    elif config.machine.compile:
+        _logger.warning("--compile: torch.compile finds no C++ compiler here; training goes on without it")
+
+
+def checkpoint_activations(model: nn.Module, name: str) -> None:
+    """Let the backbone called `name` inside `model` recompute its blocks' activations in the backward pass.
+
+    Raises ConfigError where it does not support this.
+    """
+    able: list[Any] = [module for module in model.modules() if hasattr(module, "set_grad_checkpointing")]
+    try:
+        for module in able:
+            module.set_grad_checkpointing(True)
+    except AssertionError:  # raised by networks of timm that do not support it
+        able = []
+    if not able:
+        raise ConfigError(
+            f"--checkpoint-activations: model {name!r} cannot do that; leave it out, or take a cyclemlp_*"
+        )
 
 
 @contextmanager

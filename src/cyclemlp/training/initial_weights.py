@@ -68,7 +68,6 @@ def _load_backbone(trunk: nn.Module, given: Mapping[str, Tensor], path: Path, *,
 
 
 def _part(key: str) -> str:
-    """The top-level module that a key of a state dict belongs to."""
     return key.partition(".")[0]
 
 

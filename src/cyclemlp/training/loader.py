@@ -10,8 +10,9 @@ import hashlib
 import itertools
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -27,6 +28,7 @@ def derive_seed(*parts: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
+@dataclass(eq=False)
 class SampleStream:
     """The endless order of samples: number -> (index in the data set, seed of its augmentation).
 
@@ -34,12 +36,13 @@ class SampleStream:
     augmentations. A pass keeps its length, and so holds only a part of the samples (Hoffer et al., 2019).
     """
 
-    def __init__(self, length: int, seed: int, repeats: int = 1) -> None:
-        if length < 1:
+    length: int
+    seed: int
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
             raise ValueError("there are no samples to draw from")
-        self.length = length
-        self.seed = seed
-        self.repeats = repeats
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def __getitem__(self, number: int) -> tuple[int, int]:
@@ -52,6 +55,7 @@ class SampleStream:
         return order
 
 
+@dataclass(eq=False)
 class GroupedStream:
     """A sample stream reordered so that, as far as possible, all samples of a batch belong to one aspect group.
 
@@ -61,30 +65,31 @@ class GroupedStream:
     stream, and a batch is still a function of its number.
     """
 
-    BATCHES_PER_STRETCH = 64
+    stream: SampleStream
+    aspect_groups: Sequence[int]
+    batch_size: int
+    BATCHES_PER_STRETCH: ClassVar = 64
 
-    def __init__(self, stream: SampleStream, aspect_groups: Sequence[int], batch_size: int) -> None:
-        if len(aspect_groups) != stream.length:
-            raise ValueError(f"{len(aspect_groups)} aspect groups for {stream.length} samples")
-        self._stream = stream
-        self._groups = aspect_groups
-        self._batch_size = batch_size
-        self._batches = max(1, min(self.BATCHES_PER_STRETCH, stream.length // batch_size))
+    def __post_init__(self) -> None:
+        if len(self.aspect_groups) != self.stream.length:
+            raise ValueError(f"{len(self.aspect_groups)} aspect groups for {self.stream.length} samples")
+        self._batches = max(1, min(self.BATCHES_PER_STRETCH, self.stream.length // self.batch_size))
         self._order = lru_cache(maxsize=4)(self._sorted_and_shuffled)
 
     def __getitem__(self, number: int) -> tuple[int, int]:
-        stretch, place = divmod(number, self._batches * self._batch_size)
-        return self._stream[self._order(stretch)[place]]
+        stretch, place = divmod(number, self._batches * self.batch_size)
+        return self.stream[self._order(stretch)[place]]
 
     def _sorted_and_shuffled(self, stretch: int) -> list[int]:
-        length = self._batches * self._batch_size
+        length = self._batches * self.batch_size
         numbers = range(stretch * length, (stretch + 1) * length)
-        by_group = sorted(numbers, key=lambda number: self._groups[self._stream[number][0]])
-        generator = torch.Generator().manual_seed(derive_seed(self._stream.seed, 3, stretch))
-        starts = (torch.randperm(self._batches, generator=generator) * self._batch_size).tolist()
-        return [number for start in starts for number in by_group[start : start + self._batch_size]]
+        by_group = sorted(numbers, key=lambda number: self.aspect_groups[self.stream[number][0]])
+        generator = torch.Generator().manual_seed(derive_seed(self.stream.seed, 3, stretch))
+        starts = (torch.randperm(self._batches, generator=generator) * self.batch_size).tolist()
+        return [number for start in starts for number in by_group[start : start + self.batch_size]]
 
 
+@dataclass(eq=False)
 class ResumableLoader:
     """Batches of a `SampleStream` from any number on, read by `workers` processes.
 
@@ -94,41 +99,31 @@ class ResumableLoader:
     image, for example) are raised here unchanged, not wrapped in a worker's traceback.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        batch_size: int,
-        *,
-        seed: int,
-        repeats: int = 1,
-        aspect_groups: Sequence[int] | None = None,
-        workers: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        pin_memory: bool = False,
-        collate: Collate = default_collate,
-    ) -> None:
-        self._samples = samples
-        self._stream = SampleStream(len(samples), seed, repeats)
-        self._numbered = (
-            self._stream if aspect_groups is None else GroupedStream(self._stream, aspect_groups, batch_size)
-        )
-        self._batch_size = batch_size
-        self._workers = workers
-        self._rank = rank
-        self._world = world
-        self._pin_memory = pin_memory
-        self._collate = partial(_collate_or_error, collate=collate)
+    samples: Samples
+    batch_size: int
+    _: KW_ONLY
+    seed: int
+    repeats: int = 1
+    aspect_groups: Sequence[int] | None = None
+    workers: int = 0
+    rank: int = 0
+    world: int = 1
+    pin_memory: bool = False
+    collate: Collate = default_collate
+
+    def __post_init__(self) -> None:
+        stream, groups = SampleStream(len(self.samples), self.seed, self.repeats), self.aspect_groups
+        self._stream = stream if groups is None else GroupedStream(stream, groups, self.batch_size)
         self._delivered = 0
 
     def __iter__(self) -> Iterator[Any]:
         loader = DataLoader(
-            _Seeded(self._samples),
+            _Seeded(self.samples),
             batch_sampler=self._numbers(),
-            num_workers=self._workers,
-            collate_fn=self._collate,
+            num_workers=self.workers,
+            collate_fn=partial(_collate_or_error, collate=self.collate),
             worker_init_fn=_outlive_signals,
-            pin_memory=self._pin_memory,
+            pin_memory=self.pin_memory,
             # Without its own generator a DataLoader draws from the global one.
             generator=torch.Generator().manual_seed(0),
         )
@@ -141,8 +136,8 @@ class ResumableLoader:
     def _numbers(self) -> Iterator[list[tuple[int, int]]]:
         """Endless lists of (index, seed), one per batch, from the next batch on."""
         for step in itertools.count(self._delivered):
-            first = (step * self._world + self._rank) * self._batch_size
-            yield [self._numbered[number] for number in range(first, first + self._batch_size)]
+            first = (step * self.world + self.rank) * self.batch_size
+            yield [self._stream[number] for number in range(first, first + self.batch_size)]
 
     def state_dict(self) -> dict[str, int]:
         """How many batches were delivered, and what determines them."""
@@ -160,35 +155,35 @@ class ResumableLoader:
 
     def _identity(self) -> dict[str, int]:
         return {
-            "training images": self._stream.length,
-            "seed": self._stream.seed,
-            "repeats": self._stream.repeats,
-            "batches of similar shapes": int(self._numbered is not self._stream),
-            "batch size": self._batch_size,
-            "devices": self._world,
+            "training images": len(self.samples),
+            "seed": self.seed,
+            "repeats": self.repeats,
+            "batches of similar shapes": int(self.aspect_groups is not None),
+            "batch size": self.batch_size,
+            "devices": self.world,
         }
 
 
+@dataclass(eq=False)
 class _Seeded(Dataset[Any]):
     """Samples read under the seed given with their index; the caller's random state is left unchanged."""
 
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
+    samples: Samples
 
     def __getitem__(self, item: tuple[int, int]) -> Sample | UserError:
         index, seed = item
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                return self._samples[index]
+                return self.samples[index]
             except UserError as error:
                 return error
 
 
-def _collate_or_error(items: list[Sample | UserError], collate: Collate) -> Any:
+def _collate_or_error(items: list[Any], collate: Collate) -> Any:
     """A batch of the samples, or the first error among them."""
     error = next((item for item in items if isinstance(item, UserError)), None)
-    return collate([item for item in items if not isinstance(item, UserError)]) if error is None else error
+    return collate(items) if error is None else error
 
 
 def _outlive_signals(_worker: int) -> None:

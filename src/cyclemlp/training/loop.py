@@ -51,7 +51,11 @@ def _fit(
 ) -> tuple[TrainingState, float]:
     saved = read_checkpoint(config.out)
     state = TrainingState(fabric, config, parts)
-    recorder = _open_recorder(fabric, config, parts, saved["step"] if saved else 0)
+    recorder = None
+    if fabric.is_global_zero:
+        scores = get_task(parts.card.task).scores.column_names(parts.card.classes)
+        columns = [*LOSS_COLUMNS, *parts.loss.terms, *scores]
+        recorder = Recorder(config.out, columns, saved["step"] if saved else 0)
     evaluations = Evaluations(state, evaluator, recorder, stop)
     if saved is not None:
         state.load_state_dict(saved)
@@ -124,11 +128,3 @@ def accumulate_gradients(state: TrainingState, batches: Iterator[Batch]) -> dict
         for name, term in terms.items():
             means[name] = means.get(name, 0.0) + term.detach() / count
     return means
-
-
-def _open_recorder(fabric: Fabric, config: RunConfig, parts: TrainingParts, step: int) -> Recorder | None:
-    """The record of the run up to `step`; only the first process keeps one."""
-    if not fabric.is_global_zero:
-        return None
-    scores = get_task(parts.card.task).scores.column_names(parts.card.classes)
-    return Recorder(config.out, [*LOSS_COLUMNS, *parts.loss.terms, *scores], step)

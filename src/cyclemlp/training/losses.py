@@ -33,7 +33,6 @@ class LossMonitor:
         self._restart()
 
     def _restart(self) -> None:
-        """Begin new means."""
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._since = time.monotonic()

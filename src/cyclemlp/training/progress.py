@@ -48,7 +48,7 @@ class ProgressLine:
     def _text(self, now: float) -> str:
         parts = [f"loss {self._losses.latest:.4f}"] if math.isfinite(self._losses.latest) else []
         if self._evaluations.history.latest is not None:
-            parts.append(f"{self._evaluations.score} {self._evaluations.history.latest:.4f}")
+            parts.append(f"{self._evaluations.scores.main} {self._evaluations.history.latest:.4f}")
         if math.isfinite(self._losses.images_per_second):
             parts.append(f"{self._losses.images_per_second:.1f} img/s")
         (began, share), progress = self._began, self._state.progress

@@ -1,13 +1,12 @@
 """The numbers of a run: metrics.csv for people and spreadsheets, TensorBoard events for curves while it runs."""
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from cyclemlp.files import write_text
+from cyclemlp.files import write_csv
 
 LOSS_COLUMNS = ("step", "epoch", "seconds", "lr", "images_per_second", "loss")
 
@@ -60,8 +59,4 @@ def record_last(run_dir: Path, step: int, metrics: Mapping[str, float | None]) -
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    write_csv(path, [columns, *([row.get(name, "") for name in columns] for row in rows)])

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping, JsonObject, write_text
@@ -24,14 +24,6 @@ REPORT_NAME = "report.html"
 IMAGE_WIDTH = 1200
 MAX_CLASS_CURVES = 8
 """With more classes only their mean is drawn."""
-
-
-class Embedded(NamedTuple):
-    """An image inside the page."""
-
-    title: str
-    kind: str
-    source: str
 
 
 def write_report(
@@ -55,9 +47,9 @@ def write_report(
         versions=", ".join(f"{name} {version}" for name, version in card["versions"].items()),
         score_name=names.per_class,
         **_scores(names, card["metrics"]),
-        figures=[_plot(title, figure) for title, figure in figures],
+        figures=[(title, _plot(figure)) for title, figure in figures],
         curves=list(_curves(read_metrics(run_dir), names)),
-        samples=[_sample(title, image) for title, image in samples],
+        samples=[(title, _photo(image)) for title, image in samples],
         options=read_run_config(run_dir),
     )  # fmt: skip
     write_text(run_dir / REPORT_NAME, page)
@@ -78,7 +70,8 @@ def _scores(names: ScoreNames, metrics: JsonMapping) -> JsonObject:
     }
 
 
-def _curves(rows: Sequence[Mapping[str, str]], names: ScoreNames) -> Iterator[Embedded]:
+def _curves(rows: Sequence[Mapping[str, str]], names: ScoreNames) -> Iterator[tuple[str, str]]:
+    """Title and data URL of each plot."""
     start = f"{names.per_class}/"
     classes = {name.removeprefix(start): name for name in (rows[0] if rows else ()) if name.startswith(start)}
     scores = {"all": names.main} | (classes if len(classes) <= MAX_CLASS_CURVES else {})
@@ -88,7 +81,7 @@ def _curves(rows: Sequence[Mapping[str, str]], names: ScoreNames) -> Iterator[Em
             for label, column in lines.items()
         }
         if any(series.values()):
-            yield _plot(title, _drawn(title, series))
+            yield title, _plot(_drawn(title, series))
 
 
 def _drawn(title: str, series: Mapping[str, Sequence[tuple[int, float]]]) -> "Figure":
@@ -111,19 +104,18 @@ def _drawn(title: str, series: Mapping[str, Sequence[tuple[int, float]]]) -> "Fi
     return figure
 
 
-def _plot(title: str, figure: "Figure") -> Embedded:
+def _plot(figure: "Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
-    return _embedded(title, "plot", buffer, "png")
+    return _data_url(buffer, "png")
 
 
-def _sample(title: str, image: "Image.Image") -> Embedded:
+def _photo(image: "Image.Image") -> str:
     small, buffer = image.convert("RGB"), io.BytesIO()
     small.thumbnail((IMAGE_WIDTH, IMAGE_WIDTH))
     small.save(buffer, format="JPEG", quality=88)
-    return _embedded(title, "sample", buffer, "jpeg")
+    return _data_url(buffer, "jpeg")
 
 
-def _embedded(title: str, kind: str, buffer: io.BytesIO, file_format: str) -> Embedded:
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Embedded(title, kind, f"data:image/{file_format};base64,{encoded}")
+def _data_url(buffer: io.BytesIO, file_format: str) -> str:
+    return f"data:image/{file_format};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,24 +15,21 @@ from cyclemlp.tasks.base import Counts, TrainingParts
 from cyclemlp.tasks.card import save_card, save_model
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import AnyTask
-from cyclemlp.training.acceleration import accelerate
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.report import write_report
 from cyclemlp.training.run_folder import open_run
 from cyclemlp.training.stopping import TrainingHelped
 
 try:
-    from cyclemlp.training.checkpoints import checkpoint_path, keep_as_best
-    from cyclemlp.training.fabric import build_fabric
-    from cyclemlp.training.loop import fit
-    from cyclemlp.training.recorder import record_last
-except ModuleNotFoundError as error:
-    raise MissingExtraError(str(error.name), "train") from error
-
-if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+    from cyclemlp.training.checkpoints import checkpoint_path, keep_as_best
+    from cyclemlp.training.fabric import accelerate, build_fabric
+    from cyclemlp.training.loop import fit
+    from cyclemlp.training.recorder import record_last
     from cyclemlp.training.state import TrainingState
+except ModuleNotFoundError as error:
+    raise MissingExtraError(str(error.name), "train") from error
 
 
 @dataclass(frozen=True)
@@ -77,14 +73,14 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
 
 
 def _train_in_process(
-    fabric: "Fabric", *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator
+    fabric: Fabric, *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator
 ) -> JsonMapping | None:
     """Train; the first process evaluates the network and returns its metrics, the others return None."""
     state, best = fit(fabric, config, parts, evaluator)
     return _finish(state, task, evaluator, best) if fabric.is_global_zero else None
 
 
-def _finish(state: "TrainingState", task: AnyTask, evaluator: Evaluator, best: float) -> JsonMapping:
+def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: float) -> JsonMapping:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
     run_dir, card = state.config.out, evaluator.card
     save_model(run_dir, state.result, card)

@@ -26,20 +26,16 @@ class Clock:
     """Seconds spent in training, over all the sessions of a run."""
 
     def __init__(self) -> None:
-        self._before = 0.0
+        self.before = 0.0  # seconds that earlier sessions took
         self._started: float | None = None
 
     def start(self) -> None:
-        """Start counting, from what `resume_from` has set."""
+        """Start counting."""
         self._started = time.monotonic()
-
-    def resume_from(self, seconds: float) -> None:
-        """Continue from `seconds`, which earlier sessions took."""
-        self._before = seconds
 
     def elapsed(self) -> float:
         """Seconds so far."""
-        return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
+        return self.before + (0.0 if self._started is None else time.monotonic() - self._started)
 
 
 def share_done(step: int, total_steps: int | None, elapsed: float, max_seconds: float | None) -> float:

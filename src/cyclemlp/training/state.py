@@ -1,20 +1,43 @@
 """The state of a training run: everything that a step changes and a checkpoint holds."""
 
 import os
+from collections.abc import Sequence
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import Targets, TrainingParts
 from cyclemlp.tasks.loss import TaskLoss
-from cyclemlp.tasks.options import Machine, RunConfig
+from cyclemlp.tasks.options import RunConfig
 from cyclemlp.training.loader import ResumableLoader
-from cyclemlp.training.moving_average import MovingAverage
 from cyclemlp.training.schedule import Clock, rate_factor, share_done
 
 MAX_WORKERS = 8
+
+
+class MovingAverage(AveragedModel):
+    """An exponential moving average of parameters and BatchNorm statistics; short runs get a shorter memory.
+
+    The first update copies the weights. The decay of update n + 1 is `decay`, or (1 + n) / (10 + n) where that is less.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
+        self.requires_grad_(False)
+        self._decay = decay
+
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _count: Tensor | int) -> None:
+        """Update tensors of one type; all of them are handled by a few kernels."""
+        if not averaged[0].is_floating_point():  # BatchNorm's counter
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+            return
+        steps = int(self.n_averaged)  # stays on the CPU, so that reading it does not wait for the GPU
+        decay = min(self._decay, (1.0 + steps) / (10.0 + steps))
+        get_ema_multi_avg_fn(decay)(averaged, current, steps)  # type: ignore[no-untyped-call]
 
 
 class Objective(nn.Module):
@@ -96,10 +119,12 @@ class TrainingState:
         if state["precision"]:  # float16's loss scale; another precision has none
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step = state["step"]
-        self.clock.resume_from(state["elapsed_seconds"])
+        self.clock.before = state["elapsed_seconds"]
 
 
 def _loader(fabric: Fabric, config: RunConfig, parts: TrainingParts) -> ResumableLoader:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = config.machine.workers
     return ResumableLoader(
         parts.samples,
         config.optimisation.batch_size,
@@ -107,15 +132,8 @@ def _loader(fabric: Fabric, config: RunConfig, parts: TrainingParts) -> Resumabl
         aspect_groups=parts.aspect_groups,
         collate=parts.collate,
         seed=config.machine.seed,
-        workers=_workers(config.machine),
+        workers=min(usable // 2, MAX_WORKERS) if workers is None else workers,
         rank=fabric.global_rank,
         world=fabric.world_size,
         pin_memory=fabric.device.type == "cuda",
     )
-
-
-def _workers(machine: Machine) -> int:
-    if machine.workers is not None:
-        return machine.workers
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable // 2, MAX_WORKERS)
