@@ -118,7 +118,7 @@ def export(subject: "Subject", runtime: str, folder: Path) -> None:
     import torch
 
     from benchmarks.subjects import plain_network
-    from cyclemlp.export.run import FORMATS
+    from cyclemlp.export.formats import FORMATS
     from cyclemlp.heads.network import SizeRule
     from cyclemlp.inference.runtimes.facts import Facts
     from cyclemlp.models.forms.fused import graph_form

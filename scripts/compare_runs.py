@@ -22,7 +22,7 @@ from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.card import load_model
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
 from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.tasks.segmentation.config import SegmentationConfig

@@ -17,7 +17,7 @@ def test_the_function_export_stays_when_the_package_of_that_name_is_used() -> No
     code = (
         "import cyclemlp, cyclemlp.export\n"
         "from cyclemlp import api\n"
-        "from cyclemlp.export.run import FORMATS\n"
+        "from cyclemlp.export.formats import FORMATS\n"
         "assert cyclemlp.export is api.export, cyclemlp.export\n"
         "assert 'onnx' in FORMATS\n"
     )

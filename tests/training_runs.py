@@ -5,7 +5,7 @@ from pathlib import Path
 from cyclemlp import api
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 
 

@@ -8,15 +8,15 @@
 Options have the names of the command line, with underscores. A misspelt one is refused with the nearest name.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
-from cyclemlp.tasks.build_config import OptionValue, build_config
+from cyclemlp.tasks.build_config import OptionValue, build_config, parse_options
+from cyclemlp.tasks.model_families import full_name
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.registry import get_task
 
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
     from cyclemlp.inference.predict_files import Predictions
     from cyclemlp.tasks.classification.config import ClassificationConfig
     from cyclemlp.tasks.detection.config import DetectionConfig
-    from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+    from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
     from cyclemlp.tasks.segmentation.config import SegmentationConfig
     from cyclemlp.training.run import Run
 
 PathInput = str | PathLike[str]
-OptionsT = TypeVar("OptionsT", EvaluationOptions, PredictionOptions)
 
 
 def train(task: str, *, config: str | None = None, **options: OptionValue) -> "Run":
@@ -72,7 +71,7 @@ def train_with(task: str, config: RunConfig) -> "Run":
     """As `train`, for any task, from a config of its type."""
     from cyclemlp.training.run import run_training
 
-    return run_training(get_task(task), config)
+    return run_training(get_task(task), replace(config, model=full_name(config.model)))
 
 
 def evaluate(
@@ -94,21 +93,16 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1 or mps.
         options: those of `cyclemlp eval --help`, such as `scales=(0.75, 1.0)` or `flip=True`.
     """
-    given = _options(EvaluationOptions, options)
-    return evaluate_with(Path(run), data=_path(data), split=split, out=_path(out), options=given, device=device)
+    given = parse_options(EvaluationOptions, options, default=EvaluationOptions())
 
-
-def evaluate_with(
-    run: Path, *, data: Path | None, split: str, out: Path | None, options: EvaluationOptions, device: str
-) -> JsonObject:
-    """As `evaluate`, from typed options."""
     from cyclemlp.inference.evaluate import check_out, evaluate_predictor
     from cyclemlp.inference.predictor import Predictor
     from cyclemlp.training.run_folder import training_data
 
-    check_out(out)
+    run, folder = Path(run), None if out is None else Path(out)
+    check_out(folder)
     predictor = Predictor.load(run, device)
-    return evaluate_predictor(predictor, run, data or training_data(run), split, options, out)
+    return evaluate_predictor(predictor, run, Path(data) if data else training_data(run), split, given, folder)
 
 
 def predict(
@@ -132,26 +126,18 @@ def predict(
 
     Raises DataError where no image can be predicted; single failures are listed in `failed`.
     """
-    inputs = [images] if isinstance(images, str | PathLike) else list(images)
-    given = _options(PredictionOptions, options)
-    paths = [Path(path) for path in inputs]
-    done = predict_with(Path(run), paths, out=Path(out), every=every, options=given, device=device)
-    if not done.images and not done.videos:
-        done.raise_failures()
-    return done
-
-
-def predict_with(
-    run: Path, inputs: Sequence[Path], *, out: Path, every: int, options: PredictionOptions, device: str
-) -> "Predictions":
-    """As `predict`, from typed options; never raises for single images."""
     from cyclemlp.inference.predict_files import check_request, predict_files
 
-    sources = check_request(inputs, out, every)  # before torch is imported
+    given = parse_options(PredictionOptions, options, default=PredictionOptions())
+    inputs = [images] if isinstance(images, str | PathLike) else images
+    sources = check_request([Path(path) for path in inputs], Path(out), every)  # before torch is imported
 
     from cyclemlp.inference.predictor import Predictor
 
-    return predict_files(Predictor.load(run, device), sources, out, options, every)
+    done = predict_files(Predictor.load(Path(run), device), sources, Path(out), given, every)
+    if not done.images and not done.videos:
+        done.raise_failures()
+    return done
 
 
 def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float = 1e-4) -> JsonObject:  # noqa: A002
@@ -168,15 +154,3 @@ def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float
     from cyclemlp.export.run import export_run
 
     return export_run(Path(run), Path(out), format, limit=limit)
-
-
-def _path(given: PathInput | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _options(kind: type[OptionsT], given: Mapping[str, OptionValue]) -> OptionsT:
-    names = [item.name for item in fields(kind)]
-    for name in given:
-        if name not in names:
-            raise ConfigError(f"unknown option {name!r}.{did_you_mean(name, names)} Allowed are {', '.join(names)}")
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})  # type: ignore[arg-type]

@@ -25,6 +25,13 @@ def at_least_zero(config: object, *names: str) -> None:
             raise ConfigError(f"{_option(name)} {value} is not allowed: 0 or more")
 
 
+def at_least(config: object, name: str, least: int) -> None:
+    """Raise ConfigError unless this field of `config` is `least` or more, or None."""
+    value = getattr(config, name)
+    if value is not None and value < least:
+        raise ConfigError(f"{_option(name)} {value} is too small: {least} or more")
+
+
 def within(config: object, name: str, low: float, high: float, *, upper_open: bool = False) -> None:
     """Raise ConfigError unless this field of `config` lies from `low` to `high`, or below it with `upper_open`."""
     value = getattr(config, name)

@@ -109,7 +109,7 @@ def test_table_names_classes_and_confusions(run: Path, data: Path, capsys: pytes
     assert " predicted as " in rows[10]
 
 
-def test_another_crop_and_size_are_other_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_crop_and_size_show_other_parts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = answer(capsys, "eval", run, "--crop", "0.5", "--image-size", "48")
     assert (report["crop"], report["image_size"]) == (0.5, 48)
 
@@ -145,7 +145,7 @@ def test_network_for_one_size(data: Path, tmp_path: Path, capsys: pytest.Capture
     assert answer(capsys, "eval", folder, "--data", data, "--image-size", "32")["images"] == 8
 
 
-def test_predictions_as_table_json_and_pictures(
+def test_predictions_as_table_json_and_drawings(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -168,7 +168,7 @@ def test_predictions_as_table_json_and_pictures(
     }
 
 
-def test_predictions_as_text_without_pictures(
+def test_predictions_as_text_without_drawings(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = data / "val" / "b" / "0.png"

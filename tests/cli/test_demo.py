@@ -16,12 +16,13 @@ from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.base import Predict, SampleDemo
-from cyclemlp.tasks.detection import drawing
+from cyclemlp.tasks.detection import demo as drawing
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
+from cyclemlp.tasks.recipes import read_run_config
 from cyclemlp.tasks.registry import get_task
-from cyclemlp.training.run_folder import open_run, read_run_config
+from cyclemlp.training.run_folder import open_run
 
 HEADS = {"segmentation": "semantic-fpn", "detection": "retinanet", "instance-segmentation": "mask-rcnn"}
 TINY = """\
@@ -145,10 +146,10 @@ def exact(dataset: DetectionDataset) -> Predict:
     return predict
 
 
-def test_the_image_has_what_was_found_beside_the_labels(small_sample: DetectionDataset) -> None:
+def test_the_image_has_what_was_found_next_to_the_labels(small_sample: DetectionDataset) -> None:
     image = np.asarray(drawing.draw_held_out(exact(small_sample), small_sample.classes, small_sample.splits["val"]))
     strip = 540 * drawing.ZOOM
-    found, labels = (image[200:-200, x : x + strip] for x in (drawing._MARGIN, drawing._MARGIN + strip + drawing._GAP))
+    found, labels = (image[200:-400, x : x + strip] for x in (drawing._MARGIN, drawing._MARGIN + strip + drawing._GAP))
     np.testing.assert_array_equal(found, labels)
     for colour in drawing.COLOURS:
         assert (found == colour).all(axis=2).any()
@@ -192,7 +193,7 @@ def test_a_finished_demo_of_segmentation_gives_the_backbone(capsys: pytest.Captu
 
 @pytest.mark.usefixtures("tiny")
 def test_from_start_to_image(capsys: pytest.CaptureFixture[str]) -> None:
-    """A step of training for the backbone, a step for the boxes; again without any: scored and drawn anew."""
+    """A step of training for the backbone, a step for the boxes; again without any: scored and drawn again."""
     for _ in range(2):
         with pytest.raises(SystemExit) as left:
             main(["demo", "--task", "detection", "--json"])

@@ -75,7 +75,7 @@ def test_text_has_a_line_per_image(run: Path, photos: Path, tmp_path: Path, caps
     assert lines[0].endswith(f" % -> {tmp_path / 'out' / 'a_overlay.png'}")
 
 
-def test_rotated_photograph_gives_pictures_as_shown(run: Path, tmp_path: Path) -> None:
+def test_rotated_photograph_gives_results_as_shown(run: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 64), "green").save(tmp_path / "turned.jpg", exif=exif)

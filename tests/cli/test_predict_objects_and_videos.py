@@ -40,7 +40,7 @@ CARDS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run folder of each task with random weights; detectors find the likeliest five or four of everything."""
+    """A run folder of each task with random weights; detectors find the top-scoring five or four of everything."""
     folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(0)
     for task, card in CARDS.items():
@@ -161,7 +161,7 @@ def test_videos_of_the_other_tasks(
             assert float(row["probability"]) == pytest.approx(frame["top5"][frame["label"]], abs=1e-6)
 
 
-def test_no_pictures_means_no_video(
+def test_without_drawings_there_is_no_video(
     runs: dict[str, Path], clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -285,7 +285,7 @@ def test_views_and_windows_of_predict_and_eval(
     report = json.loads(capsys.readouterr().out)
     assert (report["scales"], report["flip"], report["images"]) == ([1.0, 1.5], True, 1)
     assert command("eval", run, "--data", data, *options) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "likeliest boxes of scales 1 1.5, each mirrored as well"
+    assert capsys.readouterr().out.splitlines()[1] == "top-scoring boxes of scales 1 1.5, each mirrored as well"
 
 
 def _coco_data(root: Path, image: Path) -> Path:

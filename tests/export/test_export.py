@@ -20,11 +20,9 @@ from torch.export import ExportedProgram
 
 from cyclemlp.cli import main
 from cyclemlp.errors import ConfigError
-from cyclemlp.export import onnx
-from cyclemlp.export.format import Graph
-from cyclemlp.export.program import export_program
-from cyclemlp.export.raw import raw_network
-from cyclemlp.export.run import FORMATS, check_request, export_run, write_checked
+from cyclemlp.export.formats import FORMATS, Graph, write_onnx
+from cyclemlp.export.program import export_program, raw_network
+from cyclemlp.export.run import check_request, export_run, write_checked
 from cyclemlp.export.verify import Difference, check, report_path
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
@@ -41,7 +39,7 @@ DETECTION = ModelCard(
     head_width=16,
     detection=DetectionHead(head_convs=1, head_norm="group"),
 )
-PICTURES = ((64, 64), (35, 90), (97, 131))
+SIZES_TRIED = ((64, 64), (35, 90), (97, 131))
 
 
 def save_run(folder: Path, card: ModelCard) -> Path:
@@ -59,9 +57,9 @@ def save_run(folder: Path, card: ModelCard) -> Path:
     return folder
 
 
-def pictures() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+def random_images() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     numbers = np.random.default_rng(0)
-    return [numbers.integers(0, 256, (*size, 3), dtype=np.uint8) for size in PICTURES]
+    return [numbers.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES_TRIED]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,10 +89,10 @@ def test_masks_are_the_checkpoints(exported: tuple[Path, dict[str, Path]], name:
     run, files = exported
     wanted, found = Predictor.load(run), Predictor.load(files[name])
     assert found.card.classes == SEGMENTATION.classes
-    for picture in pictures():
-        ours, theirs = (segmented(each.predict(picture)) for each in (wanted, found))
+    for image in random_images():
+        ours, theirs = (segmented(each.predict(image)) for each in (wanted, found))
         assert np.mean(ours.mask == theirs.mask) >= 0.9999  # logits differ by rounding, so ties may fall otherwise
-        assert np.asarray(theirs.draw()).shape[1] >= picture.shape[1]
+        assert np.asarray(theirs.draw()).shape[1] >= image.shape[1]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -127,7 +125,7 @@ def test_files_do_not_name_folders_of_this_machine(exported: tuple[Path, dict[st
 @pytest.mark.parametrize("name", FORMATS)
 def test_four_threads_share_a_predictor(exported: tuple[Path, dict[str, Path]], name: str) -> None:
     predictor = Predictor.load(exported[1][name], "cpu")
-    images = [pictures()[number % len(PICTURES)] for number in range(4)]
+    images = [random_images()[number % len(SIZES_TRIED)] for number in range(4)]
     alone = [segmented(predictor.predict(image)).mask for image in images]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda image: [segmented(predictor.predict(image)).mask for _ in range(10)], images))
@@ -139,7 +137,7 @@ def test_four_threads_share_a_predictor(exported: tuple[Path, dict[str, Path]], 
 def test_a_predictor_can_be_pickled(
     exported: tuple[Path, dict[str, Path]], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, image = exported[1][name], pictures()[2]
+    file, image = exported[1][name], random_images()[2]
     monkeypatch.chdir(file.parent)
     predictor = Predictor.load(file.name, "cpu").with_views((1.0, 1.5))
     stored = pickle.dumps(predictor)
@@ -155,8 +153,8 @@ def test_prediction_without_torch_and_without_extras(
     exported: tuple[Path, dict[str, Path]], name: str, tmp_path: Path
 ) -> None:
     run, files = exported
-    picture = pictures()[2]
-    Image.fromarray(picture).save(tmp_path / "picture.png")
+    image = random_images()[2]
+    Image.fromarray(image).save(tmp_path / "image.png")
     script = (
         "import sys\n"
         "class Blocked:\n"
@@ -172,11 +170,11 @@ def test_prediction_without_torch_and_without_extras(
         "both = [each.predict(sys.argv[2]).mask for each in (predictor, predictor.with_views((1, 2), flip=True))]\n"
         "np.save(sys.argv[3], both)\n"
     )
-    arguments = [str(files[name]), str(tmp_path / "picture.png"), str(tmp_path / "mask.npy")]
+    arguments = [str(files[name]), str(tmp_path / "image.png"), str(tmp_path / "mask.npy")]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
     predictor = Predictor.load(run)
     both = (predictor, predictor.with_views((1, 2), flip=True))
-    wanted = [segmented(each.predict(picture)).mask for each in both]
+    wanted = [segmented(each.predict(image)).mask for each in both]
     assert np.mean(np.load(tmp_path / "mask.npy") == wanted) >= 0.9999
 
 
@@ -185,13 +183,13 @@ def test_boxes_are_the_checkpoints(tmp_path: Path) -> None:
     wanted = Predictor.load(run)
     export_run(run, tmp_path / "d.xml", "openvino")  # by way of ONNX
     found = Predictor.load(tmp_path / "d.xml")
-    for picture in pictures():
-        ours, theirs = (detected(each.predict(picture)) for each in (wanted, found))
+    for image in random_images():
+        ours, theirs = (detected(each.predict(image)) for each in (wanted, found))
         assert len(ours) == len(theirs) > 0
         np.testing.assert_allclose(np.sort(ours.scores), np.sort(theirs.scores), atol=1e-5)
         np.testing.assert_allclose(ours.boxes.mean(0), theirs.boxes.mean(0), rtol=1e-2)
     several = [each.with_views((0.75, 1.0), flip=True).with_windows(64, 16) for each in (wanted, found)]
-    ours, theirs = (detected(each.predict(picture)) for each in several)
+    ours, theirs = (detected(each.predict(image)) for each in several)
     np.testing.assert_allclose(ours.scores[:50], theirs.scores[:50], atol=1e-5)
 
 
@@ -202,7 +200,7 @@ def test_a_classifier_of_one_size_through_the_command_line(tmp_path: Path, capsy
         main(["export", str(run), "--out", str(out), "--json"])
     assert end.value.code in (0, None)
     assert json.loads(capsys.readouterr().out)["sizes"]["height"] == 64
-    ours, theirs = (classified(Predictor.load(path).predict(pictures()[1])) for path in (run, out))
+    ours, theirs = (classified(Predictor.load(path).predict(random_images()[1])) for path in (run, out))
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
 
 
@@ -213,7 +211,7 @@ def test_wrong_values_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def wrong(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
         with torch.no_grad():
             other = raw_network(build_model(card), card)
-        return onnx.write(export_program(other), facts, path)
+        return write_onnx(export_program(other), facts, path)
 
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=wrong))
     with pytest.raises(ConfigError, match=r"the limit is 0\.0001: nothing was written"):
@@ -265,7 +263,7 @@ def test_messages(out: str, name: str, limit: float, message: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["model.report.json", "model.bin"])
-def test_a_folder_in_the_place_of_a_file_beside(name: str, tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_a_second_file(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(ConfigError, match=f"{name} is a folder where a file of --out"):
         check_request(tmp_path / "model.xml", "openvino", 1e-4)

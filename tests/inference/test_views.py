@@ -16,10 +16,9 @@ from cyclemlp.data.resizing import FloatArray
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference import network_image
-from cyclemlp.inference.averaging import mean_of_views
 from cyclemlp.inference.network_image import MAP_WINDOWS, WindowRule, tiling_for
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.views import Views
+from cyclemlp.inference.views import Views, mean_of_views
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.segmentation.predict import softmax
 
@@ -45,12 +44,12 @@ def predictor() -> Predictor:
     return Predictor.of_model(Uneven(), CARD, device="cpu")
 
 
-def picture(height: int = 90, width: int = 70) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+def random_image(height: int = 90, width: int = 70) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def mask_of(predictor: Predictor) -> npt.NDArray[np.uint8]:
-    return segmented(predictor.predict(picture())).mask
+    return segmented(predictor.predict(random_image())).mask
 
 
 @torch.no_grad()
@@ -67,7 +66,7 @@ def by_hand(pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], card: 
             logits = network(seen.flip(-1) if flipped else seen)
             logits = F.interpolate(logits.flip(-1) if flipped else logits, size, mode="bilinear", align_corners=False)
             total += logits[0].softmax(0)
-    return total / len(views)
+    return total / len(list(views))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def by_hand(pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], card: 
 @pytest.mark.parametrize("input_scale", [1.0, 2.0])
 def test_is_the_mean_of_the_views(predictor: Predictor, views: Views, input_scale: float) -> None:
     card = replace(CARD, input_scale=input_scale)
-    expected = by_hand(picture(), card, views)
+    expected = by_hand(random_image(), card, views)
     found = mask_of(predictor.described_as(card).with_views(views.scales, flip=views.flip))
     best = expected.topk(2, dim=0).values
     clear = (best[0] - best[1] > 1e-5).numpy()  # elsewhere rounding decides
@@ -153,7 +152,7 @@ def test_memory_does_not_grow_with_the_height(monkeypatch: pytest.MonkeyPatch) -
     predictor = Predictor(Shifted(), replace(CARD, classes=tuple("abcdefghijkl"))).with_views((0.5, 1.0), flip=True)
     peaks = []
     for height in (1000, 4000):
-        pixels = picture(height, 128)
+        pixels = random_image(height, 128)
         tracemalloc.start()
         predictor.predict(pixels)
         peaks.append(tracemalloc.get_traced_memory()[1] - 2 * pixels.nbytes)  # the mask, and the image channels first

@@ -61,9 +61,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "val"):
         for name in ("a", "b"):
             pixels = numbers.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-            for folder, picture in ((split, pixels), (f"images/{split}", pixels), (f"masks/{split}", mask)):
+            for folder, values in ((split, pixels), (f"images/{split}", pixels), (f"masks/{split}", mask)):
                 (root / folder).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(root / folder / f"{name}.png")
+                Image.fromarray(values).save(root / folder / f"{name}.png")
         images = [{"id": i, "file_name": f"{name}.png", "width": 64, "height": 64} for i, name in ((1, "a"), (2, "b"))]
         objects = [{"id": i, "image_id": i, **square} for i in (1, 2)]
         content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "square"}]}

@@ -10,7 +10,7 @@ from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
 from cyclemlp.tasks.options import (
     Length,
     Machine,

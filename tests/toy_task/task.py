@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclemlp.files import JsonObject, write_png
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.options import PredictionOptions
 from toy_task.config import RegressionConfig
 from toy_task.data import ValueDataset, find_values
 from toy_task.predict import Distances, RegressionResult, regress
@@ -25,6 +23,7 @@ class PixelRegressionTask(Task[RegressionConfig, ValueDataset, RegressionResult,
     name = "pixel-regression"
     purpose = "Train a network that gives every pixel a value."
     config = RegressionConfig
+    drawing = ("values", "_values.png")
     scores = ScoreNames("closeness", "closeness_of", ())
 
     def find_dataset(self, folder: Path) -> ValueDataset:
@@ -33,10 +32,12 @@ class PixelRegressionTask(Task[RegressionConfig, ValueDataset, RegressionResult,
     def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> ValueDataset:
         return find_values(folder, split)
 
-    def build_model(self, card: ModelCard) -> "nn.Module":
+    def build_model(self, card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
         from cyclemlp.heads.segmentation import build_segmentation_model
 
-        return build_segmentation_model(card.model, card.head, 1, head_width=card.head_width)
+        return build_segmentation_model(
+            card.model, card.head, 1, head_width=card.head_width, drop_path_rate=drop_path_rate
+        )
 
     def training_parts(self, config: RegressionConfig, dataset: ValueDataset) -> TrainingParts:
         from toy_task.train import regression_parts
@@ -59,16 +60,6 @@ class PixelRegressionTask(Task[RegressionConfig, ValueDataset, RegressionResult,
     def predict(self, image: NetworkImage) -> RegressionResult:
         return regress(image)
 
-    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
-        return {"values": "_values.png"}
-
-    def describe(self, result: RegressionResult) -> JsonObject:
-        summary = result.to_dict()
-        return {"size": summary["size"], "mean": summary["mean"]}
-
-    def write(self, result: RegressionResult, files: Mapping[str, Path]) -> None:
-        write_png(files["values"], result.draw())
-
     def columns(self, classes: Sequence[str]) -> Sequence[str]:
         return ["mean"]
 
@@ -76,4 +67,4 @@ class PixelRegressionTask(Task[RegressionConfig, ValueDataset, RegressionResult,
         return [[entry["mean"]]]
 
     def summary(self, entry: Mapping[str, Any]) -> str:
-        return f"mean {entry['mean']:.3f} -> {entry['values']}"
+        return f"mean {entry['mean']:.3f}"

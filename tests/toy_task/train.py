@@ -45,14 +45,7 @@ class DistanceLoss(TaskLoss):
 
 def regression_parts(config: RegressionConfig, dataset: ValueDataset) -> TrainingParts:
     """Network, loss and samples of a run."""
-    card = ModelCard(
-        task="pixel-regression",
-        model=config.model,
-        head="semantic-fpn",
-        head_width=config.head_width,
-        classes=dataset.classes,
-        source=f"trained on {config.data.name}",
-    )
+    card = ModelCard.of_run("pixel-regression", config, dataset, head="semantic-fpn")
     return TrainingParts(
         card,
         build_model(card),

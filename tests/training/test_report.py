@@ -46,8 +46,8 @@ class Page(HTMLParser):
 
 
 def test_the_page_stands_alone_and_shows_everything(tmp_path: Path) -> None:
-    picture = Image.fromarray(np.zeros((20, 3000, 3), dtype=np.uint8))
-    text = write_report(run_folder(tmp_path), [("a <b> c", picture)]).read_text(encoding="utf-8")
+    image = Image.fromarray(np.zeros((20, 3000, 3), dtype=np.uint8))
+    text = write_report(run_folder(tmp_path), [("a <b> c", image)]).read_text(encoding="utf-8")
     page = Page(text)
     assert [image["alt"] for image in page.images] == ["Loss", "Learning rate", "IoU", "a <b> c"]
     assert all((link or "").startswith("data:image/") for link in page.links)

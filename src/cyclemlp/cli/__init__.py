@@ -8,12 +8,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
 import cyclopts
-from cyclopts import App, CycloptsError, MissingArgumentError, Token, UnknownCommandError, UnknownOptionError
+from cyclopts import App, CycloptsError, UnknownCommandError
 
 from cyclemlp.errors import UserError, did_you_mean
 
@@ -75,18 +74,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _one_line(error: CycloptsError) -> str:
-    if isinstance(error, MissingArgumentError) and error.app is not None:
-        error = _unknown_option(error.unused_tokens or (), error.app) or error  # which may be the misspelt one
-    if isinstance(error, UnknownCommandError) and error.unused_tokens and "Did you mean" not in str(error):
-        return f"{error}{did_you_mean(error.unused_tokens[0], _VERBS)} See --help."
-    return " ".join(str(error).split()) + " See --help."
+    from cyclemlp.tasks.build_config import in_one_line
 
-
-def _unknown_option(tokens: Sequence[str], command: App) -> CycloptsError | None:
-    options = command.assemble_argument_collection()
-    known = {name for option in options for name in option.names}
-    given = (token.split("=")[0] for token in tokens if token.startswith("--"))
-    unknown = next((token for token in given if token not in known), None)
-    if unknown is None:
-        return None
-    return UnknownOptionError(token=Token(keyword=unknown, source="cli"), argument_collection=options, verbose=False)
+    line = in_one_line(error)
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and "Did you mean" not in line:
+        line += did_you_mean(error.unused_tokens[0], _VERBS)
+    return f"{line} See --help."

@@ -5,21 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from cyclemlp.cli.bench_output import (
-    Json,
-    Names,
-    Numbers,
-    Out,
-    Rounds,
-    Threads,
-    aligned,
-    check_out,
-    check_positive,
-    command_line,
-    deliver,
-    megabytes,
-    milliseconds,
-)
+from cyclemlp.cli import bench_output as output
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject
 from cyclemlp.inference.rounds import DEFAULT_THREADS, Plan
@@ -32,13 +18,13 @@ SAMPLE_SECONDS = 0.5
 @app.default
 def bench(
     *targets: str,
-    size: Numbers = (),
-    batch: Numbers = (1,),
-    runtime: Names = (),
-    rounds: Rounds = 9,
-    threads: Threads = DEFAULT_THREADS,
-    out: Out = None,
-    json: Json = False,
+    size: output.Numbers = (),
+    batch: output.Numbers = (1,),
+    runtime: output.Names = (),
+    rounds: output.Rounds = 9,
+    threads: output.Threads = DEFAULT_THREADS,
+    out: output.Out = None,
+    json: output.Json = False,
 ) -> None:
     """Time forward passes of networks on the processor, in each runtime installed.
 
@@ -61,26 +47,26 @@ def bench(
 
     if not targets:
         raise ConfigError("nothing to measure: give run folders, exported files or models (`cyclemlp models`)")
-    check_out(out, "speed.json")
-    check_positive(size=size, batch=batch)
+    output.check_out(out, "speed.json")
+    output.check_positive(size=size, batch=batch)
     plan = Plan(rounds, SAMPLE_SECONDS, threads)
-    command = command_line("cyclemlp")
+    command = output.command_line("cyclemlp")
     record = measure_speed(targets, plan, sizes=size, batches=batch, runtimes=runtime, command=command)
-    deliver(record, _table(record), out, json)
+    output.deliver(record, _table(record), out, json)
 
 
 def _table(record: JsonObject) -> str:
     made = record["environment"]
     rows = [("network", "runtime", "image", "batch", "ms", "images/s", "memory MB")]
     rows += [
-        (each["target"], each["runtime"], str(each["size"]), str(each["batch"]), milliseconds(each, 1),
-         f"{each['images_per_s']:.1f}", megabytes(each["peak_process_bytes"]))
+        (each["target"], each["runtime"], str(each["size"]), str(each["batch"]), output.milliseconds(each, 1),
+         f"{each['images_per_s']:.1f}", output.megabytes(each["peak_process_bytes"]))
         for each in record["results"]
     ]  # fmt: skip
     head = (
         f"{made['processor']}, {made['threads']} threads, {record['rounds']} rounds; ms: median (interquartile range)"
     )
-    return "\n".join([head, "", *aligned(rows)]) + "\n"
+    return "\n".join([head, "", *output.aligned(rows)]) + "\n"
 
 
 def _refuse(advice: str, *_: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:

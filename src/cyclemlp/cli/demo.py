@@ -8,7 +8,7 @@ from json import dumps
 from pathlib import Path
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
+from cyclemlp.files import JsonMapping, JsonObject, write_json, write_png
 from cyclemlp.tasks.base import SampleDemo
 from cyclemlp.tasks.build_config import build_config
 from cyclemlp.tasks.options import RunConfig, flat
@@ -85,7 +85,7 @@ def _backbone(task: str, out: Path, max_time: str | None) -> Path:
 
 def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunConfig:
     """The recipe of the sample as `cyclemlp train TASK` reads it, or the run to continue."""
-    from cyclemlp.training.run_folder import CONFIG_NAME, read_run_config
+    from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
 
     options: JsonObject = {"data": data, "out": run_dir} | ({"max-time": max_time} if max_time else {})
     config = build_config(task, options, recipe=_demo_of(task).recipe)
@@ -97,7 +97,7 @@ def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunCo
             f"--out {run_dir.parent} holds the demo of another task (its head is {before.get('head')}):"
             " choose another folder"
         )
-    return build_config(task, before | options | {"resume": True})
+    return build_config(task, options | {"resume": True})
 
 
 def _train(task: str, config: RunConfig) -> JsonMapping:
@@ -116,9 +116,7 @@ def _draw(shown: SampleDemo, data: Path, out: Path) -> None:
 
     _logger.info("drawing the Earth")
     predictor = Predictor.load(out / RUN)
-    image = shown.draw(partial(predictor.predict, progress=True), predictor.card.classes, data)
-    with atomic_write(out / EARTH) as part:
-        image.save(part)
+    write_png(out / EARTH, shown.draw(partial(predictor.predict, progress=True), predictor.card.classes, data))
 
 
 def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> JsonObject:
@@ -126,7 +124,7 @@ def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> Js
     import torch
 
     from cyclemlp.machine import environment
-    from cyclemlp.training.run_folder import read_run_config
+    from cyclemlp.tasks.recipes import read_run_config
 
     training = _length(out / RUN)
     start = read_run_config(out / RUN).get("init")

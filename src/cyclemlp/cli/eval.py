@@ -1,6 +1,7 @@
 """`cyclemlp eval`: the scores of a trained model on labelled images."""
 
 import sys
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -48,9 +49,9 @@ def evaluate(
     json
         Print one JSON object instead of a table.
     """
-    from cyclemlp.api import evaluate_with
+    from cyclemlp import api
 
-    report = evaluate_with(run, data=data, split=split, out=out, options=options, device=device)
+    report = api.evaluate(run, data=data, split=split, out=out, device=device, **asdict(options))
     sys.stdout.write(dumps(report) + "\n" if json else "\n".join(_table(report)) + "\n")
 
 

@@ -42,16 +42,8 @@ def models(
         raise ConfigError(f"--classes is {classes}; it must be 1 or more")
     if names and pattern is not None:
         raise ConfigError("names and --filter were both given: give one of them")
-    listed = [_describe(name, head, classes) for name in (_checked(names) if names else _names(pattern))]
+    listed = [_describe(name, head, classes) for name in names or _names(pattern)]
     sys.stdout.write(dumps({"models": listed}) + "\n" if json else _table(listed))
-
-
-def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
-    from cyclemlp.models.backbones import check_model_name
-
-    for name in names:
-        check_model_name(name)
-    return names
 
 
 def _names(pattern: str | None) -> list[str]:
@@ -72,8 +64,11 @@ def _describe(name: str, head: str | None, classes: int | None) -> dict[str, Any
     import timm
 
     from cyclemlp.heads.detection_options import MASK_RCNN
+    from cyclemlp.models.backbones import check_model_name
     from cyclemlp.models.flops import count_flops
+    from cyclemlp.models.weights import WEIGHTS
 
+    check_model_name(name)
     cfg = timm.get_pretrained_cfg(name)
     model = _build(name, head, classes)
     _, height, width = cfg.input_size
@@ -86,15 +81,9 @@ def _describe(name: str, head: str | None, classes: int | None) -> dict[str, Any
         "source": cfg.origin_url or cfg.paper_ids or "timm",
         "weights": cfg.url or cfg.hf_hub_id,
         "license": cfg.license if cfg.has_weights else None,
-        "weights_note": _note(name),
+        "weights_note": (WEIGHTS[name].note or None) if name in WEIGHTS else None,
         "head": head,
     }
-
-
-def _note(name: str) -> str | None:
-    from cyclemlp.models.weights import WEIGHTS
-
-    return WEIGHTS[name].note if name in WEIGHTS and WEIGHTS[name].note else None
 
 
 def _build(name: str, head: str | None, classes: int | None) -> "nn.Module":
@@ -111,8 +100,7 @@ def _build(name: str, head: str | None, classes: int | None) -> "nn.Module":
             return detection.build_detector(name, head, classes or 80)
         if head is not None:
             return segmentation.build_segmentation_model(name, head, classes or 150, auxiliary=True)
-        model: nn.Module = timm.create_model(name, num_classes=classes or 1000)
-        return model
+        return timm.create_model(name, num_classes=classes or 1000)
 
 
 def _table(listed: list[dict[str, Any]]) -> str:

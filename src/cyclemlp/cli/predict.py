@@ -1,6 +1,7 @@
 """`cyclemlp predict`: results and drawings for images and videos that have no labels."""
 
 import sys
+from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -48,14 +49,16 @@ def predict(
     json
         Print one JSON object instead of a line per image or video.
     """
-    from cyclemlp.api import predict_with
+    from cyclemlp import api
     from cyclemlp.inference.predict_videos import video_summary
 
-    done = predict_with(run, inputs, out=out, every=every, options=options, device=device)
-    if json and (done.images or done.videos):
+    done = api.predict(run, inputs, out=out, every=every, device=device, **asdict(options))
+    if json:
         sys.stdout.write(dumps(done.to_dict(run)) + "\n")
-    elif not json:
+    else:
         task = get_task(done.task)
-        sys.stdout.writelines(f"{entry['image']}: {task.summary(entry)}\n" for entry in done.images)
+        for entry in done.images:
+            drawing = f" -> {entry[task.drawing[0]]}" if task.drawing[0] in entry else ""
+            sys.stdout.write(f"{entry['image']}: {task.summary(entry)}{drawing}\n")
         sys.stdout.writelines(f"{entry['video']}: {video_summary(entry)}\n" for entry in done.videos)
     done.raise_failures()

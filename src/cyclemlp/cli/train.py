@@ -3,18 +3,13 @@
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from json import dumps
-from pathlib import Path
 
 from cyclopts import App, ArgumentCollection, Parameter
 
-from cyclemlp.cli.model_families import full_name
-from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping
-from cyclemlp.tasks.build_config import fill_from, option_names, takes_options_of
+from cyclemlp.tasks.build_config import fill_in, takes_options_of
 from cyclemlp.tasks.options import RunConfig
-from cyclemlp.tasks.recipes import read_recipe
 from cyclemlp.tasks.registry import AnyTask, get_task, task_names
 
 _logger = logging.getLogger(__name__)
@@ -36,19 +31,8 @@ json
 
 
 def _fill_in(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Give options left out on the command line the values of the recipe, or of the run to be resumed."""
-    given = {argument.name: argument.tokens[-1].value for argument in arguments if argument.tokens}
-    task = commands[-1]
-    if "--resume" in given:
-        if "--config" in given:
-            raise ConfigError("--config and --resume were both given: a run keeps its own options, leave --config out")
-        from cyclemlp.training.run_folder import read_run_config
-
-        run_dir = Path(given.get("--out", get_task(task).config.out))
-        fill_from(read_run_config(run_dir), "the run to resume", app, commands, arguments)
-    elif "--config" in given:
-        recipe = read_recipe(given["--config"], option_names(arguments), task)
-        fill_from(recipe, given["--config"], app, commands, arguments)
+    recipes = [token.value for argument in arguments if argument.name == "--config" for token in argument.tokens]
+    fill_in(commands[-1], recipes[-1] if recipes else None, app, commands, arguments)
 
 
 app = App(
@@ -65,7 +49,7 @@ def _command(task: AnyTask) -> Callable[..., object]:
 
     def command(*, run: RunConfig, config: str | None = None, json: bool = False) -> None:
         del config  # read by _fill_in
-        _train(task, replace(run, model=full_name(run.model)), json)
+        _train(task, run, json)
 
     command.__doc__ = _HELP.format(purpose=task.purpose)
     return takes_options_of(task.config, command)

@@ -49,6 +49,11 @@ def as_rgb(image: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(channels))
 
 
+def side_by_side(left: Image.Image, right: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
+    """Two images of one height as one."""
+    return Image.fromarray(np.concatenate([np.asarray(left), np.asarray(right)], axis=1))
+
+
 def palette(num_classes: int) -> npt.NDArray[np.uint8]:
     """One RGB colour per class, (K, 3); the same class id has the same colour in every figure."""
     colours = list(_OKABE_ITO[:num_classes])

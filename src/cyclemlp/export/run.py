@@ -8,17 +8,13 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.export import onnx, openvino, pt2
-from cyclemlp.export.program import export_program
-from cyclemlp.export.raw import RawNetwork, raw_network
+from cyclemlp.export.formats import FORMATS
+from cyclemlp.export.program import RawNetwork, export_program, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import JsonObject, atomic_write, write_json
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.machine import versions
 from cyclemlp.tasks.card import load_model
-
-FORMATS = {each.name: each for each in (onnx.FORMAT, openvino.FORMAT, pt2.FORMAT)}
-"""All that can be written: a module of this package per format."""
 
 _PACKAGES = ("cyclemlp", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino")
 
@@ -31,10 +27,8 @@ def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) 
     The file appears only when its values are those of the network, in the runtime it is for, within `limit`; an
     OpenVINO file is two, `NAME.xml` and `NAME.bin`.
 
-    Raises:
-        ConfigError: unknown format, a suffix of another format, a network that cannot be exported, or values off.
-        CheckpointError: `run` is no run folder.
-        MissingExtraError: a library of the extra `export` is not installed.
+    Raises ConfigError for an unknown format, a suffix of another format, a network that cannot be exported, or values
+    that differ, CheckpointError where `run` is no run folder, MissingExtraError where the extra `export` is missing.
     """
     check_request(out, file_format, limit)
     model, card = load_model(run)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -44,15 +45,26 @@ class Subject:
     size: int
     """Edge of the square images, in pixels."""
 
-    @property
-    def name(self) -> str:
-        """The name of its suite."""
-        return f"{self.target} {self.runtime}"
-
     def suite(self, batch: int, threads: int) -> Suite:
         """The process that measures it on `batch` images at a time."""
         shape = (batch, self.card.in_chans, self.size, self.size)
-        return Suite(self.name, network_cases, (self.path, shape, threads))
+        return Suite(f"{self.target} {self.runtime}", network_cases, (self.path, shape, threads))
+
+    def result(self, batch: int, measured: Measurement) -> JsonObject:
+        """The entry of the record about a measurement on `batch` images at a time."""
+        name = self.suite(batch, 0).name
+        timing = measured.timings[name, FORWARD]
+        return {
+            "target": self.target,
+            "task": self.card.task,
+            "model": self.card.model,
+            "runtime": self.runtime,
+            "size": self.size,
+            "batch": batch,
+            **timing.to_dict(),
+            "images_per_s": batch / timing.median,
+            "peak_process_bytes": measured.peak_bytes[name],
+        }
 
 
 def network_cases(path: Path, shape: tuple[int, int, int, int], threads: int) -> Mapping[str, Case]:
@@ -81,43 +93,30 @@ def measure_speed(
         runtimes: of `RUNTIMES`; by default all that are installed. Exported files run in their own runtime.
         command: noted in the record.
 
-    Raises:
-        ConfigError: an unknown target or runtime, a size that a network does not take, or one that is not exported.
-        CheckpointError: a damaged run folder or file.
-        MissingExtraError: a runtime that was asked for is not installed.
+    Raises ConfigError for an unknown target or runtime, and for a size that a network does not take or that cannot be
+    exported, CheckpointError for a damaged run folder or file, MissingExtraError for a runtime that is not installed.
     """
-    _check_runtimes(runtimes)
+    for name in runtimes:
+        if name not in RUNTIMES:
+            near = did_you_mean(name, RUNTIMES)
+            raise ConfigError(f"--runtime {name!r} is not known.{near} Allowed are {', '.join(RUNTIMES)}")
+    measured: list[Measurement] = []
+    results: list[JsonObject] = []
     with TemporaryDirectory(prefix="cyclemlp-bench-") as folder:
         groups = [
-            [
-                subject
-                for target in dict.fromkeys(targets)
-                for subject in _subjects(target, size, runtimes, Path(folder))
-            ]
+            [each for target in dict.fromkeys(targets) for each in _subjects(target, size, runtimes, Path(folder))]
             for size in sizes or (None,)
         ]
-        measured = [
-            (subjects, batch, measure([subject.suite(batch, plan.threads) for subject in subjects], plan))
-            for subjects in groups
-            for batch in batches
-        ]
+        for subjects, batch in product(groups, batches):
+            measured.append(measure([each.suite(batch, plan.threads) for each in subjects], plan))
+            results += [each.result(batch, measured[-1]) for each in subjects]
     return {
         "bench": "speed",
-        "environment": environment(command, plan.threads, measured[0][2].cores),
+        "environment": environment(command, plan.threads, measured[0].cores),
         "rounds": plan.rounds,
-        **disturbance([measurement for _, _, measurement in measured]),
-        "results": [
-            _result(subject, batch, measurement) for subjects, batch, measurement in measured for subject in subjects
-        ],
+        **disturbance(measured),
+        "results": results,
     }
-
-
-def _check_runtimes(names: Sequence[str]) -> None:
-    for name in names:
-        if name not in RUNTIMES:
-            raise ConfigError(
-                f"--runtime {name!r} is not known.{did_you_mean(name, RUNTIMES)} Allowed are {', '.join(RUNTIMES)}"
-            )
 
 
 def _subjects(target: str, size: int | None, runtimes: Sequence[str], folder: Path) -> Iterator[Subject]:
@@ -158,7 +157,6 @@ def _subject(target: str, runtime: str, path: Path, size: int | None) -> Subject
 
 
 def _random_run(name: str, size: int, folder: Path) -> Path:
-    """A run folder of the timm model `name` with random weights, built for `size`."""
     import torch
 
     from cyclemlp.tasks.card import build_model, classifier_card, save_model
@@ -172,9 +170,9 @@ def _random_run(name: str, size: int, folder: Path) -> Path:
 
 def _exported(subject: Subject, runtime: str, folder: Path) -> Subject:
     """The run folder of `subject` as a file for `runtime`, whose values have been compared with torch's."""
-    from cyclemlp.export.program import export_program
-    from cyclemlp.export.raw import raw_network
-    from cyclemlp.export.run import FORMATS, write_checked
+    from cyclemlp.export.formats import FORMATS
+    from cyclemlp.export.program import export_program, raw_network
+    from cyclemlp.export.run import write_checked
     from cyclemlp.tasks.card import load_model
 
     model, card = load_model(subject.path)
@@ -182,18 +180,3 @@ def _exported(subject: Subject, runtime: str, folder: Path) -> Subject:
     path = Path(mkdtemp(dir=folder)) / f"model{FORMATS[runtime].suffix}"
     write_checked(export_program(raw), raw, model, path, runtime)
     return replace(subject, runtime=runtime, path=path, size=raw.facts.size_rule.padded(subject.size))
-
-
-def _result(subject: Subject, batch: int, measured: Measurement) -> JsonObject:
-    timing = measured.timings[subject.name, FORWARD]
-    return {
-        "target": subject.target,
-        "task": subject.card.task,
-        "model": subject.card.model,
-        "runtime": subject.runtime,
-        "size": subject.size,
-        "batch": batch,
-        **timing.to_dict(),
-        "images_per_s": batch / timing.median,
-        "peak_process_bytes": measured.peak_bytes[subject.name],
-    }

@@ -1,6 +1,7 @@
 """Whether an exported file gives the network's values: several sizes and batches, in the runtime itself."""
 
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.export.raw import RawNetwork
+from cyclemlp.export.program import RawNetwork
 from cyclemlp.files import JsonObject
-from cyclemlp.heads.network import FloatArray, Network
+from cyclemlp.heads.network import Network
 
 LIMIT = 1e-4
 """Largest difference allowed, as a share of the largest value of the same output."""
@@ -37,14 +38,19 @@ class Difference:
 def differences(model: nn.Module, raw: RawNetwork, network: Network) -> list[Difference]:
     """How `network`, which runs the file, differs from `model`, which the file was made from."""
     found = []
-    for batch, height, width in _trials(raw):
-        images = raw.example(batch, height, width)
+    sizes = SIZES[:1] if raw.fixed_size is not None else SIZES
+    for size, batch in product(sizes, BATCHES):
+        images = raw.example(batch, *size)
+        height, width = images.shape[2:]  # the network may take larger ones only
         with torch.inference_mode():
             given = model(images)
-        wanted = (given,) if isinstance(given, Tensor) else given
-        outputs = network(images.numpy())
-        for name, ours, theirs in zip(raw.facts.outputs, wanted, outputs, strict=True):
-            found.append(_difference(name, images, ours.numpy(), theirs))
+        wanted = [output.numpy() for output in ((given,) if isinstance(given, Tensor) else given)]
+        for name, ours, theirs in zip(raw.facts.outputs, wanted, network(images.numpy()), strict=True):
+            if ours.shape != theirs.shape:
+                raise ConfigError(f"the exported file gives {name} of shape {theirs.shape}, the network {ours.shape}")
+            max_abs = float(np.abs(ours - theirs).max())
+            max_rel = max_abs / max(float(np.abs(ours).max()), 1e-12)
+            found.append(Difference(name, batch, height, width, max_abs, max_rel))
     return found
 
 
@@ -72,16 +78,3 @@ def as_report(found: list[Difference], limit: float) -> JsonObject:
 def report_path(path: Path) -> Path:
     """`NAME.report.json` next to the exported file."""
     return path.with_name(f"{path.stem}.report.json")
-
-
-def _trials(raw: RawNetwork) -> list[tuple[int, int, int]]:
-    sizes = SIZES[:1] if raw.fixed_size is not None else SIZES
-    return [(batch, height, width) for height, width in sizes for batch in BATCHES]
-
-
-def _difference(name: str, images: Tensor, ours: FloatArray, theirs: FloatArray) -> Difference:
-    if ours.shape != theirs.shape:
-        raise ConfigError(f"the exported file gives {name} of shape {theirs.shape}, the network {ours.shape}")
-    batch, _, height, width = images.shape
-    max_abs = float(np.abs(ours - theirs).max())
-    return Difference(name, batch, height, width, max_abs, max_abs / max(float(np.abs(ours).max()), 1e-12))

@@ -15,8 +15,6 @@ from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.registry import get_task
 
-SCORES_NAME = "scores.json"
-
 
 class Evaluator:
     """Counts what a network predicts correctly on a split of `dataset`; the task of `card` says how.
@@ -33,19 +31,19 @@ class Evaluator:
         self.size = len(self._images)
 
     def count(
-        self,
-        predictor: Predictor,
-        images: Sequence[int],
-        *,
-        stop: Callable[[], bool] = bool,
-        progress: bool = False,
+        self, predictor: Predictor, images: Sequence[int], *, stop: Callable[[], bool] = bool, progress: bool = False
     ) -> Counts | None:
         """Counts over the images of these numbers.
 
         Returns None where `stop()` became true before the end. Raises DataError, naming the file, for an image or a
         label that is not usable, ConfigError where torch is needed but not installed.
         """
-        counts = self._new_counts()
+        try:
+            counts = self._task.new_counts(self.card, self.dataset)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"scores are counted by {error.name}, which is not installed: pip install {error.name}"
+            ) from error
         # disable=None hides the bar only outside a terminal.
         for index in tqdm(images, unit="img", desc="evaluate", leave=False, disable=None if progress else True):
             if stop():
@@ -64,17 +62,9 @@ class Evaluator:
         assert counts is not None  # nothing stops it
         return counts
 
-    def _new_counts(self) -> Counts:
-        try:
-            return self._task.new_counts(self.card, self.dataset)
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"scores are counted by {error.name}, which is not installed: pip install {error.name}"
-            ) from error
-
 
 def check_out(out: Path | None) -> None:
-    """Raise ConfigError where the folder for the scores is a file."""
+    """Raise ConfigError where the folder for the results is a file."""
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file: give a folder")
 
@@ -110,5 +100,5 @@ def evaluate_predictor(
     }
     if out is not None:
         report |= task.write_scores(out, counts, dataset, split)
-        write_json(out / SCORES_NAME, report)
+        write_json(out / "scores.json", report)
     return report

@@ -5,7 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclemlp.data.images import IMAGE_SUFFIXES
+from cyclemlp.data.videos import VIDEO_SUFFIXES
 from cyclemlp.errors import ConfigError, DataError
+
+_SUFFIXES = sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,7 @@ class Job:
     @property
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
-        return is_video(self.source)
-
-
-def is_video(path: Path) -> bool:
-    """Whether a file has the name of a video."""
-    from cyclemlp.data.videos import VIDEO_SUFFIXES
-
-    return path.suffix.lower() in VIDEO_SUFFIXES
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_inputs(inputs: list[Path]) -> list[Path]:
@@ -45,7 +42,7 @@ def _expanded(given: Path) -> list[Path]:
     if given.is_dir():
         files = _usable(given.iterdir())
         if not files:
-            raise DataError(f"{given} has no images or videos directly in it: looked for {', '.join(_suffixes())}")
+            raise DataError(f"{given} has no images or videos directly in it: looked for {', '.join(_SUFFIXES)}")
         return files
     if given.exists():
         return [given]
@@ -60,15 +57,7 @@ def _expanded(given: Path) -> list[Path]:
 
 def _usable(paths: Iterable[Path]) -> list[Path]:
     """Those with the names of images and videos, sorted, without hidden files."""
-    known = _suffixes()
-    return sorted(p for p in paths if p.suffix.lower() in known and not p.name.startswith(".") and p.is_file())
-
-
-def _suffixes() -> list[str]:
-    from cyclemlp.data.images import IMAGE_SUFFIXES
-    from cyclemlp.data.videos import VIDEO_SUFFIXES
-
-    return sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    return sorted(p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and p.is_file())
 
 
 def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos: Mapping[str, str]) -> list[Job]:
@@ -84,7 +73,7 @@ def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos
     for source in sources:
         name = _free_name(source.stem, taken, stems)
         taken.add(name.casefold())
-        own = of_videos if is_video(source) else of_images
+        own = of_videos if source.suffix.lower() in VIDEO_SUFFIXES else of_images
         jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}))
     for path in (path for job in jobs for path in job.files.values()):
         if _identity(path) in given:

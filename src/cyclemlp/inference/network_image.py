@@ -3,18 +3,17 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.errors import DataError
 from cyclemlp.heads.network import Network
-from cyclemlp.inference.averaging import mean_of_views
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
-from cyclemlp.inference.views import Views
+from cyclemlp.inference.views import Views, mean_of_views
 from cyclemlp.tasks.base import FloatArray, Look, Pixels, Span, View
 from cyclemlp.tasks.card import ModelCard
 
@@ -69,31 +68,33 @@ class ImageThroughNetwork:
 
     def looks(self) -> list[list[Look]]:
         """The windows of each view, row by row; one window where the image is not large."""
-        return [list(self._windows(view)) for view in self.views]
+        height, width = self.pixels.shape[:2]
+        looks = []
+        for view in self.views:
+            tiling = tiling_for(self.card, (height, width), view.scale, OBJECT_WINDOWS)
+            places = product(_spans(tiling, height), _spans(tiling, width))
+            looks.append([Look(view, tiling.input_scale, row, column) for row, column in places])
+        return looks
 
     def in_turn(self, looks: Sequence[Sequence[Look]]) -> Iterator[Look]:
         """All looks one after another, with a progress bar where one was asked for."""
-        total = sum(map(len, looks))
-        yield from tqdm(chain(*looks), total=total, unit="window", leave=False, delay=2, disable=self._hidden)
-
-    @property
-    def _hidden(self) -> bool | None:
-        return None if self.progress else True  # None hides the bar only outside a terminal
+        every = [look for windows in looks for look in windows]
+        hidden = None if self.progress else True  # None hides the bar only outside a terminal
+        return iter(tqdm(every, unit="window", leave=False, delay=2, disable=hidden))
 
     def _strips(self, images: npt.NDArray[np.uint8], view: View, *, progress: bool) -> Iterator[FloatArray]:
         tiling = tiling_for(self.card, images.shape[-2:], view.scale, MAP_WINDOWS)
         seen = images[..., ::-1] if view.flipped else images
         strips = map_strips(self._dense_network(), seen, tiling, progress=progress)
-        return map(_mirrored, strips) if view.flipped else strips  # map keeps no strip alive
+        return map(partial(np.flip, axis=-1), strips) if view.flipped else strips  # map keeps no strip alive
 
     def _dense_network(self) -> DenseNetwork:
         """The network on values 0 to 255 of any size: normalised, and padded to a size that it takes."""
-        mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) * 255 for v in (self.card.mean, self.card.std))
 
         def outputs(windows: FloatArray) -> FloatArray:
             height, width = windows.shape[-2:]
             down, right = (self.network.size_rule.padded(edge) - edge for edge in (height, width))
-            images = (windows - mean) / std
+            images = self.card.normalised(windows)
             if down or right:
                 images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
             (maps,) = self.run(images)
@@ -101,24 +102,12 @@ class ImageThroughNetwork:
 
         return outputs
 
-    def _windows(self, view: View) -> Iterator[Look]:
-        tiling = tiling_for(self.card, self.pixels.shape[:2], view.scale, OBJECT_WINDOWS)
-        height, width = self.pixels.shape[:2]
-        columns = _spans(tiling, width)
-        for row in _spans(tiling, height):
-            for column in columns:
-                yield Look(view, tiling.input_scale, row, column)
-
-
-def _mirrored(strip: FloatArray) -> FloatArray:
-    return strip[..., ::-1]
-
 
 def tiling_for(card: ModelCard, size: Sequence[int], view_scale: float, rule: WindowRule) -> Tiling:
     """How an image of `size` (height, width) is cut for the network of `card`, in a view of this scale."""
     height, width = size
     window = card.window
-    usual = ResizeRule(card.input_scale, card.short_side, card.long_side).factor(height, width)
+    usual = card.resize_rule.factor(height, width)
     # Maps are returned at the image's own size, so a smaller view of them needs no less memory.
     counted = usual * (max(1.0, view_scale) if rule is MAP_WINDOWS else view_scale)
     if window is None and height * width * counted**2 > MAX_WHOLE_PIXELS:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.files import JsonObject
+from cyclemlp.inference.evaluate import check_out
 from cyclemlp.inference.inputs import Job, find_inputs, plan
 from cyclemlp.inference.predict_videos import predict_video, video_files
 from cyclemlp.inference.predictor import Predictor
@@ -48,8 +49,7 @@ class Predictions:
 
 def check_request(inputs: Sequence[Path], out: Path, every: int) -> list[Path]:
     """The images and videos to predict. Raises ConfigError and DataError, before any model is loaded."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file: give a folder")
+    check_out(out)
     if every < 1:
         raise ConfigError(f"--every {every} is not allowed: 1 or more")
     return find_inputs(list(inputs))

@@ -2,8 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -39,20 +40,17 @@ def predict_video(predictor: Predictor, job: Job, every: int) -> JsonObject:
     with ExitStack() as stack:
         video = stack.enter_context(open_video(job.source))
         rate = video.rate / every
-        files = stack.enter_context(_frame_files(job.files, task.columns(predictor.card.classes)))
+        files = _FrameFiles(stack, job.files, task.columns(predictor.card.classes))
         overlay = stack.enter_context(written_video(job.files[OVERLAY], rate)) if OVERLAY in job.files else None
         total = None if video.length is None else -(-video.length // every)
-        bar = tqdm(total=total, unit="frame", desc=job.source.name, disable=None, leave=False)
-        stack.enter_context(bar)
         entry: JsonObject = {}
-        for frame in video.frames(every):
+        frames = video.frames(every)
+        for frame in tqdm(frames, total=total, unit="frame", desc=job.source.name, disable=None, leave=False):
             result = predictor.predict(frame.pixels)
             entry = task.describe(result)
             files.add(frame, entry, task.rows(entry))
             if overlay is not None:
                 overlay.add(result.draw())
-            bar.update()
-        files.finish()
         return {"size": entry["size"], "count": files.count, "every": every, "frames_per_second": float(rate)}
 
 
@@ -62,55 +60,39 @@ def video_summary(entry: JsonMapping) -> str:
     return f"{count} frame{'s' * (count != 1)} -> {entry.get(OVERLAY, entry[FRAMES])}"
 
 
-class _JsonList:
-    """A JSON list written entry by entry, since the list of a long video may not fit in memory."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._before = "[\n"
-
-    def add(self, entry: JsonMapping) -> None:
-        self._file.write(self._before + json.dumps(entry))
-        self._before = ",\n"
-
-    def finish(self) -> None:
-        self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
-
-
 class _FrameFiles:
-    """A JSON list and a table of the frames, and for detectors COCO's results with the frame's number as image id."""
+    """A JSON list and a table of the frames, and for detectors COCO's results with the frame's number as image id.
 
-    def __init__(self, files: Mapping[str, TextIO], columns: Sequence[str]) -> None:
+    They appear when the block of `stack` succeeds, or not at all.
+    """
+
+    def __init__(self, stack: ExitStack, files: Mapping[str, Path], columns: Sequence[str]) -> None:
         self.count = 0
-        self._frames = _JsonList(files[FRAMES])
-        self._results = _JsonList(files[COCO]) if COCO in files else None
-        self._table = csv.writer(files[TABLE], lineterminator="\n")
+        self._frames = stack.enter_context(_json_list(files[FRAMES]))
+        self._results = stack.enter_context(_json_list(files[COCO])) if COCO in files else None
+        self._table = csv.writer(stack.enter_context(_text_file(files[TABLE])), lineterminator="\n")
         self._table.writerow(["frame", "seconds", *columns])
 
     def add(self, frame: "Frame", entry: JsonMapping, rows: Iterable[Sequence[Any]]) -> None:
         place = {"frame": frame.number, "seconds": round(frame.seconds, 4)}
-        self._frames.add({**place, **{key: value for key, value in entry.items() if key not in _NOT_PER_FRAME}})
+        self._frames({**place, **{key: value for key, value in entry.items() if key not in _NOT_PER_FRAME}})
         self._table.writerows([*place.values(), *row] for row in rows)
         if self._results is not None:
             for found in entry["coco"]:
-                self._results.add({"image_id": frame.number, **found})
+                self._results({"image_id": frame.number, **found})
         self.count += 1
 
-    def finish(self) -> None:
-        self._frames.finish()
-        if self._results is not None:
-            self._results.finish()
+
+@contextmanager
+def _json_list(path: Path) -> Iterator[Callable[[JsonMapping], object]]:
+    """Writes a JSON list entry by entry, since the list of a long video may not fit in memory."""
+    starts = chain(["[\n"], repeat(",\n"))
+    with _text_file(path) as file:
+        yield lambda entry: file.write(next(starts) + json.dumps(entry))
+        file.write("[]\n" if next(starts) == "[\n" else "\n]\n")
 
 
 @contextmanager
-def _frame_files(files: Mapping[str, Path], columns: Sequence[str]) -> Iterator[_FrameFiles]:
-    """The files about the frames, which appear when the block succeeds, or not at all."""
-    with ExitStack() as stack:
-        opened = {kind: stack.enter_context(_whole_text(path)) for kind, path in files.items() if kind != OVERLAY}
-        yield _FrameFiles(opened, columns)
-
-
-@contextmanager
-def _whole_text(path: Path) -> Iterator[TextIO]:
+def _text_file(path: Path) -> Iterator[TextIO]:
     with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
         yield file

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 from cyclemlp.data.images import ImageInput, decode_image
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.heads.network import Network
+from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference.network_image import ImageThroughNetwork
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.inference.views import PLAIN, Views
@@ -53,11 +53,11 @@ class Predictor:
     @contextmanager
     def of_training_model(cls, model: "nn.Module", card: ModelCard, device: "torch.device") -> "Iterator[Predictor]":
         """The predictor of a model that is being trained; afterwards the model is in the mode it was in."""
-        from cyclemlp.inference.runtimes.torch import training_network
+        from cyclemlp.inference.runtimes.torch import TorchNetwork
         from cyclemlp.models.flops import evaluating
 
         with evaluating(model):
-            yield cls(training_network(model, device), card)
+            yield cls(TorchNetwork(model, device, SizeRule(1)), card)  # as it stands: not in the inference form
 
     @classmethod
     def load(cls, path: Path | str, device: str = "auto") -> "Predictor":

@@ -98,7 +98,7 @@ class Measurement:
     foreign_share: float | None
     """Share of all cores used by other programs during the rounds; None where the system does not report it."""
     peak_bytes: dict[str, int | None] = field(default_factory=dict)
-    """Maximum memory that each suite's process held, including its libraries."""
+    """Maximum memory that each suite's process held, including its libraries; None where it is not reported."""
 
     @property
     def busy(self) -> bool:
@@ -113,19 +113,20 @@ def measure(suites: Sequence[Suite], plan: Plan) -> Measurement:
     """
     with ExitStack() as stack:
         with _openmp_threads(plan.threads):
-            workers = [stack.enter_context(_Worker(suite, plan.threads)) for suite in suites]
+            workers = [_Worker(suite, plan.threads, stack) for suite in suites]
         cases = [(worker, case) for worker in workers for case in worker.wait_until_built()]
-        runs = [worker.runs_in(plan.sample_seconds, case) for worker, case in cases]
-        load = ForeignLoad(lambda: time.process_time() + sum(worker.processor_seconds() for worker in workers))
+        runs = [worker.call(_runs_in, plan.sample_seconds, case) for worker, case in cases]
+        load = ForeignLoad(lambda: time.process_time() + sum(worker.call(time.process_time) for worker in workers))
         seconds: list[list[float]] = [[] for _ in cases]
-        for number in tqdm(range(plan.rounds), desc="rounds", file=sys.stderr, disable=None):
-            for index in _order(len(cases), number):
+        order = range(len(cases))
+        for _ in tqdm(range(plan.rounds), desc="rounds", file=sys.stderr, disable=None):
+            for index in order:
                 worker, case = cases[index]
-                seconds[index].append(worker.seconds(case, runs[index]))
-        timings = {
-            (worker.suite.name, case): Timing(tuple(each)) for (worker, case), each in zip(cases, seconds, strict=True)
-        }
-        peaks = {worker.suite.name: worker.peak_bytes() for worker in workers}
+                seconds[index].append(worker.call(_mean_seconds, case, runs[index]))
+            order = order[::-1]  # so that no case always follows the same one
+        keys = [(worker.suite.name, case) for worker, case in cases]
+        timings = {key: Timing(tuple(each)) for key, each in zip(keys, seconds, strict=True)}
+        peaks = {worker.suite.name: worker.call(peak_bytes) for worker in workers}
         return Measurement(timings, workers[0].cores, load.share(), peaks)
 
 
@@ -133,11 +134,6 @@ def disturbance(measurements: Sequence[Measurement]) -> JsonObject:
     """For JSON: how much other programs used the machine at worst, and whether that was too much."""
     shares = [each.foreign_share for each in measurements if each.foreign_share is not None]
     return {"foreign_share": max(shares, default=None), "busy": any(each.busy for each in measurements)}
-
-
-def _order(count: int, number: int) -> range:
-    """Forwards in even rounds and backwards in odd ones, so that no case always follows the same one."""
-    return range(count) if number % 2 == 0 else range(count - 1, -1, -1)
 
 
 @contextmanager
@@ -156,19 +152,13 @@ def _openmp_threads(count: int) -> Iterator[None]:
 
 
 class _Worker:
-    """A process that builds the cases of a suite and times one of them when asked."""
+    """A process that builds the cases of a suite and times one of them when asked, until `stack` ends it."""
 
-    def __init__(self, suite: Suite, threads: int) -> None:
+    def __init__(self, suite: Suite, threads: int, stack: ExitStack) -> None:
         self.suite = suite
         self.cores: list[int] = []
-        self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        self._pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
         self._built = self._pool.submit(_build, suite, threads)  # starts the process; all suites are built at once
-
-    def __enter__(self) -> "_Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
 
     def wait_until_built(self) -> list[str]:
         """The names of the cases."""
@@ -176,25 +166,8 @@ class _Worker:
             self.cores, cases = self._built.result()
             return cases
 
-    def runs_in(self, at_least: float, case: str) -> int:
-        """The number of runs of `case` that takes `at_least` seconds, after warming it up."""
-        self.seconds(case, 1)
-        once = min(self.seconds(case, 1) for _ in range(2))
-        return max(1, round(at_least / once))
-
-    def seconds(self, case: str, runs: int) -> float:
-        """Mean wall time of one run over `runs` runs in a row."""
-        return self._call(_mean_seconds, case, runs)
-
-    def processor_seconds(self) -> float:
-        """Processor time the process has used so far."""
-        return self._call(time.process_time)
-
-    def peak_bytes(self) -> int | None:
-        """Maximum memory the process has held, including its libraries; None where the system does not report it."""
-        return self._call(peak_bytes)
-
-    def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What `function` returns in the process."""
         with self._naming_the_dead():
             return self._pool.submit(function, *args, **kwargs).result()
 
@@ -219,7 +192,15 @@ def _build(suite: Suite, threads: int) -> tuple[list[int], list[str]]:
     return cores, list(_cases)
 
 
+def _runs_in(at_least: float, name: str) -> int:
+    """The number of runs of a case that takes `at_least` seconds, after warming it up."""
+    _mean_seconds(name, 1)
+    once = min(_mean_seconds(name, 1) for _ in range(2))
+    return max(1, round(at_least / once))
+
+
 def _mean_seconds(name: str, runs: int) -> float:
+    """Mean wall time of one run of a case over `runs` runs in a row."""
     case = _cases[name]
     if runs > 1:  # a short case would also pay for the caches and free memory that the case before it left behind
         case()

@@ -47,11 +47,18 @@ class Tiling:
             raise ValueError(f"input_scale {self.input_scale}: must be above 0")
 
     def cuts(self, length: int) -> list["_Cut"]:
-        """Where the window stands along an axis of `length` pixels of the image."""
-        if self.window is None:
-            return _cuts(length, length, 0)
-        edge = max(1, int(self.window / self.input_scale))
-        return _cuts(length, edge, min(round(self.overlap / self.input_scale), edge // 2))
+        """Where the window stands along an axis of `length` pixels: evenly spread, the last ending with the axis."""
+        edge = length if self.window is None else max(1, int(self.window / self.input_scale))
+        if edge >= length:
+            return [_Cut(0, length, np.ones(length, dtype=np.float32))]
+        overlap = min(round(self.overlap / self.input_scale), edge // 2)
+        steps = math.ceil((length - edge) / (edge - overlap))
+        starts = [round(i * (length - edge) / steps) for i in range(steps + 1)]
+        ramp = np.sin((np.arange(edge) + 0.5) * (math.pi / edge)) ** 2
+        total = np.zeros(length)
+        for start in starts:
+            total[start : start + edge] += ramp
+        return [_Cut(s, s + edge, (ramp / total[s : s + edge]).astype(np.float32)) for s in starts]
 
 
 @dataclass(frozen=True)
@@ -81,19 +88,6 @@ def map_strips(
             strip, unfinished = [band[:, :, :finished]], band[:, :, finished:].copy()
             del band
             yield strip.pop()  # nothing here keeps a band, neither while waiting nor while the next one is made
-
-
-def _cuts(length: int, edge: int, overlap: int) -> list[_Cut]:
-    """Positions of a window of constant size, evenly spread, the last one ending where the axis ends."""
-    if edge >= length:
-        return [_Cut(0, length, np.ones(length, dtype=np.float32))]
-    steps = math.ceil((length - edge) / (edge - overlap))
-    starts = [round(i * (length - edge) / steps) for i in range(steps + 1)]
-    ramp = np.sin((np.arange(edge) + 0.5) * (math.pi / edge)) ** 2
-    total = np.zeros(length)
-    for start in starts:
-        total[start : start + edge] += ramp
-    return [_Cut(s, s + edge, (ramp / total[s : s + edge]).astype(np.float32)) for s in starts]
 
 
 def _band(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cyclemlp.data.problems import listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
-from cyclemlp.files import JsonMapping, JsonObject
+from cyclemlp.files import JsonMapping, JsonObject, write_png
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         return dataset.classes == card.classes
 
     @abstractmethod
-    def build_model(self, card: "ModelCard") -> "nn.Module":
+    def build_model(self, card: "ModelCard", drop_path_rate: float = 0.0) -> "nn.Module":
         """The network with random weights. Raises ConfigError for an unknown backbone or head."""
 
     def check_card(self, card: "ModelCard") -> None:
@@ -266,7 +266,6 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
     def resolve(self, config: ConfigT, dataset: DatasetT) -> ConfigT:
         """The config with every option chosen that depends on the data. Raises DataError and ConfigError."""
-        del dataset
         return config
 
     @abstractmethod
@@ -285,17 +284,14 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
     def card_for_evaluation(self, card: "ModelCard", options: EvaluationOptions) -> "ModelCard":
         """The card with this task's own evaluation options applied. Raises ConfigError."""
-        del options
         return card
 
     def describe_scores(self, counts: CountsT, card: "ModelCard") -> JsonObject:
         """What a report says in addition to `metrics`."""
-        del counts, card
         return {}
 
     def write_scores(self, out: Path, counts: CountsT, dataset: DatasetT, split: str) -> dict[str, str]:
         """Write what `cyclemlp eval --out` shows in addition to scores.json: kinds of file to their paths."""
-        del out, counts, dataset, split
         return {}
 
     def score_table(self, report: JsonMapping) -> list[str]:
@@ -310,7 +306,6 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
     def report_figures(self, run_dir: Path, counts: CountsT, classes: tuple[str, ...]) -> "list[tuple[str, Figure]]":
         """Further titled figures for the report; their values may be written to `run_dir` as well."""
-        del run_dir, counts, classes
         return []
 
     # Prediction.
@@ -321,23 +316,25 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
     def card_for_prediction(self, card: "ModelCard", options: PredictionOptions) -> "ModelCard":
         """The card with this task's own prediction options applied. Raises ConfigError."""
-        del options
         return card
 
+    drawing: tuple[str, str] = ("overlay", "_overlay.png")
+    """Kind of file and suffix of the drawing of each image."""
     writes_coco: bool = False
     """Whether `describe` has entries in COCO's results format, under `coco`."""
 
-    @abstractmethod
     def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
         """Kind of file to the suffix of its name: `{"mask": "_mask.png"}` makes NAME_mask.png for each image."""
+        return {} if options.no_pictures else dict([self.drawing])
 
-    @abstractmethod
     def describe(self, result: ResultT) -> JsonObject:
         """What the JSON says about an image or a video frame; its `size` is among it."""
+        return {key: value for key, value in result.to_dict().items() if key != "task"}
 
-    @abstractmethod
     def write(self, result: ResultT, files: Mapping[str, Path]) -> None:
         """Write the files of an image."""
+        if self.drawing[0] in files:
+            write_png(files[self.drawing[0]], result.draw())
 
     @abstractmethod
     def columns(self, classes: Sequence[str]) -> Sequence[str]:
@@ -349,11 +346,10 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
     @abstractmethod
     def summary(self, entry: JsonMapping) -> str:
-        """One line about an image, after its name, from its entry in the JSON."""
+        """What was predicted for an image, in a few words, from its entry in the JSON."""
 
     def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write files about all images together: kinds of file to their paths."""
-        del out, entries
         return {}
 
 
@@ -362,6 +358,10 @@ class SampleDemo(ABC):
 
     recipe: str
     """Name of the recipe that comes with the package."""
+    per_class: str
+    """Key of the scores of single classes that the table shows."""
+    over_classes: tuple[str, ...]
+    """Keys of the other scores that it shows."""
     data_name: str
     """What the result calls the sample."""
     starts_from: str | None = None
@@ -375,9 +375,10 @@ class SampleDemo(ABC):
     def draw(self, predict: "Predict", classes: tuple[str, ...], data: Path) -> "Image":
         """What the network predicts for the Earth; `predict` is that of a predictor."""
 
-    @abstractmethod
     def table(self, metrics: JsonMapping) -> list[str]:
         """The scores as lines of text."""
+        rows = [*metrics[self.per_class].items(), *((name, metrics[name]) for name in self.over_classes)]
+        return ["held-out columns of the Earth, all rows", *score_lines(rows, self.per_class)]
 
 
 def score_lines(rows: Sequence[tuple[str, float | None]], title: str) -> list[str]:

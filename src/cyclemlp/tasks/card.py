@@ -6,14 +6,22 @@ and no pickle is needed to use it.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
+import numpy as np
+import numpy.typing as npt
+
+from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks.base import Dataset
+from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task, task_names
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
@@ -22,9 +30,19 @@ if TYPE_CHECKING:  # cards are read where torch is not installed, too
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 FORMAT = 1
-MIN_HEAD_WIDTH = 8
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIN_WINDOW = 32  # the stride of a backbone's last stage
+_MINIMA = {
+    "head_width": (8, "none for the paper's"),
+    "short_side": (1, "none"),
+    "long_side": (1, "none"),
+    "window": (MIN_WINDOW, "none for whole images"),
+    "overlap": (0, "none for the default"),
+}
+"""The smallest value that each of these fields may have, and what None stands for."""
+_OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size")
+CardValue = str | float | Sequence[int] | JsonMapping | DetectionHead
+RecordT = TypeVar("RecordT", "ModelCard", DetectionHead)
 
 
 @dataclass(frozen=True)
@@ -83,27 +101,35 @@ class ModelCard:
         _require(0 < count <= task.max_classes, f"{count} classes: allowed are 1 to {task.max_classes}")
         _require(len(set(self.classes)) == count, "classes: two have the same name")
         lengths = (len(self.mean), len(self.std))
-        _require(
-            lengths == (self.in_chans, self.in_chans),
-            f"mean and std must have in_chans={self.in_chans} numbers",
-        )
+        _require(lengths == (self.in_chans, self.in_chans), f"mean and std must have in_chans={self.in_chans} numbers")
         numbered = len(set(self.category_ids)) == len(self.category_ids) and len(self.category_ids) in (0, count)
         _require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
-        wide = self.head_width is None or self.head_width >= MIN_HEAD_WIDTH
-        _require(wide, f"head_width {self.head_width}: allowed are {MIN_HEAD_WIDTH} and more, or none for the paper's")
-        for name in ("short_side", "long_side"):
+        for name, (least, without) in _MINIMA.items():
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name} {value}: allowed are 1 and more, or none")
-        fits = self.window is None or self.window >= MIN_WINDOW
-        _require(fits, f"window {self.window}: allowed are {MIN_WINDOW} and more, or none for whole images")
-        shared = self.overlap is None or self.overlap >= 0
-        _require(shared, f"overlap {self.overlap}: allowed are 0 and more, or none for the default")
+            _require(value is None or value >= least, f"{name} {value}: allowed are {least} and more, or {without}")
         try:
             task.check_card(self)
         except ConfigError as error:
             raise CheckpointError(f"model card: {error}") from error
+
+    @classmethod
+    def of_run(cls, task: str, config: RunConfig, dataset: Dataset, **own: CardValue) -> "ModelCard":
+        """The card of what a run trains: what its config has under the same names, and fields of the task's `own`."""
+        shared: JsonObject = {name: getattr(config, name) for name in _OF_CONFIG if hasattr(config, name)}
+        source = f"trained by cyclemlp on {config.data.name}"
+        return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})
+
+    @property
+    def resize_rule(self) -> ResizeRule:
+        """How images are resized before the network."""
+        return ResizeRule(self.input_scale, self.short_side, self.long_side)
+
+    def normalised(self, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Images (..., C, H, W) with values from 0 to 255, as the network takes them."""
+        mean, std = (np.array(each, dtype=np.float32).reshape(-1, 1, 1) * 255 for each in (self.mean, self.std))
+        return (images - mean) / std
 
     def to_dict(self) -> JsonObject:
         """The card as JSON values, with the version of the format."""
@@ -121,45 +147,40 @@ class ModelCard:
         given = dict(values)
         form = given.pop("format", None)
         _require(form == FORMAT, f"format {form!r}: this version of cyclemlp reads format {FORMAT}; update it")
-        names = [item.name for item in dataclasses.fields(cls)]
-        for key in given:
-            _require(key in names, f"unknown key {key!r}.{did_you_mean(key, names)}")
-        missing = [name for name in ("task", "model", "head", "classes") if name not in given]
-        _require(not missing, f"missing {', '.join(missing)}")
-        for key, value in given.items():
-            _require(_is_kind(key, value), f"{key} has the wrong type: {value!r}")
-        tuples: JsonObject = {
-            key: tuple(value) for key, value in given.items() if key in ("classes", "mean", "std", "category_ids")
-        }
-        if given.get("detection") is not None:
-            tuples["detection"] = _detection_head(given["detection"])
-        return cls(**{**given, **tuples})
+        if isinstance(given.get("detection"), dict):
+            try:
+                given["detection"] = _from_json(DetectionHead, given["detection"], "detection.")
+            except ConfigError as error:
+                raise CheckpointError(f"model card: detection: {error}") from error
+        return _from_json(cls, given)
 
 
-def _detection_head(values: JsonObject) -> DetectionHead:
-    """The head's options from JSON values."""
-    names = [item.name for item in dataclasses.fields(DetectionHead)]
+def _from_json(record: type[RecordT], values: JsonMapping, prefix: str = "") -> RecordT:
+    """The dataclass from JSON values; `prefix` stands before its keys in the messages of CheckpointError."""
+    fields = {item.name: item for item in dataclasses.fields(record)}
     for key in values:
-        _require(key in names, f"unknown key 'detection.{key}'.{did_you_mean(key, names)}")
-    try:
-        options: JsonObject = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return DetectionHead(**options)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"model card: detection: {error}") from error
+        _require(key in fields, f"unknown key {prefix + key!r}.{did_you_mean(key, fields)}")
+    missing = [name for name, item in fields.items() if name not in values and not _has_default(item)]
+    _require(not missing, f"missing {', '.join(missing)}")
+    for key, value in values.items():
+        _require(_fits(value, fields[key].type), f"{prefix}{key} has the wrong type: {value!r}")
+    given: JsonObject = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return record(**given)
 
 
-def _is_kind(key: str, value: object) -> bool:
-    """Whether a value read from JSON has the type its key needs."""
-    if key in ("classes", "mean", "std", "category_ids"):
-        types = {"classes": (str,), "category_ids": (int,)}.get(key, (int, float))
-        return isinstance(value, list) and all(isinstance(one, types) for one in value)
-    if key == "detection":
-        return value is None or isinstance(value, dict)
-    if key in ("in_chans", "window", "overlap", "head_width", "image_size", "short_side", "long_side"):
-        return (isinstance(value, int) and not isinstance(value, bool)) or (key != "in_chans" and value is None)
-    if key in ("input_scale", "crop_pct"):
-        return isinstance(value, int | float) or (key == "crop_pct" and value is None)
-    return isinstance(value, dict if key in ("metrics", "versions", "model_options") else str)
+def _has_default(item: "dataclasses.Field[object]") -> bool:
+    return item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+
+
+def _fits(value: object, annotation: Any) -> bool:
+    """Whether a value read from JSON has the type of a field."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(one, parts[0]) for one in value)
+    plain = {Literal: str, dict: dict}.get(origin, annotation)
+    return isinstance(value, (int, float) if plain is float else plain) and not isinstance(value, bool)
 
 
 def _require(condition: bool, complaint: str) -> None:
@@ -167,12 +188,12 @@ def _require(condition: bool, complaint: str) -> None:
         raise CheckpointError(f"model card: {complaint}")
 
 
-def build_model(card: ModelCard) -> "nn.Module":
+def build_model(card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
     """The network the card describes, with random weights.
 
     Raises ConfigError where this installation knows no such backbone or head.
     """
-    return get_task(card.task).build_model(card)
+    return get_task(card.task).build_model(card, drop_path_rate)
 
 
 def classifier_card(model: str, image_size: int, classes: int) -> ModelCard:

@@ -15,8 +15,7 @@ BACKBONE = "backbone"
 
 def decay_groups(model: nn.Module, weight_decay: float) -> ParameterGroups:
     """Decay on matrices and kernels only; parameters that need no gradient are in no group."""
-    groups: ParameterGroups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=never_decayed(model))
-    return groups
+    return param_groups_weight_decay(model, weight_decay, no_weight_decay_list=never_decayed(model))
 
 
 def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> ParameterGroups:
@@ -26,10 +25,8 @@ def layer_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> P
     """
     if layer_decay == 1.0:
         return decay_groups(model, weight_decay)
-    groups: ParameterGroups = param_groups_layer_decay(
-        model, weight_decay, no_weight_decay_list=never_decayed(model), layer_decay=layer_decay
-    )
-    return groups
+    names = never_decayed(model)
+    return param_groups_layer_decay(model, weight_decay, no_weight_decay_list=names, layer_decay=layer_decay)
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Recipes: options in a YAML file, under their names on the command line."""
+"""Options in YAML files, under their names on the command line: recipes, and the config.yaml of a run."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +7,8 @@ from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
 
 FOLDER = Path(__file__).parents[1] / "recipes"
+CONFIG_NAME = "config.yaml"
+"""The file in a run folder that holds the options of the run."""
 
 
 def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> JsonObject:
@@ -24,6 +26,25 @@ def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> J
     for key in options:
         if key not in names:
             raise ConfigError(f"recipe {path}: unknown option {key!r}.{did_you_mean(key, names)} See --help")
+    return options
+
+
+def read_run_config(run_dir: Path) -> JsonObject:
+    """Options of the run in `run_dir`, by their names on the command line. ConfigError where there are none."""
+    import yaml
+
+    path = run_dir / CONFIG_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{run_dir} is no run folder: it has no {CONFIG_NAME}, which cyclemlp train writes where it begins a run"
+            " without --resume"
+        )
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable: {' '.join(str(error).split())}") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"{path} holds no options; it was not written by cyclemlp train")
     return options
 
 

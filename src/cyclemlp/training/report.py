@@ -12,9 +12,9 @@ from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping, JsonObject, write_text
 from cyclemlp.tasks.base import MAX_CLASSES_LISTED, ScoreNames
 from cyclemlp.tasks.card import CARD_NAME
+from cyclemlp.tasks.recipes import read_run_config
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.recorder import read_metrics
-from cyclemlp.training.run_folder import read_run_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ import yaml
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import JsonObject, write_text
 from cyclemlp.tasks.options import RunConfig, flat, resumable_options
+from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
 
-CONFIG_NAME = "config.yaml"
 # With these in config.yaml, using it as a recipe would act on the wrong run.
 _NOT_SAVED = ("resume",)
 
@@ -28,23 +28,6 @@ def open_run(config: RunConfig) -> Path:
     saved["data"] = str(config.data.resolve())  # so that the folder is found from any working directory
     write_text(run_dir / CONFIG_NAME, yaml.safe_dump(saved, sort_keys=False))
     return run_dir
-
-
-def read_run_config(run_dir: Path) -> JsonObject:
-    """Options of the run in `run_dir`, by their names on the command line. ConfigError where there are none."""
-    path = run_dir / CONFIG_NAME
-    if not path.is_file():
-        raise ConfigError(
-            f"{run_dir} is no run folder: it has no {CONFIG_NAME}, which cyclemlp train writes where it begins a run"
-            " without --resume"
-        )
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable: {' '.join(str(error).split())}") from error
-    if not isinstance(options, dict):
-        raise ConfigError(f"{path} holds no options; it was not written by cyclemlp train")
-    return options
 
 
 def _check_same_run(config: RunConfig, before: JsonObject) -> None:

@@ -1,11 +1,13 @@
 """A format is one module: it registers itself, and training, evaluation and `cyclemlp data` know it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import command
 from PIL import Image
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
@@ -103,3 +105,15 @@ def test_recognising_a_folder_loads_no_torch(tmp_path: Path) -> None:
         f"assert recognised(Path({str(tmp_path)!r}), all_formats()) is None\nsys.exit(int('torch' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_network_is_trained_from_it(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    where = ("--workers", 0, "--device", "cpu")
+    length = ("--steps", 1, "--batch-size", 2, "--image-size", 32)
+    assert command("data", toy) == 0
+    assert f"{toy}: format toy, 2 classes" in capsys.readouterr().out
+    assert command("train", "classification", "--data", toy, "--out", out, *length, *where, "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert command("eval", out, "--device", "cpu", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == metrics

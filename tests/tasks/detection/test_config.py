@@ -12,7 +12,7 @@ from cyclemlp.data.objects import DetectionSplit, Record
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionLossWeights, LightHead
 from cyclemlp.tasks.detection.defaults import with_defaults
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
 
 DATA = Path("cells")
 
@@ -46,7 +46,7 @@ def test_messages(make: Callable[[], Any], message: str) -> None:
 
 
 def split_of(edge: float, size: tuple[int, int], count: int = 10, images: int = 3) -> DetectionSplit:
-    """Pictures of one size with `count` square objects of one edge."""
+    """Images of one size with `count` square objects of one edge."""
     boxes = np.tile(np.array([0, 0, edge, edge], dtype=np.float32), (count, 1))
     zeros = np.zeros(count, dtype=np.int64)
     records = [
@@ -62,7 +62,7 @@ def split_of(edge: float, size: tuple[int, int], count: int = 10, images: int = 
         (6, (200, 200), 4.0, 3.0),  # 24 / 6; then 24 pixels are 3 strides of 8
         (24, (300, 400), 1.0, 3.0),
         (100, (2000, 2000), 0.25, 3.0),  # 24 / 100 is nearest to a quarter; 25 pixels are 3.1 strides
-        (100, (500, 500), 1.0, 4.0),  # small pictures are not reduced: 12.5 strides, beyond the largest anchor
+        (100, (500, 500), 1.0, 4.0),  # small images are not reduced: 12.5 strides, beyond the largest anchor
         (6, (1000, 1000), 2.0, 1.5),  # four times would be 16 million pixels
         (6, (1500, 1500), 1.0, 1.0),
     ],

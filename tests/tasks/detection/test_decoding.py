@@ -82,7 +82,7 @@ def test_a_box_without_pixels_in_the_image_has_an_empty_mask(box: tuple[float, .
 
 @pytest.mark.parametrize("frame", [(0, 0, 9, 7), (0, 2, 9, 5), (2, 0, 6, 7), (3, 3, 4, 4), (0, 0, 0, 0)])
 @pytest.mark.parametrize("density", [0.0, 0.5, 1.0])
-def test_run_lengths_of_a_part_are_those_of_the_whole(frame: tuple[int, int, int, int], density: float) -> None:
+def test_rle_of_a_part_are_those_of_the_whole(frame: tuple[int, int, int, int], density: float) -> None:
     top, left, bottom, right = frame
     whole = np.zeros((9, 7), dtype=np.uint8)
     patch = whole[top:bottom, left:right]

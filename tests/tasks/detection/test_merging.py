@@ -85,7 +85,7 @@ def _components(bright: npt.NDArray[np.bool_]) -> list[tuple[int, int, int, int]
     return boxes
 
 
-def picture(height: int, width: int, most: int = 20, seed: int = 0) -> Image:
+def drawn_squares(height: int, width: int, most: int = 20, seed: int = 0) -> Image:
     """Rectangles from 3 pixels on, black around them, some at the image's border; no two are equally bright."""
     random = np.random.default_rng(seed)
     image = np.zeros((height, width, 3), dtype=np.uint8)
@@ -112,7 +112,7 @@ def assert_same(ours: Detections, theirs: Detections) -> None:
 @pytest.mark.parametrize("size", [(150, 230), (64, 300), (63, 65), (200, 40)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_windows_find_what_one_look_finds(size: tuple[int, int], seed: int) -> None:
-    image = picture(*size, most=8, seed=seed)  # overlap 16, less 2 margins of 4
+    image = drawn_squares(*size, most=8, seed=seed)  # overlap 16, less 2 margins of 4
     whole = detect(SquareFinder(), card(), image)
     assert_same(detect_in_views(SquareFinder(), card(window=64), image, Views()), whole)
 
@@ -120,8 +120,8 @@ def test_windows_find_what_one_look_finds(size: tuple[int, int], seed: int) -> N
 @pytest.mark.parametrize("views", [Views((1.0,), flip=True), Views((2.0,)), Views((1.0, 2.0), flip=True)])
 @pytest.mark.parametrize("window", [None, 64])
 def test_views_together_find_what_one_look_finds(views: Views, window: int | None) -> None:
-    image = picture(96, 150, most=6)
-    # Enlarged edges are soft: only at a low limit of overlap are boxes that differ by a pixel taken for one.
+    image = drawn_squares(96, 150, most=6)
+    # Enlarged edges are soft: only at a low limit of overlap are boxes that differ by a pixel merged into one.
     found = detect_in_views(SquareFinder(), card(window, nms=0.2), image, views)
     whole = detect(SquareFinder(), card(), image)
     assert len(found.scores) == len(whole.scores)
@@ -147,7 +147,7 @@ def test_what_the_mirror_shows_is_turned_back() -> None:
 
 
 def test_one_look_is_plain_detection_bit_for_bit() -> None:
-    image = picture(100, 140, most=12)
+    image = drawn_squares(100, 140, most=12)
     ours = detect_in_views(SquareFinder(), card(input_scale=1.3), image, Views())
     theirs = detect(SquareFinder(), card(input_scale=1.3), image)
     np.testing.assert_array_equal(ours.boxes_xyxy, theirs.boxes_xyxy)
@@ -162,7 +162,7 @@ def test_only_images_that_are_large_for_the_network_go_through_windows(
     monkeypatch.setattr(network_image, "OBJECT_WINDOWS", WindowRule(64, None))
     finder = SquareFinder()
     described = ModelCard(**{**vars(card()), "short_side": short_side})
-    detect_in_views(finder, described, picture(150, 225), Views())
+    detect_in_views(finder, described, drawn_squares(150, 225), Views())
     assert finder.largest == (64 * 64 if short_side is None else 100 * 150)
 
 
@@ -195,7 +195,7 @@ def test_a_piece_gives_way_only_to_a_whole_object_of_its_class() -> None:
 
 
 def test_the_card_limits_what_each_window_gives() -> None:
-    image = picture(150, 230, most=8)
+    image = drawn_squares(150, 230, most=8)
     every = len(detect(SquareFinder(), card(), image).scores)
     described = ModelCard(**{**vars(card(window=64)), "detection": DetectionHead(detections=2)})
     count = len(looks(described, 150, 230))

@@ -83,7 +83,7 @@ def test_drawn_masks_are_painted_half_way() -> None:
     assert (drawn[40, 37] == 100).all()
 
 
-def test_nothing_found_is_the_picture() -> None:
+def test_nothing_found_is_drawn_as_the_image() -> None:
     nothing = result().above(0.9)
     assert nothing.to_dict()["objects"] == []
     assert nothing.to_coco(1) == []

@@ -27,7 +27,7 @@ from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation, LightHead
 from cyclemlp.tasks.detection.train import DetectionLoss, aspect_groups, collate
-from cyclemlp.tasks.instance_segmentation.config import InstanceSegmentationConfig
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
 from cyclemlp.tasks.options import Length, Machine, Recording
 from cyclemlp.training.loader import GroupedStream, SampleStream
 from cyclemlp.training.state import Objective
@@ -75,7 +75,7 @@ def sample(height: int, width: int, value: float) -> tuple[Tensor, dict[str, Ten
     return torch.full((3, height, width), value), {"boxes": box, "labels": torch.tensor([0]), "masks": masks}
 
 
-def test_images_of_a_batch_are_filled_up_at_the_right_and_the_bottom() -> None:
+def test_images_of_a_batch_are_padded_at_the_right_and_the_bottom() -> None:
     images, targets = collate([sample(4, 6, 1.0), sample(5, 2, 2.0)])
     assert images.shape == (2, 3, 5, 6)
     assert (images[0, :, :4] == 1).all()
@@ -114,7 +114,7 @@ def test_whole_images_come_in_batches_of_similar_shapes(data: Path) -> None:
     assert aspect_groups(whole, split) == [2, -2, 2, 0, -2]
 
 
-def test_less_is_filled_up_where_shapes_are_alike() -> None:
+def test_less_is_padded_where_shapes_are_alike() -> None:
     sizes = [(480, 640), (640, 480), (427, 640), (640, 427)] * 25
 
     def filled(stream: SampleStream | GroupedStream) -> float:

@@ -25,10 +25,10 @@ def test_class_image_reads_back_as_class_ids_and_opens_in_colours() -> None:
     made = result([[0, 1, 2], [2, 1, 0]])
     file = io.BytesIO()
     made.class_image().save(file, "PNG")
-    picture = Image.open(file)
-    assert picture.mode == "P"
-    assert np.array_equal(np.array(picture), made.mask)
-    assert np.array_equal(np.array(picture.convert("RGB")), palette(3)[made.mask])
+    image = Image.open(file)
+    assert image.mode == "P"
+    assert np.array_equal(np.array(image), made.mask)
+    assert np.array_equal(np.array(image.convert("RGB")), palette(3)[made.mask])
 
 
 @pytest.mark.parametrize("num_classes", [1, 8, 9, 255])
@@ -51,7 +51,7 @@ def test_paint_is_blended_and_outlines_are_not() -> None:
     np.testing.assert_allclose(drawn[0, 5], (land + 200) / 2, atol=1)
 
 
-def test_legend_stands_below_the_untouched_picture() -> None:
+def test_legend_stands_below_the_untouched_image() -> None:
     made = result(np.tile([[0, 1, 2]], (50, 100)).tolist())
     plain, drawn = made.draw(legend=False), made.draw()
     assert drawn.width == 300

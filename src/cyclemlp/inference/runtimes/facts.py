@@ -55,6 +55,19 @@ class Facts:
             raise CheckpointError(f"{path} has unusable metadata ({error}): export it again") from error
 
 
+class ExportedNetwork:
+    """What the networks of all exported files have: their facts. They are pickled as the path, to be opened again."""
+
+    def __init__(self, path: Path, entries: Mapping[str, str]) -> None:
+        """The file `path` with this metadata. Raises CheckpointError."""
+        self.facts = Facts.from_entries(entries, path)
+        self.size_rule = self.facts.size_rule
+        self._path = path.absolute()
+
+    def __reduce__(self) -> tuple[type["ExportedNetwork"], tuple[Path]]:
+        return type(self), (self._path,)
+
+
 _INPUT = {
     "name": INPUT_NAME,
     "layout": "NCHW",

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from cyclemlp.errors import CheckpointError
 from cyclemlp.heads.network import FloatArray
-from cyclemlp.inference.runtimes.facts import INPUT_NAME, Facts
+from cyclemlp.inference.runtimes.facts import INPUT_NAME, ExportedNetwork
 from cyclemlp.inference.runtimes.registry import Runtime
 from cyclemlp.tasks.card import ModelCard
 
 _ERRORS_ONLY = 3
 
 
-class OnnxNetwork:
+class OnnxNetwork(ExportedNetwork):
     """An `.onnx` file written by `cyclemlp export`. Raises CheckpointError where it is none."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
@@ -29,17 +29,11 @@ class OnnxNetwork:
         except unusable as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not a usable ONNX file ({reason}): export it again") from error
-        self._path = path.absolute()
-        self.facts = Facts.from_entries(self._session.get_modelmeta().custom_metadata_map, path)
-        self.size_rule = self.facts.size_rule
+        super().__init__(path, self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs in the order of the file's facts."""
         return tuple(self._session.run(list(self.facts.outputs), {INPUT_NAME: images}))
-
-    def __reduce__(self) -> tuple[type["OnnxNetwork"], tuple[Path]]:
-        """Pickled as its path: the file is opened again."""
-        return OnnxNetwork, (self._path,)
 
 
 def load(path: Path, _device: str, threads: int) -> tuple[OnnxNetwork, ModelCard]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cyclemlp.errors import CheckpointError
 from cyclemlp.heads.network import FloatArray
-from cyclemlp.inference.runtimes.facts import INPUT_NAME, PREFIX, Facts
+from cyclemlp.inference.runtimes.facts import INPUT_NAME, PREFIX, ExportedNetwork
 from cyclemlp.inference.runtimes.registry import Runtime
 from cyclemlp.tasks.card import ModelCard
 
@@ -17,7 +17,7 @@ SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 FACTS_SECTION = PREFIX.rstrip(".")
 
 
-class OpenVinoNetwork:
+class OpenVinoNetwork(ExportedNetwork):
     """An `.xml` file written by `cyclemlp export`, with its `.bin`. Raises CheckpointError where it is none."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
@@ -31,19 +31,13 @@ class OpenVinoNetwork:
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not a usable OpenVINO file ({reason}): export it again") from error
-        self._path = path.absolute()
-        self.facts = Facts.from_entries(_entries(model), path)
-        self.size_rule = self.facts.size_rule
+        super().__init__(path, _entries(model))
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs in the order of the file's facts."""
         # A request of its own for each call: the compiled model's default one refuses a second thread.
         outputs = self._compiled.create_infer_request().infer({INPUT_NAME: images}, share_inputs=True)
         return tuple(outputs[name] for name in self.facts.outputs)
-
-    def __reduce__(self) -> tuple[type["OpenVinoNetwork"], tuple[Path]]:
-        """Pickled as its path: the files are opened again."""
-        return OpenVinoNetwork, (self._path,)
 
 
 def load(path: Path, _device: str, threads: int) -> tuple[OpenVinoNetwork, ModelCard]:

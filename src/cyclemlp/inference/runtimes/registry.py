@@ -50,10 +50,8 @@ def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Ne
     `threads` is for ONNX Runtime and OpenVINO, which choose it themselves where it is 0; torch has one number for the
     whole process.
 
-    Raises:
-        CheckpointError: `path` is no such thing, or needs torch, which is not installed.
-        ConfigError: the device cannot be used here, or not by this kind of file.
-        MissingExtraError: the library that runs the file is not installed.
+    Raises CheckpointError where `path` is no such thing, or needs torch, which is not installed, ConfigError where the
+    device cannot be used here, or not by this kind of file, MissingExtraError where the file's library is missing.
     """
     suffix = RUN_FOLDER if path.is_dir() else path.suffix.lower()
     runtime = _by_suffix().get(suffix, _by_suffix()[RUN_FOLDER])
@@ -74,8 +72,6 @@ def load_network(path: Path, device: str = "auto", threads: int = 0) -> tuple[Ne
 
 @cache
 def _by_suffix() -> dict[str, Runtime]:
-    modules = (
-        importlib.import_module(f"{runtimes.__name__}.{each.name}") for each in pkgutil.iter_modules(runtimes.__path__)
-    )
-    found = [module.RUNTIME for module in modules if hasattr(module, "RUNTIME")]
-    return {suffix: runtime for runtime in found for suffix in runtime.suffixes}
+    names = [f"{runtimes.__name__}.{each.name}" for each in pkgutil.iter_modules(runtimes.__path__)]
+    found = [getattr(importlib.import_module(name), "RUNTIME", None) for name in names]
+    return {suffix: runtime for runtime in found if runtime is not None for suffix in runtime.suffixes}

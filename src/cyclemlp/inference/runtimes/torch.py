@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
@@ -20,15 +21,13 @@ FACTS_FILE = "cyclemlp.json"
 """The entry of a .pt2 archive that holds the metadata."""
 
 
+@dataclass(eq=False)
 class TorchNetwork:
     """A torch module on a device, given arrays."""
 
-    def __init__(
-        self, module: "Callable[[Tensor], Tensor | tuple[Tensor, ...]]", device: "torch.device", rule: SizeRule
-    ) -> None:
-        self.size_rule = rule
-        self._module = module
-        self._device = device
+    module: "Callable[[Tensor], Tensor | tuple[Tensor, ...]]"
+    device: "torch.device"
+    size_rule: SizeRule
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs as arrays, float32."""
@@ -36,7 +35,7 @@ class TorchNetwork:
 
         # Not inference mode: what a network in training caches in it would be useless for its gradients.
         with torch.no_grad():
-            given = self._module(torch.from_numpy(images).to(self._device))
+            given = self.module(torch.from_numpy(images).to(self.device))
             outputs = (given,) if isinstance(given, torch.Tensor) else given
             return tuple(output.float().cpu().numpy() for output in outputs)
 
@@ -71,11 +70,6 @@ def network_of(model: "nn.Module", device: str = "auto") -> TorchNetwork:
 
     place = choose_device(device)
     return TorchNetwork(reparameterize_model(model.eval()).to(place), place, SizeRule(1))
-
-
-def training_network(model: "nn.Module", device: "torch.device") -> TorchNetwork:
-    """A torch model in training, as it stands: no copy, and not in the inference form."""
-    return TorchNetwork(model, device, SizeRule(1))
 
 
 def load(path: Path, device: str, _threads: int) -> tuple[TorchNetwork, ModelCard]:

@@ -9,10 +9,8 @@ from typing import Annotated
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject
-from cyclemlp.option_checks import at_least_zero, positive, within
+from cyclemlp.option_checks import at_least, at_least_zero, positive, within
 from cyclemlp.tasks.options import RESUMABLE, Optimisation, RunConfig, ScheduleName, group
-
-MIN_IMAGE_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,7 @@ class ClassificationConfig(RunConfig):
     loss: Annotated[LabelLoss, group("Loss", 4)] = field(default_factory=LabelLoss)
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < MIN_IMAGE_SIZE:
-            raise ConfigError(f"--image-size {self.image_size} is too small: {MIN_IMAGE_SIZE} or more")
+        at_least(self, "image_size", 32)
         positive(self, "crop")
         within(self, "crop", 0.0, 1.0)
         mixes = self.augmentation.mixup or self.augmentation.cutmix

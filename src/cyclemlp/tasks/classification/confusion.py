@@ -19,15 +19,13 @@ MAX_NUMBERED = 20
 MAX_NAMED = 60
 
 
-def write_confusion(run_dir: Path, counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> Path:
-    """Write the counts (K, K) as a table: a row for each class, a column for each prediction."""
+def write_confusion(folder: Path, counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> "Figure":
+    """Write the counts (K, K) as a table, a row for each class and a column for each prediction, and draw them.
+
+    In the figure, colour is the share of a row's images, and numbers are images.
+    """
     rows = [[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)]
-    write_csv(run_dir / CONFUSION_NAME, [["class", *classes], *rows])
-    return run_dir / CONFUSION_NAME
-
-
-def draw_confusion(counts: "npt.NDArray[np.int64]", classes: Sequence[str]) -> "Figure":
-    """The counts (K, K): colour is the share of a row's images, numbers are images."""
+    write_csv(folder / CONFUSION_NAME, [["class", *classes], *rows])
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:

@@ -40,12 +40,8 @@ class ClassificationResult:
     def to_dict(self) -> JsonObject:
         """Task, size, label and the five most probable classes as JSON values."""
         height, width = self.image.shape[:2]
-        return {
-            "task": "classification",
-            "size": {"height": height, "width": width},
-            "label": self.label,
-            "top5": self.top(),
-        }
+        size = {"height": height, "width": width}
+        return {"task": "classification", "size": size, "label": self.label, "top5": self.top()}
 
     def draw(self) -> Image.Image:
         """The image above its five most probable classes, with a bar for each."""
@@ -69,13 +65,11 @@ def classify(image: NetworkImage) -> ClassificationResult:
     card = image.card
     assert card.image_size is not None  # the card checks that a classifier
     assert card.crop_pct is not None  # has both
-    mean, std = (np.array(numbers, dtype=np.float32) * 255 for numbers in (card.mean, card.std))
-    seen = (central_crop(image.pixels, card.image_size, card.crop_pct) - mean) / std
-    (logits,) = image.run(np.ascontiguousarray(seen.transpose(2, 0, 1))[None])
+    seen = central_crop(image.pixels, card.image_size, card.crop_pct)
+    (logits,) = image.run(np.ascontiguousarray(card.normalised(seen.transpose(2, 0, 1)))[None])
     return ClassificationResult(_softmax(logits[0]), card.classes, image.pixels)
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     powers = np.exp(logits.astype(np.float64) - logits.max())
-    shares: npt.NDArray[np.float64] = powers / powers.sum()
-    return shares
+    return powers / powers.sum()

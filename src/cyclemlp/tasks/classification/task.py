@@ -1,7 +1,7 @@
 """Image classification: a class for every image."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,19 +10,12 @@ from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_csv, write_json, write_png
-from cyclemlp.tasks.base import (
-    MAX_CLASSES_LISTED,
-    NetworkImage,
-    ScoreNames,
-    Task,
-    TrainingParts,
-    score_lines,
-)
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_csv, write_json
+from cyclemlp.tasks.base import MAX_CLASSES_LISTED, NetworkImage, ScoreNames, Task, TrainingParts, score_lines
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.classification.predict import ClassificationResult, classify
-from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions
+from cyclemlp.tasks.options import EvaluationOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +26,6 @@ if TYPE_CHECKING:
 
 TABLE_NAME, JSON_NAME = "predictions.csv", "predictions.json"
 CONFUSION_IMAGE_NAME, WRONG_NAME = "confusion.png", "wrong.csv"
-PICTURE = "picture"
 MAX_CONFUSED_PAIRS = 5
 """Pairs of classes that the table names as most confused."""
 
@@ -59,6 +51,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     evaluation_options = frozenset({"crop", "image_size"})
     prediction_options = frozenset({"no_pictures"})
     report_examples = 12
+    drawing = ("picture", "_label.png")
 
     def find_dataset(self, folder: Path) -> ClassifiedDataset:
         return find_dataset(folder, ClassifiedDataset)
@@ -68,13 +61,12 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         return ClassifiedDataset(folder, card.classes, {split: read_split(folder, split, card.classes)})
 
     def check_card(self, card: ModelCard) -> None:
-        """A classifier needs the size of its images and the share of them that it sees."""
         if (card.image_size or 0) < 1 or not 0 < (card.crop_pct or 0) <= 1:
             raise ConfigError(
                 f"image_size {card.image_size}, crop_pct {card.crop_pct}: a size, and a share above 0 to 1"
             )
 
-    def build_model(self, card: ModelCard) -> "nn.Module":
+    def build_model(self, card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
         from cyclemlp.models.classifiers import create_classifier
 
         return create_classifier(
@@ -82,6 +74,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
             len(card.classes),
             image_size=card.image_size or 224,
             in_chans=card.in_chans,
+            drop_path_rate=drop_path_rate,
             model_options=card.model_options,
         )
 
@@ -95,7 +88,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
 
         return classification_parts(config, dataset)
 
-    def new_counts(self, card: ModelCard, dataset: ClassifiedDataset) -> "LabelCounts":  # noqa: ARG002
+    def new_counts(self, card: ModelCard, dataset: ClassifiedDataset) -> "LabelCounts":
         from cyclemlp.tasks.classification.metrics import LabelCounts
 
         return LabelCounts(len(card.classes))
@@ -115,7 +108,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
             counts.mistakes.append(Mistake(labels.images[index], label, predicted, probability))
 
     def card_for_evaluation(self, card: ModelCard, options: EvaluationOptions) -> ModelCard:
-        """Another crop or image size where one was asked for."""
         if options.crop is not None and not 0 < options.crop <= 1:
             raise ConfigError(f"--crop {options.crop:g} is not allowed: above 0 to 1; 0.875 is the authors'")
         if options.image_size is not None and options.image_size != card.image_size:
@@ -126,7 +118,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         return replace(card, crop_pct=crop, image_size=size)
 
     def describe_scores(self, counts: "LabelCounts", card: ModelCard) -> JsonObject:
-        """How the images were seen, and which classes were confused most often."""
         from cyclemlp.tasks.classification.metrics import most_confused
 
         confused = most_confused(counts.confusion, card.classes, MAX_CONFUSED_PAIRS)
@@ -134,20 +125,18 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
 
     def write_scores(self, out: Path, counts: "LabelCounts", dataset: ClassifiedDataset, split: str) -> dict[str, str]:
         """Write the confusion matrix, as a table and drawn, and the images that were predicted wrongly."""
-        from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
+        from cyclemlp.tasks.classification.confusion import CONFUSION_NAME, write_confusion
 
-        del split
-        table = write_confusion(out, counts.confusion.numpy(), dataset.classes)
+        figure = write_confusion(out, counts.confusion.numpy(), dataset.classes)
         buffer = io.BytesIO()
-        draw_confusion(counts.confusion.numpy(), dataset.classes).savefig(buffer, format="png", dpi=150)
+        figure.savefig(buffer, format="png", dpi=150)
         with atomic_write(out / CONFUSION_IMAGE_NAME) as part:
             part.write_bytes(buffer.getbuffer())
         write_csv(out / WRONG_NAME, _wrong_rows(counts.mistakes, dataset.classes))
-        names = {"confusion_picture": CONFUSION_IMAGE_NAME, "wrong": WRONG_NAME}
-        return {"confusion": str(table), **{kind: str(out / name) for kind, name in names.items()}}
+        names = {"confusion": CONFUSION_NAME, "confusion_picture": CONFUSION_IMAGE_NAME, "wrong": WRONG_NAME}
+        return {kind: str(out / name) for kind, name in names.items()}
 
     def score_table(self, report: JsonMapping) -> list[str]:
-        """Accuracy of each class, top-1 and top-5, and the classes confused most often."""
         metrics = report["metrics"]
         classes = list(metrics["accuracy"].items())
         rows = [*(classes if len(classes) <= MAX_CLASSES_LISTED else []), ("top-1", metrics["top1"])]
@@ -159,7 +148,6 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     def draw_example(
         self, dataset: ClassifiedDataset, split: str, index: int, result: ClassificationResult
     ) -> "tuple[str, Image]":
-        """The image with its most probable classes; the title has its folder."""
         path = dataset.splits[split].images[index]
         return f"{path.parent.name}/{path.name}", result.draw()
 
@@ -167,38 +155,21 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         self, run_dir: Path, counts: "LabelCounts", classes: tuple[str, ...]
     ) -> "list[tuple[str, Figure]]":
         """The confusion matrix, which is written to the run folder as well."""
-        from cyclemlp.tasks.classification.confusion import draw_confusion, write_confusion
+        from cyclemlp.tasks.classification.confusion import write_confusion
 
-        confusion = counts.confusion.numpy()
-        write_confusion(run_dir, confusion, classes)
-        return [("Confusion matrix", draw_confusion(confusion, classes))]
+        return [("Confusion matrix", write_confusion(run_dir, counts.confusion.numpy(), classes))]
 
     def predict(self, image: NetworkImage) -> ClassificationResult:
         return classify(image)
 
-    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
-        """A drawing for each image, unless none is wanted."""
-        return {} if options.no_pictures else {PICTURE: "_label.png"}
-
-    def describe(self, result: ClassificationResult) -> JsonObject:
-        """Size, label and the most probable classes."""
-        summary = result.to_dict()
-        return {"size": summary["size"], "label": summary["label"], "top5": summary["top5"]}
-
-    def write(self, result: ClassificationResult, files: Mapping[str, Path]) -> None:
-        if PICTURE in files:
-            write_png(files[PICTURE], result.draw())
-
-    def columns(self, classes: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
+    def columns(self, classes: Sequence[str]) -> Sequence[str]:
         return ("label", "probability")
 
     def rows(self, entry: JsonMapping) -> Sequence[Sequence[object]]:
         return [[entry["label"], f"{entry['top5'][entry['label']]:.6f}"]]
 
     def summary(self, entry: JsonMapping) -> str:
-        """The most probable classes."""
-        shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in entry["top5"].items())
-        return f"{shares} -> {entry[PICTURE]}" if PICTURE in entry else shares
+        return ", ".join(f"{name} {share * 100:.1f} %" for name, share in entry["top5"].items())
 
     def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write predictions.csv, with a row for each image, and predictions.json."""

@@ -1,5 +1,6 @@
 """The network from which a student learns in addition to the labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import timm
@@ -35,7 +36,6 @@ def load_teacher(given: str, student: ModelCard) -> Teacher:
     Raises ConfigError where it does not know the student's classes or does not take its image size, CheckpointError
     where its weights are not usable.
     """
-    size = student.image_size or 224
     if Path(given).exists():
         model, card = load_model(Path(given))
         if (card.task, card.classes) != (student.task, student.classes):
@@ -44,12 +44,12 @@ def load_teacher(given: str, student: ModelCard) -> Teacher:
                 f" {len(student.classes)}: train the teacher on the same classes"
             )
     else:
-        model, card = _from_timm(given, student), _timm_card(given, student)
-    check_image_size(model, card.model, size)
+        model, card = _from_timm(given, student)
+    check_image_size(model, card.model, student.image_size or 224)
     return Teacher(model, card, student)
 
 
-def _from_timm(name: str, student: ModelCard) -> nn.Module:
+def _from_timm(name: str, student: ModelCard) -> tuple[nn.Module, ModelCard]:
     if not timm.is_model(name.split(".")[0]):
         raise ConfigError(f"--teacher {name} is no run folder, no file and no timm model")
     cfg = timm.get_pretrained_cfg(name)
@@ -61,21 +61,8 @@ def _from_timm(name: str, student: ModelCard) -> nn.Module:
             " this data first, and give its run folder"
         )
     try:
-        return create_classifier(name, cfg.num_classes, image_size=student.image_size or 224, pretrained=True)
+        model = create_classifier(name, cfg.num_classes, image_size=student.image_size or 224, pretrained=True)
     except OSError as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"--teacher {name}: its weights could not be fetched ({reason})") from error
-
-
-def _timm_card(name: str, student: ModelCard) -> ModelCard:
-    cfg = timm.get_pretrained_cfg(name)
-    return ModelCard(
-        task=student.task,
-        model=name,
-        head="linear",
-        classes=student.classes,
-        mean=tuple(cfg.mean),
-        std=tuple(cfg.std),
-        image_size=student.image_size,
-        crop_pct=student.crop_pct,
-    )
+    return model, replace(student, model=name, mean=tuple(cfg.mean), std=tuple(cfg.std))

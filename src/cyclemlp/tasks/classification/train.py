@@ -17,9 +17,9 @@ from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitSamp
 from cyclemlp.data.images import Pixels, image_size
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.data.transforms import seeded_by_torch
-from cyclemlp.models.classifiers import check_image_size, create_classifier
+from cyclemlp.models.classifiers import check_image_size
 from cyclemlp.tasks.base import TrainingParts
-from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.card import ModelCard, build_model
 from cyclemlp.tasks.classification.config import ClassificationConfig, LabelAugmentation
 from cyclemlp.tasks.classification.metrics import classification_loss, distillation_loss
 from cyclemlp.tasks.classification.teacher import Teacher, load_teacher
@@ -43,48 +43,27 @@ def with_image_size(config: ClassificationConfig, dataset: ClassifiedDataset) ->
 
 def classification_parts(config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingParts:
     """Network, loss and samples of a run whose image size is chosen. Raises ConfigError and CheckpointError."""
-    card = _card(config, dataset)
+    changes = config.architecture.options
+    card = ModelCard.of_run(
+        "classification", config, dataset, head="linear", crop_pct=config.crop, model_options=changes
+    )
     size = card.image_size or MAX_IMAGE_SIZE
     options = config.optimisation
-    model = create_classifier(
-        config.model,
-        len(card.classes),
-        image_size=size,
-        drop_path_rate=options.drop_path,
-        model_options=card.model_options,
-    )
+    model = build_model(card, options.drop_path)
     check_image_size(model, config.model, size)
     frozen = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)
-    return TrainingParts(
-        card,
-        model,
-        LabelLoss(config, len(card.classes), teacher),
-        SplitSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation)),
-        partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay),
-        default_collate,
-        frozen,
-        config.augmentation.repeated,
-    )
+    loss = LabelLoss(config, len(card.classes), teacher)
+    samples = SplitSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation))
+    groups = partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay)
+    repeats = config.augmentation.repeated
+    return TrainingParts(card, model, loss, samples, groups, default_collate, frozen, repeats)
 
 
 def natural_size(split: ClassifiedSplit) -> int:
     """The multiple of 32, from 64 to 224, nearest to the median shorter side of the images."""
     edge = median(min(image_size(path)) for path in evenly_spaced(split.images, _IMAGES_MEASURED))
     return min(max(32 * round(edge / 32), MIN_IMAGE_SIZE), MAX_IMAGE_SIZE)
-
-
-def _card(config: ClassificationConfig, dataset: ClassifiedDataset) -> ModelCard:
-    return ModelCard(
-        task="classification",
-        model=config.model,
-        head="linear",
-        classes=dataset.classes,
-        image_size=config.image_size,
-        crop_pct=config.crop,
-        model_options=config.architecture.options,
-        source=f"trained by cyclemlp on {config.data.name}",
-    )
 
 
 class LabelTrainTransform:

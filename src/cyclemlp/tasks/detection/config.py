@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
-from cyclemlp.option_checks import positive
+from cyclemlp.option_checks import at_least, positive
 from cyclemlp.tasks.options import Optimisation, RunConfig, ScheduleName, group
 
 
@@ -37,8 +37,6 @@ class LightHead(DetectionHead):
     """Normalisation in the head; `group` (GroupNorm) eases training from random weights, the papers have none."""
     anchor_size: float | None = None
     """Edge of a level's smallest square anchor in strides of the level; by default from the labels. The papers' is 4 for RetinaNet, 8 for Mask R-CNN."""  # noqa: E501
-    detections: int | None = None
-    """Most boxes kept, and counted in scores, in an image; by default COCO's 100, or more where labels are denser."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ class DetectionConfig(RunConfig):
 
     def __post_init__(self) -> None:
         positive(self, "input_scale", "short_side", "long_side")
-        if self.head_width is not None and self.head_width < 8:
-            raise ConfigError(f"--head-width {self.head_width} is too small: 8 or more")
+        at_least(self, "head_width", 8)
         if self.input_scale is not None and self.short_side is not None:
             raise ConfigError("--input-scale and --short-side were both given: give one of them")

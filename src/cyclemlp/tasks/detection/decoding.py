@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.images import Pixels
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.heads.anchors import SIZE_RULE, level_anchors
@@ -73,15 +74,13 @@ class Detections:
         return likely.select(suppress(likely.boxes_xyxy, likely.scores, likely.labels, nms, len(likely.scores)))
 
 
-def detect(
-    run: RunNetwork, card: ModelCard, pixels: npt.NDArray[np.uint8], rule: ResizeRule | None = None
-) -> Detections:
+def detect(run: RunNetwork, card: ModelCard, pixels: Pixels, rule: ResizeRule | None = None) -> Detections:
     """The objects in an image (H, W, C) of any size, by the network that `card` describes.
 
     `rule` says how the image is resized, by default as the card has it; boxes are in pixels of the image as given.
     """
     options = card.detection or DetectionHead()
-    resized = (rule or resize_rule(card)).resized(pixels)
+    resized = (rule or card.resize_rule).resized(pixels)
     size = resized.shape[:2]
     outputs = run(_network_input(resized, card))
     if card.head == RETINANET:
@@ -94,21 +93,15 @@ def detect(
     return replace(found, boxes_xyxy=found.boxes_xyxy * factors)
 
 
-def resize_rule(card: ModelCard) -> ResizeRule:
-    """How images are resized for the network of `card`."""
-    return ResizeRule(card.input_scale, card.short_side, card.long_side)
-
-
-def _network_input(pixels: npt.NDArray[np.uint8], card: ModelCard) -> FloatArray:
+def _network_input(pixels: Pixels, card: ModelCard) -> FloatArray:
     """Normalised (1, C, H, W), for RetinaNet padded with the mean colour to edges it accepts.
 
     Mask R-CNN pads by itself: it has to know where the image ends, since boxes and masks are clipped there.
     """
-    mean, std = (np.array(values, dtype=np.float32) * 255 for values in (card.mean, card.std))
     height, width = pixels.shape[:2]
     edges = (SIZE_RULE.padded(height), SIZE_RULE.padded(width)) if card.head == RETINANET else (height, width)
     image = np.zeros((1, pixels.shape[2], *edges), dtype=np.float32)
-    image[0, :, :height, :width] = ((pixels - mean) / std).transpose(2, 0, 1)
+    image[0, :, :height, :width] = card.normalised(pixels.transpose(2, 0, 1))
     return image
 
 
@@ -199,5 +192,4 @@ def _sampling(pixels: IntArray, start: float, end: float, cells: int) -> FloatAr
     """Weights (pixels, cells) that interpolate cells over [start, end) at pixel centres; outside they are 0."""
     places = (pixels + 0.5 - start) * (cells / (end - start)) - 0.5
     distances = np.abs(places[:, None] - np.arange(cells))
-    weights: FloatArray = np.maximum(1 - distances, 0).astype(np.float32)
-    return weights
+    return np.maximum(1 - distances, 0).astype(np.float32)

@@ -5,12 +5,13 @@ import copy
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.objects import Record, coco_truth
-from cyclemlp.data.outlines import rle_of_patch, to_coco
+from cyclemlp.data.outlines import Patch, rle_of_patch, to_coco
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonObject
 from cyclemlp.heads.detection_options import COCO_DETECTIONS
@@ -41,23 +42,18 @@ def coco_results(
     return entries
 
 
+@dataclass(kw_only=True, eq=False)
 class DetectionCounts:
-    """Detections and labels, image by image, from which average precision follows; those of several parts add up.
+    """Detections and labels, image by image, from which average precision follows; those of several parts add up."""
 
-    Args:
-        masks: whether masks are compared as well as boxes.
-        max_detections: maximum number of boxes per image that are scored; COCO's tables have 100.
-        category_ids: number of each class in `results`; None for 1, 2, ...
-    """
-
-    def __init__(
-        self, *, masks: bool, max_detections: int = COCO_DETECTIONS, category_ids: Sequence[int] | None = None
-    ) -> None:
-        self.masks = masks
-        self.max_detections = max_detections
-        self.category_ids = category_ids
-        self.records: dict[int, Record] = {}
-        self.results: list[JsonObject] = []
+    masks: bool
+    """Whether masks are compared as well as boxes."""
+    max_detections: int = COCO_DETECTIONS
+    """Maximum number of boxes per image that are scored."""
+    category_ids: Sequence[int] | None = None
+    """Number of each class in `results`; None for 1, 2, ..."""
+    records: dict[int, Record] = field(default_factory=dict)
+    results: list[JsonObject] = field(default_factory=list)
 
     def add(self, record: Record, found: Detections, classes: int) -> None:
         """Add the labels of an image and what was found in it; `classes` is how many there are."""
@@ -105,12 +101,8 @@ def _scores(
 
 def _precision(truth: JsonObject, results: list[JsonObject], kind: str, max_detections: int) -> npt.NDArray[np.float64]:
     """(10 overlaps, 101 recalls, classes, 4 ranges of area, 3 numbers of boxes); -1 where there is nothing to find."""
-    shape = (10, 101, len(truth["categories"]), 4, 3)
     if not truth["annotations"]:
-        return np.full(shape, -1.0)
-    if not results:  # the library cannot load an empty list
-        present = {entry["category_id"] for entry in truth["annotations"] if not entry["iscrowd"]}
-        return _nothing_found(truth, present, shape)
+        return np.full((10, 101, len(truth["categories"]), 4, 3), -1.0)
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ModuleNotFoundError as error:
@@ -119,29 +111,24 @@ def _precision(truth: JsonObject, results: list[JsonObject], kind: str, max_dete
         # Copies, since it writes areas and encoded masks into what it is given.
         labels = COCO(copy.deepcopy(truth), print_function=_logger.debug)
         # Given a box, the library takes the area of the box for that of the mask, and sizes would be wrong.
-        judged = [{k: v for k, v in each.items() if kind != "segm" or k != "bbox"} for each in results]
+        judged = [
+            {k: v for k, v in each.items() if kind != "segm" or k != "bbox"} for each in results or [_missed(truth)]
+        ]
         found = labels.loadRes(copy.deepcopy(judged))
         comparison = COCOeval_faster(labels, found, kind, print_function=_logger.debug)
-        comparison.params.maxDets = (
-            [1, 10, max_detections] if max_detections > 10 else [max_detections, max_detections, max_detections]
-        )
+        comparison.params.maxDets = [1, 10, max_detections] if max_detections > 10 else [max_detections] * 3
         comparison.evaluate()
         comparison.accumulate()
     return np.asarray(comparison.eval["precision"])
 
 
-def _nothing_found(truth: JsonObject, present: set[int], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Precision 0 for each class and range of area that has something to find."""
-    precision = np.full(shape, -1.0)
-    bounds = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
-    for column, category in enumerate(truth["categories"]):
-        if category["id"] not in present:
-            continue
-        areas = [a["area"] for a in truth["annotations"] if a["category_id"] == category["id"] and not a["iscrowd"]]
-        for index, (low, high) in enumerate(bounds):
-            if any(low <= area <= high for area in areas):
-                precision[:, :, column, index] = 0.0
-    return precision
+def _missed(truth: JsonObject) -> JsonObject:
+    """A detection that overlaps nothing: the library cannot load an empty list."""
+    image = truth["images"][0]
+    size = (image["height"], image["width"])
+    empty = to_coco(rle_of_patch(Patch(0, 0, np.zeros((0, 0), dtype=np.uint8)), size))
+    place = {"bbox": [-2.0, -2.0, 1.0, 1.0], "segmentation": empty}
+    return {"image_id": image["id"], "category_id": truth["categories"][0]["id"], "score": 0.0, **place}
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float | None:

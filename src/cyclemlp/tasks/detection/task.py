@@ -1,14 +1,15 @@
 """Object detection: a box, a class and a score for every object."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, as_coco
-from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png, write_text
+from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_text
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 COLUMNS = ("class", "score", "left", "top", "right", "bottom")
 OBJECTS_NAME, RESULTS_NAME, TABLE_NAME = "objects.json", "coco_results.json", "objects.csv"
 LABELS_NAME = "coco_labels.json"
-OVERLAY = "overlay"
 AP50_SENTENCE = "Average precision is {{:.2f}} % where a {what} has to overlap the label's by half."
 
 DetectorConfigT = TypeVar("DetectorConfigT", bound=DetectionConfig)
@@ -45,7 +45,7 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     def find_dataset(self, folder: Path) -> DetectionDataset:
         return find_dataset(folder, DetectionDataset)
 
-    def build_model(self, card: ModelCard) -> "nn.Module":
+    def build_model(self, card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
         from cyclemlp.heads.detection import build_detector
 
         return build_detector(
@@ -55,6 +55,7 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
             head_width=card.head_width,
             options=card.detection,
             in_chans=card.in_chans,
+            drop_path_rate=drop_path_rate,
         )
 
     def resolve(self, config: DetectorConfigT, dataset: DetectionDataset) -> DetectorConfigT:
@@ -78,8 +79,7 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     ) -> None:
         counts.add(dataset.splits[split].records[index], result.detections, len(dataset.classes))
 
-    def describe_scores(self, counts: "DetectionCounts", card: ModelCard) -> JsonObject:  # noqa: ARG002
-        """The maximum number of objects per image that are scored."""
+    def describe_scores(self, counts: "DetectionCounts", card: ModelCard) -> JsonObject:
         return {"most_detections": counts.max_detections}
 
     def write_scores(
@@ -94,58 +94,37 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         return files
 
     def score_table(self, report: JsonMapping) -> list[str]:
-        """Average precision of each class, over all, at single overlaps, and by size."""
         return [f"at most {report['most_detections']} objects per image are scored", *super().score_table(report)]
 
     def draw_example(
         self, dataset: DetectionDataset, split: str, index: int, result: DetectionResult
     ) -> "tuple[str, Image]":
-        """The detections on the left, the labels on the right."""
-        import numpy as np
-        from PIL import Image
-
         part = dataset.splits[split]
         labels = labelled(part.records[index], result.classes, result.image)
-        found = result.above(SHOWN_SCORE)
-        both = np.concatenate([np.asarray(found.draw()), np.asarray(labels.draw(scores=False))], axis=1)
-        return part.images[index].name, Image.fromarray(both)
+        return part.images[index].name, side_by_side(result.above(SHOWN_SCORE).draw(), labels.draw(scores=False))
 
     def predict(self, image: NetworkImage) -> DetectionResult:
         return find_objects(image)
 
     def card_for_prediction(self, card: ModelCard, options: PredictionOptions) -> ModelCard:
-        """Other thresholds where they were asked for."""
         head = card.detection or DetectionHead()
         threshold = SHOWN_SCORE if options.score_threshold is None else options.score_threshold
         nms = head.nms if options.nms is None else options.nms
         return replace(card, detection=replace(head, score_threshold=threshold, nms=nms))
 
-    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
-        """An overlay for each image, unless none is wanted."""
-        return {} if options.no_pictures else {OVERLAY: "_overlay.png"}
-
     def describe(self, result: DetectionResult) -> JsonObject:
-        """Size, objects, and the same in COCO's form."""
-        summary = result.to_dict()
         coco = [{key: entry[key] for key in entry if key != "image_id"} for entry in result.to_coco(0)]
-        return {"size": summary["size"], "objects": summary["objects"], "coco": coco}
+        return super().describe(result) | {"coco": coco}
 
-    def write(self, result: DetectionResult, files: Mapping[str, Path]) -> None:
-        if OVERLAY in files:
-            write_png(files[OVERLAY], result.draw())
-
-    def columns(self, classes: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
-        """Those of objects.csv, after the image's name."""
+    def columns(self, classes: Sequence[str]) -> Sequence[str]:
         return COLUMNS
 
     def rows(self, entry: JsonMapping) -> Sequence[Sequence[object]]:
         return [[found["class"], f"{found['score']:.4f}", *found["box"]] for found in entry["objects"]]
 
     def summary(self, entry: JsonMapping) -> str:
-        """The number of objects of each class."""
         names = [found["class"] for found in entry["objects"]]
-        counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing"
-        return f"{counts} -> {entry[OVERLAY]}" if OVERLAY in entry else counts
+        return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing"
 
     def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write objects.json, objects.csv and coco_results.json; image ids are 1, 2, ... in the order given."""

@@ -15,13 +15,11 @@ from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
-from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import MASK_RCNN, RETINANET, DetectionHead
 from cyclemlp.heads.detector import Detector
 from cyclemlp.tasks.base import TrainingParts
-from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.card import ModelCard, build_model
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.detection.decoding import resize_rule
 from cyclemlp.tasks.detection.defaults import with_defaults
 from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.parameter_groups import decay_groups
@@ -47,49 +45,18 @@ def resolved(config: ConfigT, dataset: DetectionDataset) -> ConfigT:
 
 def detection_parts(config: DetectionConfig, dataset: DetectionDataset, task: str) -> TrainingParts:
     """Network, loss and samples of a run whose config is resolved. Raises ConfigError."""
-    card = _card(config, dataset, task)
-    model = build_detector(
-        config.model,
-        config.head,
-        len(card.classes),
-        head_width=config.head_width,
-        options=card.detection,
-        drop_path_rate=config.optimisation.drop_path,
-    )
-    frozen = _freeze_batch_norm(model.backbone) if config.optimisation.frozen_batch_norm else []
-    transform = BoxTrainTransform(
-        config.augmentation,
-        Normalisation(),
-        resize_rule(card),
-        masks=config.head == MASK_RCNN,
-    )
-    return TrainingParts(
-        card,
-        model,
-        DetectionLoss(config),
-        SplitSamples(dataset.splits["train"], transform),
-        partial(decay_groups, weight_decay=config.optimisation.weight_decay),
-        collate,
-        frozen,
-        aspect_groups=aspect_groups(config, dataset.splits["train"]),
-    )
-
-
-def _card(config: DetectionConfig, dataset: DetectionDataset, task: str) -> ModelCard:
-    options = {item.name: getattr(config.detector, item.name) for item in fields(DetectionHead)}
-    return ModelCard(
-        task=task,
-        model=config.model,
-        head=config.head,
-        head_width=config.head_width,
-        classes=dataset.classes,
-        category_ids=dataset.category_ids,
-        input_scale=1.0 if config.input_scale is None else config.input_scale,
-        short_side=config.short_side,
-        long_side=config.long_side,
-        detection=DetectionHead(**options),
-        source=f"trained by cyclemlp on {config.data.name}",
-    )
+    head = DetectionHead(**{item.name: getattr(config.detector, item.name) for item in fields(DetectionHead)})
+    scale, ids = config.input_scale or 1.0, dataset.category_ids
+    card = ModelCard.of_run(task, config, dataset, detection=head, input_scale=scale, category_ids=ids)
+    model = build_model(card, config.optimisation.drop_path)
+    frozen = _freeze_batch_norm(model.get_submodule("backbone")) if config.optimisation.frozen_batch_norm else []
+    masks = config.head == MASK_RCNN
+    transform = BoxTrainTransform(config.augmentation, Normalisation(), card.resize_rule, masks=masks)
+    samples = SplitSamples(dataset.splits["train"], transform)
+    groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
+    aspects = aspect_groups(config, dataset.splits["train"])
+    loss = DetectionLoss(config)
+    return TrainingParts(card, model, loss, samples, groups, collate, frozen, aspect_groups=aspects)
 
 
 def aspect_groups(config: DetectionConfig, split: DetectionSplit) -> list[int] | None:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclemlp.data.augmentation import MaskAugmentation
-from cyclemlp.errors import ConfigError
-from cyclemlp.option_checks import at_least_zero, choice, positive
+from cyclemlp.option_checks import at_least, at_least_zero, choice, positive
 from cyclemlp.tasks.options import RESUMABLE, RunConfig, group
 
 
@@ -51,7 +50,5 @@ class SegmentationConfig(RunConfig):
 
     def __post_init__(self) -> None:
         positive(self, "input_scale", "short_side", "long_side")
-        if self.head_width is not None and self.head_width < 8:
-            raise ConfigError(f"--head-width {self.head_width} is too small: 8 or more")
-        if self.window is not None and self.window < 32:
-            raise ConfigError(f"--window {self.window} is too small: 32 or more")
+        at_least(self, "head_width", 8)
+        at_least(self, "window", 32)

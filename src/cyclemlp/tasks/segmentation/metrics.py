@@ -12,7 +12,6 @@ from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 
 _POWERS = {"none": 0.0, "fourth-root-inverse": -0.25, "sqrt-inverse": -0.5, "inverse": -1.0}
-CLASS_WEIGHT_MODES = tuple(_POWERS)
 
 
 class SegmentationMetrics(TypedDict):
@@ -29,9 +28,8 @@ class ConfusionMatrix:
     Counts add up, so scores do not depend on how pixels were spread over images, batches or processes.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
+    def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self.ignore_index = ignore_index
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -42,7 +40,7 @@ class ConfusionMatrix:
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ")
-        counted = target != self.ignore_index
+        counted = target != IGNORE_INDEX
         target, prediction = target[counted].long(), prediction[counted].long()
         self._check(prediction, target)
         cells = self.num_classes**2
@@ -56,7 +54,7 @@ class ConfusionMatrix:
         if int(target.max()) > highest or int(target.min()) < 0:
             worst = int(target.max()) if int(target.max()) > highest else int(target.min())
             raise DataError(
-                f"mask value {worst} is not a class: allowed are 0 to {highest}, and {self.ignore_index} for"
+                f"mask value {worst} is not a class: allowed are 0 to {highest}, and {IGNORE_INDEX} for"
                 " pixels to ignore; correct the mask or list the missing classes"
             )
         if int(prediction.max()) > highest or int(prediction.min()) < 0:
@@ -94,7 +92,6 @@ def segmentation_loss(
     *,
     dice_weight: float = 0.0,
     auxiliary: tuple[Tensor, float] | None = None,
-    ignore_index: int = IGNORE_INDEX,
 ) -> dict[str, Tensor]:
     """The training loss and its terms, computed in float32 whatever the precision of the network.
 
@@ -105,34 +102,34 @@ def segmentation_loss(
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
-        terms = {"cross_entropy": _cross_entropy(logits, target, class_weights, ignore_index)}
+        terms = {"cross_entropy": _cross_entropy(logits, target, class_weights)}
         loss = terms["cross_entropy"]
         if dice_weight:
-            terms["dice"] = _dice(logits, target, ignore_index)
+            terms["dice"] = _dice(logits, target)
             loss = loss + dice_weight * terms["dice"]
         if auxiliary is not None:
-            terms["auxiliary"] = _cross_entropy(auxiliary[0].float(), target, class_weights, ignore_index)
+            terms["auxiliary"] = _cross_entropy(auxiliary[0].float(), target, class_weights)
             loss = loss + auxiliary[1] * terms["auxiliary"]
     return {"loss": loss, **terms}
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None, ignore_index: int) -> Tensor:
+def _cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
     """Mean over counted pixels, weighted; the library's own mean is 0 / 0 where every pixel is ignored."""
-    total = F.cross_entropy(logits, target, weights, ignore_index=ignore_index, reduction="sum")
-    counted = target != ignore_index
+    total = F.cross_entropy(logits, target, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+    counted = target != IGNORE_INDEX
     if weights is None:
         return total / counted.sum().clamp_min(1)
     mass = (weights[torch.where(counted, target, 0)] * counted).sum()
     return total / mass.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def _dice(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+def _dice(logits: Tensor, target: Tensor) -> Tensor:
     """One minus the mean Dice overlap of the classes present in the batch.
 
     Every present class counts the same however few pixels it has, which is what rare classes need. Absent
     classes are left out: their overlap is 0 whatever the network says.
     """
-    counted = (target != ignore_index).unsqueeze(1)
+    counted = (target != IGNORE_INDEX).unsqueeze(1)
     probabilities = logits.softmax(1) * counted
     wanted = torch.zeros_like(probabilities).scatter_(1, torch.where(counted, target.unsqueeze(1), 0), 1.0)
     wanted = wanted * counted
@@ -149,9 +146,9 @@ def class_weights_from_counts(counts: Sequence[int], mode: str = "sqrt-inverse")
     the root of that. A class without a single pixel gets 1: it never meets the loss. Raises ConfigError for
     another mode.
     """
-    if mode not in CLASS_WEIGHT_MODES:
-        allowed = ", ".join(CLASS_WEIGHT_MODES)
-        raise ConfigError(f"class weights {mode!r}: allowed are {allowed}.{did_you_mean(mode, CLASS_WEIGHT_MODES)}")
+    if mode not in _POWERS:
+        near = did_you_mean(mode, _POWERS)
+        raise ConfigError(f"class weights {mode!r}: allowed are {', '.join(_POWERS)}.{near}")
     weights = torch.ones(len(counts), dtype=torch.float64)
     pixels = torch.tensor(list(counts), dtype=torch.float64)
     present = pixels > 0

@@ -8,16 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.drawing import (
-    MAX_LEGEND,
-    Colour,
-    as_rgb,
-    colour_list,
-    paint_classes,
-    palette,
-    shortened,
-    with_legend,
-)
+from cyclemlp.data import drawing
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import FloatArray, NetworkImage
 
@@ -44,16 +35,12 @@ class SegmentationResult:
     def to_dict(self) -> JsonObject:
         """Task, size and class shares as JSON values."""
         height, width = self.mask.shape
-        return {
-            "task": "segmentation",
-            "size": {"height": height, "width": width},
-            "shares": dict(self.shares),
-        }
+        return {"task": "segmentation", "size": {"height": height, "width": width}, "shares": dict(self.shares)}
 
     def class_image(self) -> Image.Image:
         """The mask as a palette image: it opens in colours, and its values are the class ids."""
         image = Image.fromarray(self.mask)
-        image.putpalette(palette(len(self.classes)).tobytes())
+        image.putpalette(drawing.palette(len(self.classes)).tobytes())
         return image
 
     def draw(self, opacity: float = 0.45, legend: bool = True) -> Image.Image:
@@ -62,8 +49,8 @@ class SegmentationResult:
         `opacity` in [0, 1] is that of the paint. The legend makes the image higher (and wider, where the
         image is narrower than an entry).
         """
-        colours = palette(len(self.classes))
-        painted = Image.fromarray(paint_classes(as_rgb(self.image), self.mask, colours, opacity))
+        colours = drawing.palette(len(self.classes))
+        painted = Image.fromarray(drawing.paint_classes(drawing.as_rgb(self.image), self.mask, colours, opacity))
         return _with_legend(painted, self.shares) if legend else painted
 
 
@@ -72,21 +59,20 @@ def _with_legend(image: Image.Image, shares: dict[str, float]) -> Image.Image:
     entries = _entries(shares)
     # Room for any share, so that the frames of a video have images of one size.
     widest = [text.rpartition("  ")[0] + "  100.0 %" for _, text in entries]
-    return with_legend(image, entries, min(64, max(12, min(image.size) // 36)), widest)
+    return drawing.with_legend(image, entries, min(64, max(12, min(image.size) // 36)), widest)
 
 
-def _entries(shares: dict[str, float]) -> list[tuple[Colour | None, str]]:
+def _entries(shares: dict[str, float]) -> list[tuple[drawing.Colour | None, str]]:
     """Colour and text of each entry of the legend: all of few classes, else the largest ones present."""
-    items = list(enumerate(shares.items()))
-    if len(items) > MAX_LEGEND:
+    items = list(zip(drawing.colour_list(len(shares)), shares.items(), strict=True))
+    if len(items) > drawing.MAX_LEGEND:
         items = sorted((item for item in items if item[1][1] > 0), key=lambda item: -item[1][1])
-    shown = items[:MAX_LEGEND]
-    colours = colour_list(len(shares))
-    entries: list[tuple[Colour | None, str]] = [
-        (colours[i], f"{shortened(name)}  {_percent(share)}") for i, (name, share) in shown
+    entries = [
+        (colour, f"{drawing.shortened(name)}  {_percent(share)}")
+        for colour, (name, share) in items[: drawing.MAX_LEGEND]
     ]
-    rest = sum(share for _, (_, share) in items[MAX_LEGEND:])
-    return [*entries, (None, f"others  {_percent(rest)}")] if rest else entries
+    rest = sum(share for _, (_, share) in items[drawing.MAX_LEGEND :])
+    return [*entries, *([(None, f"others  {_percent(rest)}")] if rest else [])]
 
 
 def _percent(share: float) -> str:

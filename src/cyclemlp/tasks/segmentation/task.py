@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
 from cyclemlp.errors import DataError
-from cyclemlp.files import JsonMapping, JsonObject, write_png
+from cyclemlp.files import JsonMapping, write_png
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts, score_lines
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import PredictionOptions
@@ -41,19 +44,17 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         """Without names, only the number of classes can be compared."""
         return super().fits(dataset, card) or (not dataset.named and len(dataset.classes) <= len(card.classes))
 
-    def build_model(self, card: ModelCard) -> "nn.Module":
-        from cyclemlp.heads.segmentation import build_segmentation_model
+    def build_model(self, card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
+        from cyclemlp.tasks.segmentation.train import network_of
 
-        return build_segmentation_model(
-            card.model, card.head, len(card.classes), head_width=card.head_width, in_chans=card.in_chans
-        )
+        return network_of(card, drop_path_rate)
 
     def training_parts(self, config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
         from cyclemlp.tasks.segmentation.train import segmentation_parts
 
         return segmentation_parts(config, dataset)
 
-    def new_counts(self, card: ModelCard, dataset: MaskDataset) -> "ConfusionMatrix":  # noqa: ARG002
+    def new_counts(self, card: ModelCard, dataset: MaskDataset) -> "ConfusionMatrix":
         from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
 
         return ConfusionMatrix(len(card.classes))
@@ -75,7 +76,6 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
             raise DataError(f"{mask}: {error}") from error
 
     def score_table(self, report: JsonMapping) -> list[str]:
-        """IoU of each class, their mean, and pixel accuracy."""
         metrics = report["metrics"]
         rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"]), ("pixel accuracy", metrics["pixel_accuracy"])]
         return score_lines(rows, "IoU")
@@ -83,43 +83,30 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def draw_example(
         self, dataset: MaskDataset, split: str, index: int, result: SegmentationResult
     ) -> "tuple[str, Image]":
-        """The prediction on the left, the labels on the right."""
-        import numpy as np
-        from PIL import Image
-
         pairs = dataset.splits[split]
         target = pairs.target(index)
         counted = target != IGNORE_INDEX
         labels = SegmentationResult(np.where(counted, target, 0), result.classes, result.image)
         right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), result.image)
-        both = np.concatenate([np.asarray(result.draw(legend=False)), right], axis=1)
-        return f"{pairs.images[index].name}: prediction left, labels right", Image.fromarray(both)
+        both = side_by_side(result.draw(legend=False), right)
+        return f"{pairs.images[index].name}: prediction left, labels right", both
 
     def predict(self, image: NetworkImage) -> SegmentationResult:
         return segment(image)
 
-    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:  # noqa: ARG002
-        """A mask and an overlay for each image."""
-        return {"mask": "_mask.png", "overlay": "_overlay.png"}
-
-    def describe(self, result: SegmentationResult) -> JsonObject:
-        """Size and the share of each class."""
-        summary = result.to_dict()
-        return {"size": summary["size"], "shares": summary["shares"]}
+    def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
+        return {"mask": "_mask.png", **super().image_files(options)}
 
     def write(self, result: SegmentationResult, files: Mapping[str, Path]) -> None:
         write_png(files["mask"], result.class_image())
-        write_png(files["overlay"], result.draw())
+        super().write(result, files)
 
     def columns(self, classes: Sequence[str]) -> Sequence[str]:
-        """A column for the share of each class."""
         return classes
 
     def rows(self, entry: JsonMapping) -> Sequence[Sequence[object]]:
         return [[f"{share:.6f}" for share in entry["shares"].values()]]
 
     def summary(self, entry: JsonMapping) -> str:
-        """The classes with the largest shares."""
         largest = sorted(entry["shares"].items(), key=lambda item: -item[1])[:5]
-        shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)
-        return f"{shares} -> {entry['overlay']}"
+        return ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)

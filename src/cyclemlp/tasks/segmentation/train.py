@@ -12,7 +12,6 @@ from tqdm import tqdm
 from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.mask_transforms import MaskTrainTransform
 from cyclemlp.data.masks import MaskDataset, MaskSplit
-from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.segmentation import MIN_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
@@ -27,25 +26,27 @@ from cyclemlp.tasks.segmentation.metrics import class_weights_from_counts, segme
 def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
     """Network, loss and samples of a segmentation run. Raises ConfigError and DataError."""
     _check_batch(config)
-    card = _card(config, dataset)
+    card = ModelCard.of_run("segmentation", config, dataset)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
-    model = build_segmentation_model(
-        config.model,
-        config.head,
-        len(card.classes),
-        head_width=config.head_width,
-        drop_path_rate=config.optimisation.drop_path,
-        auxiliary=auxiliary > 0,
-    )
+    model = network_of(card, config.optimisation.drop_path, auxiliary=auxiliary > 0)
     train = replace(dataset.splits["train"], num_classes=len(card.classes))
     weights = _class_weights(config, train, len(card.classes))
-    return TrainingParts(
-        card,
-        model,
-        SegmentationLoss(weights, config.loss.dice, auxiliary),
-        SplitSamples(train, _transform(config)),
-        partial(decay_groups, weight_decay=config.optimisation.weight_decay),
-        default_collate,
+    loss = SegmentationLoss(weights, config.loss.dice, auxiliary)
+    samples = SplitSamples(train, MaskTrainTransform(config.augmentation, Normalisation(), card.resize_rule))
+    groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
+    return TrainingParts(card, model, loss, samples, groups, default_collate)
+
+
+def network_of(card: ModelCard, drop_path_rate: float = 0.0, *, auxiliary: bool = False) -> nn.Module:
+    """The network that the card describes, with random weights, and with the auxiliary head if one is trained."""
+    return build_segmentation_model(
+        card.model,
+        card.head,
+        len(card.classes),
+        head_width=card.head_width,
+        in_chans=card.in_chans,
+        drop_path_rate=drop_path_rate,
+        auxiliary=auxiliary,
     )
 
 
@@ -57,21 +58,6 @@ def _check_batch(config: SegmentationConfig) -> None:
             f"--batch-size {batch} is too small for --head {config.head}, whose BatchNorm sees maps of one position:"
             f" give --batch-size {least} or more, or --head semantic-fpn"
         )
-
-
-def _card(config: SegmentationConfig, dataset: MaskDataset) -> ModelCard:
-    return ModelCard(
-        task="segmentation",
-        model=config.model,
-        head=config.head,
-        head_width=config.head_width,
-        classes=dataset.classes,
-        input_scale=config.input_scale,
-        window=config.window,
-        short_side=config.short_side,
-        long_side=config.long_side,
-        source=f"trained by cyclemlp on {config.data.name}",
-    )
 
 
 class SegmentationLoss(TaskLoss):
@@ -95,11 +81,6 @@ class SegmentationLoss(TaskLoss):
         else:
             logits = model(images)
         return segmentation_loss(logits, targets, self.class_weights, dice_weight=self._dice, auxiliary=auxiliary)
-
-
-def _transform(config: SegmentationConfig) -> MaskTrainTransform:
-    rule = ResizeRule(config.input_scale, config.short_side, config.long_side)
-    return MaskTrainTransform(config.augmentation, Normalisation(), rule)
 
 
 def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: int) -> Tensor | None:

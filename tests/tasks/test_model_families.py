@@ -6,7 +6,7 @@ import pytest
 import timm
 
 from cyclemlp import models  # noqa: F401  registers ours
-from cyclemlp.cli.model_families import FAMILIES, full_name
+from cyclemlp.tasks.model_families import FAMILIES, full_name
 
 
 def test_every_family_stands_for_a_model_that_timm_knows(caplog: pytest.LogCaptureFixture) -> None:
