@@ -203,7 +203,7 @@ class BlendedMixer(FusedMixer):
     def branch_weights(self, means: Tensor) -> Tensor:
         """Means of U (batch, inputs) -> (batch, 3, channels): channels, width, height, which sum to 1."""
         hidden = F.gelu(means @ self.hidden_rows)
-        logits = (hidden @ self.logit_rows + self.logit_bias).view(len(means), 3, len(self.proj_bias))
+        logits = (hidden @ self.logit_rows + self.logit_bias).view(-1, 3, len(self.proj_bias))
         return logits.softmax(1, dtype=at_least_float32(logits)).to(logits.dtype)
 
     def _branches(self, u_nhwc: Tensor, inputs: Inputs, weights: Tensor) -> Tensor:
