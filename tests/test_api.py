@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import command
+from command_line import command, refused
 from mask_folders import write_mask_folder
 from torch import Tensor
 
@@ -209,3 +209,12 @@ def test_options_of_the_other_functions_that_are_refused(tmp_path: Path) -> None
         cyclemlp.predict("run", "a.png", out=tmp_path, score_treshold=0.5)
     with pytest.raises(ConfigError, match="Invalid value for --window"):
         cyclemlp.predict("run", "a.png", out=tmp_path, window="wide")
+
+
+def test_a_whole_number_is_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=r"--batch-size 2.5 is not allowed: a whole number"):
+        cyclemlp.train("segmentation", data="x", batch_size=2.5)
+    with pytest.raises(ConfigError, match=r"--window 40.5 is not allowed: a whole number"):
+        cyclemlp.predict("run", "x.png", out="o", window=40.5)
+    for arguments in (("train", "segmentation", "--data", "x", "--steps", "3.5"), ("bench", "x", "--size", "64.5")):
+        assert f"{arguments[-2]} {arguments[-1]} is not allowed: a whole number" in refused(capsys, *arguments)

@@ -1,7 +1,7 @@
 """Checks of options: each error names the option as the command line has it, and what is allowed."""
 
+import re
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
 from cyclemlp.errors import ConfigError
@@ -56,8 +56,6 @@ def refuse_fractions(_app: "App", _commands: tuple[str, ...], arguments: "Argume
     """Raise ConfigError for a whole number that was given as 2.5: the parser would cut it to 2 without a word."""
     for argument in arguments:
         types = {argument.hint, *get_args(argument.hint)}
-        if int in types and float not in types:
-            for token in argument.tokens:
-                with suppress(ValueError):  # what is no number at all, the parser refuses by itself
-                    if not float(token.value).is_integer():
-                        raise ConfigError(f"{argument.name} {token.value} is not allowed: a whole number")
+        for token in argument.tokens if int in types and float not in types else ():
+            if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
+                raise ConfigError(f"{argument.name} {token.value} is not allowed: a whole number")
