@@ -58,5 +58,5 @@ def test_numbers_below_one_are_refused() -> None:
 
 
 def test_a_folder_that_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected class folders"):
+    with pytest.raises(DataError, match=r"class folders \(train/CLASS"):
         loader(tmp_path)
