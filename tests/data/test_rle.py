@@ -55,7 +55,7 @@ def test_strings_are_those_of_pycocotools(runs: list[int], height: int, seed: in
 def test_runs_of_any_length_and_order_come_back(runs: list[int]) -> None:
     """Also runs of no pixel, which an annotation file may have.
 
-    Not beyond 2^28: pycocotools reserves six characters for a run, and longer ones overwrite memory and end the process.
+    Not beyond 2^28: pycocotools reserves six characters for a run; longer ones overwrite memory and end the process.
     """
     rle = rle_of_runs(runs, (1, sum(runs)))
     assert runs_of(rle).tolist() == runs
