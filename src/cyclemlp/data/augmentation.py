@@ -7,16 +7,10 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.option_checks import choice, positive, within
 
 
-@dataclass(frozen=True)
-class MaskAugmentation:
-    """Random changes to training images; validation images are never changed."""
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Random changes to training images that do not depend on what is learnt from them."""
 
-    crop_size: int = 256
-    """Edge of the square training crop, in pixels."""
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest factor a crop is resized by."""
-    scale_draw: Literal["log-uniform", "uniform"] = "log-uniform"
-    """How the factor is drawn between them: as often halved as doubled, or evenly as the papers do."""
     flip: float = 0.5
     """Probability of a left-right flip."""
     vertical_flip: float = 0.0
@@ -29,8 +23,27 @@ class MaskAugmentation:
     """Largest relative change of saturation."""
     hue: float = 0.0
     """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "vertical_flip"):
+            within(self, name, 0.0, 1.0)
+        for name in ("brightness", "contrast", "saturation"):
+            within(self, name, 0.0, 1.0, upper_open=True)
+        within(self, "hue", 0.0, 0.5)
+
+
+@dataclass(frozen=True)
+class MaskAugmentation(Changes):
+    """Random changes to training images; validation images are never changed."""
+
+    crop_size: int = 256
+    """Edge of the square training crop, in pixels."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor a crop is resized by."""
+    scale_draw: Literal["log-uniform", "uniform"] = "log-uniform"
+    """How the factor is drawn between them: as often halved as doubled, or evenly as the papers do."""
     colour_probability: float = 1.0
-    """Probability of each of these four changes."""
+    """Probability of each change of brightness, contrast, saturation and hue."""
     rare_class_crops: float = 0.25
     """Share of crops that hold a pixel of a class drawn from those in the image, rare classes more often."""
     largest_class: float = 1.0
@@ -43,29 +56,18 @@ class MaskAugmentation:
             within(self, name, 0.0, 1.0)
         positive(self, "largest_class")
         choice(self, "scale_draw", ("log-uniform", "uniform"))
-        _check_changes(self)
+        _check_scale(*self.scale)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class BoxAugmentation:
+class BoxAugmentation(Changes):
     """Random changes to training images; validation images are never changed."""
 
     crop_size: int | None = 384
     """Edge of the training crop in network pixels, `none` for whole images, which then come in batches of similar shapes. Smaller images stay as they are."""  # noqa: E501
     scale: tuple[float, float] = (0.6, 1.5)
     """Smallest and largest factor an image is resized by before it is cut, in addition to that of --input-scale."""
-    flip: float = 0.5
-    """Probability of a left-right flip."""
-    vertical_flip: float = 0.0
-    """Probability of an upside-down flip."""
-    brightness: float = 0.2
-    """Largest relative change of brightness."""
-    contrast: float = 0.2
-    """Largest relative change of contrast."""
-    saturation: float = 0.2
-    """Largest relative change of saturation."""
-    hue: float = 0.0
-    """Largest shift of hue, as a share of the colour circle; slow on a CPU."""
     visible: float = 0.3
     """An object is learnt if at least this share of its box is left in the crop."""
     object_crops: float = 0.0
@@ -76,15 +78,10 @@ class BoxAugmentation:
             raise ConfigError(f"--crop-size {self.crop_size} is too small: 64 or more")
         for name in ("visible", "object_crops"):
             within(self, name, 0.0, 1.0)
-        _check_changes(self)
+        _check_scale(*self.scale)
+        super().__post_init__()
 
 
-def _check_changes(options: MaskAugmentation | BoxAugmentation) -> None:
-    """Raise ConfigError for senseless changes of size, side or colour."""
-    if not 0 < options.scale[0] <= options.scale[1]:
-        raise ConfigError(f"--scale {options.scale[0]} {options.scale[1]}: two factors above 0, smaller first")
-    for name in ("flip", "vertical_flip"):
-        within(options, name, 0.0, 1.0)
-    for name in ("brightness", "contrast", "saturation"):
-        within(options, name, 0.0, 1.0, upper_open=True)
-    within(options, "hue", 0.0, 0.5)
+def _check_scale(smallest: float, largest: float) -> None:
+    if not 0 < smallest <= largest:
+        raise ConfigError(f"--scale {smallest} {largest}: two factors above 0, smaller first")
