@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/cyclemlp demo
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 check: setup
 	$(BIN)/ruff format --check .

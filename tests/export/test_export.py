@@ -178,6 +178,22 @@ def test_prediction_without_torch_and_without_extras(
     assert np.mean(np.load(tmp_path / "mask.npy") == wanted) >= 0.9999
 
 
+def test_signals_are_safe_after_networks_were_dropped(exported: tuple[Path, dict[str, Path]]) -> None:
+    """A process that drops OpenVINO's networks in the order it made them outlives the end of a child."""
+    script = (
+        "import signal, subprocess, sys\n"
+        "from cyclemlp.inference.predictor import Predictor\n"
+        "first = Predictor.load(sys.argv[1])\n"
+        "second = Predictor.load(sys.argv[1])\n"
+        "del first, second\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: print('a child ended'))\n"
+        "subprocess.run(['true'])\n"
+    )
+    command = [sys.executable, "-c", script, str(exported[1]["openvino"])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "a child ended\n"), done.stderr
+
+
 def test_boxes_are_the_checkpoints(tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", DETECTION)
     wanted = Predictor.load(run)

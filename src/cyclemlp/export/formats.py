@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.inference.runtimes.facts import INPUT_NAME, PREFIX, Facts
-from cyclemlp.inference.runtimes.openvino import FACTS_SECTION
+from cyclemlp.inference.runtimes.openvino import FACTS_SECTION, core
 from cyclemlp.inference.runtimes.torch import FACTS_FILE
 
 Graph = Mapping[str, object]
@@ -58,7 +58,7 @@ def write_openvino(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
     between = path.with_suffix(".onnx")
     try:
         _to_onnx(program, facts).save(between, external_data=False)
-        model = openvino.Core().read_model(between)
+        model = core().read_model(between)
         for key, text in facts.to_entries().items():
             model.set_rt_info(text, [FACTS_SECTION, key.removeprefix(PREFIX)])
         openvino.save_model(model, path, compress_to_fp16=False)

@@ -1,5 +1,6 @@
 """Networks that OpenVINO runs, on the CPU. Nothing here imports torch."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,27 @@ SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 FACTS_SECTION = PREFIX.rstrip(".")
 
 
+@cache
+def core() -> "openvino.Core":
+    """OpenVINO itself, one for the process, kept until it ends.
+
+    Its CPU device installs a stack for signals while it lives. Two that end in the order they were made leave the
+    process with the freed stack of the first, and the next signal that Python handles (Ctrl-C, the end of a child)
+    kills it.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoNetwork(ExportedNetwork):
     """An `.xml` file written by `cyclemlp export`, with its `.bin`. Raises CheckpointError where it is none."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        import openvino
-
         _check_files(path)
-        core = openvino.Core()
         try:
-            model = core.read_model(path)
-            self._compiled = core.compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads})
+            model = core().read_model(path)
+            self._compiled = core().compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads})
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not a usable OpenVINO file ({reason}): export it again") from error
