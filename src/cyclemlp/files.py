@@ -57,6 +57,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def user_cache() -> Path:
+    """The folder for what can be fetched or computed again: `$CYCLEMLP_CACHE`, or `~/.cache/cyclemlp`."""
+    given = os.environ.get("CYCLEMLP_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "cyclemlp"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with atomic_write(path) as part:

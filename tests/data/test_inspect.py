@@ -154,9 +154,9 @@ def test_objects_of_a_coco_folder(write_coco: Callable[..., Path]) -> None:
     train = report.splits["train"]
     assert train.counts() == [("buoy", 0), ("boat", 1), ("(ignored)", 1)]
     assert (train.images, train.pixels) == (1, 600)
-    found = "\n".join(map(str, report.problems))
-    assert "annotation 3 has the box (5, 5, 5, 9) without area; the object is left out" in found
-    assert "val/a.png is 31x20 (width x height), its annotation says 30x20" in found
+    notes = "\n".join(map(str, report.notes))
+    assert "annotation 3 has the box (5, 5, 5, 9) without area; the object is left out" in notes
+    assert [problem.what for problem in report.problems] == ["is 31x20 (width x height), its annotation says 30x20"]
 
 
 def test_files_passed_over_are_one_note_a_split(write_dataset: WriteDataset) -> None:

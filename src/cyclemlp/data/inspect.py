@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from cyclemlp.data.check_cache import remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
 from cyclemlp.data.images import IMAGE_SUFFIXES, ImageError, read_image
@@ -35,6 +38,9 @@ Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 
 RARE = 1e-4
 """Share of the pixels below which a mask value may be an accident."""
+MAX_REPEATED = 1e-3
+"""Share of the images that may be in two classes or splits: large collections have a few such, ImageNet among them."""
+SECONDS_WITHOUT_PROGRESS = 2.0
 _COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv"})
 """Suffixes of labels, which may be next to images."""
 
@@ -97,22 +103,67 @@ def _as_dict(problem: Problem) -> dict[str, str]:
     return {**vars(problem), "path": str(problem.path)}
 
 
+@dataclass
+class TimeLimit:
+    """A time for reading files; of what there is no time for, files spread evenly over the whole are read."""
+
+    seconds: float
+    files: int
+    """Those still to be read."""
+    unread: int = 0
+    """Those that there was no time for."""
+    started: float = field(default_factory=time.monotonic)
+
+    def deadline_for(self, count: int) -> float:
+        """Until when `count` of the files may be read: the rest of the time is shared evenly by the files."""
+        now = time.monotonic()
+        left = max(0.0, self.started + self.seconds - now)
+        share = count / max(self.files, count, 1)
+        self.files -= count
+        return now + left * share
+
+
+@dataclass(frozen=True)
+class FilesReport:
+    """What reading the files of a data set found: more than names, headers and annotations show."""
+
+    dataset: AnyDataset
+    """With its classes counted if they are not named."""
+    splits: Reports
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+
 def inspect_dataset(root: Path) -> DatasetReport:
-    """Read every file in `root`. Raises DataError only if no format is recognised."""
+    """Read every file in `root`. Raises DataError only if no format is recognised.
+
+    What is found is remembered for the check before training and evaluation (`cyclemlp.data.checks`).
+    """
     found = find_format(root, all_formats())
     findings = Findings()
     dataset = found.read(root, findings)
-    findings.problems += findings.flaws
+    state = state_of(dataset)
+    files = inspect_files(dataset)
+    remember(dataset, state, files.problems, files.notes)
+    problems = tuple(dict.fromkeys((*findings.problems, *files.problems)))
+    return DatasetReport(files.dataset, found.name, files.splits, problems, (*findings.flaws, *files.notes))
+
+
+def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesReport:
+    """Read every file that a data set names, or as many as there is time for."""
+    findings = Findings()
     notes: list[Problem] = []
     if isinstance(dataset, MaskDataset):
-        dataset, splits, notes = _inspect_masks(dataset, findings)
+        dataset, splits, notes = _inspect_masks(dataset, findings, limit)
     elif isinstance(dataset, DetectionDataset):
-        splits = {name: _inspect_objects(dataset, findings.of(name)) for name in dataset.splits}
+        splits = {name: _inspect_objects(dataset, findings.of(name), limit) for name in dataset.splits}
     else:
-        splits = _inspect_classified(dataset, findings)
+        splits, notes = _inspect_classified(dataset, findings, limit)
+    named = not isinstance(dataset, MaskDataset) or dataset.named
+    if named and (limit is None or not limit.unread):
+        notes += _absent_classes(dataset.root, splits)
     notes += [note for name, split in dataset.splits.items() for note in _skipped_files(split.images, name)]
-    problems = tuple(dict.fromkeys(findings.problems))
-    return DatasetReport(dataset, found.name, splits, problems, tuple(notes))
+    return FilesReport(dataset, splits, tuple(dict.fromkeys(findings.problems)), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -125,9 +176,11 @@ class _Counted:
     values_in: dict[Path, Counts]
 
 
-def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDataset, Reports, list[Problem]]:
+def _inspect_masks(
+    dataset: MaskDataset, findings: Findings, limit: TimeLimit | None
+) -> tuple[MaskDataset, Reports, list[Problem]]:
     """The data set with its classes counted if they are not named, the counts of each split, and notes."""
-    counted = {name: _count_masks(split, findings.of(name)) for name, split in dataset.splits.items()}
+    counted = {name: _count_masks(split, findings.of(name), limit) for name, split in dataset.splits.items()}
     totals: Counts = np.sum([files.totals for files in counted.values()], axis=0)
     highest = int(np.flatnonzero(totals[:IGNORE_INDEX]).max(initial=0))
     classes = dataset.classes if dataset.named else numbered_classes(highest)
@@ -142,46 +195,57 @@ def _inspect_masks(dataset: MaskDataset, findings: Findings) -> tuple[MaskDatase
         class_pixels = {name: int(files.totals[index]) for index, name in enumerate(classes)}
         ignored = int(files.totals[IGNORE_INDEX])
         splits[split] = SplitReport(files.images, files.pixels, "pixels", class_pixels, ignored)
-    notes = [] if dataset.named or highest == 0 else _odd_values(masks_folder(dataset), totals, values_in)
+    notes = (
+        []
+        if dataset.named or highest == 0 or "train" not in dataset.splits
+        else _odd_values(masks_folder(dataset), totals, values_in)
+    )
     return replace(dataset, classes=classes), splits, notes
 
 
-def _count_masks(split: MaskSplit, findings: Findings) -> _Counted:
+def _count_masks(split: MaskSplit, findings: Findings, limit: TimeLimit | None) -> _Counted:
     images = sorted((*split.images, *split.other_images))
     masks = sorted({*split.masks, *split.other_masks})
     pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
-    for _, (height, width) in _read_all(_size, images, findings):
+    for _, (height, width) in _read_all(_size, images, findings, limit):
         pixels += height * width
-    for path, counts in _read_all(partial(_count_values, split.zero_ignored), masks, findings, "masks"):
+    for path, counts in _read_all(partial(_count_values, split.zero_ignored), masks, findings, limit, "masks"):
         totals += counts
         values_in[path] = np.flatnonzero(counts)
     return _Counted(len(images), pixels, totals, values_in)
 
 
-def _inspect_classified(dataset: ClassifiedDataset, findings: Findings) -> Reports:
+def _inspect_classified(
+    dataset: ClassifiedDataset, findings: Findings, limit: TimeLimit | None
+) -> tuple[Reports, list[Problem]]:
+    """The counts of each split, and notes."""
     seen: dict[bytes, tuple[Path, str, int]] = {}
-    splits = {}
+    splits: Reports = {}
+    repeated: list[Problem] = []
     for name, split in dataset.splits.items():
         pixels = 0
         label_of = dict(zip(split.images, split.labels, strict=True))
-        about = findings.of(name)
-        for path, (size, digest) in _read_all(_size_and_digest, split.images, about):
+        for path, (size, digest) in _read_all(_size_and_digest, split.images, findings.of(name), limit):
             pixels += size[0] * size[1]
             first, first_split, first_label = seen.setdefault(digest, (path, name, label_of[path]))
             if (first_split, first_label) != (name, label_of[path]):
                 where = "in another class" if first_split == name else f"in {first_split}"
-                about.add(path, f"is the same file as {first}, {where}", "remove one of the two")
+                what = f"is the same file as {first}, {where}"
+                repeated.append(Problem(path, name, what, "remove one of the two"))
         labels = np.bincount(np.array(split.labels, np.intp), minlength=len(dataset.classes)).tolist()
         counts = dict(zip(dataset.classes, labels, strict=True))
         splits[name] = SplitReport(len(split.images), pixels, "images", counts)
-    return splits
+    if len(repeated) <= MAX_REPEATED * sum(split.images for split in splits.values()):
+        return splits, repeated
+    findings.problems += repeated
+    return splits, []
 
 
-def _inspect_objects(dataset: DetectionDataset, findings: Findings) -> SplitReport:
+def _inspect_objects(dataset: DetectionDataset, findings: Findings, limit: TimeLimit | None) -> SplitReport:
     split, classes = dataset.splits[findings.split], dataset.classes
     pixels = 0
     record_of = dict(zip(split.images, split.records, strict=True))
-    for path, size in _read_all(_size, split.images, findings):
+    for path, size in _read_all(_size, split.images, findings, limit):
         pixels += size[0] * size[1]
         if size != record_of[path].size:
             findings.add(path, other_size(size, record_of[path].size), "correct the annotation or the image")
@@ -206,7 +270,11 @@ def _count_values(zero_ignored: bool, path: Path) -> Counts:
 
 
 def _read_all(
-    read: Callable[[Path], Result], paths: Sequence[Path], findings: Findings, what: str = "images"
+    read: Callable[[Path], Result],
+    paths: Sequence[Path],
+    findings: Findings,
+    limit: TimeLimit | None = None,
+    what: str = "images",
 ) -> Iterator[tuple[Path, Result]]:
     """`read` of every usable file on all cores (Pillow decodes without the interpreter's lock), with a progress bar."""
 
@@ -220,15 +288,49 @@ def _read_all(
         # Threads that set and restore filters at the same time could lose the one that read_image sets.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
-            results = pool.map(attempt, paths)
-            bar = tqdm(results, f"{findings.split} {what}", len(paths), unit="file", disable=None, leave=False)
-            for path, found in zip(paths, bar, strict=True):
+            order = range(len(paths)) if limit is None else _spread(len(paths))
+            results = pool.map(attempt, (paths[place] for place in order))
+            delay = 0 if limit is None else SECONDS_WITHOUT_PROGRESS
+            title = f"{findings.split} {what}"
+            bar = tqdm(results, title, len(paths), unit="file", disable=None, leave=False, delay=delay)
+            in_order = zip(order, bar, strict=True) if limit is None else _in_time(limit, order, bar)
+            for place, found in in_order:
                 if isinstance(found, ImageError):
                     findings.add_error(found)
                 else:
-                    yield path, found
+                    yield paths[place], found
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # otherwise Ctrl-C would wait for every file
+
+
+def _in_time(limit: TimeLimit, order: Sequence[int], results: Iterable[Result]) -> list[tuple[int, Result]]:
+    """The results that come before the time is up, by place; at least one."""
+    deadline = limit.deadline_for(len(order))
+    found: list[tuple[int, Result]] = []
+    for place, result in zip(order, results, strict=True):
+        found.append((place, result))
+        if time.monotonic() > deadline:
+            break
+    limit.unread += len(order) - len(found)
+    return sorted(found, key=itemgetter(0))
+
+
+def _spread(count: int) -> list[int]:
+    """The places 0 to count - 1 in an order whose beginnings are spread evenly over all of them."""
+    golden = (5**0.5 - 1) / 2
+    return sorted(range(count), key=lambda place: place * golden % 1)
+
+
+def _absent_classes(root: Path, splits: Reports) -> list[Problem]:
+    """The classes that training never meets, as one note."""
+    train = splits.get("train")
+    absent = [] if train is None else [name for name, count in train.of_class.items() if not count]
+    if train is None or not absent or len(absent) == len(train.of_class):
+        return []
+    what = (
+        f"has no {train.unit} of {listed(absent)} in train, so {'it' if len(absent) == 1 else 'they'} cannot be learnt"
+    )
+    return [Problem(root, "train", what, "label some, or remove what is not needed from the classes")]
 
 
 def _skipped_files(images: Iterable[Path], split: str) -> list[Problem]:

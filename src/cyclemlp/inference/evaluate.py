@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cyclemlp.data.checks import check_files
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject, write_json
@@ -84,6 +85,7 @@ def evaluate_predictor(
     predictor = predictor.with_options(options) if task.takes_views else predictor
     card = predictor.card
     dataset = task.find_evaluation_data(data, split, card)
+    check_files(dataset, (split,))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     counts = Evaluator(card, dataset, split).count_all(predictor)

@@ -4,11 +4,11 @@ This is the only table of them: timm's configurations are made from it. Files ar
 `~/.cache/cyclemlp/weights`; a file put there by hand under the right name is used as it is.
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cyclemlp.errors import CheckpointError, did_you_mean
+from cyclemlp.files import user_cache
 from cyclemlp.models.checkpoints import read_state_dict
 from cyclemlp.models.fetch import fetch
 
@@ -71,8 +71,7 @@ WEIGHTS = {
 
 def cache_folder() -> Path:
     """Where weight files are kept."""
-    given = os.environ.get("CYCLEMLP_CACHE")
-    return (Path(given) if given else Path.home() / ".cache" / "cyclemlp") / "weights"
+    return user_cache() / "weights"
 
 
 def fetch_weights(name: str, *, cache: Path | None = None) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from cyclemlp.data.checks import check_files
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping
@@ -56,6 +57,7 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     TrainingHelped at the end: the run folder is written by the first one, and is not finished by then.
     """
     dataset = task.find_dataset(config.data)
+    check_files(dataset, tuple(dataset.splits))
     config = task.resolve(config, dataset)
     fabric = build_fabric(config)
     torch.manual_seed(config.machine.seed)

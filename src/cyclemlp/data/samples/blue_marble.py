@@ -6,7 +6,6 @@ Bands 0 and 5 are held out for validation in full height; the other eight become
 
 import gzip
 import importlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from PIL import Image
 
 from cyclemlp.data.images import read_image
 from cyclemlp.errors import DataError, MissingExtraError
-from cyclemlp.files import atomic_folder
+from cyclemlp.files import atomic_folder, user_cache
 
 CLASSES = ("ocean", "land", "lake")
 HEIGHT, WIDTH = 2700, 5400
@@ -60,7 +59,7 @@ def prepare_once(name: str, cache: Path | None, write: Callable[[Path], None]) -
     `cache` defaults to $CYCLEMLP_CACHE or ~/.cache/cyclemlp. `write` must create a SOURCE.txt, which marks a complete
     folder.
     """
-    folder = (cache or Path(os.environ.get("CYCLEMLP_CACHE") or "~/.cache/cyclemlp").expanduser()) / name
+    folder = (cache or user_cache()) / name
     if _is_ready(folder):
         return folder
     try:
