@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compare_runs import describe
+from compare_runs import describe, environment_of
 from torch import Tensor, nn
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
 from cyclemlp.files import write_json
-from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.classification.metrics import LabelCounts
 
 BINS = 16
@@ -38,13 +37,14 @@ def main() -> None:
     options = parser.parse_args()
     dataset = find_dataset(options.data, ClassifiedDataset)
     train, val = dataset.splits["train"], dataset.splits["val"]
+    runs = [describe(run) for run in options.runs]
     record = {
         "data": options.data.name,
         "classes": list(dataset.classes),
         "images": {"train": len(train.images), "val": len(val.images)},
         "baseline": {"model": "linear model on colour histograms", "metrics": baseline(train, val, dataset.classes)},
-        "runs": [describe(run) for run in options.runs],
-        "environment": environment(_command(options), usable_cores(), []),
+        "runs": runs,
+        "environment": environment_of(_command(options), runs),
     }
     write_json(options.out, record)
     sys.stdout.write(f"{options.out}\n")

@@ -18,25 +18,19 @@ from typing import Any
 import yaml
 
 from cyclemlp.files import atomic_write, write_json
-from cyclemlp.machine import environment, usable_cores
 from cyclemlp.tasks.card import load_model
-from cyclemlp.tasks.classification.config import ClassificationConfig
-from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
-from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.registry import get_task
-from cyclemlp.tasks.segmentation.config import SegmentationConfig
+from cyclemlp.training.run_record import read_record, training_command, training_sessions
 
-CONFIGS: dict[str, type[RunConfig]] = {
-    "classification": ClassificationConfig,
-    "segmentation": SegmentationConfig,
-    "detection": DetectionConfig,
-    "instance-segmentation": InstanceSegmentationConfig,
-}
 NOT_SHOWN = ("data", "model", "out", "resume", "image-size")
 """Options left out of the command of a run: named otherwise, or chosen by the run itself."""
 CHOSEN = ("detections",)
 """Options that a run fills in from the labels."""
+RECORDED = (
+    "date", "commit", "dirty", "processor", "cores", "memory_gb", "system", "threads", "versions", "seed", "data",
+    "from_step", "step", "seconds", "load_average", "foreign_load",
+)  # fmt: skip
+"""What a result tells of each start of a run; commands and arguments name folders."""
 
 
 def main() -> None:
@@ -44,7 +38,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of `cyclemlp train`")
     parser.add_argument("--target", nargs=2, action="append", default=[], metavar=("SCORE", "VALUE"))
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of each training")
     parser.add_argument("--note", default="", help="what a reader must know about the runs")
     parser.add_argument(
         "--views", type=Path, help="what `cyclemlp eval RUN --scales ... --flip --json` printed of the first run"
@@ -64,7 +57,7 @@ def main() -> None:
         "note": options.note,
         "runs": runs,
         **({} if options.views is None else {"views": views(options.views)}),
-        "environment": environment(command, options.threads, []),
+        "environment": environment_of(command, runs),
     }
     write_json(options.out, record)
     if options.plot is not None:
@@ -87,8 +80,9 @@ def describe(run: Path) -> dict[str, Any]:
         "steps": max(int(line["step"]) for line in lines),
         "images_seen": max(int(line["step"]) for line in lines) * config["batch-size"],
         "seconds": max(float(line["seconds"] or 0) for line in lines),
-        "command": training_command(card.task, card.model, config),
+        "command": command_of(card.task, card.model, config),
         "versions": card.versions,
+        "sessions": sessions(run),
         "metrics": card.metrics,
         "curve": _curve(lines, get_task(card.task).scores.columns(card.metrics)),
     }
@@ -106,15 +100,30 @@ def labels(runs: Sequence[dict[str, Any]]) -> list[str]:
     return models if len(set(models)) == len(models) else [run["run"] for run in runs]
 
 
-def training_command(task: str, model: str, config: dict[str, Any]) -> str:
+def command_of(task: str, model: str, config: dict[str, Any]) -> str:
     """The run's command, from the options that are not the defaults."""
-    usual = flat(CONFIGS[task](data=Path("DATA")))
-    words = ["cyclemlp", "train", task, "--data", "DATA", "--model", model]
-    for name, value in config.items():
-        if name in (*NOT_SHOWN, *CHOSEN) or usual.get(name) == value:
-            continue
-        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    shown = training_command(get_task(task), config, (*NOT_SHOWN, *CHOSEN))
+    start = f"cyclemlp train {task}"
+    return f"{start} --data DATA --model {model}{shown.removeprefix(start)}"
+
+
+def sessions(run: Path) -> list[dict[str, Any]]:
+    """Each time that a run was trained, as recorded then, without where files lie. Exits where nothing was recorded."""
+    record = read_record(run)
+    if record is None:
+        raise SystemExit(f"{run} has no run.json, because an earlier version trained it: train it again")
+    return [{name: value for name, value in each.items() if name in RECORDED} for each in training_sessions(record)]
+
+
+def environment_of(command: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Where the runs were trained: of each fact one value if they agree, or all that occur, in their order."""
+    every = [session for run in runs for session in run["sessions"]]
+    found: dict[str, Any] = {"command": command, "date": max(session["date"] for session in every)}
+    for name in ("commit", "dirty", "processor", "cores", "system", "threads", "versions"):
+        values = [session[name] for session in every]
+        different = [value for i, value in enumerate(values) if value not in values[:i]]
+        found[name] = different[0] if len(different) == 1 else different
+    return found
 
 
 def _curve(lines: Sequence[dict[str, str]], scores: Iterable[str]) -> dict[str, list[Any]]:

@@ -214,11 +214,18 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 def source(result: dict[str, Any]) -> str:
     """One line that says where the numbers come from."""
     made = result["environment"]
-    versions = made["versions"]
+    torch = _all(made["versions"], "torch")
+    commit = f"commit {_all(made['commit'])}" if made["commit"] else f"version {_all(made['versions'], 'cyclemlp')}"
     return (
-        f"*Measured by us: `{made['command']}` at commit {made['commit']}, {made['date'][:10]}, {made['processor']}, "
-        f"{made['threads']} threads, torch {versions['torch']}.*"
+        f"*Measured by us: `{made['command']}` at {commit}, {made['date'][:10]}, {_all(made['processor'])}, "
+        f"{_all(made['threads'])} threads, torch {torch}.*"
     )
+
+
+def _all(value: Any, key: str | None = None) -> str:
+    """A fact about the runs of a result, or all different ones where they do not agree."""
+    values = value if isinstance(value, list) else [value]
+    return ", ".join(dict.fromkeys(str(each if key is None else each[key]) for each in values))
 
 
 def _measured(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The machine: what it is, what is installed on it, and whether other programs are using it. Imports no torch."""
 
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -46,6 +47,21 @@ def busy_seconds() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
+def own_seconds() -> float:
+    """Processor seconds spent so far by this process and the processes it started, such as readers of images."""
+    times = os.times()
+    readers = (_seconds_of(child.pid) for child in multiprocessing.active_children() if child.pid)
+    return time.process_time() + times.children_user + times.children_system + sum(readers)
+
+
+def _seconds_of(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime
+
+
 class ForeignLoad:
     """Processor time used since the start by programs other than the benchmark, which has used `ours()` seconds."""
 
@@ -80,10 +96,12 @@ def reported_bytes(path: Path, name: str) -> int | None:
 
 def environment(command: str, threads: int, cores: list[int]) -> JsonObject:
     """What a reader needs to judge or repeat a measurement; no names of machines, users or folders."""
+    commit = _commit(Path(cyclemlp.__file__).parent)
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(Path(cyclemlp.__file__).parent),
+        "commit": commit,
+        "dirty": commit is not None and commit.endswith("+"),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gb": _memory_gb(),

@@ -121,15 +121,16 @@ def _draw(shown: SampleDemo, data: Path, out: Path) -> None:
 
 def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> JsonObject:
     """Scores, with what a reader needs to judge or repeat them."""
-    import torch
-
-    from cyclemlp.machine import environment
     from cyclemlp.tasks.recipes import read_run_config
+    from cyclemlp.training.run_record import read_record, training_sessions
 
     training = _length(out / RUN)
     start = read_run_config(out / RUN).get("init")
     if shown.starts_from is not None and start is not None:
         training["start"] = {"task": shown.starts_from, **_length(Path(start))}
+    record = read_record(out / RUN)
+    assert record is not None  # training has just written it
+    trained = {name: value for name, value in training_sessions(record)[-1].items() if name != "argv"}
     command = "cyclemlp demo" if shown.starts_from is None else f"cyclemlp demo --task {task}"
     return {
         "task": task,
@@ -139,7 +140,7 @@ def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> Js
         "earth": str(out / EARTH),
         "metrics": metrics,
         "training": training,
-        "environment": environment(command, torch.get_num_threads(), []),
+        "environment": {**trained, "command": command},
     }
 
 

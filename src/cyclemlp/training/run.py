@@ -28,6 +28,7 @@ try:
     from cyclemlp.training.fabric import accelerate, build_fabric
     from cyclemlp.training.loop import fit
     from cyclemlp.training.recorder import record_last
+    from cyclemlp.training.run_record import Session, refuse_other_data
     from cyclemlp.training.state import TrainingState
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "train") from error
@@ -50,13 +51,15 @@ class Run:
 def run_training(task: AnyTask, config: RunConfig) -> Run:
     """Train, or with `config.resume` continue a run, and return it with its scores.
 
-    The run folder gets model.safetensors and model.json, checkpoints, metrics.csv and report.html.
+    The run folder gets model.safetensors and model.json, run.json, checkpoints, metrics.csv and report.html.
 
     Raises UserError (ConfigError, DataError, CheckpointError) for what the user can correct, TrainingStopped after
     Ctrl-C or SIGTERM, when a checkpoint to continue from is written. With several processes, all but the first raise
     TrainingHelped at the end: the run folder is written by the first one, and is not finished by then.
     """
     dataset = task.find_dataset(config.data)
+    if config.resume:
+        refuse_other_data(config, dataset)
     check_files(dataset, tuple(dataset.splits))
     config = task.resolve(config, dataset)
     fabric = build_fabric(config)
@@ -65,10 +68,16 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     if config.init is not None and not (config.resume and checkpoint_path(config.out).is_file()):
         load_initial_weights(parts.model, parts.card, config.init)
     accelerate(parts.model, config)
+    session = None
     if fabric.is_global_zero:
         open_run(config)
+        session = Session(task, config, dataset)
     evaluator = Evaluator(parts.card, dataset)
-    metrics = fabric.launch(partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator))
+    try:
+        metrics = fabric.launch(partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator))
+    finally:
+        if session is not None:
+            session.end()
     if metrics is None:
         raise TrainingHelped
     return Run(config.out, metrics)
