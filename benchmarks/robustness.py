@@ -23,7 +23,7 @@ from cyclemlp.cli.bench_output import Json, Out, aligned, check_out, deliver
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.images import read_image
-from cyclemlp.data.resizing import central_crop
+from cyclemlp.data.resizing import fitted
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.machine import environment
@@ -162,14 +162,15 @@ def error_rates(
         DataError: an unreadable image.
         MissingExtraError: the extra `robustness` is not installed.
     """
-    size, crop_pct = predictor.card.image_size, predictor.card.crop_pct
-    if predictor.card.task != "classification" or size is None or crop_pct is None:
+    card = predictor.card
+    size, crop_pct = card.image_size, card.crop_pct
+    if card.task != "classification" or size is None or crop_pct is None:
         raise ConfigError(f"the model is for {predictor.card.task}: robustness is measured on classifiers")
     whole = predictor.described_as(replace(predictor.card, crop_pct=1.0))  # what it gets is cropped already
     clean = 0
     wrong = np.zeros((len(corruptions), len(SEVERITIES)), dtype=np.int64)
     for path, label in tqdm(images, unit="img", desc="corrupt", file=sys.stderr, disable=None, leave=False):
-        seen = central_crop(read_image(path), size, crop_pct)
+        seen = fitted(read_image(path), size, card.resize, crop_pct, card.mean)
         clean += _is_wrong(whole, seen, label)
         for row, name in enumerate(corruptions):
             for column, severity in enumerate(SEVERITIES):

@@ -1,7 +1,9 @@
 """The size at which a network sees an image, and bilinear resizing; without torch, as exported networks need it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,10 @@ from PIL import Image
 
 from cyclemlp.data.images import Pixels
 
+SquareRule = Literal["crop", "pad", "squash"]
+SQUARE_RULES: tuple[str, ...] = get_args(SquareRule)
+MIN_SHARE_IN_CROP = 0.5
+"""Images of which a crop keeps less are worth a note."""
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -44,6 +50,33 @@ class ResizeRule:
             for i in range(pixels.shape[2])
         ]
         return np.stack(channels, axis=-1)
+
+
+def fitted(image: Pixels, size: int, how: SquareRule, crop_pct: float, fill: Sequence[float]) -> Pixels:
+    """What a classifier sees of an image (H, W, 3): `size` x `size` pixels.
+
+    `crop` is `central_crop`; `squash` resizes both sides to `size`; `pad` resizes the longer one and surrounds the rest
+    by the colour `fill`, from 0 to 1. Only `crop` uses `crop_pct`.
+    """
+    return central_crop(image, size, crop_pct) if how == "crop" else whole_square(image, size, how, fill)
+
+
+def whole_square(image: Pixels, edge: int, how: SquareRule, fill: Sequence[float]) -> Pixels:
+    """The whole image (H, W, 3), squashed or padded to `edge` x `edge` pixels."""
+    pixels = Image.fromarray(image)
+    if how == "squash":
+        return np.array(pixels.resize((edge, edge), Image.Resampling.BICUBIC))
+    factor = edge / max(pixels.size)
+    width, height = (max(1, round(length * factor)) for length in pixels.size)
+    canvas = Image.new("RGB", (edge, edge), tuple(round(255 * value) for value in fill))
+    canvas.paste(pixels.resize((width, height), Image.Resampling.BICUBIC), ((edge - width) // 2, (edge - height) // 2))
+    return np.array(canvas)
+
+
+def share_in_crop(height: int, width: int, size: int, crop_pct: float) -> float:
+    """The share of an image's area that `central_crop` keeps."""
+    kept = size / max(size, int(size / crop_pct))
+    return kept**2 * min(height, width) / max(height, width)
 
 
 def central_crop(image: Pixels, size: int, crop_pct: float) -> Pixels:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.data.resizing import ResizeRule, SquareRule
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
@@ -40,7 +40,7 @@ _MINIMA = {
     "overlap": (0, "none for the default"),
 }
 """The smallest value that each of these fields may have, and what None stands for."""
-_OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size")
+_OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size", "resize")
 CardValue = str | float | Sequence[int] | JsonMapping | DetectionHead
 RecordT = TypeVar("RecordT", "ModelCard", DetectionHead)
 
@@ -79,6 +79,8 @@ class ModelCard:
     """Edge in pixels of the square images that a classifier sees."""
     crop_pct: float | None = None
     """Share of the resized image's edge that it sees."""
+    resize: SquareRule = "crop"
+    """How it makes images square: their middle, padded, or squashed; only the first uses `crop_pct`."""
     model_options: JsonObject = field(default_factory=dict)
     """Arguments of the backbone other than the usual ones, such as `stepsize` or `branches`."""
     detection: DetectionHead | None = None

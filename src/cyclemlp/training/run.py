@@ -19,6 +19,7 @@ from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.report import write_report
 from cyclemlp.training.run_folder import open_run
+from cyclemlp.training.single_values import allow_single_values
 from cyclemlp.training.stopping import TrainingHelped
 
 try:
@@ -68,6 +69,7 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     if config.init is not None and not (config.resume and checkpoint_path(config.out).is_file()):
         load_initial_weights(parts.model, parts.card, config.init)
     accelerate(parts.model, config)
+    allow_single_values(parts.model)
     session = None
     if fabric.is_global_zero:
         open_run(config)

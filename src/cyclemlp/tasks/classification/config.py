@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from cyclemlp.data.resizing import SQUARE_RULES, SquareRule
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject
-from cyclemlp.option_checks import at_least, at_least_zero, positive, within
+from cyclemlp.option_checks import at_least, at_least_zero, choice, positive, within
 from cyclemlp.tasks.options import RESUMABLE, Optimisation, RunConfig, ScheduleName, group
 
 
@@ -117,7 +118,9 @@ class ClassificationConfig(RunConfig):
     image_size: int | None = None
     """Edge of the images in pixels; by default near the images' own size, a multiple of 32 from 64 to 224."""
     crop: float = field(default=0.875, metadata=RESUMABLE)
-    """Share of the resized image's edge that is evaluated (224 of 256 pixels, say)."""
+    """Share of the resized image's edge that is evaluated (224 of 256 pixels, say); of --resize crop only."""
+    resize: SquareRule = "crop"
+    """How images become square, everywhere alike: crop takes their middle, pad and squash keep all of long images."""
     architecture: Annotated[Architecture, group("Architecture", 4)] = field(default_factory=Architecture)
     optimisation: Annotated[ClassificationOptimisation, group("Optimisation", 2)] = field(
         default_factory=ClassificationOptimisation
@@ -127,6 +130,7 @@ class ClassificationConfig(RunConfig):
 
     def __post_init__(self) -> None:
         at_least(self, "image_size", 32)
+        choice(self, "resize", SQUARE_RULES)
         positive(self, "crop")
         within(self, "crop", 0.0, 1.0)
         mixes = self.augmentation.mixup or self.augmentation.cutmix

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.drawing import as_rgb
-from cyclemlp.data.resizing import central_crop
+from cyclemlp.data.resizing import MIN_SHARE_IN_CROP, fitted, share_in_crop
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import NetworkImage
 
@@ -26,6 +26,8 @@ class ClassificationResult:
     """Name of each class."""
     image: npt.NDArray[np.uint8]
     """(H, W, C) the image itself, which `draw` shows."""
+    share_seen: float = 1.0
+    """Share of the image's area that the network saw."""
 
     @property
     def label(self) -> str:
@@ -38,10 +40,11 @@ class ClassificationResult:
         return {self.classes[index]: float(self.probabilities[index]) for index in order}
 
     def to_dict(self) -> JsonObject:
-        """Task, size, label and the five most probable classes as JSON values."""
+        """Task, size, label and the five most probable classes as JSON values; `seen` where a crop lost over half."""
         height, width = self.image.shape[:2]
         size = {"height": height, "width": width}
-        return {"task": "classification", "size": size, "label": self.label, "top5": self.top()}
+        seen = {"seen": round(self.share_seen, 4)} if self.share_seen < MIN_SHARE_IN_CROP else {}
+        return {"task": "classification", "size": size, "label": self.label, "top5": self.top(), **seen}
 
     def draw(self) -> Image.Image:
         """The image above its five most probable classes, with a bar for each."""
@@ -61,13 +64,15 @@ class ClassificationResult:
 
 
 def classify(image: NetworkImage) -> ClassificationResult:
-    """The class of an image, judged by its central crop as the card says."""
+    """The class of an image, made square as the card says."""
     card = image.card
     assert card.image_size is not None  # the card checks that a classifier
     assert card.crop_pct is not None  # has both
-    seen = central_crop(image.pixels, card.image_size, card.crop_pct)
+    seen = fitted(image.pixels, card.image_size, card.resize, card.crop_pct, card.mean)
     (logits,) = image.run(np.ascontiguousarray(card.normalised(seen.transpose(2, 0, 1)))[None])
-    return ClassificationResult(_softmax(logits[0]), card.classes, image.pixels)
+    height, width = image.pixels.shape[:2]
+    share = share_in_crop(height, width, card.image_size, card.crop_pct) if card.resize == "crop" else 1.0
+    return ClassificationResult(_softmax(logits[0]), card.classes, image.pixels, share)
 
 
 def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.resizing import SQUARE_RULES
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_csv, write_json
 from cyclemlp.tasks.base import MAX_CLASSES_LISTED, NetworkImage, ScoreNames, Task, TrainingParts, score_lines
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.config import ClassificationConfig
+from cyclemlp.tasks.classification.crops import note, note_cropped
 from cyclemlp.tasks.classification.predict import ClassificationResult, classify
 from cyclemlp.tasks.options import EvaluationOptions
 
@@ -58,9 +60,13 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
 
     def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> ClassifiedDataset:
         """One split, labelled by the network's classes; no other split has to exist."""
-        return ClassifiedDataset(folder, card.classes, {split: read_split(folder, split, card.classes)})
+        dataset = ClassifiedDataset(folder, card.classes, {split: read_split(folder, split, card.classes)})
+        note_cropped(dataset.splits[split].images, card)
+        return dataset
 
     def check_card(self, card: ModelCard) -> None:
+        if card.resize not in SQUARE_RULES:
+            raise ConfigError(f"resize {card.resize!r}: allowed are {', '.join(SQUARE_RULES)}")
         if (card.image_size or 0) < 1 or not 0 < (card.crop_pct or 0) <= 1:
             raise ConfigError(
                 f"image_size {card.image_size}, crop_pct {card.crop_pct}: a size, and a share above 0 to 1"
@@ -110,6 +116,8 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     def card_for_evaluation(self, card: ModelCard, options: EvaluationOptions) -> ModelCard:
         if options.crop is not None and not 0 < options.crop <= 1:
             raise ConfigError(f"--crop {options.crop:g} is not allowed: above 0 to 1; 0.875 is the authors'")
+        if options.crop is not None and card.resize != "crop":
+            raise ConfigError(f"--crop {options.crop:g}: the run was trained with --resize {card.resize}; leave it out")
         if options.image_size is not None and options.image_size != card.image_size:
             from cyclemlp.models.classifiers import check_other_size
 
@@ -121,7 +129,9 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         from cyclemlp.tasks.classification.metrics import most_confused
 
         confused = most_confused(counts.confusion, card.classes, MAX_CONFUSED_PAIRS)
-        return {"most_confused": confused, "image_size": card.image_size, "crop": card.crop_pct}
+        return {"most_confused": confused, "image_size": card.image_size, "crop": card.crop_pct} | (
+            {} if card.resize == "crop" else {"resize": card.resize}
+        )
 
     def write_scores(self, out: Path, counts: "LabelCounts", dataset: ClassifiedDataset, split: str) -> dict[str, str]:
         """Write the confusion matrix, as a table and drawn, and the images that were predicted wrongly."""
@@ -141,7 +151,8 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         classes = list(metrics["accuracy"].items())
         rows = [*(classes if len(classes) <= MAX_CLASSES_LISTED else []), ("top-1", metrics["top1"])]
         rows += [("top-5", metrics["top5"])] if metrics["top5"] is not None else []
-        seen = f"images of {report['image_size']} pixels, crop {report['crop']:g}"
+        how = f"--resize {report['resize']}" if "resize" in report else f"crop {report['crop']:g}"
+        seen = f"images of {report['image_size']} pixels, {how}"
         confused = [f"{count} of {name} predicted as {other}" for name, other, count in report["most_confused"]]
         return [seen, *score_lines(rows, "accuracy"), *confused]
 
@@ -180,6 +191,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
             cells = [cell for name, share in entry["top5"].items() for cell in (name, f"{share:.6f}")]
             rows.append([entry["image"], *cells])
         write_csv(out / TABLE_NAME, rows)
+        note([entry["image"] for entry in entries if "seen" in entry], len(entries))
         write_json(out / JSON_NAME, {"task": self.name, "images": list(entries)})
         return {"table": str(out / TABLE_NAME), "predictions": str(out / JSON_NAME)}
 

@@ -15,12 +15,14 @@ from torch.utils.data import default_collate
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitSamples
 from cyclemlp.data.images import Pixels, image_size
+from cyclemlp.data.resizing import SquareRule, whole_square
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.data.transforms import seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size
 from cyclemlp.tasks.base import TrainingParts
-from cyclemlp.tasks.card import ModelCard, build_model
+from cyclemlp.tasks.card import IMAGENET_MEAN, ModelCard, build_model
 from cyclemlp.tasks.classification.config import ClassificationConfig, LabelAugmentation
+from cyclemlp.tasks.classification.crops import note_cropped
 from cyclemlp.tasks.classification.metrics import classification_loss, distillation_loss
 from cyclemlp.tasks.classification.teacher import Teacher, load_teacher
 from cyclemlp.tasks.loss import TaskLoss
@@ -44,9 +46,9 @@ def with_image_size(config: ClassificationConfig, dataset: ClassifiedDataset) ->
 def classification_parts(config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingParts:
     """Network, loss and samples of a run whose image size is chosen. Raises ConfigError and CheckpointError."""
     changes = config.architecture.options
-    card = ModelCard.of_run(
-        "classification", config, dataset, head="linear", crop_pct=config.crop, model_options=changes
-    )
+    crop = config.crop if config.resize == "crop" else 1.0
+    card = ModelCard.of_run("classification", config, dataset, head="linear", crop_pct=crop, model_options=changes)
+    note_cropped([path for split in dataset.splits.values() for path in split.images], card)
     size = card.image_size or MAX_IMAGE_SIZE
     options = config.optimisation
     model = build_model(card, options.drop_path)
@@ -54,7 +56,7 @@ def classification_parts(config: ClassificationConfig, dataset: ClassifiedDatase
     frozen = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)
     loss = LabelLoss(config, len(card.classes), teacher)
-    samples = SplitSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation))
+    samples = SplitSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation, config.resize))
     groups = partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay)
     repeats = config.augmentation.repeated
     return TrainingParts(card, model, loss, samples, groups, default_collate, frozen, repeats)
@@ -69,10 +71,13 @@ def natural_size(split: ClassifiedSplit) -> int:
 class LabelTrainTransform:
     """A random training sample of an image, uint8 (H, W, 3): float32 (3, size, size), normalised, and its class number.
 
-    The changes are timm's, which are those of the authors' recipe.
+    The changes are timm's, which are those of the authors' recipe. With `resize` pad or squash they are made to the
+    whole image as a square.
     """
 
-    def __init__(self, size: int, options: LabelAugmentation) -> None:
+    def __init__(self, size: int, options: LabelAugmentation, resize: SquareRule = "crop") -> None:
+        self._resize: SquareRule = resize
+        self._max_edge = 2 * size
         self._transform: Callable[[Image.Image], Tensor] = create_transform(
             size,
             is_training=True,
@@ -87,6 +92,9 @@ class LabelTrainTransform:
         )
 
     def __call__(self, image: Pixels, label: int) -> tuple[Tensor, Tensor]:
+        if self._resize != "crop":
+            edge = min(max(image.shape[:2]), self._max_edge)
+            image = whole_square(image, edge, self._resize, IMAGENET_MEAN)
         with seeded_by_torch():
             return self._transform(Image.fromarray(image)), torch.tensor(label)
 
