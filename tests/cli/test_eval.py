@@ -124,9 +124,12 @@ def test_other_classes(run: Path, data: Path, capsys: pytest.CaptureFixture[str]
     assert f"{data} has 3 classes (sky, ground, sea), but the model was trained on 3 classes (ocean," in message
 
 
-def test_data_without_names_is_compared_by_number(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_without_names_is_compared_by_number(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (data / "classes.txt").unlink()
     assert command(run, "--json") == 0
+    assert f"note: {data} names no classes: its 0, 1, ... count as ocean, " in caplog.text
     capsys.readouterr()
     Image.fromarray(np.full((40, 50), 7, dtype=np.uint8)).save(data / "masks" / "val" / "0.png")
     assert "has 8 classes (class0, class1" in refused(capsys, run)

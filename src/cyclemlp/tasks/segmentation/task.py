@@ -1,5 +1,6 @@
 """Semantic segmentation: a class for every pixel."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import numpy as np
 from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
+from cyclemlp.data.problems import listed
 from cyclemlp.errors import DataError
 from cyclemlp.files import JsonMapping, write_png
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts, score_lines
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
+
+_LOG = logging.getLogger(__name__)
 
 
 class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult, "ConfusionMatrix"]):
@@ -41,8 +45,14 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         return find_dataset(folder, MaskDataset)
 
     def fits(self, dataset: MaskDataset, card: ModelCard) -> bool:
-        """Without names, only the number of classes can be compared."""
-        return super().fits(dataset, card) or (not dataset.named and len(dataset.classes) <= len(card.classes))
+        """Without names, only the number of classes can be compared, which is worth a note."""
+        if super().fits(dataset, card):
+            return True
+        if dataset.named or len(dataset.classes) > len(card.classes):
+            return False
+        names = listed(card.classes, 6)
+        _LOG.warning("note: %s names no classes: its 0, 1, ... count as %s; classes.txt says it", dataset.root, names)
+        return True
 
     def build_model(self, card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
         from cyclemlp.tasks.segmentation.train import network_of
