@@ -77,7 +77,7 @@ def test_a_format_of_boxes_needs_no_more(tmp_path: Path, monkeypatch: pytest.Mon
     assert record.boxes_xyxy.tolist() == [[1, 2, 11, 12], [5, 5, 30, 9]]
     report = inspect_dataset(tmp_path)
     assert report.splits["train"].to_dict()["class_objects"] == {"thing": 2}
-    assert "box has the box (5, 5, 40, 9), partly outside the image of 30x20" in str(report.problems[0])
+    assert "box has the box (5, 5, 40, 9), partly outside the image of 30x20" in str(report.notes[0])
 
 
 def test_its_problems_are_those_of_every_format(toy: Path) -> None:
