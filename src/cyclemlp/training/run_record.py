@@ -1,4 +1,4 @@
-"""`run.json`: what a run was trained on, and each time it was started, by what, where and beside which other load.
+"""`run.json`: what a run was trained on, and each time it was started, by which command, on which machine, and under which other load.
 
 A table takes its facts from here, never from the moment at which it is made. A resumed run appends a session, and is
 refused where its classes or labels are no longer those that it began with.
