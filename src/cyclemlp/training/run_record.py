@@ -1,4 +1,4 @@
-"""`run.json`: what a run was trained on, and each time it was started, by which command, on which machine, and under which other load.
+"""`run.json`: the data of a run, and for each start its command, machine, versions and the load by other programs.
 
 A table takes its facts from here, never from the moment at which it is made. A resumed run appends a session, and is
 refused where its classes or labels are no longer those that it began with.
