@@ -130,6 +130,33 @@ def test_an_image_without_objects() -> None:
     assert {name: tuple(each.shape) for name, each in target.items()} == {
         "boxes": (0, 4),
         "labels": (0,),
+        "ignored": (0, 4),
         "masks": (0, 40, 60),
     }
     assert target["labels"].dtype == torch.int64
+
+
+def test_what_is_not_learnt_from_is_named_as_ignored() -> None:
+    """A crowd region, what the crop leaves too little of, what is too small; not what lies outside of the crop."""
+    boxes: list[list[float]] = [[4, 4, 24, 14], [30, 30, 50, 40], [60, 4, 60.5, 30], [4, 50, 20, 60]]
+    record = record_of(boxes, (64, 96), crowd=(1,))
+    _, target = transformed(places(64, 96), record)
+    assert target["labels"].tolist() == [0, 3]
+    assert target["boxes"].tolist() == [boxes[0], boxes[3]]
+    assert len(target["masks"]) == 2
+    assert target["ignored"].tolist() == [boxes[1], boxes[2]]
+    _, flipped = transformed(places(64, 96), record, replace(AS_IT_IS, flip=1.0))
+    assert flipped["ignored"].tolist() == [[46, 30, 66, 40], [35.5, 4, 36, 30]]
+
+
+def test_what_a_crop_leaves_too_little_of_is_ignored_where_it_is_seen() -> None:
+    record = record_of([[0, 0, 140, 100], [90, 10, 130, 20]], (100, 140))
+    whole_in_part = 0
+    for seed in range(12):
+        image, target = transformed(places(100, 140), record, replace(AS_IT_IS, crop_size=64, visible=0.9), seed=seed)
+        left, top = (round(float(image[channel, 0, 0]) * 255) for channel in (0, 1))
+        cut = max(0, min(130, left + 64) - max(90, left)) * max(0, min(20, top + 64) - max(10, top))
+        assert target["ignored"].tolist()[0] == [0, 0, 64, 64]
+        assert len(target["ignored"]) + len(target["labels"]) == 1 + (cut > 0)
+        whole_in_part += len(target["ignored"]) - 1
+    assert whole_in_part > 0

@@ -25,15 +25,16 @@ from cyclemlp.data.transforms import (
 
 Target = dict[str, Tensor]
 MIN_EDGE = 1.0
-"""Boxes narrower than this many network pixels are not learnt from."""
+"""Boxes narrower than this many network pixels are ignored."""
 
 
 @dataclass(frozen=True)
 class BoxTrainTransform:
-    """A random training sample of an image, uint8 (H, W, 3), and its record; regions to ignore are left out.
+    """A random training sample of an image, uint8 (H, W, 3), and its record.
 
     Returns the image, float32 (3, h, w) normalised, and a target with `boxes` (N, 4) float32 within it, `labels` (N,)
-    int64 and, with `masks`, `masks` (N, h, w) uint8.
+    int64 and, with `masks`, `masks` (N, h, w) uint8. `ignored` (M, 4) float32 are the boxes in which nothing may be
+    learnt: regions to ignore, objects that are too small, and those of which the crop leaves too little.
     """
 
     augmentation: BoxAugmentation
@@ -42,14 +43,14 @@ class BoxTrainTransform:
     masks: bool = False
 
     def __call__(self, pixels: Pixels, record: Record) -> tuple[Tensor, Target]:
-        record = record.select(~record.crowd)
-        region, size = self._region(pixels.shape[0], pixels.shape[1], record)
-        record = _within(record, region, size, self.augmentation.visible)
+        region, size = self._region(pixels.shape[0], pixels.shape[1], record.select(~record.crowd))
+        record, ignored = _within(record, region, size, self.augmentation.visible)
         part = torch.from_numpy(pixels[region.rows, region.columns]).permute(2, 0, 1)
         image = self.normalisation(jittered(resize_image(part, size), self.augmentation))
         target = {
             "boxes": torch.from_numpy(_moved(record.boxes_xyxy, region, size)),
             "labels": torch.from_numpy(record.labels),
+            "ignored": torch.from_numpy(_moved(ignored.boxes_xyxy, region, size)),
         }
         if self.masks:
             target["masks"] = _masks(record, region, size)
@@ -98,14 +99,15 @@ class _Region:
         return np.array([size[1] / (right - left), size[0] / (bottom - top)] * 2, dtype=np.float32)
 
 
-def _within(record: Record, region: _Region, size: tuple[int, int], visible: float) -> Record:
-    """The objects of which enough lies in the region."""
+def _within(record: Record, region: _Region, size: tuple[int, int], visible: float) -> tuple[Record, Record]:
+    """The objects in the region, those to learn from and those to ignore."""
     boxes, frame = record.boxes_xyxy, region.frame
     left = np.clip(boxes, frame[[0, 1, 0, 1]], frame[[2, 3, 2, 3]])
     edges = left[:, 2:] - left[:, :2]
     shares = edges.prod(axis=1) / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
     wide = (edges * region.factors(size)[:2] >= MIN_EDGE).all(axis=1)
-    return record.select(wide & (shares >= max(visible, 1e-6)))
+    learnt = ~record.crowd & wide & (shares >= max(visible, 1e-6))
+    return record.select(learnt), record.select(~learnt & (edges > 0).all(axis=1))
 
 
 def _moved(boxes: npt.NDArray[np.float32], region: _Region, size: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -122,8 +124,13 @@ def _masks(record: Record, region: _Region, size: tuple[int, int]) -> Tensor:
 
 
 def _flipped(target: Target, axis: int, length: int) -> Target:
-    boxes = target["boxes"].clone()
-    low, high = (0, 2) if axis == -1 else (1, 3)
-    boxes[:, low], boxes[:, high] = (length - target["boxes"][:, edge] for edge in (high, low))
     masks = {"masks": target["masks"].flip(axis)} if "masks" in target else {}
-    return {**target, "boxes": boxes, **masks}
+    boxes = {name: _mirrored(target[name], axis, length) for name in ("boxes", "ignored")}
+    return {**target, **boxes, **masks}
+
+
+def _mirrored(boxes: Tensor, axis: int, length: int) -> Tensor:
+    mirrored = boxes.clone()
+    low, high = (0, 2) if axis == -1 else (1, 3)
+    mirrored[:, low], mirrored[:, high] = (length - boxes[:, edge] for edge in (high, low))
+    return mirrored

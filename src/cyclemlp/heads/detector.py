@@ -21,7 +21,11 @@ from cyclemlp.heads.pyramid import PyramidBackbone, PyramidNetwork
 from cyclemlp.heads.torchvision_internals import ImageList
 
 Target = dict[str, Tensor]
-"""`boxes` (N, 4) float32 x0 y0 x1 y1 in pixels, `labels` (N,) int64 from 0; for Mask R-CNN `masks` (N, H, W) uint8."""
+"""`boxes` (N, 4) float32 x0 y0 x1 y1 in pixels, `labels` (N,) int64 from 0; for Mask R-CNN `masks` (N, H, W) uint8.
+
+`ignored` (M, 4) float32, if there are any, are boxes in which nothing is learnt. An anchor or a proposal of whose area
+half or more lies in one of them is neither an object nor background, as with mmdetection's `ignore_iof_thr` of 0.5.
+"""
 
 
 class Anchors(nn.Module):

@@ -4,6 +4,7 @@ He et al., "Mask R-CNN", ICCV 2017. Losses, matching, proposals and region featu
 arithmetic is in float32 in any precision.
 """
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
@@ -42,14 +43,17 @@ class MaskRCNN(Detector):
         Boxes (D, 4) in its pixels, scores (D,), labels (D,) int64 from 0, and mask probabilities (D, 28, 28) over
         the boxes.
         """
-        detections, _ = self._run(images, [(images.shape[-2], images.shape[-1])], None)
-        (found,) = detections
+        maps, sizes = self.maps(images), [(images.shape[-2], images.shape[-1])]
+        proposals, _ = self.rpn(tv.ImageList(images, sizes), maps, None)
+        (found,), _ = self.roi_heads(maps, proposals, sizes, None)
         return found["boxes"], found["scores"], found["labels"] - 1, found["masks"][:, 0]
 
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:
         """`objectness` and `rpn_box_reg` of the proposals, `classifier`, `box_reg` and `mask` of their regions."""
         counted_from_1 = [{**target, "labels": target["labels"] + 1} for target in targets]
-        _, losses = self._run(images, sizes, counted_from_1)
+        maps = self.maps(images)
+        proposals, losses = self.rpn(tv.ImageList(images, sizes), maps, counted_from_1)
+        losses |= self.roi_heads.losses(maps, proposals, sizes, list(map(_with_ignored, counted_from_1)))
         return {name.removeprefix("loss_"): loss for name, loss in losses.items()}
 
     def export_form(self) -> nn.Module:
@@ -59,19 +63,18 @@ class MaskRCNN(Detector):
             " on the image (see docs/export.md); predict with the run folder, or train --head retinanet"
         )
 
-    def _run(
-        self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target] | None
-    ) -> tuple[list[Target], dict[str, Tensor]]:
-        maps = self.maps(images)
-        proposals, proposal_losses = self.rpn(tv.ImageList(images, sizes), maps, targets)
-        detections, region_losses = self.roi_heads(maps, proposals, sizes, targets)
-        return detections, {**proposal_losses, **region_losses}
+
+def _with_ignored(target: Target) -> Target:
+    """The boxes to ignore follow those of the objects, with a label of their own."""
+    ignored = target.get("ignored", target["boxes"][:0])
+    labels = target["labels"].new_full((len(ignored),), tv.IGNORED)
+    return {**target, "boxes": torch.cat([target["boxes"], ignored]), "labels": torch.cat([target["labels"], labels])}
 
 
-def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> tv.RegionProposalNetwork:
+def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> tv.Proposals:
     """Thresholds and samples of the papers; twice as many proposals are kept in training, as torchvision does."""
     kept = {"training": 2 * options.candidates, "testing": options.candidates}
-    return tv.RegionProposalNetwork(
+    return tv.Proposals(
         anchors,
         tv.with_float32_outputs(tv.RPNHead(width, options.anchors_per_position(MASK_RCNN))),
         fg_iou_thresh=0.7,
@@ -84,11 +87,11 @@ def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> tv.Regio
     )
 
 
-def _region_heads(width: int, num_classes: int, options: DetectionHead) -> tv.RoIHeads:
+def _region_heads(width: int, num_classes: int, options: DetectionHead) -> tv.RegionHeads:
     """`num_classes` counts the background."""
     hidden = 4 * width
     levels = ["0", "1", "2", "3"]
-    return tv.RoIHeads(
+    return tv.RegionHeads(
         MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
         tv.TwoMLPHead(width * 7**2, hidden),
         tv.with_float32_outputs(tv.FastRCNNPredictor(hidden, num_classes)),

@@ -58,7 +58,7 @@ class RetinaNet(Detector):
         """
         logits, offsets = (each.float() for each in self(images))  # the loss is in float32 in any precision
         anchors = self.anchors.of(images)
-        matches = [match_anchors(target["boxes"], anchors) for target in targets]
+        matches = [match_anchors(target["boxes"], anchors, target.get("ignored")) for target in targets]
         matched_anchors = max(1, sum(int((match >= 0).sum()) for match in matches))
         terms = [
             (_focal_loss(scores, match, target["labels"]), _box_loss(moves, anchors, match, target["boxes"]))

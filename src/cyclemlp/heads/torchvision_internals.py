@@ -15,26 +15,112 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads as MaskRCNNHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor as MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead as RetinaNetHead
 from torchvision.models.detection.roi_heads import RoIHeads as RoIHeads
+from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork as RegionProposalNetwork
 from torchvision.models.detection.rpn import RPNHead as RPNHead
-from torchvision.ops import FeaturePyramidNetwork, box_iou
+from torchvision.ops import FeaturePyramidNetwork, box_area, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool as LastLevelMaxPool
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 BACKGROUND, NEITHER = Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS
 """What `match_anchors` says of anchors without a box: teach them nothing is there, or nothing at all."""
 
+IGNORED = -1
+"""The label of boxes to ignore among the targets of `RegionHeads`; the sampler of torchvision leaves it out."""
+MIN_IGNORED_SHARE = 0.5
+"""Of the area of an anchor or a proposal that lies in an ignored box, from which on nothing is learnt from it."""
+
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def match_anchors(boxes: Tensor, anchors: Tensor) -> Tensor:
+def match_anchors(boxes: Tensor, anchors: Tensor, ignored: Tensor | None = None) -> Tensor:
     """Index of the box of each anchor, `BACKGROUND` or `NEITHER`, by RetinaNet's overlaps of 0.5 and 0.4.
 
-    A box that no anchor overlaps that much is matched by those that overlap it most.
+    A box that no anchor overlaps that much is matched by those that overlap it most. Anchors that lie in boxes that
+    are `ignored` (M, 4) are neither; nor is background what such a box would have matched as an object.
     """
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
+    matches = _matches(matcher, boxes, anchors)
+    if ignored is not None and len(ignored):
+        matches[_no_evidence(matcher, matches == BACKGROUND, anchors, ignored)] = NEITHER
+    return matches
+
+
+def _matches(matcher: Matcher, boxes: Tensor, anchors: Tensor) -> Tensor:
     if not len(boxes):
         return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    return Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(boxes, anchors))
+    return matcher(box_iou(boxes, anchors))
+
+
+def _no_evidence(matcher: Matcher, background: Tensor, anchors: Tensor, ignored: Tensor) -> Tensor:
+    """Which anchors (N, 4) say nothing because of ignored boxes (M, 4), of which there are some."""
+    return overlapped(anchors, ignored) | (background & (_matches(matcher, ignored, anchors) != BACKGROUND))
+
+
+def overlapped(boxes: Tensor, ignored: Tensor) -> Tensor:
+    """Which boxes (N, 4) lie by half of their area or more in one of the ignored boxes (M, 4)."""
+    edges = torch.min(boxes[:, None, 2:], ignored[:, 2:]) - torch.max(boxes[:, None, :2], ignored[:, :2])
+    shares = edges.clamp(min=0).prod(dim=2) / box_area(boxes)[:, None].clamp(min=1e-6)
+    return (shares >= MIN_IGNORED_SHARE).any(dim=1)
+
+
+class Proposals(RegionProposalNetwork):  # type: ignore[misc]  # torchvision has no types
+    """Torchvision's, which learns nothing from anchors in the boxes that targets name as `ignored` (M, 4)."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each image the label of each anchor, 1 object, 0 background, -1 neither; and the box it matches."""
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for found, places, target in zip(labels, anchors, targets, strict=True):
+            if len(ignored := target.get("ignored", target["boxes"][:0])):
+                found[_no_evidence(self.proposal_matcher, found == 0, places, ignored)] = IGNORED
+        return labels, boxes
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Of objectness and boxes; 0 where there is nothing to learn from, of which torchvision takes the mean."""
+        if all((each == IGNORED).all() for each in labels):
+            return objectness.sum() * 0.0, pred_bbox_deltas.sum() * 0.0
+        losses: tuple[Tensor, Tensor] = super().compute_loss(objectness, pred_bbox_deltas, labels, regression_targets)
+        return losses
+
+
+class RegionHeads(RoIHeads):  # type: ignore[misc]  # torchvision has no types
+    """Torchvision's, which learns nothing from proposals in boxes with the label `IGNORED`, the last of a target."""
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each image the index of the box of each proposal, and its label, 0 for background, -1 for neither."""
+        counts = [int((labels != IGNORED).sum()) for labels in gt_labels]
+        boxes, names = ([each[:n] for each, n in zip(all_, counts, strict=True)] for all_ in (gt_boxes, gt_labels))
+        matched, found = super().assign_targets_to_proposals(proposals, boxes, names)
+        for labels, places, given, count in zip(found, proposals, gt_boxes, counts, strict=True):
+            if count < len(given):
+                labels[overlapped(places, given[count:])] = IGNORED
+        return matched, found
+
+    def losses(
+        self,
+        maps: dict[str, Tensor],
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """As torchvision's `forward` in training, but 0, not NaN, where no proposal is left to learn from."""
+        regions, matched, labels, offsets = self.select_training_samples(proposals, targets)
+        logits, moves = self.box_predictor(self.box_head(self.box_roi_pool(maps, regions, sizes)))
+        classifier, box_reg = logits.sum(), moves.sum()  # of nothing, 0
+        if len(logits):
+            classifier, box_reg = fastrcnn_loss(logits, moves, labels, offsets)
+        objects = [each > 0 for each in labels]
+        regions, matched = ([e[o] for e, o in zip(all_, objects, strict=True)] for all_ in (regions, matched))
+        masks = self.mask_predictor(self.mask_head(self.mask_roi_pool(maps, regions, sizes)))
+        wanted, names = ([target[key] for target in targets] for key in ("masks", "labels"))
+        mask = maskrcnn_loss(masks, regions, wanted, names, matched)
+        return {"loss_classifier": classifier, "loss_box_reg": box_reg, "loss_mask": mask}
 
 
 def box_offsets(boxes: Tensor, anchors: Tensor) -> Tensor:

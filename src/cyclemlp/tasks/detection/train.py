@@ -115,4 +115,5 @@ class DetectionLoss(TaskLoss):
 def _with_area(target: dict[str, Tensor]) -> dict[str, Tensor]:
     boxes = target["boxes"]
     keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return {name: values[keep] for name, values in target.items() if name != "size"}
+    ignored = {name: target[name] for name in ("ignored",) if name in target}
+    return {name: values[keep] for name, values in target.items() if name not in ("size", "ignored")} | ignored
