@@ -17,6 +17,7 @@ app = App(
 for _name, _target in {
     "operators": "benchmarks.operators:operators",
     "train": "benchmarks.training_steps:train",
+    "heads": "benchmarks.heads:heads",
     "scale": "benchmarks.scale:scale",
     "loader": "benchmarks.loading:loader",
     "resolution": "benchmarks.resolution:resolution",

@@ -4,9 +4,7 @@ from cyclemlp.heads.detection_options import MASK_RCNN, RETINANET, DetectionHead
 from cyclemlp.heads.mask_rcnn import MaskRCNN
 from cyclemlp.heads.pyramid import PyramidBackbone, head_by_name
 from cyclemlp.heads.retinanet import RetinaNet
-
-WIDTH = 256
-"""Channels of pyramid and heads in the papers."""
+from cyclemlp.heads.widths import PAPER_WIDTHS
 
 HEADS: dict[str, type[RetinaNet] | type[MaskRCNN]] = {RETINANET: RetinaNet, MASK_RCNN: MaskRCNN}
 
@@ -27,4 +25,4 @@ def build_detector(
     """
     make = head_by_name(head, HEADS)
     trunk = PyramidBackbone(backbone, out_indices=make.levels, in_chans=in_chans, drop_path_rate=drop_path_rate)
-    return make(trunk, num_classes, head_width or WIDTH, options or DetectionHead())
+    return make(trunk, num_classes, head_width or PAPER_WIDTHS[head], options or DetectionHead())

@@ -10,6 +10,8 @@ STRIDES: dict[str, tuple[int, ...]] = {RETINANET: (8, 16, 32, 64, 128), MASK_RCN
 """Of the pyramid levels of each head."""
 COCO_DETECTIONS = 100
 """Maximum number of boxes per image that are scored in COCO's tables."""
+PAPER_CANDIDATES = 1000
+"""Boxes per level that the papers compare."""
 NORMS = ("none", "group")
 
 
@@ -33,14 +35,16 @@ class DetectionHead:
     """Boxes of lower scores are dropped."""
     nms: float = 0.5
     """Of two boxes of a class that overlap (IoU) by more than this, the one of lower score is dropped."""
-    candidates: int = 1000
-    """Maximum number of boxes per pyramid level that are compared; for Mask R-CNN also of proposals per image."""
+    candidates: int | None = None
+    """Maximum number of boxes per pyramid level that are compared; for Mask R-CNN also of proposals per image. The papers' is 1000; Mask R-CNN has by default three for each box that is kept."""  # noqa: E501
+    regions: int = 512
+    """Mask R-CNN: proposals per image from which its boxes and masks learn in a step; the paper's is 512."""
 
     def __post_init__(self) -> None:
         if self.head_norm not in NORMS:
             near = did_you_mean(self.head_norm, NORMS)
             raise ConfigError(f"--head-norm {self.head_norm!r} is not allowed: one of {', '.join(NORMS)}.{near}")
-        for name in ("head_convs", "detections", "candidates"):
+        for name in ("head_convs", "detections", "candidates", "regions"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "1 or more")
         _require(self.anchor_size is None or self.anchor_size > 0, "anchor_size", self.anchor_size, "more than 0")
@@ -55,6 +59,11 @@ class DetectionHead:
     def kept(self) -> int:
         """Maximum number of boxes kept per image."""
         return COCO_DETECTIONS if self.detections is None else self.detections
+
+    @property
+    def compared(self) -> int:
+        """Maximum number of boxes per level before those that overlap are dropped."""
+        return PAPER_CANDIDATES if self.candidates is None else self.candidates
 
     def edge(self, head: str) -> float:
         """Edge of the smallest square anchor, in strides."""

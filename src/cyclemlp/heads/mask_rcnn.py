@@ -73,7 +73,7 @@ def _with_ignored(target: Target) -> Target:
 
 def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> tv.Proposals:
     """Thresholds and samples of the papers; twice as many proposals are kept in training, as torchvision does."""
-    kept = {"training": 2 * options.candidates, "testing": options.candidates}
+    kept = {"training": 2 * options.compared, "testing": options.compared}
     return tv.Proposals(
         anchors,
         tv.with_float32_outputs(tv.RPNHead(width, options.anchors_per_position(MASK_RCNN))),
@@ -97,7 +97,7 @@ def _region_heads(width: int, num_classes: int, options: DetectionHead) -> tv.Re
         tv.with_float32_outputs(tv.FastRCNNPredictor(hidden, num_classes)),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
-        batch_size_per_image=512,
+        batch_size_per_image=options.regions,
         positive_fraction=0.25,
         bbox_reg_weights=None,
         score_thresh=options.score_threshold,

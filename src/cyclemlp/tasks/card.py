@@ -264,6 +264,12 @@ def read_card(path: Path) -> ModelCard:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def card_beside(path: Path) -> ModelCard | None:
+    """The card of a run folder or of the weights of one, None for weights without a card. Raises as `read_card`."""
+    place = path if path.is_dir() else path.with_name(CARD_NAME)
+    return read_card(place) if place.exists() else None
+
+
 def _find(path: Path) -> tuple[Path, Path]:
     """The files of weights and card of a model."""
     advice = f"give a folder written by `cyclemlp train`, or its {WEIGHTS_NAME}"

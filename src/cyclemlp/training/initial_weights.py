@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from cyclemlp.errors import CheckpointError
 from cyclemlp.models.checkpoints import adapt_state_dict, check_fit, load_checkpoint, naming, read_state_dict
 from cyclemlp.models.weights import fetch_weights
-from cyclemlp.tasks.card import CARD_NAME, ModelCard, load_model, read_card
+from cyclemlp.tasks.card import ModelCard, card_beside, load_model
+from cyclemlp.tasks.head_width import head_width_of
 
 AUTHORS = "authors"
 """Stands for the weights that the authors of the model published."""
@@ -26,11 +28,11 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
     """
     if str(path) == AUTHORS:
         path = fetch_weights(card.model)
-    is_run = path.is_dir() or path.with_name(CARD_NAME).is_file()
-    if is_run and read_card(path if path.is_dir() else path.with_name(CARD_NAME)).task == card.task:
+    described = card_beside(path)
+    if described is not None and described.task == card.task:
         _load_network(model, card, path)
         return
-    if is_run:
+    if described is not None:
         source, theirs = load_model(path)
         _require_same(path, theirs, card, ("model",))
         _load_backbone(_trunk(model), _trunk(source).state_dict(), path, whole=_trunk(model) is not model)
@@ -79,6 +81,7 @@ def _as_in(own: Mapping[str, Tensor], key: str) -> str:
 
 def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
     source, theirs = load_model(path)
+    theirs, card = (replace(each, head_width=head_width_of(each)) for each in (theirs, card))
     _require_same(path, theirs, card, ("model", "head", "head_width"))
     state, own = source.state_dict(), model.state_dict()
     other = sorted(key for key in state if state[key].shape != own[key].shape)

@@ -36,7 +36,7 @@ def test_decoding_gives_what_torchvision_gives(size: tuple[int, int]) -> None:
 
             self.box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
             self.score_thresh, self.nms_thresh = options.score_threshold, options.nms
-            self.detections_per_img, self.topk_candidates = options.kept, options.candidates
+            self.detections_per_img, self.topk_candidates = options.kept, options.compared
 
     heads = {"cls_logits": logits, "bbox_regression": offsets}
     (theirs,) = Bare().postprocess_detections(heads, [[torch.from_numpy(level) for level in levels]], [size])

@@ -4,7 +4,7 @@ The defaults suit some hundred images, a small machine and random initial weight
 several scales, and anchors and image size chosen from the labels. The paper's own settings for COCO are recipes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,8 +35,14 @@ class LightHead(DetectionHead):
     """Convolutions before the last one, of each RetinaNet branch and of the masks of Mask R-CNN; the papers have 4."""
     head_norm: Literal["none", "group"] = "group"
     """Normalisation in the head; `group` (GroupNorm) eases training from random weights, the papers have none."""
+    regions: int = 128
+    """Mask R-CNN: proposals per image from which its boxes and masks learn in a step; the paper's is 512."""
     anchor_size: float | None = None
     """Edge of a level's smallest square anchor in strides of the level; by default from the labels. The papers' is 4 for RetinaNet, 8 for Mask R-CNN."""  # noqa: E501
+
+    def as_head(self) -> DetectionHead:
+        """The same without these defaults, for the card."""
+        return DetectionHead(**{item.name: getattr(self, item.name) for item in fields(DetectionHead)})
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,8 @@ class DetectionConfig(RunConfig):
     """Run folder; new or empty, unless --resume is given."""
     head: str = "retinanet"
     """Detection head: retinanet, or mask-rcnn where objects have outlines."""
-    head_width: int | None = 128
-    """Channels of the feature pyramid and the head; the papers' is 256."""
+    head_width: int | None = None
+    """Channels of the feature pyramid and the head; by default as many as the backbone's map at stride 8 has (three quarters of it for mask-rcnn). The papers' is 256."""  # noqa: E501
     input_scale: float | None = None
     """Factor images are resized by before the network; by default a power of two chosen so that small objects are some 24 pixels wide."""  # noqa: E501
     short_side: int | None = None

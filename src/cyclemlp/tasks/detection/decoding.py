@@ -129,7 +129,7 @@ def _candidates(logits: FloatArray, options: DetectionHead) -> tuple[IntArray, I
     threshold = options.score_threshold
     least = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else (math.inf if threshold else -math.inf)
     places = np.flatnonzero(flat > least)
-    order = np.argsort(-flat[places], kind="stable")[: options.candidates]
+    order = np.argsort(-flat[places], kind="stable")[: options.compared]
     chosen = places[order].astype(np.int64)
     scores = (1 / (1 + np.exp(-flat[chosen].astype(np.float64)))).astype(np.float32)
     return chosen // logits.shape[1], chosen % logits.shape[1], scores

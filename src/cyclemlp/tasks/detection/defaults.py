@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from cyclemlp.data.objects import DetectionSplit
-from cyclemlp.heads.detection_options import COCO_DETECTIONS, STRIDES
+from cyclemlp.heads.detection_options import COCO_DETECTIONS, MASK_RCNN, PAPER_CANDIDATES, STRIDES
 from cyclemlp.tasks.detection.config import DetectionConfig
 
 ConfigT = TypeVar("ConfigT", bound=DetectionConfig)
@@ -22,6 +22,7 @@ MAX_PIXELS = 4e6
 """Images are not upscaled beyond this."""
 FEW_PIXELS = 1e6
 """Images with fewer pixels are not downscaled: it would save little time."""
+_PROPOSALS_PER_BOX = 3
 # torchvision matches anchors that overlap an object by half or more: with these steps one of them always does.
 _ANCHOR_SIZES = {"retinanet": (1.0, 1.5, 2.0, 3.0, 4.0), "mask-rcnn": (2.0, 3.0, 4.0, 6.0, 8.0)}
 
@@ -40,6 +41,8 @@ def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
         head = replace(head, anchor_size=_anchor_size(config, small))
     if head.detections is None:
         head = replace(head, detections=_detections(split))
+    if head.candidates is None:
+        head = replace(head, candidates=proposals(config.head, head.kept))
     _logger.info(
         "small objects are %.0f pixels wide: images are resized by %s, anchors are %g strides, %d boxes per image",
         *(small, config.input_scale or f"the rule of --short-side {config.short_side}"),
@@ -77,3 +80,8 @@ def _detections(split: DetectionSplit) -> int:
     """COCO's number, or where images hold more objects, 1.5 times their maximum in hundreds."""
     most = max((int((~record.crowd).sum()) for record in split.records), default=0)
     return max(COCO_DETECTIONS, 100 * math.ceil(1.5 * most / 100) if most > 0.7 * COCO_DETECTIONS else 0)
+
+
+def proposals(head: str, kept: int) -> int:
+    """The papers' number; at most three per box that is kept in Mask R-CNN, where each proposal costs time."""
+    return max(kept, min(PAPER_CANDIDATES, _PROPOSALS_PER_BOX * kept)) if head == MASK_RCNN else PAPER_CANDIDATES

@@ -60,8 +60,9 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
 
     def resolve(self, config: DetectorConfigT, dataset: DetectionDataset) -> DetectorConfigT:
         from cyclemlp.tasks.detection.train import resolved
+        from cyclemlp.tasks.head_width import with_head_width
 
-        return resolved(config, dataset)
+        return with_head_width(resolved(config, dataset), self.name)
 
     def training_parts(self, config: DetectorConfigT, dataset: DetectionDataset) -> TrainingParts:
         from cyclemlp.tasks.detection.train import detection_parts

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import DataError
-from cyclemlp.heads.detection_options import MASK_RCNN, RETINANET, DetectionHead
+from cyclemlp.heads.detection_options import MASK_RCNN, RETINANET
 from cyclemlp.heads.detector import Detector
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import ModelCard, build_model
@@ -45,7 +44,7 @@ def resolved(config: ConfigT, dataset: DetectionDataset) -> ConfigT:
 
 def detection_parts(config: DetectionConfig, dataset: DetectionDataset, task: str) -> TrainingParts:
     """Network, loss and samples of a run whose config is resolved. Raises ConfigError."""
-    head = DetectionHead(**{item.name: getattr(config.detector, item.name) for item in fields(DetectionHead)})
+    head = config.detector.as_head()
     scale, ids = config.input_scale or 1.0, dataset.category_ids
     card = ModelCard.of_run(task, config, dataset, detection=head, input_scale=scale, category_ids=ids)
     model = build_model(card, config.optimisation.drop_path)

@@ -36,7 +36,7 @@ class SegmentationConfig(RunConfig):
     head: str = "semantic-fpn"
     """Segmentation head: semantic-fpn or upernet."""
     head_width: int | None = None
-    """Channels of the head; by default the papers' (256 for semantic-fpn, 512 for upernet)."""
+    """Channels of the head; by default as many as the backbone's map at stride 8 has (three quarters of it for upernet). The papers' are 256 for semantic-fpn, 512 for upernet."""  # noqa: E501
     input_scale: float = 1.0
     """Factor by which images are upscaled before the network, for objects only a few pixels wide."""
     short_side: int | None = None

@@ -59,6 +59,11 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
 
         return network_of(card, drop_path_rate)
 
+    def resolve(self, config: SegmentationConfig, dataset: MaskDataset) -> SegmentationConfig:
+        from cyclemlp.tasks.head_width import with_head_width
+
+        return with_head_width(config, self.name)
+
     def training_parts(self, config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
         from cyclemlp.tasks.segmentation.train import segmentation_parts
 
