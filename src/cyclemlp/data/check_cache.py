@@ -6,7 +6,6 @@ times of modification of all files of the data set are the same, and the code th
 """
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.problems import Problem
+from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.files import user_cache, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ def remember(dataset: AnyDataset, state: str, problems: Sequence[Problem], notes
 def recall(dataset: AnyDataset, state: str) -> Remembered | None:
     """What was found in the files of a data set in this state, if it is known."""
     try:
-        entry = json.loads(_path(dataset).read_text(encoding="utf-8"))
+        entry = read_json(_path(dataset))
         if entry["state"] != state:
             return None
         return Remembered(*(tuple(map(_from_json, entry[name])) for name in ("problems", "notes")))
-    except (OSError, ValueError, KeyError, TypeError):  # none, or not one of ours
+    except (DocumentError, KeyError, TypeError):  # none, or not one of ours
         return None
 
 

@@ -5,7 +5,6 @@ and no pickle is needed to use it.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.resizing import ResizeRule, SquareRule
+from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
@@ -253,9 +253,9 @@ def read_card(path: Path) -> ModelCard:
     if path.is_dir():
         path = _find(path)[1]
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable model card: {error}; train or copy it again") from error
+        values = read_json(path)
+    except DocumentError as error:
+        raise CheckpointError(f"{path} is not a readable model card: it {error}; train or copy it again") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is not a model card: it must hold one JSON object")
     try:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from cyclemlp.documents import DocumentError, read_yaml
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
 
@@ -31,8 +32,6 @@ def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> J
 
 def read_run_config(run_dir: Path) -> JsonObject:
     """Options of the run in `run_dir`, by their names on the command line. ConfigError where there are none."""
-    import yaml
-
     path = run_dir / CONFIG_NAME
     if not path.is_file():
         raise ConfigError(
@@ -40,9 +39,9 @@ def read_run_config(run_dir: Path) -> JsonObject:
             " without --resume"
         )
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable: {' '.join(str(error).split())}") from error
+        options = read_yaml(path)
+    except DocumentError as error:
+        raise ConfigError(f"{path} is not readable: it {error}") from error
     if not isinstance(options, dict):
         raise ConfigError(f"{path} holds no options; it was not written by cyclemlp train")
     return options
@@ -60,12 +59,10 @@ def _with_base(path: Path, above: tuple[Path, ...]) -> JsonObject:
 
 
 def _read(path: Path) -> JsonObject:
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe {path} is not readable YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except DocumentError as error:
+        raise ConfigError(f"recipe {path} is not readable YAML: it {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"recipe {path} must hold lines such as `lr: 0.001`")
     return {str(key).replace("_", "-"): value for key, value in content.items()}

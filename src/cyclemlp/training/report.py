@@ -2,12 +2,12 @@
 
 import base64
 import io
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclemlp.documents import read_json
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping, JsonObject, write_text
 from cyclemlp.tasks.base import MAX_CLASSES_LISTED, ScoreNames
@@ -38,7 +38,7 @@ def write_report(
         from jinja2 import Environment
     except ModuleNotFoundError as error:
         raise MissingExtraError("jinja2", "train") from error
-    card = json.loads((run_dir / CARD_NAME).read_text(encoding="utf-8"))
+    card = read_json(run_dir / CARD_NAME)
     names = get_task(card["task"]).scores
     template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(template).render(

@@ -4,7 +4,6 @@ A table takes its facts from here, never from the moment at which it is made. A 
 refused where its classes or labels are no longer those that it began with.
 """
 
-import json
 import math
 import os
 import shlex
@@ -20,6 +19,7 @@ from cyclemlp.data.fingerprint import data_digest, labels_digest
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import REQUIRED_SPLITS
+from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject, write_json
 from cyclemlp.machine import ForeignLoad, environment, own_seconds
@@ -77,10 +77,10 @@ def read_record(run_dir: Path) -> JsonObject | None:
     if not path.is_file():
         return None
     try:
-        record: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+        record: JsonObject = read_json(path)
         if record["format"] == FORMAT and isinstance(record["sessions"], list):
             return record
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DocumentError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not readable ({error}): restore it, or begin a new run") from error
     raise ConfigError(f"{path} was written by another version of cyclemlp: update it, or begin a new run")
 

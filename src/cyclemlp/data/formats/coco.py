@@ -4,7 +4,6 @@ Class numbers start at 0, in the order of the file's category ids, which are kep
 are imported at the top, so that `cyclemlp data` answers without loading torch.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import parse_outline
 from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings
+from cyclemlp.documents import MAX_ANNOTATION_BYTES, DocumentError, read_json
 
 _LAYOUT = (
     "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
@@ -87,11 +87,9 @@ def _paths(root: Path, split: str) -> tuple[Path, Path] | None:
 def _read(path: Path) -> _Content:
     """Raises FileError if it does not have COCO's form."""
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FileError(path, f"is not JSON ({error})", "replace it") from error
-    except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror}", "check its permissions") from error
+        content = read_json(path, MAX_ANNOTATION_BYTES)
+    except DocumentError as error:
+        raise FileError(path, str(error), error.fix) from error
     parts = []
     for key in _Content._fields:
         part = content.get(key) if isinstance(content, dict) else None

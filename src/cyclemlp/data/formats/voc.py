@@ -9,7 +9,6 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names
 from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
@@ -17,6 +16,7 @@ from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, Findings
+from cyclemlp.documents import DocumentError, read_xml
 from cyclemlp.errors import did_you_mean
 
 _LAYOUT = (
@@ -27,14 +27,6 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LISTS = Path("ImageSets") / "Main"
 
 _Labelled = LabelledImage[ET.Element]
-
-
-class _Parser(ET.TreeBuilder):
-    """Refuses document types: their entities can name other files, or expand a few lines into gigabytes."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:  # noqa: ARG002  (the parser's order)
-        """Called by the XML parser before it reads any entity."""
-        raise ValueError("has a DOCTYPE, which is not read")
 
 
 def is_voc_dataset(root: Path) -> bool:
@@ -132,12 +124,9 @@ def _read(image: Path, path: Path, findings: Findings) -> _Labelled | None:
         findings.add(path, f"is missing, so {image.name} has no annotation", fix)
         return None
     try:
-        tree = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Parser()))
-    except ET.ParseError as error:
-        findings.add(path, f"is not XML ({error})", "replace it")
-        return None
-    except (ValueError, LookupError) as error:  # a DOCTYPE, an unknown encoding
-        findings.add(path, str(error), "write plain XML in UTF-8")
+        tree = read_xml(path)
+    except DocumentError as error:
+        findings.add(path, str(error), error.fix)
         return None
     if tree.tag != "annotation":
         findings.add(path, f"begins with <{tree.tag}>", "write VOC's <annotation>")

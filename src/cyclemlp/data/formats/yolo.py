@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names, refuse_repeated
 from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
@@ -22,6 +21,7 @@ from cyclemlp.data.images import list_images
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.outlines import Polygons
 from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings, listed
+from cyclemlp.documents import DocumentError, read_yaml
 
 _LAYOUT = (
     "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"
@@ -80,10 +80,10 @@ def _description(root: Path) -> _Description | None:
     known = [root / name for name in _YAML_NAMES if (root / name).is_file()]
     for path in (*known, *sorted({*root.glob("*.yaml"), *root.glob("*.yml")} - set(known))):
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = read_yaml(path)
+        except DocumentError as error:
             if path in known:
-                raise FileError(path, f"is not YAML ({' '.join(str(error).split())})", "correct it") from error
+                raise FileError(path, str(error), "correct it") from error
             continue
         if isinstance(content, dict) and "names" in content and "train" in content:
             return _Description(path, content)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclemlp.documents import parse_json
 from cyclemlp.errors import CheckpointError
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.tasks.card import ModelCard
@@ -47,7 +48,7 @@ class Facts:
                 f"{path} says nothing about classes and normalisation: write it with `cyclemlp export`"
             )
         try:
-            values = {key: json.loads(text) for key, text in own.items()}
+            values = {key: parse_json(text) for key, text in own.items()}
             rule, outputs = SizeRule(**values.pop("size_rule")), tuple(values.pop("outputs"))
             values.pop("input", None)
             return cls(ModelCard.from_dict(values), rule, outputs)

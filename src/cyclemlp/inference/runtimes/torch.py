@@ -1,12 +1,12 @@
 """Networks that torch runs: checkpoints and exported .pt2 files."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
+from cyclemlp.documents import parse_json
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference.runtimes.facts import Facts
@@ -53,7 +53,7 @@ class Pt2Network(TorchNetwork):
         except (RuntimeError, ValueError, KeyError, OSError, BadZipFile) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a readable .pt2 file: {reason}; export it again") from error
-        self.facts = Facts.from_entries(json.loads(extra[FACTS_FILE] or "{}"), path)
+        self.facts = Facts.from_entries(parse_json(extra[FACTS_FILE] or "{}"), path)
         # The guards say that no map is one position wide, which the graph does not need; the parity report has such
         # sizes.
         super().__init__(program.module(check_guards=False).to(place), place, self.facts.size_rule)
