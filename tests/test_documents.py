@@ -126,6 +126,7 @@ def test_numbers() -> None:
 
 
 def test_what_is_shown_is_one_short_line() -> None:
-    assert shown("a\nb") == "a b"
+    assert shown("a\nb") == r"'a\nb'"
+    assert shown(ValueError("a\nb")) == "a b"
     assert len(shown("x" * 1000)) == 80
     assert shown(16**10_000) == "a int that is too large to show"

@@ -100,9 +100,12 @@ def read_xml(path: Path) -> ET.Element:
 def shown(value: object) -> str:
     """A value in one line of limited length, for a message."""
     try:
-        text = value if isinstance(value, str) else str(value) if isinstance(value, Exception) else repr(value)
+        return _short(str(value) if isinstance(value, Exception) else repr(value))
     except (ValueError, RecursionError):  # a number of thousands of digits
-        text = f"a {type(value).__name__} that is too large to show"
+        return f"a {type(value).__name__} that is too large to show"
+
+
+def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 1] + "…"
 
@@ -157,7 +160,7 @@ def _place(error: Exception) -> str:
     """What PyYAML complains about, and where, without the lines that it quotes."""
     mark, parts = getattr(error, "problem_mark", None), [getattr(error, name, None) for name in ("context", "problem")]
     problem = ": ".join(part for part in parts if part)
-    return f"{shown(problem)}, line {mark.line + 1}" if mark and problem else shown(error)
+    return f"{_short(problem)}, line {mark.line + 1}" if mark and problem else shown(error)
 
 
 def _yaml_loader() -> "type[yaml.SafeLoader]":

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from cyclemlp.data.check_cache import Remembered, recall, remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
@@ -12,11 +11,10 @@ from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.inspect import SECONDS_WITHOUT_PROGRESS, TimeLimit, inspect_files
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
-from cyclemlp.data.problems import Findings, Problem
+from cyclemlp.data.problems import Findings, Problem, log_notes
 
 MAX_SECONDS = 60.0
 """Time for reading files; in larger collections files spread evenly over the whole are read."""
-MAX_NOTES = 5
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,14 +31,6 @@ def check_files(dataset: object, splits: Sequence[str], max_seconds: float = MAX
     wanted = ("", *splits)
     Findings([problem for problem in found.problems if problem.split in wanted]).check(dataset.root)
     log_notes([note for note in found.notes if note.split in wanted], dataset.root)
-
-
-def log_notes(notes: Sequence[Problem], root: Path) -> None:
-    """Log the first notes, and the number of further ones."""
-    for note in notes[:MAX_NOTES]:
-        _LOG.warning("note: %s", note)
-    if len(notes) > MAX_NOTES:
-        _LOG.warning("and %d more notes: cyclemlp data %s", len(notes) - MAX_NOTES, root)
 
 
 def _found(dataset: AnyDataset, splits: Sequence[str], max_seconds: float) -> Remembered:

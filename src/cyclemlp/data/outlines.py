@@ -15,11 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.documents import shown
 from cyclemlp.errors import MissingExtraError
 
 Runs = npt.NDArray[np.int64]
 Bitmap = npt.NDArray[np.uint8]
 
+MAX_COORDINATE = 1e12
+"""Pixels from the corner of an image to a point of an outline."""
 _GROUP_BITS, _MAX_GROUPS = 5, 8
 """Bits per character of a compressed number, and characters of the longest: runs have fewer than 2**39 pixels."""
 
@@ -63,8 +66,8 @@ def parse_outline(raw: object, size: tuple[int, int]) -> Outline | None:
     `size` is the (height, width) of the image. Raises ValueError, whose message continues "a segmentation ...".
     """
     if isinstance(raw, dict):
-        if list(raw.get("size", ())) != list(size):
-            raise ValueError(f"of size {raw.get('size')}, but its image is {list(size)} (height, width)")
+        if raw.get("size") not in (list(size), tuple(size)):
+            raise ValueError(f"of size {shown(raw.get('size'))}, but its image is {list(size)} (height, width)")
         return parse_rle(raw.get("counts"), size)
     if raw is None:
         return None
@@ -72,10 +75,12 @@ def parse_outline(raw: object, size: tuple[int, int]) -> Outline | None:
         raise ValueError("that is neither a list of polygons nor an RLE")
     try:
         rings = tuple(np.array(ring, np.float64) for ring in raw)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError("with a polygon that is not a list of numbers") from error
     if any(ring.ndim != 1 or ring.size < 6 or ring.size % 2 or not np.isfinite(ring).all() for ring in rings):
         raise ValueError("with a polygon that is not a list of three or more pairs x, y")
+    if any(np.abs(ring).max() > MAX_COORDINATE for ring in rings):
+        raise ValueError(f"with a point more than {MAX_COORDINATE:.0e} pixels away")
     return Polygons(rings) if rings else None
 
 
@@ -97,6 +102,28 @@ def box_of(outline: Outline, size: tuple[int, int]) -> tuple[float, float, float
         return 0.0, 0.0, 0.0, 0.0
     left, top = patch.left + int(columns[0]), patch.top + int(rows[0])
     return left, top, patch.left + int(columns[-1]) + 1, patch.top + int(rows[-1]) + 1
+
+
+def extent_of(outline: Outline, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """(left, top, right, bottom) around the outline within an image of `size` (height, width), without drawing it.
+
+    None where nothing of it lies in the image.
+    """
+    height, width = size
+    if isinstance(outline, Polygons):
+        points = np.concatenate(outline.rings).reshape(-1, 2)
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        inside = left <= width and top <= height and right >= 0 and bottom >= 0
+        return (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)) if inside else None
+    ends = np.cumsum(runs_of(outline))
+    starts, ends = ends[:-1:2], ends[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts] - 1  # first and last pixel of each run of ones
+    if not len(starts):
+        return None
+    one_column = starts // height == ends // height
+    tops, bottoms = (starts % height, ends % height) if one_column.all() else (np.array([0]), np.array([height - 1]))
+    left, right = int(starts[0]) // height, int(ends[-1]) // height + 1
+    return float(left), float(tops.min()), float(right), float(bottoms.max() + 1)
 
 
 def rle_of_patch(patch: Patch, size: tuple[int, int]) -> Rle:
@@ -126,8 +153,36 @@ def _draw_polygons(outline: Polygons, size: tuple[int, int]) -> Patch:
     left, right = _frame(xs, size[1])
     shape = (bottom - top, right - left)
     shift = np.array([left, top])
-    rings = [(ring.reshape(-1, 2) - shift).ravel().tolist() for ring in outline.rings]
+    near = (each for ring in outline.rings if len(each := _near(ring.reshape(-1, 2), size)))
+    rings = [(points - shift).ravel().tolist() for points in near]
+    if not rings:
+        return Patch(top, left, np.zeros(shape, np.uint8))
     return Patch(top, left, bitmap_of_runs(runs_of(rle_of_polygons(rings, shape)), shape[0]))
+
+
+def _near(points: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """A closed outline (N, 2) cut to the neighbourhood of its image, where it reaches further than the image is large.
+
+    The mask API walks along every edge, in steps of a fifth of a pixel, wherever it lies. Edges that are not cut stay
+    as they are, so that the pixels are the same; by Sutherland and Hodgman, "Reentrant polygon clipping", 1974.
+    """
+    margin = max(size) + 16
+    for axis, length in ((0, size[1]), (1, size[0])):
+        for sign, limit in ((-1, margin), (1, length + margin)):
+            beyond = sign * points[:, axis] - limit
+            if len(points) and beyond.max() > 0:
+                points = _cut(points, beyond)
+    return points
+
+
+def _cut(points: npt.NDArray[np.float64], beyond: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The part of a closed outline where `beyond`, linear along its edges, is at most 0."""
+    following, beyond_there = np.roll(points, -1, axis=0), np.roll(beyond, -1)
+    crosses = (beyond > 0) != (beyond_there > 0)
+    shares = np.divide(beyond, beyond - beyond_there, out=np.zeros_like(beyond), where=crosses)
+    both = np.stack([points, points + shares[:, None] * (following - points)], axis=1)
+    kept: npt.NDArray[np.float64] = both[np.stack([beyond <= 0, crosses], axis=1)]
+    return kept
 
 
 def _frame(values: npt.NDArray[np.float64], length: int) -> tuple[int, int]:
@@ -182,12 +237,13 @@ def rle_of_polygons(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> 
 def parse_rle(counts: object, size: tuple[int, int]) -> Rle:
     """The RLE of an annotation's `counts`, compressed or not. Raises ValueError as `parse_outline` does."""
     if isinstance(counts, list):
-        if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
+        whole = all(isinstance(run, int) and not isinstance(run, bool) and run >= 0 for run in counts)
+        if not whole or sum(counts) != size[0] * size[1]:
             raise ValueError("whose RLE does not add up to the image's pixels")
         return rle_of_runs(counts, size)
     if not isinstance(counts, str | bytes):
         raise ValueError("without an RLE (counts)")
-    rle = Rle(size, counts.encode() if isinstance(counts, str) else counts)
+    rle = Rle(size, counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts)
     if int(runs_of(rle).sum()) != size[0] * size[1]:
         raise ValueError("whose RLE does not add up to the image's pixels")
     return rle

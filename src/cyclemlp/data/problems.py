@@ -17,6 +17,8 @@ Content = TypeVar("Content")
 REQUIRED_SPLITS = ("train", "val")
 SPLITS = (*REQUIRED_SPLITS, "test")
 """Those that formats with a fixed set of splits look for."""
+MAX_NOTES = 5
+"""Of a data set, that are logged in full."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class Findings:
     """What makes the data set unusable for training."""
     flaws: list[Problem] = field(default_factory=list)
     """Single objects that are left out or cut to their image; training runs without them."""
+    notes: list[Problem] = field(default_factory=list)
+    """What is worth a look, but changes nothing."""
     split: str = ""
     """The split that is being read, if any."""
 
@@ -96,6 +100,15 @@ class Findings:
             count = len(self.flaws)
             boxes = "1 box is" if count == 1 else f"{count} boxes are"
             _LOG.warning("%s: %s cut to the image or left out (cyclemlp data %s lists them)", root, boxes, root)
+        log_notes(self.notes, root)
+
+
+def log_notes(notes: Sequence[Problem], root: Path) -> None:
+    """Log the first notes, and the number of further ones."""
+    for note in notes[:MAX_NOTES]:
+        _LOG.warning("note: %s", note)
+    if len(notes) > MAX_NOTES:
+        _LOG.warning("and %d more notes: cyclemlp data %s", len(notes) - MAX_NOTES, root)
 
 
 def with_required(splits: Iterable[str]) -> tuple[str, ...]:

@@ -144,16 +144,16 @@ def test_a_small_object_is_drawn_in_a_small_frame() -> None:
 
 
 def test_masks_need_an_outline_for_every_object(write_coco: WriteCoco) -> None:
-    root = write_coco([annotation(1, [1, 0, 5, 3], segmentation=[TRIANGLE])])
+    root = write_coco([annotation(1, [4, 2, 21, 15], segmentation=[TRIANGLE])])
     assert find_dataset(root, DetectionDataset).has_masks
-    assert masks_of(find_dataset(write_coco([]), DetectionDataset).splits["val"].records[0]).shape == (0, 20, 30)
+    change(root, "val", annotations=[])
+    assert masks_of(find_dataset(root, DetectionDataset).splits["val"].records[0]).shape == (0, 20, 30)
 
 
 def test_the_evaluator_gets_what_was_read(tmp_path: Path, write_coco: WriteCoco) -> None:
-    root = write_coco([annotation(0, [2, 3, 10, 5], segmentation=[TRIANGLE], iscrowd=1)])
-    given = as_coco(find_dataset(root, DetectionDataset), "val")
-    expected = annotation(1, [2, 3, 10, 5], segmentation=[TRIANGLE], iscrowd=1, area=50.0)
-    assert given["annotations"] == [expected]
+    crowd, plain = annotation(0, [2, 3, 20, 12], segmentation=[TRIANGLE], iscrowd=1), annotation(3, [2, 3, 10, 5])
+    given = as_coco(find_dataset(write_coco([crowd, plain]), DetectionDataset), "val")
+    assert given["annotations"] == [crowd | {"id": 1, "area": 240.0}, plain | {"id": 2, "area": 50.0}]
     assert given["images"] == [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}]
     assert given["categories"] == [{"id": 3, "name": "buoy"}, {"id": 7, "name": "boat"}]
     write_coco(given["annotations"], root=tmp_path / "again", categories=given["categories"])
@@ -234,7 +234,7 @@ def test_wrong_images(write_coco: WriteCoco) -> None:
 
 
 def test_a_size_that_is_not_listed_is_read_from_the_image(write_coco: WriteCoco) -> None:
-    root = write_coco([], images=[{"id": 1, "file_name": "a.png"}])
+    root = write_coco([annotation(1, [2, 3, 10, 5])], images=[{"id": 1, "file_name": "a.png"}])
     assert find_dataset(root, DetectionDataset).splits["train"].records[0].size == (20, 30)
     (root / "train/a.png").write_bytes(b"not an image")
     assert "train/a.png is not an image in a known format" in problems_of(root)

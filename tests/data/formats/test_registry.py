@@ -12,7 +12,8 @@ from PIL import Image
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.formats import registry
-from cyclemlp.data.formats.records import LabelledImage, ParsedObject, read_objects
+from cyclemlp.data.formats.parsed_objects import ParsedObject
+from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, all_formats, find_dataset, register
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.objects import DetectionDataset

@@ -6,15 +6,17 @@ are imported at the top, so that `cyclemlp data` answers without loading torch.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
+from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError, flag, noted_size
+from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import parse_outline
-from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings
-from cyclemlp.documents import MAX_ANNOTATION_BYTES, DocumentError, read_json
+from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings, listed
+from cyclemlp.documents import MAX_ANNOTATION_BYTES, DocumentError, finite_number, read_json, shown, whole_number
 
 _LAYOUT = (
     "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
@@ -22,6 +24,8 @@ _LAYOUT = (
 )
 _IN_IMAGE_FOLDER = "_annotations.coco.json"
 """Roboflow's exports have it in each split's folder; theirs of validation is called valid."""
+_BOX_FORMS = ("[left, top, width, height]", "[left, top, right, bottom]")
+"""What a bbox is, and what some tools write instead."""
 _Json = dict[str, Any]
 
 
@@ -117,9 +121,9 @@ def _class_names(splits: Sequence[_Split]) -> dict[int, str]:
 def _own_names(split: _Split) -> dict[int, str]:
     names: dict[int, str] = {}
     for category in split.content.categories:
-        number, name = category.get("id"), category.get("name")
-        if not isinstance(number, int) or not isinstance(name, str):
-            split.add(f"has the category {category}", 'give it a whole number "id" and a text "name"')
+        number, name = whole_number(category.get("id")), category.get("name")
+        if number is None or not isinstance(name, str):
+            split.add(f"has the category {shown(category)}", 'give it a whole number "id" and a text "name"')
         elif number in names:
             split.add(f"has the category id {number} more than once", "give each category a number of its own")
         else:
@@ -134,7 +138,8 @@ def _read_split(split: _Split, ids: Sequence[int]) -> DetectionSplit:
         split.findings.add_missing(split.folder)
         return DetectionSplit((), (), split.path)
     label_of = {number: label for label, number in enumerate(ids)}
-    return read_objects(_images(split), lambda item, size: _parse(item, size, label_of), split.findings, split.path)
+    parse = partial(_parse, label_of=label_of)
+    return read_objects(_images(split), parse, split.findings, split.path, _BOX_FORMS)
 
 
 def _images(split: _Split) -> Iterator[LabelledImage[_Json]]:
@@ -145,7 +150,7 @@ def _images(split: _Split) -> Iterator[LabelledImage[_Json]]:
     for image_id, image in listed.items():
         path = split.folder / image["file_name"]
         if path.is_file():
-            yield LabelledImage(path, split.path, objects[image_id], _size(image), image_id)
+            yield LabelledImage(path, split.path, objects[image_id], _size(image, split), image_id)
         else:
             split.findings.add(path, "is listed but missing", "add the image or remove its entry")
 
@@ -154,9 +159,9 @@ def _images_by_id(split: _Split) -> dict[int, _Json]:
     images: dict[int, _Json] = {}
     names: set[str] = set()
     for image in split.content.images:
-        number, name = image.get("id"), image.get("file_name")
-        if not isinstance(number, int) or not isinstance(name, str):
-            split.add(f"has the image {_short(image)}", 'give it a whole number "id" and a text "file_name"')
+        number, name = whole_number(image.get("id")), image.get("file_name")
+        if number is None or not isinstance(name, str):
+            split.add(f"has the image {shown(image)}", 'give it a whole number "id" and a text "file_name"')
             continue
         for known, what in ((number in images, f"id {number}"), (name in names, f"file name {name}")):
             if known:
@@ -170,57 +175,59 @@ def _objects_by_image(split: _Split, image_ids: set[int]) -> dict[int, list[tupl
     """The annotations of each image, and how a message refers to each."""
     objects: dict[int, list[tuple[str, _Json]]] = defaultdict(list)
     annotations = split.content.annotations
-    counts = Counter(item["id"] for item in annotations if isinstance(item.get("id"), int))
+    counts = Counter(whole_number(item.get("id")) for item in annotations)
     for number, count in counts.items():
-        if count > 1:
+        if count > 1 and number is not None:
             split.add(f"has the annotation id {number} {count} times", "give each annotation a number of its own")
     for item in annotations:
-        name = f"annotation {item['id']}" if "id" in item else "an annotation without id"
-        image_id = _number(item, "image_id")
-        if image_id in image_ids:
+        name = f"annotation {shown(item['id'])}" if "id" in item else "an annotation without id"
+        image_id = whole_number(item.get("image_id"))
+        if image_id is not None and image_id in image_ids:
             objects[image_id].append((name, item))
         else:
-            what = f"{name} belongs to the image id {item.get('image_id')!r}, which is not listed"
+            what = f"{name} belongs to the image id {shown(item.get('image_id'))}, which is not listed"
             split.add(what, "correct it or list the image")
     return objects
 
 
-def _size(image: _Json) -> Size | None:
-    height, width = image.get("height"), image.get("width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-        return height, width
-    return None
+def _size(image: _Json, split: _Split) -> Size | None:
+    """None where the file does not say it; the image then does."""
+    try:
+        return noted_size(image.get("height"), image.get("width"))
+    except WrongObjectError as error:
+        split.add(f"image {shown(image['file_name'])} {error.what}", error.fix)
+        return None
 
 
 def _parse(item: _Json, size: Size, label_of: dict[int, int]) -> ParsedObject:
     """Raises WrongObjectError."""
-    label = label_of.get(_number(item, "category_id"))
+    label = label_of.get(number) if (number := whole_number(item.get("category_id"))) is not None else None
     if label is None:
-        what = f"is of category {item.get('category_id')!r}, which is not listed"
-        raise WrongObjectError(what, f"correct it to one of {', '.join(map(str, label_of))}")
-    box = item.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-        raise WrongObjectError(f"has the bbox {box!r}", "write [left, top, width, height]")
+        what = f"is of category {shown(item.get('category_id'))}, which is not listed"
+        raise WrongObjectError(what, f"correct it to one of {listed(list(label_of), 20)}")
+    given = item.get("bbox")
+    numbers = [finite_number(value) for value in given] if isinstance(given, list) else []
+    box = [value for value in numbers if value is not None]
+    if len(numbers) != 4 or len(box) != 4:
+        raise WrongObjectError(f"has the bbox {shown(given)}", f"write {_BOX_FORMS[0]}")
     try:
         outline = parse_outline(item.get("segmentation"), size)
     except ValueError as error:
         raise WrongObjectError(f"has a segmentation {error}", "correct or remove it") from error
     left, top, width, height = box
-    area = item.get("area")
-    xyxy = (float(left), float(top), float(left + width), float(top + height))
-    crowd = bool(item.get("iscrowd", 0))
-    return ParsedObject(xyxy, label, crowd, float(area) if isinstance(area, int | float) else None, outline)
+    xyxy = (left, top, left + width, top + height)
+    crowd = flag(item.get("iscrowd"), "iscrowd")
+    return ParsedObject(xyxy, label, crowd, _area(item), outline, box_misread=(left, top, width, height))
 
 
-def _number(item: _Json, key: str) -> int:
-    """A whole number, or -1 where it is missing or something else (perhaps unhashable)."""
-    value = item.get(key)
-    return value if isinstance(value, int) else -1
-
-
-def _short(image: _Json) -> str:
-    text = str(image)
-    return text if len(text) <= 80 else text[:79] + "…"
+def _area(item: _Json) -> float | None:
+    """None where the file does not say it. Raises WrongObjectError."""
+    if (given := item.get("area")) is None:
+        return None
+    area = finite_number(given)
+    if area is None or area < 0:
+        raise WrongObjectError(f"has the area {shown(given)}", "write the pixels of the object, or remove it")
+    return area
 
 
 register(DatasetFormat("coco", DetectionDataset, _LAYOUT, is_coco_dataset, read_coco))

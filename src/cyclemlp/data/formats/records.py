@@ -1,24 +1,20 @@
 """What the formats of object annotations share: how the objects that a file lists become the record of an image."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from cyclemlp.data.formats.misreadings import Misreading, check_outline
+from cyclemlp.data.formats.parsed_objects import SLACK, Box, ParsedObject, Size, WrongObjectError, cut_box, show_box
 from cyclemlp.data.images import image_size
 from cyclemlp.data.objects import DetectionSplit, Record
-from cyclemlp.data.outlines import Outline
+from cyclemlp.data.outlines import Rle
 from cyclemlp.data.problems import Findings, Problem
-from cyclemlp.errors import DataError
-
-# Coordinates are rounded in many files; less than this beyond the edge is not a mistake.
-_SLACK = 1.0
 
 Raw = TypeVar("Raw")
-Size = tuple[int, int]
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,82 +31,103 @@ class LabelledImage(Generic[Raw]):
     """Counted from 1 if the file has none."""
 
 
-@dataclass(frozen=True, eq=False)
-class ParsedObject:
-    """One annotated object; the area follows from the box if the file does not have it."""
-
-    box_xyxy: Box
-    label: int
-    crowd: bool = False
-    area: float | None = None
-    outline: Outline | None = None
-
-
-class WrongObjectError(DataError):
-    """An annotated object is unusable; `what` and `fix` name neither the file nor the object."""
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__(f"{what}; {fix}")
-        self.what = what
-        self.fix = fix
-
-
 def read_objects(
     images: Iterable[LabelledImage[Raw]],
     parse: Callable[[Raw, Size], ParsedObject],
     findings: Findings,
     annotations: Path | None = None,
+    misread: tuple[str, str] = ("", ""),
 ) -> DetectionSplit:
     """The split of these images; `parse` makes an object of an image of that size, or raises WrongObjectError.
 
-    Boxes are cut to their image, and objects without area are left out; both are flaws. Images whose size cannot be
-    read are problems, as are objects that cannot be parsed.
+    Boxes are cut to their image, and objects without area and repeated ones are left out; these are flaws. Images whose
+    size cannot be read are problems, as are objects that cannot be parsed, outlines far from their boxes, boxes that
+    only make sense as the second form of `misread` (names of two ways to write them), and no objects at all.
     """
-    paths, records = [], []
+    paths, records, files = [], [], []
+    misreading, before = Misreading(), len(findings.problems)
     for number, labelled in enumerate(images, start=1):
         size = labelled.size or findings.attempt(image_size, labelled.image)
         if size is not None:
             paths.append(labelled.image)
+            files.append(labelled.file)
             image_id = number if labelled.image_id is None else labelled.image_id
-            records.append(_record(image_id, size, _sound_objects(labelled, size, parse, findings)))
-    return DetectionSplit(tuple(paths), tuple(records), annotations)
+            objects = list(_parsed(labelled, size, parse, findings))
+            for _, item in objects:
+                misreading.add(item, size)
+            records.append(_record(image_id, size, _sound_objects(labelled.file, objects, size, findings)))
+    split = DetectionSplit(tuple(paths), tuple(records), annotations)
+    if files:
+        _check_split(split, annotations or files[0], misreading.what(*misread), findings, before)
+    return split
 
 
-def _sound_objects(
+def _check_split(
+    split: DetectionSplit, file: Path, misread: tuple[str, str] | None, findings: Findings, before: int
+) -> None:
+    """What is wrong with all objects of a split together; there were `before` problems before it was read."""
+    if misread is not None:
+        findings.add(file, *misread)
+    place = file if split.annotations else file.parent
+    if findings.split and not any((~record.crowd).any() for record in split.records):
+        if findings.split == "train" and len(findings.problems) == before:
+            findings.add(place, "has no objects to learn from", "annotate some images")
+        elif findings.split != "train":
+            fix = "annotate some images of this split"
+            findings.notes.append(Problem(place, findings.split, "has no objects, so there is nothing to score", fix))
+
+
+def _parsed(
     labelled: LabelledImage[Raw], size: Size, parse: Callable[[Raw, Size], ParsedObject], findings: Findings
-) -> list[tuple[ParsedObject, Box]]:
-    """The objects and their boxes cut to the image."""
-    sound: list[tuple[ParsedObject, Box]] = []
-    height, width = size
+) -> Iterator[tuple[str, ParsedObject]]:
+    """The objects that can be parsed, and how a message refers to each."""
     for name, raw in labelled.objects:
         try:
             item = parse(raw, size)
+            check_outline(item, size)
+            yield name, item
         except WrongObjectError as error:
             findings.add(labelled.file, f"{name} {error.what}", error.fix)
-            continue
-        left, top, right, bottom = item.box_xyxy
-        cut = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+
+
+def _sound_objects(
+    file: Path, objects: Sequence[tuple[str, ParsedObject]], size: Size, findings: Findings
+) -> list[tuple[ParsedObject, Box]]:
+    """The objects and their boxes cut to the image, each once."""
+    sound: list[tuple[ParsedObject, Box]] = []
+    first: dict[object, str] = {}
+    for name, item in objects:
+        cut = cut_box(item.box_xyxy, size)
         # As float32, the type they are kept in, a box may be flat that was not before.
         has_area = bool(np.float32(cut[2]) > np.float32(cut[0]) and np.float32(cut[3]) > np.float32(cut[1]))
-        if wrong := _what_is_wrong(item.box_xyxy, cut, has_area, size):
-            fix = "the box is cut to the image" if has_area else "the object is left out"
-            flaw = Problem(labelled.file, findings.split, f"{name} {wrong}", f"{fix}; correct or remove it")
-            findings.flaws.append(flaw)
+        wrong = _what_is_wrong(item.box_xyxy, cut, has_area, size)
+        fix = "the box is cut to the image" if has_area else "the object is left out"
+        if has_area and (known := first.setdefault(_identity(item), name)) != name:
+            has_area, wrong, fix = False, f"is the same as {known}", "the object is left out"
+        if wrong:
+            findings.flaws.append(Problem(file, findings.split, f"{name} {wrong}", f"{fix}; correct or remove it"))
         if has_area:
             sound.append((item, cut))
     return sound
 
 
+def _identity(item: ParsedObject) -> object:
+    """Equal for objects that say the same."""
+    outline = item.outline
+    parts = outline.counts if isinstance(outline, Rle) else outline and tuple(map(bytes, outline.rings))
+    return item.box_xyxy, item.label, item.crowd, parts
+
+
 def _what_is_wrong(box: Box, cut: Box, has_area: bool, size: Size) -> str | None:
+    shown = show_box(box)
     left, top, right, bottom = box
-    shown = f"({left:g}, {top:g}, {right:g}, {bottom:g})"
     if not np.isfinite(box).all():
         return f"has the box {shown}, which is not a box"
     if right <= left or bottom <= top:
         return f"has the box {shown} without area"
     if not has_area:
         return f"has the box {shown} outside the image of {size[1]}x{size[0]}"
-    if max(abs(before - after) for before, after in zip(box, cut, strict=True)) > _SLACK:
+    if max(abs(before - after) for before, after in zip(box, cut, strict=True)) > SLACK:
         return f"has the box {shown}, partly outside the image of {size[1]}x{size[0]}"
     return None
 

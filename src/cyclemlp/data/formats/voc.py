@@ -8,10 +8,12 @@ from 0. Objects marked as difficult are regions to ignore, as in VOC's own evalu
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names
-from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
+from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError, flag, noted_size
+from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset
@@ -24,6 +26,8 @@ _LAYOUT = (
     " or train/ and val/ with images and .xml side by side)"
 )
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_BOX_FORMS = ("xmin, ymin, xmax, ymax", "xmin, ymin, width, height")
+"""What a bndbox is, and what some tools write instead."""
 _LISTS = Path("ImageSets") / "Main"
 
 _Labelled = LabelledImage[ET.Element]
@@ -40,8 +44,9 @@ def read_voc(root: Path, findings: Findings) -> DetectionDataset:
     pairs = {split: found for split in SPLITS if (found := find(root, findings.of(split))) is not None}
     images = {split: _read_all(found, findings.of(split)) for split, found in pairs.items()}
     classes = _class_names(root, images.get("train", ()), findings)
+    parse = partial(_parse, classes=classes)
     splits = {
-        split: read_objects(labelled, lambda item, _: _parse(item, classes), findings.of(split))
+        split: read_objects(labelled, parse, findings.of(split), misread=_BOX_FORMS)
         for split, labelled in images.items()
     }
     return DetectionDataset(root, classes, splits)
@@ -133,13 +138,16 @@ def _read(image: Path, path: Path, findings: Findings) -> _Labelled | None:
         return None
     items = enumerate(tree.findall("object"), start=1)
     named = [(f"object {i} ({name})" if (name := _name_of(item)) else f"object {i}", item) for i, item in items]
-    return LabelledImage(image, path, named, _noted_size(tree))
+    return LabelledImage(image, path, named, _noted_size(tree, path, findings))
 
 
-def _noted_size(tree: ET.Element) -> Size | None:
-    texts = (tree.findtext("size/height", ""), tree.findtext("size/width", ""))
-    height, width = (int(text) if text.strip().isdecimal() else 0 for text in texts)
-    return (height, width) if height and width else None
+def _noted_size(tree: ET.Element, path: Path, findings: Findings) -> Size | None:
+    height, width = (tree.findtext(f"size/{edge}", "").strip() for edge in ("height", "width"))
+    try:
+        return noted_size(*(text.removesuffix(".0") for text in (height, width)))
+    except WrongObjectError as error:
+        findings.add(path, error.what, error.fix)
+        return None
 
 
 def _class_names(root: Path, training: Sequence[_Labelled], findings: Findings) -> tuple[str, ...]:
@@ -147,8 +155,6 @@ def _class_names(root: Path, training: Sequence[_Labelled], findings: Findings) 
     path = root / CLASSES_NAME
     listed = findings.attempt(read_class_names, path) if path.is_file() else None
     names = {_name_of(item) for labelled in training for _, item in labelled.objects} - {""}
-    if not listed and not names and training:
-        findings.of("train").add(root, "has no objects to learn from", "annotate some images")
     return listed or tuple(sorted(names))
 
 
@@ -156,12 +162,13 @@ def _name_of(item: ET.Element) -> str:
     return item.findtext("name", "").strip()
 
 
-def _parse(item: ET.Element, classes: tuple[str, ...]) -> ParsedObject:
+def _parse(item: ET.Element, _size: Size, classes: tuple[str, ...]) -> ParsedObject:
     """Raises WrongObjectError."""
     label = _label(_name_of(item), classes)
     left, top, right, bottom = _corners(item)
-    difficult = item.findtext("difficult", "").strip() == "1"
-    return ParsedObject((left - 1, top - 1, right, bottom), label, difficult)
+    difficult = flag(item.findtext("difficult"), "difficult")
+    as_edges = (left, top, left + right, top + bottom)
+    return ParsedObject((left - 1, top - 1, right, bottom), label, difficult, box_misread=as_edges)
 
 
 def _label(name: str, classes: tuple[str, ...]) -> int:

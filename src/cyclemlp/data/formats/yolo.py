@@ -3,7 +3,8 @@
 Labels are in a folder `labels` if the images are in `images`, otherwise next to the images. An image without a label
 file has no objects. A label file has a line for each object, `class cx cy width height` or, for an outline whose box is
 the smallest around it, `class x1 y1 x2 y2 x3 y3 ...`: lengths are shares of the image's width and height, positions are
-relative to its upper left corner.
+relative to its upper left corner. Keypoints after a box, whose number data.yaml has as `kpt_shape`, are not used.
+Oriented boxes are read as outlines of four corners.
 """
 
 import math
@@ -15,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names, refuse_repeated
-from cyclemlp.data.formats.records import LabelledImage, ParsedObject, Size, WrongObjectError, read_objects
+from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError
+from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import list_images
-from cyclemlp.data.objects import DetectionDataset
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import Polygons
-from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings, listed
-from cyclemlp.documents import DocumentError, read_yaml
+from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings, Problem, listed
+from cyclemlp.documents import DocumentError, read_yaml, shown, whole_number
 
 _LAYOUT = (
     "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"
@@ -29,6 +31,8 @@ _LAYOUT = (
 )
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 _BOX_VALUES = 5
+_BOX_FORMS = ("class cx cy width height", "class x1 y1 x2 y2")
+"""What a line of five values is, and what some tools write instead."""
 _MIN_OUTLINE_VALUES = 7
 # Shares written with few digits may lie a little beyond the edge; the box is then cut to the image.
 _SLACK = 0.01
@@ -63,16 +67,46 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
         description = _description(root)
         path = description.path if description else _classes_path(root)
         names = _names(description) if description else read_class_names(path)
+        keypoints = _keypoint_values(description) if description else 0
     except FileError as error:
         findings.add_error(error)
         return DetectionDataset(root, (), {})
-    parse = partial(_parse, num_classes=len(names), names_file=path.name)
+    parse = partial(_parse, num_classes=len(names), names_file=path.name, keypoint_values=keypoints)
     splits = {}
     for about in map(findings.of, SPLITS):
         listing = _described(description, root, about) if description else _plain(root, about)
         if listing is not None:
-            splits[about.split] = read_objects(_labelled(listing, root, about), parse, about)
+            splits[about.split] = read_objects(_labelled(listing, root, about), parse, about, misread=_BOX_FORMS)
+    if all(map(_is_oriented, splits.values())) and splits:
+        what = "has oriented boxes: the upright box around each is used, and for instance segmentation their corners"
+        findings.notes.append(Problem(path, "", what, "no network here predicts angles"))
     return DetectionDataset(root, names, splits)
+
+
+def _is_oriented(split: DetectionSplit) -> bool:
+    """Whether all its objects are rectangles by their corners, some of them turned."""
+    outlines = [outline for record in split.records for outline in record.segmentations]
+    if not outlines or not all(isinstance(outline, Polygons) and outline.rings[0].size == 8 for outline in outlines):
+        return False
+    corners = np.stack([outline.rings[0].reshape(4, 2) for outline in outlines if isinstance(outline, Polygons)])
+    diagonals, middles = corners[:, :2] - corners[:, 2:], corners[:, :2] + corners[:, 2:]
+    lengths = np.linalg.norm(diagonals, axis=-1)
+    slack = 1 + 0.02 * lengths.max(axis=1)
+    rectangles = (np.abs(lengths[:, 0] - lengths[:, 1]) <= slack) & (np.ptp(middles, axis=1).max(axis=-1) <= 2 * slack)
+    edges = np.abs(corners[:, 1] - corners[:, 0])
+    return bool(rectangles.all() and (edges.min(axis=1) > slack).any())
+
+
+def _keypoint_values(description: _Description) -> int:
+    """How many values of keypoints follow each box. Raises FileError."""
+    path, content = description
+    if (shape := content.get("kpt_shape")) is None:
+        return 0
+    numbers = [whole_number(each) for each in shape] if isinstance(shape, list) else []
+    count, values = numbers if len(numbers) == 2 else (None, None)
+    if count is None or count < 1 or values not in (2, 3):
+        raise FileError(path, f"has the kpt_shape {shown(shape)}", "write [number of keypoints, 2 or 3 values of each]")
+    return count * values
 
 
 def _description(root: Path) -> _Description | None:
@@ -96,16 +130,16 @@ def _names(description: _Description) -> tuple[str, ...]:
     names, count = content["names"], content.get("nc")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            what = f"has names for the classes {listed(list(names))}"
+            what = f"has names for the classes {listed(list(map(shown, names)))}"
             raise FileError(path, what, "number them 0, 1, 2, ... without a gap")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise FileError(path, f"has the names {names!r}", "write a list of the classes' names")
+        raise FileError(path, f"has the names {shown(names)}", "write a list of the classes' names")
     for name in names:
         if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise FileError(path, f"has the class name {name!r}", "write it as text in quotation marks")
-    if isinstance(count, int) and count != len(names):
-        raise FileError(path, f"says nc: {count}, but has {len(names)} names", "correct one of the two")
+            raise FileError(path, f"has the class name {shown(name)}", "write it as text in quotation marks")
+    if count is not None and whole_number(count) != len(names):
+        raise FileError(path, f"says nc: {shown(count)}, but has {len(names)} names", "correct one of the two")
     classes = tuple(str(name).strip() for name in names)
     refuse_repeated(path, classes)
     return classes
@@ -221,9 +255,9 @@ def _labelled(listing: _Listing, root: Path, findings: Findings) -> Iterator[Lab
         yield LabelledImage(image, labels, [(f"line {number}", line) for number, line in lines])
 
 
-def _parse(line: str, size: Size, num_classes: int, names_file: str) -> ParsedObject:
+def _parse(line: str, size: Size, num_classes: int, names_file: str, keypoint_values: int) -> ParsedObject:
     """Raises WrongObjectError."""
-    label, *values = _numbers(line)
+    label, *values = _numbers(line, keypoint_values)
     if label < 0 or not label.is_integer():
         raise WrongObjectError(f"has the class {label:g}", "write a whole number from 0 on")
     if label >= num_classes:
@@ -237,7 +271,8 @@ def _parse(line: str, size: Size, num_classes: int, names_file: str) -> ParsedOb
     if len(values) == _BOX_VALUES - 1:
         cx, cy, w, h = values
         box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-        return ParsedObject(box, int(label))
+        as_corners = (cx * width, cy * height, w * width, h * height)
+        return ParsedObject(box, int(label), box_misread=as_corners)
     points = np.array(values).reshape(-1, 2) * (width, height)
     (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     x, y = points.T
@@ -245,10 +280,18 @@ def _parse(line: str, size: Size, num_classes: int, names_file: str) -> ParsedOb
     return ParsedObject((left, top, right, bottom), int(label), area=area, outline=Polygons((points.ravel(),)))
 
 
-def _numbers(line: str) -> list[float]:
+def _numbers(line: str, keypoint_values: int) -> list[float]:
+    """Those of a box or an outline, after the class; keypoints are checked and left out."""
     fields = line.split()
-    if len(fields) != _BOX_VALUES and (len(fields) < _MIN_OUTLINE_VALUES or len(fields) % 2 == 0):
-        values = "1 value" if len(fields) == 1 else f"{len(fields)} values"
+    values = "1 value" if len(fields) == 1 else f"{len(fields)} values"
+    if keypoint_values and len(fields) not in (_BOX_VALUES, _BOX_VALUES + keypoint_values):
+        fix = f"write class cx cy width height and the {keypoint_values} values that kpt_shape in data.yaml says"
+        raise WrongObjectError(f"has {values}", fix)
+    if (
+        not keypoint_values
+        and len(fields) != _BOX_VALUES
+        and (len(fields) < _MIN_OUTLINE_VALUES or len(fields) % 2 == 0)
+    ):
         fix = "write class cx cy width height, or class and three or more points x y"
         raise WrongObjectError(f"has {values}", fix)
     numbers = []
@@ -256,10 +299,12 @@ def _numbers(line: str) -> list[float]:
         try:
             numbers.append(float(text))
         except ValueError as error:
-            raise WrongObjectError(f"has {text!r}, which is not a number", "correct or remove the line") from error
+            what = f"has {shown(text)}, which is not a number"
+            raise WrongObjectError(what, "correct or remove the line") from error
         if not math.isfinite(numbers[-1]):
-            raise WrongObjectError(f"has {text!r}, which is not a finite number", "correct or remove the line")
-    return numbers
+            what = f"has {shown(text)}, which is not a finite number"
+            raise WrongObjectError(what, "correct or remove the line")
+    return numbers[:_BOX_VALUES] if keypoint_values else numbers
 
 
 register(DatasetFormat("yolo", DetectionDataset, _LAYOUT, is_yolo_dataset, read_yolo))

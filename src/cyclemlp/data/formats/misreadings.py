@@ -1,0 +1,89 @@
+"""Boxes that cannot mean what their format says: far from their outlines, or in other numbers than the format has."""
+
+from dataclasses import dataclass
+
+from cyclemlp.data.formats.parsed_objects import (
+    SLACK,
+    Box,
+    ParsedObject,
+    Size,
+    WrongObjectError,
+    cut_box,
+    overlap,
+    show_box,
+)
+from cyclemlp.data.outlines import extent_of
+
+FAR = 0.2
+"""Overlap (intersection over union) of a box and the extent of its outline below which they contradict each other."""
+NEAR = 0.9
+"""Overlap from which on a box is that of its outline."""
+MANY = 0.3
+"""Share of the boxes of a split that have to be impossible as they are read."""
+_FEW_PIXELS = 8
+"""Images with larger edges have objects beyond their first pixel."""
+
+
+def check_outline(item: ParsedObject, size: Size) -> None:
+    """Raise WrongObjectError where the box of an object lies nowhere near its outline."""
+    if item.outline is None:
+        return
+    extent = extent_of(item.outline, size)
+    if extent is None:
+        raise WrongObjectError("has an outline without a pixel in its image", "correct or remove it")
+    if _agreement(item.box_xyxy, extent, size) < FAR:
+        what = f"has the box {show_box(item.box_xyxy)}, but its outline spans {show_box(extent)}"
+        raise WrongObjectError(what, "correct one of the two")
+
+
+@dataclass
+class Misreading:
+    """Counts, over the objects of a split, what speaks for another meaning of the four numbers of a box."""
+
+    objects: int = 0
+    impossible: int = 0
+    """Boxes that reach beyond their image, have no area, or contradict their outline or area, as they are read."""
+    fit_otherwise: bool = True
+    """Whether the other reading has all boxes within their images, in agreement with outlines and areas."""
+    in_first_pixel: bool = True
+    """Whether all boxes lie in the first pixel of their images, as shares of the width and height would."""
+
+    def add(self, item: ParsedObject, size: Size) -> None:
+        """Count one object."""
+        self.objects += 1
+        right, bottom = item.box_xyxy[2:]
+        whole = all(value.is_integer() for value in item.box_xyxy)
+        self.in_first_pixel &= max(right, bottom) <= 1.0 + 1e-3 and min(size) > _FEW_PIXELS and not whole
+        other = item.box_misread
+        self.fit_otherwise &= other is not None and _fits(other, item, size)
+        self.impossible += not _fits(item.box_xyxy, item, size, slack=SLACK + 0.02 * max(size))
+
+    def what(self, right: str, wrong: str) -> tuple[str, str] | None:
+        """What is wrong with the boxes and how to correct it; `right` and `wrong` name the two ways to read them."""
+        if self.objects and self.in_first_pixel:
+            what = "has no box beyond the first pixel of an image, as if they were shares of its width and height"
+            return what, "write pixels"
+        if wrong and self.objects and self.fit_otherwise and self.impossible >= MANY * self.objects:
+            return f"has boxes that fit their images only as {wrong}", f"write {right}"
+        return None
+
+
+def _fits(box: Box, item: ParsedObject, size: Size, slack: float = SLACK) -> bool:
+    left, top, right, bottom = box
+    if not (left >= -slack and top >= -slack and right <= size[1] + slack and bottom <= size[0] + slack):
+        return False
+    if right <= left or bottom <= top:
+        return False
+    if item.outline is not None:
+        extent = extent_of(item.outline, size)
+        return extent is not None and _agreement(box, extent, size) >= NEAR
+    return item.area is None or abs(item.area - (right - left) * (bottom - top)) <= 0.05 * abs(item.area)
+
+
+def _agreement(box: Box, extent: Box, size: Size) -> float:
+    """Overlap of a box and an extent within the image, with half a pixel more on each side for what rounding did."""
+    return overlap(*(_widened(cut_box(each, size)) for each in (box, extent)))
+
+
+def _widened(box: Box) -> Box:
+    return box[0] - 0.5, box[1] - 0.5, box[2] + 0.5, box[3] + 0.5
