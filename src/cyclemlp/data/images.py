@@ -38,7 +38,8 @@ _UPRIGHT = {
     7: _TRANSPOSE.TRANSVERSE,
     8: _TRANSPOSE.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS, SAME_SIZE = (5, 6, 7, 8), (2, 3, 4)
+"""EXIF orientations that swap width and height; those that turn or mirror an image within its size."""
 _PNG_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 # What Pillow raised on some 60,000 files of every format with random bytes changed or cut off.
 _DAMAGED = (OSError, SyntaxError, ValueError, struct.error)
@@ -118,7 +119,18 @@ def image_size(path: Path) -> tuple[int, int]:
         # getexif() of a PNG without EXIF decodes all pixels in search of it, too much for a look at a header.
         if image.format == "PNG" and not any(key in image.info for key in _PNG_METADATA):
             return height, width
-        return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+        return (width, height) if _orientation(image) in SIDEWAYS else (height, width)
+
+
+def exif_orientation(path: Path) -> int:
+    """The value 1 to 8 of an image's orientation tag, by which it is turned when it is read; 1 without the tag.
+
+    Raises ImageError as `read_image` does.
+    """
+    with _opened(path) as image:
+        if image.format == "PNG" and not any(key in image.info for key in _PNG_METADATA):
+            return 1
+        return value if (value := _orientation(image)) in _UPRIGHT else 1
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cyclemlp.data.check_cache import remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
-from cyclemlp.data.images import IMAGE_SUFFIXES, ImageError, read_image
+from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE, ImageError, exif_orientation, read_image
 from cyclemlp.data.masks import (
     IGNORE_INDEX,
     MaskDataset,
@@ -30,7 +30,7 @@ from cyclemlp.data.masks import (
     outside_classes,
     read_target,
 )
-from cyclemlp.data.objects import DetectionDataset, other_size
+from cyclemlp.data.objects import DetectionDataset, check_size
 from cyclemlp.data.problems import Findings, Problem, listed
 
 Result = TypeVar("Result")
@@ -165,7 +165,7 @@ def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesR
     if named and (limit is None or not limit.unread):
         notes += _absent_classes(dataset.root, splits)
     notes += [note for name, split in dataset.splits.items() for note in _skipped_files(split.images, name)]
-    return FilesReport(dataset, splits, tuple(dict.fromkeys(findings.problems)), tuple(notes))
+    return FilesReport(dataset, splits, tuple(dict.fromkeys(findings.problems)), (*findings.notes, *notes))
 
 
 @dataclass(frozen=True)
@@ -247,15 +247,25 @@ def _inspect_objects(dataset: DetectionDataset, findings: Findings, limit: TimeL
     split, classes = dataset.splits[findings.split], dataset.classes
     pixels = 0
     record_of = dict(zip(split.images, split.records, strict=True))
-    for path, size in _read_all(_size, split.images, findings, limit):
+    turned: list[Path] = []
+    for path, (size, orientation) in _read_all(_size_and_orientation, split.images, findings, limit):
         pixels += size[0] * size[1]
-        if size != record_of[path].size:
-            findings.add(path, other_size(size, record_of[path].size), "correct the annotation or the image")
+        turned += [path] if orientation in SAME_SIZE else []
+        findings.attempt(partial(check_size, pixels_hw=size, annotated_hw=record_of[path].size), path)
+    if turned:
+        subject = f"and {len(turned) - 1} further images are" if turned[1:] else "is"
+        what = f"{subject} turned by 180 degrees or mirrored by the EXIF orientation"
+        fix = "objects are taken to be annotated on the turned image; --sheet draws them"
+        findings.notes.append(Problem(turned[0], findings.split, what, fix))
     labels = [label for record in split.records for label in record.labels[~record.crowd].tolist()]
     counts = dict(zip(classes, np.bincount(np.array(labels, np.intp), minlength=len(classes)).tolist(), strict=True))
     ignored = sum(int(record.crowd.sum()) for record in split.records)
     empty = sum(not len(record.labels) for record in split.records)
     return SplitReport(len(split.images), pixels, "objects", counts, ignored, empty)
+
+
+def _size_and_orientation(path: Path) -> tuple[tuple[int, int], int]:
+    return _size(path), exif_orientation(path)
 
 
 def _size(path: Path) -> tuple[int, int]:

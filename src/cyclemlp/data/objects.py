@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.datasets import SplitDataset
-from cyclemlp.data.images import Pixels, read_image
+from cyclemlp.data.images import SIDEWAYS, Pixels, exif_orientation, read_image
 from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
-from cyclemlp.errors import DataError
+from cyclemlp.data.problems import FileError
 
 CocoTruth = dict[str, Any]
 Boxes = npt.NDArray[np.float32]
@@ -70,8 +70,7 @@ class DetectionSplit:
         """An image, uint8 (H, W, 3), and its record. Raises DataError for an unusable file or one of another size."""
         path, record = self.images[index], self.records[index]
         pixels = read_image(path)
-        if pixels.shape[:2] != record.size:
-            raise DataError(f"{path} {other_size(pixels.shape[:2], record.size)}; correct the annotation or the image")
+        check_size(path, (pixels.shape[0], pixels.shape[1]), record.size)
         return pixels, record
 
 
@@ -99,10 +98,19 @@ def masks_of(record: Record) -> Bitmap:
     return np.stack(masks) if masks else np.zeros((0, *record.size), np.uint8)
 
 
-def other_size(pixels_hw: tuple[int, ...], annotated_hw: tuple[int, ...]) -> str:
-    """What is wrong with an image whose size is not the annotated one."""
+def check_size(path: Path, pixels_hw: tuple[int, int], annotated_hw: tuple[int, int]) -> None:
+    """Raise FileError where an image, turned as its EXIF orientation says, has another size than the annotated one."""
+    if pixels_hw == annotated_hw:
+        return
     read, noted = (f"{width}x{height}" for height, width in (pixels_hw, annotated_hw))
-    return f"is {read} (width x height), its annotation says {noted}"
+    what, fix = f"is {read} (width x height), its annotation says {noted}", "correct the annotation or the image"
+    if pixels_hw == annotated_hw[::-1]:
+        if exif_orientation(path) in SIDEWAYS:
+            what = f"is {read} (width x height) turned by its EXIF orientation, its annotation says {noted}, as stored"
+            fix = "annotate the turned image, or remove the EXIF orientation from the file"
+        else:
+            what += " with width and height swapped"
+    raise FileError(path, what, fix)
 
 
 def coco_truth(

@@ -18,6 +18,7 @@ from training_runs import train_detection
 from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset
+from cyclemlp.errors import DataError
 from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.retinanet import RetinaNet
@@ -192,3 +193,15 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
     train_detection(replace(config, out=tmp_path / "stopped", resume=True))
     whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert stopped == whole
+
+
+def test_no_evaluation_counts_an_image_of_another_size_than_annotated(data: Path) -> None:
+    """Where too many images are given for all to be read beforehand, too."""
+    dataset = find_dataset(data, DetectionDataset)
+    val = dataset.splits["val"]
+    swapped = replace(val, records=tuple(replace(record, size=record.size[::-1]) for record in val.records))
+    card = ModelCard("detection", "resnet18", "retinanet", ("small", "large"), head_width=16)
+    predictor = Predictor.of_model(build_detector("resnet18", "retinanet", 2, head_width=16), card, "cpu")
+    evaluator = Evaluator(card, replace(dataset, splits={**dataset.splits, "val": swapped}))
+    with pytest.raises(DataError, match=r"1.png is 96x64 \(width x height\), its annotation says 64x96 with width and"):
+        evaluator.count_all(predictor)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.objects import DetectionDataset, as_coco
+from cyclemlp.data.objects import DetectionDataset, as_coco, check_size
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_text
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
@@ -78,7 +78,10 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     def count(
         self, counts: "DetectionCounts", dataset: DetectionDataset, split: str, index: int, result: DetectionResult
     ) -> None:
-        counts.add(dataset.splits[split].records[index], result.detections, len(dataset.classes))
+        part = dataset.splits[split]
+        record, (height, width) = part.records[index], result.image.shape[:2]
+        check_size(part.images[index], (height, width), record.size)
+        counts.add(record, result.detections, len(dataset.classes))
 
     def describe_scores(self, counts: "DetectionCounts", card: ModelCard) -> JsonObject:
         return {"most_detections": counts.max_detections}
