@@ -81,6 +81,7 @@ def evaluate(
     split: str = "val",
     out: PathInput | None = None,
     device: str = "auto",
+    allow_outside: bool = False,
     **options: OptionValue,
 ) -> JsonObject:
     """The scores of a trained network on labelled images, as a report of JSON values.
@@ -91,6 +92,7 @@ def evaluate(
         split: which part of the data.
         out: folder for scores.json and the further files of the task.
         device: auto, cpu, cuda, cuda:1 or mps.
+        allow_outside: read images outside of `data` where its annotations name them.
         options: those of `cyclemlp eval --help`, such as `scales=(0.75, 1.0)` or `flip=True`.
     """
     given = parse_options(EvaluationOptions, options, default=EvaluationOptions())
@@ -102,7 +104,8 @@ def evaluate(
     run, folder = Path(run), None if out is None else Path(out)
     check_out(folder)
     predictor = Predictor.load(run, device)
-    return evaluate_predictor(predictor, run, Path(data) if data else training_data(run), split, given, folder)
+    found = Path(data) if data else training_data(run)
+    return evaluate_predictor(predictor, run, found, split, given, folder, allow_outside=allow_outside)
 
 
 def predict(

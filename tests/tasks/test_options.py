@@ -92,7 +92,18 @@ def test_flat_has_every_option_once_in_plain_values() -> None:
 
 
 RESUMABLE = [
-    *("data", "out", "resume", "init", "epochs", "steps", "max-time", "evaluations", "evaluation-images"),
+    *(
+        "data",
+        "allow-outside",
+        "out",
+        "resume",
+        "init",
+        "epochs",
+        "steps",
+        "max-time",
+        "evaluations",
+        "evaluation-images",
+    ),
     *("checkpoint-every", "log-every", "device", "strategy", "workers", "precision", "checkpoint-activations"),
     "compile",
 ]

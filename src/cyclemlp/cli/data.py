@@ -15,7 +15,14 @@ SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_SHEET_IMAGES = 600
 
 
-def data(directory: Path, *, sheet: Path | None = None, sheet_images: int = 24, json: bool = False) -> None:
+def data(
+    directory: Path,
+    *,
+    sheet: Path | None = None,
+    sheet_images: int = 24,
+    allow_outside: bool = False,
+    json: bool = False,
+) -> None:
     """Count the images and classes of a data set and list what is wrong with it (exit status 2 if anything).
 
     Parameters
@@ -28,13 +35,17 @@ def data(directory: Path, *, sheet: Path | None = None, sheet_images: int = 24, 
         Image to write (.png or .jpg): a contact sheet of some images with their labels.
     sheet_images
         How many images it has, spread evenly over classes or files, three quarters of the training split.
+    allow_outside
+        Read images outside of the folder where its annotations name them.
     json
         Print one JSON object instead of text.
     """
+    from cyclemlp.data.folders import outside_allowed
     from cyclemlp.data.inspect import inspect_dataset
 
     _check_options(sheet, sheet_images)
-    report = inspect_dataset(directory)
+    with outside_allowed(allow_outside):
+        report = inspect_dataset(directory)
     written = sheet if sheet is not None and _write_sheet(report, sheet, sheet_images) else None
     if json:
         sys.stdout.write(dumps(report.to_dict() | ({"sheet": str(written)} if written else {})))

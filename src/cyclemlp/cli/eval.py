@@ -24,6 +24,7 @@ def evaluate(
     out: Path | None = None,
     options: Annotated[EvaluationOptions, Parameter(name="*")] = _NO_OPTIONS,
     device: str = "auto",
+    allow_outside: bool = False,
     json: bool = False,
 ) -> None:
     """Evaluate a trained model on labelled images, with the scores of its task.
@@ -46,12 +47,16 @@ def evaluate(
         Options that only some tasks have.
     device
         auto, cpu, cuda, cuda:1 or mps.
+    allow_outside
+        Read images outside of the data folder where its annotations name them.
     json
         Print one JSON object instead of a table.
     """
     from cyclemlp import api
 
-    report = api.evaluate(run, data=data, split=split, out=out, device=device, **asdict(options))
+    report = api.evaluate(
+        run, data=data, split=split, out=out, device=device, allow_outside=allow_outside, **asdict(options)
+    )
     sys.stdout.write(dumps(report) + "\n" if json else "\n".join(_table(report)) + "\n")
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from cyclemlp.data.folders import may_read
+from cyclemlp.documents import shown
 from cyclemlp.errors import DataError
 
 Content = TypeVar("Content")
@@ -33,17 +35,37 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.path} {self.what}; {self.fix}"
+        return f"{_printable(self.path)} {self.what}; {self.fix}"
+
+
+def _printable(path: Path) -> str:
+    """In one line, and in characters that a terminal can show."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(path))
 
 
 class FileError(DataError):
     """A file is unusable. The message is `PATH WHAT; FIX`; `what` and `fix` are readable on their own."""
 
     def __init__(self, path: Path, what: str, fix: str) -> None:
-        super().__init__(f"{path} {what}; {fix}")
+        super().__init__(f"{_printable(path)} {what}; {fix}")
         self.path = path
         self.what = what
         self.fix = fix
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What a data set is read for: training, which needs train and val, or the evaluation of one split."""
+
+    split: str | None = None
+    """The only split that has to exist; None for training."""
+    classes: tuple[str, ...] = ()
+    """The names of a network's classes, for formats that otherwise take theirs from the labels of train."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that have to exist."""
+        return REQUIRED_SPLITS if self.split is None else (self.split,)
 
 
 @dataclass
@@ -58,6 +80,8 @@ class Findings:
     """What is worth a look, but changes nothing."""
     split: str = ""
     """The split that is being read, if any."""
+    request: DataRequest = field(default_factory=DataRequest)
+    """What the data set is read for."""
 
     def of(self, split: str) -> "Findings":
         """The same lists for what is found in a split."""
@@ -65,8 +89,8 @@ class Findings:
 
     @property
     def required(self) -> bool:
-        """Whether training needs the split that is being read."""
-        return self.split in REQUIRED_SPLITS
+        """Whether the data set is of no use without the split that is being read."""
+        return self.split in self.request.splits
 
     def add(self, path: Path, what: str, fix: str) -> None:
         """Add a problem."""
@@ -79,9 +103,19 @@ class Findings:
     def add_missing(self, path: Path, fix: str = "") -> None:
         """Add the problem that the split lacks a folder or file; `fix` replaces what is usually to be done about it."""
         usual = f"put the images of the {self.split} split there"
-        if self.split == "val":
+        if self.request.split is not None:
+            usual += ", or evaluate another with --split"
+        elif self.split == "val":
             usual = "move about every fifth training image and its annotations there"
         self.add(path, "is missing", fix or usual)
+
+    def inside(self, path: Path, root: Path, name: str, file: Path) -> bool:
+        """Whether `path`, which `file` calls `name`, may be read: a problem where it lies outside of the data set."""
+        if may_read(path, root):
+            return True
+        fix = "copy the files into it, or allow it with --allow-outside"
+        self.add(file, f"names {shown(name)}, which lies outside of {root}", fix)
+        return False
 
     def attempt(self, read: Callable[[Path], Content], path: Path) -> Content | None:
         """What `read` returns for a file; None, and a problem, if it raises FileError."""
@@ -92,10 +126,15 @@ class Findings:
             return None
 
     def check(self, root: Path) -> None:
-        """Raise DataError for the first problem, with the number of further ones; log flaws in one line."""
-        if self.problems:
-            more = f" (and {len(self.problems) - 1} more: cyclemlp data {root})" if self.problems[1:] else ""
-            raise DataError(f"{self.problems[0]}{more}")
+        """Raise DataError for the first problem, with the number of further ones; log flaws in one line.
+
+        Where a single split is asked for, problems of the others do not matter.
+        """
+        split = self.request.split
+        problems = [each for each in self.problems if split is None or each.split in ("", split)]
+        if problems:
+            more = f" (and {len(problems) - 1} more: cyclemlp data {root})" if problems[1:] else ""
+            raise DataError(f"{problems[0]}{more}")
         if self.flaws:
             count = len(self.flaws)
             boxes = "1 box is" if count == 1 else f"{count} boxes are"

@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cyclemlp.data.checks import check_files
+from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject, write_json
@@ -71,7 +72,14 @@ def check_out(out: Path | None) -> None:
 
 
 def evaluate_predictor(
-    predictor: Predictor, run: Path, data: Path, split: str, options: EvaluationOptions, out: Path | None = None
+    predictor: Predictor,
+    run: Path,
+    data: Path,
+    split: str,
+    options: EvaluationOptions,
+    out: Path | None = None,
+    *,
+    allow_outside: bool = False,
 ) -> JsonObject:
     """The scores of `predictor`, loaded from `run`, on a split of the data set in `data`, as a report of JSON values.
 
@@ -84,7 +92,8 @@ def evaluate_predictor(
     predictor = predictor.described_as(task.card_for_evaluation(predictor.card, options))
     predictor = predictor.with_options(options) if task.takes_views else predictor
     card = predictor.card
-    dataset = task.find_evaluation_data(data, split, card)
+    with outside_allowed(allow_outside):
+        dataset = task.find_evaluation_data(data, split, card)
     check_files(dataset, (split,))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

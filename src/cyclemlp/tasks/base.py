@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, Type
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.problems import listed_classes
+from cyclemlp.data.problems import DataRequest, listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_png
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
@@ -237,12 +237,19 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def find_dataset(self, folder: Path) -> DatasetT:
         """The data set for training in `folder`. Raises DataError."""
 
+    def find_requested(self, folder: Path, request: DataRequest) -> DatasetT:
+        """The data set for what is requested of it. Raises DataError.
+
+        By default all that training needs.
+        """
+        return self.find_dataset(folder)
+
     def find_evaluation_data(self, folder: Path, split: str, card: "ModelCard") -> DatasetT:
         """A data set that has `split`, for evaluating the network of `card`.
 
         Raises DataError, also where its classes are not the network's.
         """
-        dataset = self.find_dataset(folder)
+        dataset = self.find_requested(folder, DataRequest(split, card.classes))
         if split not in dataset.splits:
             near = did_you_mean(split, dataset.splits)
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")

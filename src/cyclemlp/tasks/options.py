@@ -164,6 +164,8 @@ class RunConfig:
 
     data: Path = field(metadata=RESUMABLE)
     """Folder with the training and validation data."""
+    allow_outside: bool = field(default=False, metadata=RESUMABLE)
+    """Read images outside of --data where its annotations name them; they can end up in the report."""
     model: str = "cyclemlp_nano"
     """Backbone, by its timm name."""
     out: Path = field(default=Path("runs/run"), metadata=RESUMABLE)

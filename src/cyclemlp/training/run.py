@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from cyclemlp.data.checks import check_files
+from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping
@@ -58,7 +59,8 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     Ctrl-C or SIGTERM, when a checkpoint to continue from is written. With several processes, all but the first raise
     TrainingHelped at the end: the run folder is written by the first one, and is not finished by then.
     """
-    dataset = task.find_dataset(config.data)
+    with outside_allowed(config.allow_outside):
+        dataset = task.find_dataset(config.data)
     if config.resume:
         refuse_other_data(config, dataset)
     check_files(dataset, tuple(dataset.splits))

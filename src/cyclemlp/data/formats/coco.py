@@ -10,13 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cyclemlp.data.folders import Folders, files_below
 from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError, flag, noted_size
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import parse_outline
-from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings, listed
-from cyclemlp.documents import MAX_ANNOTATION_BYTES, DocumentError, finite_number, read_json, shown, whole_number
+from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem, listed
+from cyclemlp.documents import (
+    MAX_ANNOTATION_BYTES,
+    MAX_SHOWN,
+    DocumentError,
+    finite_number,
+    read_json,
+    shown,
+    whole_number,
+)
 
 _LAYOUT = (
     "COCO (train.json and val.json with folders train/ and val/, or annotations/instances_train2017.json with"
@@ -52,15 +62,28 @@ class _Split(NamedTuple):
 
 def is_coco_dataset(root: Path) -> bool:
     """Whether `root` looks like this format."""
-    return any(_paths(root, split) is not None for split in REQUIRED_SPLITS)
+    return any(_paths(root, split) is not None for split in SPLITS)
 
 
 def read_coco(root: Path, findings: Findings) -> DetectionDataset:
     """The data set in `root`."""
     found = {split: part for split in SPLITS if (part := _find(root, findings.of(split)))}
     names = _class_names(list(found.values()))
-    splits = {name: _read_split(split, list(names)) for name, split in found.items()}
+    splits = {name: _read_split(split, list(names), root) for name, split in found.items()}
+    _note_unlisted(list(found.values()), {image for split in splits.values() for image in split.images})
     return DetectionDataset(root, tuple(names.values()), splits, tuple(names))
+
+
+def _note_unlisted(splits: Sequence[_Split], listed_images: set[Path]) -> None:
+    """Images in the folders of the splits that no annotation file lists."""
+    for folder, split in {split.folder: split for split in splits}.items():
+        unlisted = [path for path in files_below(folder, IMAGE_SUFFIXES) if path not in listed_images]
+        if unlisted and listed_images:
+            count = f"{len(unlisted)} images" if unlisted[1:] else "1 image"
+            what = f"does not list {count} of {folder} (such as {unlisted[0].name}), which are not used"
+            split.findings.notes.append(
+                Problem(split.path, split.findings.split, what, "add them, or remove the files")
+            )
 
 
 def _find(root: Path, findings: Findings) -> _Split | None:
@@ -133,24 +156,29 @@ def _own_names(split: _Split) -> dict[int, str]:
     return names
 
 
-def _read_split(split: _Split, ids: Sequence[int]) -> DetectionSplit:
+def _read_split(split: _Split, ids: Sequence[int], root: Path) -> DetectionSplit:
     if not split.folder.is_dir():
         split.findings.add_missing(split.folder)
         return DetectionSplit((), (), split.path)
     label_of = {number: label for label, number in enumerate(ids)}
     parse = partial(_parse, label_of=label_of)
-    return read_objects(_images(split), parse, split.findings, split.path, _BOX_FORMS)
+    return read_objects(_images(split, root), parse, split.findings, split.path, _BOX_FORMS)
 
 
-def _images(split: _Split) -> Iterator[LabelledImage[_Json]]:
+def _images(split: _Split, root: Path) -> Iterator[LabelledImage[_Json]]:
     if not split.content.images:
         split.add("lists no images", "add them, or use another split")
     listed = _images_by_id(split)
-    objects = _objects_by_image(split, set(listed))
+    objects, folders = _objects_by_image(split, set(listed)), Folders()
     for image_id, image in listed.items():
-        path = split.folder / image["file_name"]
-        if path.is_file():
-            yield LabelledImage(path, split.path, objects[image_id], _size(image, split), image_id)
+        name = image["file_name"]
+        path = split.folder / name
+        if not split.findings.inside(path, root, name, split.path):
+            continue
+        if (found := folders.find(path)) is not None:
+            yield LabelledImage(found, split.path, objects[image_id], _size(image, split), image_id)
+        elif len(name) > MAX_SHOWN:
+            split.add(f"lists {shown(name)}, which is missing", "add the image or remove its entry")
         else:
             split.findings.add(path, "is listed but missing", "add the image or remove its entry")
 

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cyclemlp.data.folders import Folders, pair_key
 from cyclemlp.data.problems import FileError, Findings
 
 CLASSES_NAME = "classes.txt"
+_TEXT_SUFFIXES = frozenset({".txt", ".xml"})
 
 
 def folder_of_split(parent: Path, split: str) -> Path:
@@ -20,17 +22,33 @@ def paired(
 ) -> dict[Path, Path]:
     """The images of `label_of`, in `folder`, that have a label file of their own, whether or not it exists, and that.
 
+    A label file is found as `Folders` finds it: an accent may be written in another form, a suffix in another case.
     Images whose names differ by their suffix alone are problems, as are files among `labels` that belong to no image.
     """
-    images_of = Counter(label.with_suffix("") for label in label_of.values())
-    for image, label in label_of.items():
-        if images_of[label.with_suffix("")] > 1:
+    folders = Folders()
+    key_of = {image: pair_key(label) for image, label in label_of.items()}
+    images_of = Counter(key_of.values())
+    for image, key in key_of.items():
+        if images_of[key] > 1:
             findings.add(image, "shares its name with another image", "rename one of them")
+    used = {image: folders.find(label) or label for image, label in label_of.items() if images_of[key_of[image]] == 1}
+    taken = set(used.values())
     for path in labels:
-        if path.with_suffix("") not in images_of:
-            place = f" to {folder}" if folder else ""
+        place = f" to {folder}" if folder else ""
+        if (key := pair_key(path)) not in images_of:
             findings.add(path, "has no image", f"add the image{place} or remove the file")
-    return {image: label for image, label in label_of.items() if images_of[label.with_suffix("")] == 1}
+        elif images_of[key] == 1 and path.suffix.lower() in _TEXT_SUFFIXES and path not in taken:
+            findings.add(path, "is a second label file of its image", "remove one of the two")
+    return used
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; what is not UTF-8 in it names nothing. Raises FileError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror}", "check its permissions") from error
+    return text.split("\n")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

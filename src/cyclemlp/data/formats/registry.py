@@ -17,7 +17,7 @@ from cyclemlp.data import formats
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
-from cyclemlp.data.problems import Findings
+from cyclemlp.data.problems import DataRequest, Findings
 from cyclemlp.errors import DataError
 
 Dataset = TypeVar("Dataset", MaskDataset, DetectionDataset, ClassifiedDataset)
@@ -44,6 +44,7 @@ class DatasetFormat(Generic[Dataset]):
     """Adds to a sound data set what takes decoding to find out."""
 
 
+FOR_TRAINING = DataRequest()
 AnyDataset = MaskDataset | DetectionDataset | ClassifiedDataset
 AnyFormat = DatasetFormat[MaskDataset] | DatasetFormat[DetectionDataset] | DatasetFormat[ClassifiedDataset]
 
@@ -88,13 +89,13 @@ def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:
     return next((each for each in known if each.recognises(root)), None)
 
 
-def find_dataset(root: Path, dataset_type: type[Dataset]) -> Dataset:
-    """The data set in a folder, of whichever format.
+def find_dataset(root: Path, dataset_type: type[Dataset], request: DataRequest = FOR_TRAINING) -> Dataset:
+    """The data set in a folder, of whichever format, for training or for what is requested.
 
     Annotations are read and checked, and images at most by their headers. Raises DataError for the first problem, with
     the number of further ones; single objects that are left out or cut to their image are one line in the log.
     """
-    found, findings = format_of(root, dataset_type), Findings()
+    found, findings = format_of(root, dataset_type), Findings(request=request)
     dataset = found.read(root, findings)
     findings.check(root)
     return found.complete(dataset)

@@ -7,18 +7,19 @@ from 0. Objects marked as difficult are regions to ignore, as in VOC's own evalu
 
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names
+from cyclemlp.data.folders import files_below, has_file, name_key
+from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names, read_lines
 from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError, flag, noted_size
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset
-from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, Findings
-from cyclemlp.documents import DocumentError, read_xml
+from cyclemlp.data.problems import SPLITS, Findings, Problem
+from cyclemlp.documents import DocumentError, read_xml, shown
 from cyclemlp.errors import did_you_mean
 
 _LAYOUT = (
@@ -29,13 +30,14 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _BOX_FORMS = ("xmin, ymin, xmax, ymax", "xmin, ymin, width, height")
 """What a bndbox is, and what some tools write instead."""
 _LISTS = Path("ImageSets") / "Main"
+_CLASS_MARKS = ("1", "0", "-1")
 
 _Labelled = LabelledImage[ET.Element]
 
 
 def is_voc_dataset(root: Path) -> bool:
     """Whether `root` looks like this format."""
-    return _has_lists(root) or any(_split_folders(root, split) is not None for split in REQUIRED_SPLITS)
+    return _has_lists(root) or any(_split_folders(root, split) is not None for split in SPLITS)
 
 
 def read_voc(root: Path, findings: Findings) -> DetectionDataset:
@@ -43,8 +45,9 @@ def read_voc(root: Path, findings: Findings) -> DetectionDataset:
     find = _listed_pairs if _has_lists(root) else _pairs_of_folders
     pairs = {split: found for split in SPLITS if (found := find(root, findings.of(split))) is not None}
     images = {split: _read_all(found, findings.of(split)) for split, found in pairs.items()}
-    classes = _class_names(root, images.get("train", ()), findings)
+    classes = _class_names(root, images.get("train"), findings)
     parse = partial(_parse, classes=classes)
+    _note_unused(root, pairs, findings)
     splits = {
         split: read_objects(labelled, parse, findings.of(split), misread=_BOX_FORMS)
         for split, labelled in images.items()
@@ -66,26 +69,40 @@ def _listed_pairs(root: Path, findings: Findings) -> dict[Path, Path] | None:
     # The folder is that of all splits: its problems are reported once.
     reported = findings.of("") if findings.split == "train" else Findings()
     xml_of = {image: root / "Annotations" / f"{image.stem}.xml" for image in list_images(root / "JPEGImages")}
-    pair_of = {image.stem: (image, xml) for image, xml in paired(xml_of, (), reported).items()}
-    names = _listed_names(path, findings)
+    pair_of = {name_key(image.stem): (image, xml) for image, xml in paired(xml_of, (), reported).items()}
+    names = _listed_names(path, pair_of, findings)
     for name in names:
         if name not in pair_of:
             fix = f"add the image to {root / 'JPEGImages'} or remove the line"
-            findings.add(path, f"lists {name}, which has no image", fix)
+            findings.add(path, f"lists {_unquoted(name)}, which has no image", fix)
     return dict(pair_of[name] for name in names if name in pair_of)
 
 
-def _listed_names(path: Path, findings: Findings) -> list[str]:
-    """The first word of each line, without the suffix of an image; each name once."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    names = [line.split()[0] for line in lines if line.strip()]
-    counts = Counter(Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name for name in names)
+def _listed_names(path: Path, known: Container[str], findings: Findings) -> list[str]:
+    """The image that each line names, each once."""
+    lines = read_lines(path)
+    counts = Counter(_listed_name(line, known) for line in lines if line.strip())
     for name, count in counts.items():
         if count > 1:
-            findings.add(path, f"lists {name} {count} times", "keep one of the lines")
+            findings.add(path, f"lists {_unquoted(name)} {count} times", "keep one of the lines")
     if not counts:
         findings.add(path, "lists no images", "write the name of an image on each line")
     return list(counts)
+
+
+def _listed_name(line: str, known: Container[str]) -> str:
+    """The name of an image, which may have blanks and dots, or its file; lists of a class have 1, 0 or -1 after it."""
+    name = name_key(line.strip())
+    stem, _, mark = name.rpartition(" ")
+    for given in (name, stem.strip()) if mark in _CLASS_MARKS else (name,):
+        without = given.rpartition(".")[0] if Path(given).suffix.lower() in IMAGE_SUFFIXES else given
+        if given in known or without in known:
+            return given if given in known else without
+    return without
+
+
+def _unquoted(name: str) -> str:
+    return shown(name)[1:-1]
 
 
 def _fix_of_missing_list(path: Path) -> str:
@@ -105,7 +122,7 @@ def _split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
         (folder / "JPEGImages", folder / "Annotations"),
         (folder_of_split(root / "images", split), folder_of_split(root / "annotations", split)),
     )
-    return next((pair for pair in candidates if pair[0].is_dir() and next(pair[1].glob("*.xml"), None)), None)
+    return next((pair for pair in candidates if pair[0].is_dir() and has_file(pair[1], ".xml")), None)
 
 
 def _pairs_of_folders(root: Path, findings: Findings) -> dict[Path, Path] | None:
@@ -116,7 +133,29 @@ def _pairs_of_folders(root: Path, findings: Findings) -> dict[Path, Path] | None
             findings.add_missing(root / findings.split)
         return None
     xml_of = {image: folders[1] / f"{image.stem}.xml" for image in list_images(folders[0])}
-    return paired(xml_of, sorted(folders[1].glob("*.xml")), findings, folders[0])
+    return paired(xml_of, _xml_files(folders[1]), findings, folders[0])
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    return [path for path in files_below(folder, (".xml",)) if path.parent == folder]
+
+
+def _note_unused(root: Path, pairs: Mapping[str, Mapping[Path, Path]], findings: Findings) -> None:
+    """What the archives' layout has in its folders, and no list of images names."""
+    if not _has_lists(root) or not pairs:
+        return
+    used = {path for pair in pairs.values() for path in (*pair, *pair.values())}
+    for folder, files in (
+        ("JPEGImages", list_images(root / "JPEGImages")),
+        ("Annotations", _xml_files(root / "Annotations")),
+    ):
+        unused = [path for path in files if path not in used]
+        if unused:
+            count = f"{len(unused)} files" if unused[1:] else "1 file"
+            what = (
+                f"has {count} that no list of {', '.join(pairs)} names (such as {unused[0].name}), which are not used"
+            )
+            findings.notes.append(Problem(root / folder, "", what, "list them, or remove them"))
 
 
 def _read_all(pairs: dict[Path, Path], findings: Findings) -> list[_Labelled]:
@@ -150,11 +189,13 @@ def _noted_size(tree: ET.Element, path: Path, findings: Findings) -> Size | None
         return None
 
 
-def _class_names(root: Path, training: Sequence[_Labelled], findings: Findings) -> tuple[str, ...]:
-    """Those of classes.txt, otherwise the names of all training objects, sorted."""
+def _class_names(root: Path, training: Sequence[_Labelled] | None, findings: Findings) -> tuple[str, ...]:
+    """Those of classes.txt, otherwise the names of all training objects, sorted; without train those of the network."""
     path = root / CLASSES_NAME
     listed = findings.attempt(read_class_names, path) if path.is_file() else None
-    names = {_name_of(item) for labelled in training for _, item in labelled.objects} - {""}
+    if not listed and training is None:
+        return findings.request.classes
+    names = {_name_of(item) for labelled in training or () for _, item in labelled.objects} - {""}
     return listed or tuple(sorted(names))
 
 

@@ -8,21 +8,29 @@ Oriented boxes are read as outlines of four corners.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names, refuse_repeated
+from cyclemlp.data.folders import Folders, exists, files_below, may_read, other_files
+from cyclemlp.data.formats.layout import (
+    CLASSES_NAME,
+    folder_of_split,
+    paired,
+    read_class_names,
+    read_lines,
+    refuse_repeated,
+)
 from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
-from cyclemlp.data.images import list_images
+from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import Polygons
-from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, FileError, Findings, Problem, listed
+from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem, listed
 from cyclemlp.documents import DocumentError, read_yaml, shown, whole_number
 
 _LAYOUT = (
@@ -30,6 +38,8 @@ _LAYOUT = (
     " a .txt for each image)"
 )
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+_NOT_LABELS = frozenset({".txt", ".cache", ".npy", *IMAGE_SUFFIXES})
+"""Suffixes of labels, of what training tools keep next to them, and of images, which may be in the same folder."""
 _BOX_VALUES = 5
 _BOX_FORMS = ("class cx cy width height", "class x1 y1 x2 y2")
 """What a line of five values is, and what some tools write instead."""
@@ -58,7 +68,7 @@ def is_yolo_dataset(root: Path) -> bool:
         described = _description(root) is not None
     except FileError:
         described = True  # to be reported
-    return described or any(_plain_folder(root, split) is not None for split in REQUIRED_SPLITS)
+    return described or any(_plain_folder(root, split) is not None for split in SPLITS)
 
 
 def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
@@ -119,7 +129,7 @@ def _description(root: Path) -> _Description | None:
             if path in known:
                 raise FileError(path, str(error), "correct it") from error
             continue
-        if isinstance(content, dict) and "names" in content and "train" in content:
+        if isinstance(content, dict) and "names" in content and not content.keys().isdisjoint((*SPLITS, "valid")):
             return _Description(path, content)
     return None
 
@@ -164,44 +174,51 @@ def _described(description: _Description, root: Path, findings: Findings) -> _Li
         return None
     listing = _Listing([], [])
     for entry in given if isinstance(given, list) else [given]:
-        source = _resolve(str(entry), root, str(content.get("path") or ""))
+        candidates = _candidates(str(entry), root, str(content.get("path") or ""))
+        inside = [source for source in candidates if may_read(source, root)]
+        source = next(filter(exists, inside), None)
         if source is None:
-            if findings.required:
-                what = f"names {entry} for {split}, which is missing"
+            name = shown(entry).strip("'")
+            outside = next((each for each in candidates if each not in inside and exists(each)), None)
+            if outside is not None:
+                findings.inside(outside, root, str(entry), path)
+            elif findings.required:
+                what = f"names {name} for {split}, which is missing"
                 findings.add(path, what, "correct it; paths begin at its own folder")
             return None
         if source.is_file():
-            listing.images.extend(_listed_images(source, findings))
+            listing.images.extend(_listed_images(source, root, findings))
         else:
             listing.folders.append(source)
             listing.images.extend(_images_below(source))
     return listing
 
 
-def _resolve(entry: str, root: Path, base: str) -> Path | None:
+def _candidates(entry: str, root: Path, base: str) -> list[Path]:
     """Below the folder that `path` names or, since that often is a folder of another machine, below `root` itself.
 
     Exports of Roboflow write ../train/images for what is in train/images.
     """
-    candidates = (root / base / entry, root / entry, root / entry.removeprefix("../"))
-    return next((path for path in candidates if path.exists()), None)
+    return [root / base / entry, root / entry, root / entry.removeprefix("../")]
 
 
-def _listed_images(path: Path, findings: Findings) -> list[Path]:
-    images = []
-    for number, name in _filled_lines(path):
-        if (image := path.parent / name.strip()).is_file():
+def _listed_images(path: Path, root: Path, findings: Findings) -> list[Path]:
+    images, folders = [], Folders()
+    for number, line in _filled_lines(path):
+        name = line.strip()
+        if not findings.inside(path.parent / name, root, name, path):
+            continue
+        if (image := folders.find(path.parent / name)) is not None:
             images.append(image)
         else:
-            what = f"line {number} names {name.strip()}, which is missing"
-            findings.add(path, what, "add the image or remove the line")
+            name = shown(name).strip("'")
+            findings.add(path, f"line {number} names {name}, which is missing", "add the image or remove the line")
     return images
 
 
 def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not blank, and their numbers."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    """The lines of a text file that are not blank, and their numbers. Raises FileError."""
+    return ((number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip())
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -222,7 +239,7 @@ def _plain_folder(root: Path, split: str) -> Path | None:
 def _plain(root: Path, findings: Findings) -> _Listing | None:
     folder = _plain_folder(root, findings.split)
     if folder is not None:
-        return _Listing(list_images(folder), [folder])
+        return _Listing(_images_below(folder), [folder])
     for path in (root / "images" / findings.split, root / "labels" / findings.split):
         if findings.required and not path.is_dir():
             findings.add_missing(path)
@@ -244,15 +261,25 @@ def _labelled(listing: _Listing, root: Path, findings: Findings) -> Iterator[Lab
     if not label_of:
         where = listing.folders[0] if listing.folders else root
         findings.add(where, "has no images", "put .jpg or .png files there")
-    elif not any(path.is_file() for path in label_of.values()):
+    elif not any(map(Folders().find, label_of.values())):
         first = next(iter(label_of.values()))
         findings.add(first.parent, "has no label file for any image", f"put {first.name} and the others there")
     else:
-        written = [path for folder in listing.folders for path in sorted(_labels_folder(folder, root).rglob("*.txt"))]
+        folders = [_labels_folder(folder, root) for folder in listing.folders]
+        written = [path for folder in folders for path in files_below(folder, (".txt",))]
+        _note_unused(folders, findings)
     pairs = paired(label_of, [path for path in written if path.name != CLASSES_NAME], findings)
     for image, labels in pairs.items():
-        lines = _filled_lines(labels) if labels.is_file() else ()
-        yield LabelledImage(image, labels, [(f"line {number}", line) for number, line in lines])
+        lines = findings.attempt(lambda path: list(_filled_lines(path)), labels) if labels.is_file() else None
+        yield LabelledImage(image, labels, [(f"line {number}", line) for number, line in lines or ()])
+
+
+def _note_unused(folders: Iterable[Path], findings: Findings) -> None:
+    for folder in folders:
+        if unused := other_files(folder, _NOT_LABELS):
+            count = f"{len(unused)} files" if unused[1:] else "1 file"
+            what = f"has {count} that are not .txt (such as {unused[0].name}), which are not used"
+            findings.notes.append(Problem(folder, findings.split, what, "convert or remove them"))
 
 
 def _parse(line: str, size: Size, num_classes: int, names_file: str, keypoint_values: int) -> ParsedObject:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, as_coco, check_size
+from cyclemlp.data.problems import DataRequest
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_text
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
@@ -43,7 +44,10 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     writes_coco = True
 
     def find_dataset(self, folder: Path) -> DetectionDataset:
-        return find_dataset(folder, DetectionDataset)
+        return self.find_requested(folder, DataRequest())
+
+    def find_requested(self, folder: Path, request: DataRequest) -> DetectionDataset:
+        return find_dataset(folder, DetectionDataset, request)
 
     def build_model(self, card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
         from cyclemlp.heads.detection import build_detector
