@@ -1,5 +1,5 @@
 """`python -m cyclemlp` is the command `cyclemlp`."""
 
-from cyclemlp.cli import main
+from _cyclemlp_launcher import main
 
 main()

@@ -5,6 +5,7 @@ As a program, started by torchrun, it trains with as many processes as there are
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,7 +76,7 @@ def train_numbers(out: Path, **optimisation: Any) -> dict[str, Tensor]:
     evaluator = Evaluator(parts.card, MaskDataset(out, parts.card.classes, {"val": MaskSplit((), ())}))
     if fabric.is_global_zero:
         open_run(config)
-    state, _ = fabric.launch(lambda fabric: fit(fabric, config, parts, evaluator))
+    state, _ = fabric.launch(lambda fabric: fit(fabric, config, parts, evaluator, time.monotonic()))
     return dict(state.model.state_dict())
 
 

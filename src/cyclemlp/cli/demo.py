@@ -105,10 +105,13 @@ def _train(task: str, config: RunConfig) -> JsonMapping:
     from cyclemlp.training.stopping import TrainingStopped
 
     try:
-        return train_with(task, config).metrics
+        run = train_with(task, config)
     except TrainingStopped as stopped:
         _logger.info("stopped at step %d; the same command continues from there", stopped.step)
         sys.exit(128 + stopped.signum)
+    if run.doubts:
+        _logger.warning("the network is %s", run.doubts)
+    return run.metrics
 
 
 def _draw(shown: SampleDemo, data: Path, out: Path) -> None:

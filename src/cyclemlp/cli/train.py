@@ -73,9 +73,12 @@ def _train(task: AnyTask, config: RunConfig, json: bool) -> None:
     except TrainingHelped:
         return
     _logger.info("%s", _summary(task, run.metrics))
+    if run.doubts:
+        _logger.warning("the network is %s", run.doubts)
     _logger.info("the model and report.html are in %s", config.out)
     if json:
         result = {"task": task.name, "run": str(config.out), "data": str(config.data), "metrics": run.metrics}
+        result |= {"doubts": run.doubts} if run.doubts else {}
         sys.stdout.write(dumps(result) + "\n")
 
 

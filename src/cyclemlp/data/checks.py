@@ -8,10 +8,11 @@ from dataclasses import replace
 from cyclemlp.data.check_cache import Remembered, recall, remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import AnyDataset
-from cyclemlp.data.inspect import SECONDS_WITHOUT_PROGRESS, TimeLimit, inspect_files
+from cyclemlp.data.inspect import TimeLimit, inspect_files
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings, Problem, log_notes
+from cyclemlp.progress import FIRST_LINE
 
 MAX_SECONDS = 60.0
 """Time for reading files; in larger collections files spread evenly over the whole are read."""
@@ -53,7 +54,7 @@ def _read(dataset: AnyDataset, state: str, max_seconds: float) -> Remembered:
         what = f"has {total} files, of which {total - limit.unread}, spread evenly, were read before the first step"
         note = Problem(dataset.root, "", what, f"cyclemlp data {dataset.root} reads all, once")
         found = Remembered(report.problems, (note, *report.notes))
-    elif seconds > SECONDS_WITHOUT_PROGRESS:
+    elif seconds > FIRST_LINE:
         _LOG.info("%s: %d files read in %.0f s, which is remembered", dataset.root, total, seconds)
     remember(dataset, state, *found)
     return found

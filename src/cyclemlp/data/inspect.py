@@ -14,7 +14,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from cyclemlp.data.check_cache import remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
@@ -32,6 +31,7 @@ from cyclemlp.data.masks import (
 )
 from cyclemlp.data.objects import DetectionDataset, check_size
 from cyclemlp.data.problems import Findings, Problem, listed
+from cyclemlp.progress import progress_bar
 
 Result = TypeVar("Result")
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
@@ -40,7 +40,6 @@ RARE = 1e-4
 """Share of the pixels below which a mask value may be an accident."""
 MAX_REPEATED = 1e-3
 """Share of the images that may be in two classes or splits: large collections have a few such, ImageNet among them."""
-SECONDS_WITHOUT_PROGRESS = 2.0
 _COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv"})
 """Suffixes of labels, which may be next to images."""
 
@@ -302,9 +301,7 @@ def _read_all(
         try:
             order = range(len(paths)) if limit is None else _spread(len(paths))
             results = pool.map(attempt, (paths[place] for place in order))
-            delay = 0 if limit is None else SECONDS_WITHOUT_PROGRESS
-            title = f"{findings.split} {what}"
-            bar = tqdm(results, title, len(paths), unit="file", disable=None, leave=False, delay=delay)
+            bar = progress_bar(results, what=f"reading {findings.split} {what}", unit="files", total=len(paths))
             in_order = zip(order, bar, strict=True) if limit is None else _in_time(limit, order, bar)
             for place, found in in_order:
                 if isinstance(found, ImageError):

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cyclemlp.data.checks import check_files
 from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject, write_json
 from cyclemlp.inference.predictor import Predictor
+from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.base import Counts, Dataset, refuse_foreign_options
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import EvaluationOptions
@@ -46,8 +45,7 @@ class Evaluator:
             raise ConfigError(
                 f"scores are counted by {error.name}, which is not installed: pip install {error.name}"
             ) from error
-        # disable=None hides the bar only outside a terminal.
-        for index in tqdm(images, unit="img", desc="evaluate", leave=False, disable=None if progress else True):
+        for index in progress_bar(images, what="evaluation", unit="images", shown=progress):
             if stop():
                 return None
             result = predictor.predict(self._images[index], progress=progress)

@@ -8,12 +8,12 @@ from itertools import product
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from cyclemlp.errors import DataError
 from cyclemlp.heads.network import Network
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
 from cyclemlp.inference.views import Views, mean_of_views
+from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.base import FloatArray, Look, Pixels, Span, View
 from cyclemlp.tasks.card import ModelCard
 
@@ -79,8 +79,7 @@ class ImageThroughNetwork:
     def in_turn(self, looks: Sequence[Sequence[Look]]) -> Iterator[Look]:
         """All looks one after another, with a progress bar where one was asked for."""
         every = [look for windows in looks for look in windows]
-        hidden = None if self.progress else True  # None hides the bar only outside a terminal
-        return iter(tqdm(every, unit="window", leave=False, delay=2, disable=hidden))
+        return iter(progress_bar(every, what="windows", unit="windows", shown=self.progress))
 
     def _strips(self, images: npt.NDArray[np.uint8], view: View, *, progress: bool) -> Iterator[FloatArray]:
         tiling = tiling_for(self.card, images.shape[-2:], view.scale, MAP_WINDOWS)

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.files import JsonObject
 from cyclemlp.inference.evaluate import check_out
 from cyclemlp.inference.inputs import Job, find_inputs, plan
 from cyclemlp.inference.predict_videos import predict_video, video_files
 from cyclemlp.inference.predictor import Predictor
+from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.base import refuse_foreign_options
 from cyclemlp.tasks.options import PredictionOptions
 
@@ -70,7 +69,7 @@ def predict_files(
     predictor = predictor.described_as(task.card_for_prediction(predictor.card, options))
     predictor = predictor.with_options(options) if task.takes_views else predictor
     done = Predictions(task.name)
-    for job in tqdm(jobs, unit="img", desc="predict", disable=None, leave=False):
+    for job in progress_bar(jobs, what="predicting", unit="files"):
         _predict(predictor, job, every, done)
     if done.images:
         done.files.update(task.finish(out, done.images))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
 from cyclemlp.inference.predictor import Predictor
+from cyclemlp.progress import progress_bar
 
 if TYPE_CHECKING:
     from cyclemlp.data.videos import Frame
@@ -32,8 +33,6 @@ def predict_video(predictor: Predictor, job: Job, every: int) -> JsonObject:
 
     Raises DataError, MissingExtraError; then, and when it is stopped, none of the files is written.
     """
-    from tqdm import tqdm
-
     from cyclemlp.data.videos import open_video, written_video
 
     task = predictor.task
@@ -45,7 +44,7 @@ def predict_video(predictor: Predictor, job: Job, every: int) -> JsonObject:
         total = None if video.length is None else -(-video.length // every)
         entry: JsonObject = {}
         frames = video.frames(every)
-        for frame in tqdm(frames, total=total, unit="frame", desc=job.source.name, disable=None, leave=False):
+        for frame in progress_bar(frames, what=job.source.name, unit="frames", total=total):
             result = predictor.predict(frame.pixels)
             entry = task.describe(result)
             files.add(frame, entry, task.rows(entry))

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from cyclemlp.data.resizing import FloatArray, resize_bilinear
+from cyclemlp.progress import progress_bar
 
 DenseNetwork = Callable[[FloatArray], FloatArray]
 """From images (N, C, H, W) to maps (N, K, H, W), logits for example."""
@@ -78,8 +78,7 @@ def map_strips(
     rows, columns = tiling.cuts(height), tiling.cuts(width)
     total = len(rows) * len(columns)
     unfinished: FloatArray | None = None
-    # The delay keeps short work silent; disable=None keeps everything silent outside a terminal.
-    with tqdm(total=total, unit="window", leave=False, delay=2, disable=None if progress else True) as bar:
+    with progress_bar(what="windows", unit="windows", total=total, shown=progress) as bar:
         for row, after in zip(rows, [*rows[1:], None], strict=True):
             band = _band(network, images, row, columns, tiling, bar.update)
             if unfinished is not None:

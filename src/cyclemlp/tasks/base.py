@@ -289,6 +289,10 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def count(self, counts: CountsT, dataset: DatasetT, split: str, index: int, result: ResultT) -> None:
         """Add the prediction for image `index` of a split. Raises DataError for labels that are not usable."""
 
+    def constant_score(self, counts: CountsT) -> float | None:
+        """The main score of the best answer that is the same for every image; None where there is none to compare."""
+        return None
+
     def card_for_evaluation(self, card: "ModelCard", options: EvaluationOptions) -> "ModelCard":
         """The card with this task's own evaluation options applied. Raises ConfigError."""
         return card

@@ -40,7 +40,7 @@ class Length:
     steps: int | None = field(default=None, metadata=RESUMABLE)
     """Optimiser steps, instead of epochs."""
     max_time: str | None = field(default=None, metadata=RESUMABLE)
-    """Training time such as 5m, 90s or 1h30m; the learning rate reaches its final value at that time. The run stops at whichever limit comes first. Evaluations during training are included and take at most 15 % of it; the final one and the report come afterwards."""  # noqa: E501
+    """Time for the whole command, such as 5m, 90s or 1h30m. Time for the evaluation at the end is kept, up to half of it, and the learning rate reaches its final value before that; evaluations during training take at most 15 %. The run stops at whichever limit comes first."""  # noqa: E501
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:

@@ -105,6 +105,7 @@ class Evaluations:
                 predictor,
                 images[fabric.global_rank :: fabric.world_size],
                 stop=lambda: (alone and self._stop.signum is not None) or time.monotonic() >= until,
+                progress=fabric.is_global_zero,
             )
         # A process that leaves early must not leave the others waiting.
         if any_process(fabric, counts is None) or counts is None:

@@ -22,6 +22,7 @@ from cyclemlp.training.evaluations import Evaluations, History
 from cyclemlp.training.fabric import any_process, connected_processes, without_advice
 from cyclemlp.training.loader import derive_seed
 from cyclemlp.training.losses import LossMonitor
+from cyclemlp.training.plan import Plan
 from cyclemlp.training.progress import ProgressLine
 from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder
 from cyclemlp.training.state import TrainingState
@@ -30,15 +31,18 @@ from cyclemlp.training.stopping import StopRequest, TrainingStopped
 _logger = logging.getLogger(__name__)
 
 
-def fit(fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator) -> tuple[TrainingState, float]:
+def fit(
+    fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float
+) -> tuple[TrainingState, float]:
     """Train to the end of the run, from the last checkpoint in its run folder if there is one.
 
-    Returns the final state and the best score of the evaluations during training, -1 if there was none. Raises
-    UserError, and TrainingStopped after SIGINT or SIGTERM.
+    `began` is when the command did, by `time.monotonic`: --max-time holds for all of it. Returns the final state
+    and the best score of the evaluations during training, -1 if there was none. Raises UserError, and TrainingStopped
+    after SIGINT or SIGTERM.
     """
     try:
         with StopRequest().watching() as stop, without_advice(), connected_processes():
-            return _fit(fabric, config, parts, evaluator, stop)
+            return _fit(fabric, config, parts, evaluator, began, stop)
     except UserError:
         # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.
         if fabric.is_global_zero and not checkpoint_path(config.out).is_file() and not config.resume:
@@ -47,7 +51,7 @@ def fit(fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Eval
 
 
 def _fit(
-    fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, stop: StopRequest
+    fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float, stop: StopRequest
 ) -> tuple[TrainingState, float]:
     saved = read_checkpoint(config.out)
     state = TrainingState(fabric, config, parts)
@@ -61,15 +65,18 @@ def _fit(
         state.load_state_dict(saved)
         evaluations.history = History(**saved["evaluations"])
         _logger.info("continuing %s from step %d", config.out, state.step)
+    plan = Plan(state, evaluator)
+    if config.length.max_seconds is not None and saved is None:
+        plan.reserve(time.monotonic() - began)
     try:
-        run(state, evaluations, LossMonitor(state, recorder, len(parts.samples)), stop)
+        run(state, evaluations, LossMonitor(state, recorder, len(parts.samples)), plan, stop)
     finally:
         if recorder is not None:
             recorder.close()
     return state, evaluations.history.best
 
 
-def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, stop: StopRequest) -> None:
+def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, plan: Plan, stop: StopRequest) -> None:
     """Take steps until the run is done or a stop is requested, and after each do what is due.
 
     A checkpoint is written after the evaluation of the same step, because it holds the outcome.
@@ -80,6 +87,7 @@ def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, sto
     with closing(ProgressLine(state, losses, evaluations)) as progress:
         while state.progress < 1.0:
             losses.after_step(training_step(state, batches))
+            plan.after_step()
             if evaluations.is_due():
                 losses.check()
                 evaluations.run()

@@ -7,13 +7,12 @@ import time
 
 from tqdm import tqdm
 
+from cyclemlp.progress import NEXT_LINES, shows_bars
 from cyclemlp.training.evaluations import Evaluations
 from cyclemlp.training.losses import LossMonitor
 from cyclemlp.training.state import TrainingState
 
 _logger = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressLine:
@@ -25,8 +24,7 @@ class ProgressLine:
         self._evaluations = evaluations
         self._line_at = time.monotonic()
         self._began = (self._line_at, state.progress)
-        # A notebook shows a bar, too, although its standard error is no terminal.
-        shown = state.fabric.is_global_zero and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        shown = state.fabric.is_global_zero and shows_bars()
         form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
         self._bar = tqdm(total=1000, bar_format=form, file=sys.stderr, disable=not shown)
 
@@ -35,15 +33,19 @@ class ProgressLine:
         state, now = self._state, time.monotonic()
         if not self._bar.disable:
             self._bar.n = round(1000 * state.progress)
-            self._bar.set_description_str(f"step {state.step}", refresh=False)
+            self._bar.set_description_str(self._steps(), refresh=False)
             self._bar.set_postfix_str(self._text(now))
-        elif state.fabric.is_global_zero and now - self._line_at >= SECONDS_BETWEEN_LINES:
+        elif state.fabric.is_global_zero and now - self._line_at >= NEXT_LINES:
             self._line_at = now
-            _logger.info("step %d, %.0f %%, %s", state.step, 100 * state.progress, self._text(now))
+            _logger.info("%s, %.0f %%, %s", self._steps(), 100 * state.progress, self._text(now))
 
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
+
+    def _steps(self) -> str:
+        state = self._state
+        return f"step {state.step}" + (f"/{state.planned_steps}" if state.planned_steps else "")
 
     def _text(self, now: float) -> str:
         parts = [f"loss {self._losses.latest:.4f}"] if math.isfinite(self._losses.latest) else []

@@ -27,12 +27,15 @@ MAX_CLASS_CURVES = 8
 
 
 def write_report(
-    run_dir: Path, samples: "Sequence[tuple[str, Image.Image]]" = (), figures: "Sequence[tuple[str, Figure]]" = ()
+    run_dir: Path,
+    samples: "Sequence[tuple[str, Image.Image]]" = (),
+    figures: "Sequence[tuple[str, Figure]]" = (),
+    doubts: str = "",
 ) -> Path:
     """Write `run_dir/report.html` from the folder's metrics.csv, model.json and config.yaml, and return its path.
 
     `samples` are titled images to show, predictions for example, and `figures` further plots; all are embedded in the
-    page.
+    page. `doubts` says why the network is not trained to the end, if it is not.
     """
     try:
         from jinja2 import Environment
@@ -46,6 +49,7 @@ def write_report(
         source=card["source"],
         versions=", ".join(f"{name} {version}" for name, version in card["versions"].items()),
         score_name=names.per_class,
+        doubts=doubts,
         **_scores(names, card["metrics"]),
         figures=[(title, _plot(figure)) for title, figure in figures],
         curves=list(_curves(read_metrics(run_dir), names)),

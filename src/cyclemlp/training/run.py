@@ -1,5 +1,7 @@
 """A whole training run: from data and options to a folder with a network, its scores and a report."""
 
+import logging
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from cyclemlp.training.report import write_report
 from cyclemlp.training.run_folder import open_run
 from cyclemlp.training.single_values import allow_single_values
 from cyclemlp.training.stopping import TrainingHelped
+from cyclemlp.training.verdict import Outcome, in_words, losses_of, verdict
 
 try:
     from lightning.fabric import Fabric
@@ -29,11 +32,14 @@ try:
     from cyclemlp.training.checkpoints import checkpoint_path, keep_as_best
     from cyclemlp.training.fabric import accelerate, build_fabric
     from cyclemlp.training.loop import fit
-    from cyclemlp.training.recorder import record_last
+    from cyclemlp.training.recorder import read_metrics, record_last
     from cyclemlp.training.run_record import Session, refuse_other_data
     from cyclemlp.training.state import TrainingState
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "train") from error
+
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Run:
     folder: Path
     metrics: JsonMapping
     """Scores on all validation images."""
+    doubts: str = ""
+    """Why the network is not trained to the end, in one sentence; empty where nothing speaks for that."""
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -59,6 +67,7 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     Ctrl-C or SIGTERM, when a checkpoint to continue from is written. With several processes, all but the first raise
     TrainingHelped at the end: the run folder is written by the first one, and is not finished by then.
     """
+    began = time.monotonic()
     with outside_allowed(config.allow_outside):
         dataset = task.find_dataset(config.data)
     if config.resume:
@@ -78,24 +87,26 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
         session = Session(task, config, dataset)
     evaluator = Evaluator(parts.card, dataset)
     try:
-        metrics = fabric.launch(partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator))
+        metrics = fabric.launch(
+            partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator, began=began)
+        )
     finally:
         if session is not None:
             session.end()
     if metrics is None:
         raise TrainingHelped
-    return Run(config.out, metrics)
+    return Run(config.out, *metrics)
 
 
 def _train_in_process(
-    fabric: Fabric, *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator
-) -> JsonMapping | None:
-    """Train; the first process evaluates the network and returns its metrics, the others return None."""
-    state, best = fit(fabric, config, parts, evaluator)
+    fabric: Fabric, *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float
+) -> tuple[JsonMapping, str] | None:
+    """Train; the first process evaluates the network and returns its metrics and doubts, the others return None."""
+    state, best = fit(fabric, config, parts, evaluator, began)
     return _finish(state, task, evaluator, best) if fabric.is_global_zero else None
 
 
-def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: float) -> JsonMapping:
+def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: float) -> tuple[JsonMapping, str]:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
     run_dir, card = state.config.out, evaluator.card
     save_model(run_dir, state.result, card)
@@ -109,11 +120,25 @@ def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: flo
     metrics = dict(counts.metrics(card.classes))
     save_card(run_dir, replace(card, metrics=metrics))
     record_last(run_dir, state.step, task.scores.columns(metrics))
-    _report(task, run_dir, predictor, evaluator, counts)
-    return metrics
+    doubts = _doubts(state, task, counts, metrics)
+    _report(task, run_dir, predictor, evaluator, counts, doubts)
+    return metrics, doubts
 
 
-def _report(task: AnyTask, run_dir: Path, predictor: Predictor, evaluator: Evaluator, counts: Counts) -> None:
+def _doubts(state: TrainingState, task: AnyTask, counts: Counts, metrics: JsonMapping) -> str:
+    outcome = Outcome(
+        steps=state.step,
+        passes=state.passes,
+        losses=losses_of(read_metrics(state.config.out)),
+        score=metrics[task.scores.main],
+        constant=task.constant_score(counts),
+    )
+    return in_words(verdict(outcome, task.scores.main))
+
+
+def _report(
+    task: AnyTask, run_dir: Path, predictor: Predictor, evaluator: Evaluator, counts: Counts, doubts: str
+) -> None:
     """Write report.html, with a few validation images spread over the split."""
     dataset, split = evaluator.dataset, evaluator.split
     images = dataset.splits[split].images
@@ -121,4 +146,5 @@ def _report(task: AnyTask, run_dir: Path, predictor: Predictor, evaluator: Evalu
         task.draw_example(dataset, split, index, predictor.predict(images[index]))
         for index in evenly_spaced(range(len(images)), task.report_examples)
     ]
-    write_report(run_dir, examples, task.report_figures(run_dir, counts, evaluator.card.classes))
+    _logger.info("writing the report")
+    write_report(run_dir, examples, task.report_figures(run_dir, counts, evaluator.card.classes), doubts)

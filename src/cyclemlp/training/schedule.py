@@ -34,7 +34,7 @@ class Clock:
         self._started = time.monotonic()
 
     def elapsed(self) -> float:
-        """Seconds so far."""
+        """Seconds of training so far."""
         return self.before + (0.0 if self._started is None else time.monotonic() - self._started)
 
 

@@ -16,6 +16,8 @@ from cyclemlp.training.loader import ResumableLoader
 from cyclemlp.training.schedule import Clock, rate_factor, share_done
 
 MAX_WORKERS = 8
+MIN_TRAINING_SHARE = 0.5
+"""Of --max-time."""
 
 
 class MovingAverage(AveragedModel):
@@ -74,10 +76,17 @@ class TrainingState:
         self.objective, self.optimizer = fabric.setup(Objective(self.model, parts.loss).train(), optimizer)
         self.loader = _loader(fabric, config, parts)
         self.clock = Clock()
+        self.overhead_seconds = 0.0
+        """Of --max-time: what the run takes before its first step and after its last one."""
+        self.planned_steps: int | None = None
+        """About how many steps the run will have, None while that is not known."""
         self.step = 0
         self.progress = 0.0
         self.images_per_step = options.batch_size * options.accumulate * fabric.world_size
-        self._total_steps = config.length.total_steps(len(parts.samples), self.images_per_step)
+        self.images_per_pass = len(parts.samples)
+        self._total_steps = config.length.total_steps(self.images_per_pass, self.images_per_step)
+        if config.length.max_seconds is None:
+            self.planned_steps = self._total_steps
 
     @property
     def learning_rate(self) -> float:
@@ -90,11 +99,22 @@ class TrainingState:
         """The network that is evaluated and saved: the moving average where there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
+    @property
+    def passes(self) -> float:
+        """Passes over the training images so far."""
+        return self.step * self.images_per_step / self.images_per_pass
+
+    @property
+    def training_seconds(self) -> float | None:
+        """What --max-time leaves for training: at least half of it, however long the evaluation at the end is."""
+        limit = self.config.length.max_seconds
+        return None if limit is None else max(limit - self.overhead_seconds, MIN_TRAINING_SHARE * limit)
+
     def update_progress(self) -> None:
         """Measure the share of the run that is done. It is the same in all processes, which must stop together."""
-        elapsed, limit = self.clock.elapsed(), self.config.length.max_seconds
+        elapsed, limit = self.clock.elapsed(), self.training_seconds
         if limit is not None:
-            elapsed = self.fabric.broadcast(elapsed)
+            elapsed, limit = self.fabric.broadcast((elapsed, limit))
         self.progress = share_done(self.step, self._total_steps, elapsed, limit)
 
     def state_dict(self) -> JsonObject:
@@ -102,6 +122,7 @@ class TrainingState:
         return {
             "step": self.step,
             "elapsed_seconds": self.clock.elapsed(),
+            "overhead_seconds": self.overhead_seconds,
             "model": self.model.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -120,6 +141,7 @@ class TrainingState:
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step = state["step"]
         self.clock.before = state["elapsed_seconds"]
+        self.overhead_seconds = state.get("overhead_seconds", 0.0)
 
 
 def _loader(fabric: Fabric, config: RunConfig, parts: TrainingParts) -> ResumableLoader:

@@ -113,6 +113,10 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
             probability = float(result.probabilities[predicted])
             counts.mistakes.append(Mistake(labels.images[index], label, predicted, probability))
 
+    def constant_score(self, counts: "LabelCounts") -> float | None:
+        images = counts.confusion.sum(1)
+        return int(images.max()) / total if (total := int(images.sum())) else None
+
     def card_for_evaluation(self, card: ModelCard, options: EvaluationOptions) -> ModelCard:
         if options.crop is not None and not 0 < options.crop <= 1:
             raise ConfigError(f"--crop {options.crop:g} is not allowed: above 0 to 1; 0.875 is the authors'")

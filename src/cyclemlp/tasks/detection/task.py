@@ -87,6 +87,10 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         check_size(part.images[index], (height, width), record.size)
         counts.add(record, result.detections, len(dataset.classes))
 
+    def constant_score(self, counts: "DetectionCounts") -> float:
+        """Of finding nothing."""
+        return 0.0
+
     def describe_scores(self, counts: "DetectionCounts", card: ModelCard) -> JsonObject:
         return {"most_detections": counts.max_detections}
 

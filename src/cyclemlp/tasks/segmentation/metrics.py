@@ -66,6 +66,12 @@ class ConfusionMatrix:
             raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
         self.counts += other.counts
 
+    def constant_miou(self) -> float | None:
+        """The mean IoU of the best image of one class, None without pixels; classes that are absent do not count."""
+        targets = self.counts.sum(1)
+        total, present = int(targets.sum()), int((targets > 0).sum())
+        return int(targets.max()) / total / present if total else None
+
     def metrics(self, classes: Sequence[str]) -> SegmentationMetrics:
         """Intersection over union per class, their mean, and the share of right pixels, each in [0, 1].
 

@@ -90,6 +90,9 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         except DataError as error:
             raise DataError(f"{mask}: {error}") from error
 
+    def constant_score(self, counts: "ConfusionMatrix") -> float | None:
+        return counts.constant_miou()
+
     def score_table(self, report: JsonMapping) -> list[str]:
         metrics = report["metrics"]
         rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"]), ("pixel accuracy", metrics["pixel_accuracy"])]

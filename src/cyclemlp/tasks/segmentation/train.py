@@ -7,7 +7,6 @@ from typing import cast
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import default_collate
-from tqdm import tqdm
 
 from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.mask_transforms import MaskTrainTransform
@@ -15,6 +14,7 @@ from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.segmentation import MIN_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
+from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.loss import TaskLoss
@@ -87,6 +87,6 @@ def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: in
     if config.loss.class_weights == "none":
         return None
     counts = np.zeros(256, dtype=np.int64)
-    for index in tqdm(range(len(split.masks)), unit="mask", desc="count classes", disable=None, leave=False):
+    for index in progress_bar(range(len(split.masks)), what="counting classes", unit="masks"):
         counts += np.bincount(split.target(index).reshape(-1), minlength=256)
     return class_weights_from_counts(counts[:num_classes].tolist(), config.loss.class_weights)
