@@ -1,6 +1,7 @@
 """Weight files that do not fit: one line says which keys and shapes, and nothing is loaded."""
 
 import argparse
+import logging
 import sys
 import types
 from collections import OrderedDict
@@ -94,6 +95,25 @@ def test_safetensors_and_the_authors_layout_load(ours: Weights, theirs: Weights,
         model = timm.create_model(NAME)
         load_checkpoint(model, str(path))
         assert same(model, ours)
+
+
+def test_of_the_authors_training_files_the_weights_that_they_score_are_read(
+    ours: Weights, theirs: Weights, save: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    average = {key: value * 0.5 if value.is_floating_point() else value for key, value in theirs.items()}
+    caplog.set_level(logging.INFO)
+    model = timm.create_model(NAME)
+    path = save({"model": theirs, "model_ema": average, "epoch": 300})
+    load_checkpoint(model, path)
+    assert same(model, ours)
+    assert caplog.messages == [f"{path}: taking 'model', which its authors score, not the moving average next to it"]
+
+
+def test_of_other_files_the_moving_average_is_read(ours: Weights, save: Any) -> None:
+    raw = {key: value * 0.5 for key, value in ours.items()}
+    model = timm.create_model(NAME)
+    load_checkpoint(model, save({"model": raw, "model_ema": dict(ours)}))
+    assert same(model, ours)
 
 
 def test_configuration_objects_next_to_the_weights_are_ignored(ours: Weights, save: Any) -> None:

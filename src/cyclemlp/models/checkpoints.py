@@ -29,6 +29,8 @@ from cyclemlp.models.timm_internals import FeatureGetterNet
 _logger = logging.getLogger(__name__)
 
 MAX_LISTED = 6  # keys named in an error
+_ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Where a checkpoint may hold its weights, the first that is there before the others."""
 
 # Objects that the authors' training scripts save next to the weights; they become plain containers here. Any other
 # class is refused, so nothing in a file is executed.
@@ -76,7 +78,10 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file by name, the EMA weights if the file has them. Nothing in the file is executed.
+    """The tensors of a weight file by name. Nothing in the file is executed.
+
+    Where a file has weights and their moving average, it is the average, as timm takes it; of the authors' training
+    files it is the weights, which are what their main.py scores.
 
     Raises:
         CheckpointError: no such file, or it holds no state dict.
@@ -88,15 +93,28 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a readable weight file ({reason})") from None
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    if isinstance(content, Mapping):
+        content = _weights_in(content, path)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(
             f"{path}: holds no state dict; expected tensors by name, or under 'model' or 'state_dict'"
         )
-    return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+    return _without_wrappers(content)
+
+
+def _weights_in(content: Mapping[Any, Any], path: Path) -> Mapping[Any, Any]:
+    """The state dict inside a checkpoint, or `content` itself where it is bare."""
+    found = {key: content[key] for key in _ENTRIES if isinstance(content.get(key), Mapping)}
+    raw = found.get("model", {})
+    if len(found) > 1 and is_authors_layout(_without_wrappers(raw)):
+        _logger.info("%s: taking 'model', which its authors score, not the moving average next to it", path)
+        return raw
+    return next(iter(found.values()), content)
+
+
+def _without_wrappers(state_dict: Mapping[Any, Any]) -> dict[str, Any]:
+    """Without what DistributedDataParallel and torch.compile put before each key."""
+    return {str(key).removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state_dict.items()}
 
 
 def _torch_content(path: Path) -> Any:

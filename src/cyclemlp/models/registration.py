@@ -16,7 +16,7 @@ from cyclemlp.models.checkpoints import adapt_pretrained, load_checkpoint, read_
 from cyclemlp.models.fetch import fetch
 from cyclemlp.models.pyramid import PyramidFeatures
 from cyclemlp.models.timm_internals import resolve_pretrained_source
-from cyclemlp.models.weights import WEIGHTS, cache_folder, fetch_weights
+from cyclemlp.models.weights import CROP_PCT, WEIGHTS, cache_folder, fetch_weights
 
 
 def register_models(
@@ -59,7 +59,7 @@ def _default_cfg(name: str, first_conv: str) -> dict[str, Any]:
         "num_classes": 1000,
         "input_size": (3, 224, 224),
         "pool_size": (7, 7),
-        "crop_pct": 0.9,
+        "crop_pct": CROP_PCT,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
@@ -69,7 +69,7 @@ def _default_cfg(name: str, first_conv: str) -> dict[str, Any]:
         "paper_ids": "arXiv:2107.10224",
     }
     if published := WEIGHTS.get(name):
-        cfg |= {"url": published.url, "crop_pct": published.crop_pct, "license": published.licence}
+        cfg |= {"url": published.url, "license": published.licence}
         cfg |= {"origin_url": published.origin, "paper_ids": f"arXiv:{published.paper}"}
     return cfg
 
