@@ -48,6 +48,12 @@ class MaskRCNN(Detector):
         (found,), _ = self.roi_heads(maps, proposals, sizes, None)
         return found["boxes"], found["scores"], found["labels"] - 1, found["masks"][:, 0]
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Backbone, pyramid and the layers of the heads; between them stands what chooses and crops proposals."""
+        regions = self.roi_heads
+        heads = (regions.box_head, regions.box_predictor, regions.mask_head, regions.mask_predictor)
+        return [*super().compiled_parts(), self.pyramid, self.rpn.head, *heads]
+
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:
         """`objectness` and `rpn_box_reg` of the proposals, `classifier`, `box_reg` and `mask` of their regions."""
         counted_from_1 = [{**target, "labels": target["labels"] + 1} for target in targets]

@@ -67,6 +67,10 @@ class PyramidNetwork(nn.Module):
         height, width = images.shape[-2:]
         return F.pad(images, (0, self.size_rule.padded(width) - width, 0, self.size_rule.padded(height) - height))
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What torch.compile should compile: parts that take tensors alone, and together are nearly all of a step."""
+        return [self.backbone]
+
     def export_form(self) -> nn.Module:
         """A copy with the same values, in the form to export. Raises ConfigError where it cannot be exported."""
         return graph_form(self)

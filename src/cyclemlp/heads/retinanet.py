@@ -50,6 +50,10 @@ class RetinaNet(Detector):
         outputs = self.head(list(self.maps(images).values()))
         return outputs["cls_logits"], outputs["bbox_regression"]
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Backbone, pyramid and head; matching and loss depend on how many objects there are."""
+        return [*super().compiled_parts(), self.pyramid, self.head]
+
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:  # noqa: ARG002
         """`classification` (focal) and `bbox_regression` (L1), over the anchors with an object in the whole batch.
 

@@ -51,6 +51,11 @@ class SegmentationModel(PyramidNetwork):
             return TrainingLogits(self(images), None)
         return TrainingLogits(*self._run(images, self.head, self.auxiliary))
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Backbone and heads, without the auxiliary head where there is none."""
+        heads = [self.head] if self.auxiliary is None else [self.head, self.auxiliary]
+        return [*super().compiled_parts(), *heads]
+
     def _run(self, images: Tensor, *heads: nn.Module) -> list[Tensor]:
         height, width = images.shape[-2:]
         padded = self.pad(images)

@@ -12,7 +12,6 @@ from cyclemlp.files import user_cache
 from cyclemlp.models.checkpoints import read_state_dict
 from cyclemlp.models.fetch import fetch
 
-
 CROP_PCT = 0.875
 """Share of the resized image's edge that the authors evaluate: 224 of 256 pixels, for every model (their datasets.py).
 

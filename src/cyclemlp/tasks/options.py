@@ -146,11 +146,11 @@ class Machine:
     workers: int | None = field(default=None, metadata=RESUMABLE)
     """Processes that read and augment images; by default half the processors, at most 8. The result does not depend on their number."""  # noqa: E501
     seed: int = 0
-    """Seed of everything random: two runs with the same seed on the same machine give the same result."""
+    """Seed of everything random. On a CPU two runs with the same seed, steps and threads give the same result, bit for bit; on a GPU up to rounding, since some kernels add in no fixed order."""  # noqa: E501
     checkpoint_activations: bool = field(default=False, metadata=RESUMABLE)
-    """Recompute the activations of the backbone's blocks in the backward pass instead of keeping them: less memory, slower steps, the same result."""  # noqa: E501
+    """Recompute the activations of the backbone's blocks in the backward pass instead of keeping them: less memory, slower steps, the same result up to rounding."""  # noqa: E501
     compile: bool = field(default=False, metadata=RESUMABLE)
-    """Compile the network with torch.compile; without a C++ compiler the run continues uncompiled."""
+    """Compile backbone and heads with torch.compile, at the first step and again for images of other sizes: minutes, which pay in long runs with one --crop-size. Without a C++ compiler the run continues uncompiled."""  # noqa: E501
 
     def __post_init__(self) -> None:
         choice(self, "device", ("auto", "cpu", "cuda", "mps"))
@@ -171,7 +171,7 @@ class RunConfig:
     out: Path = field(default=Path("runs/run"), metadata=RESUMABLE)
     """Run folder; new or empty, unless --resume is given."""
     resume: bool = field(default=False, metadata=RESUMABLE)
-    """Continue the run in --out exactly from its last checkpoint."""
+    """Continue the run in --out from its last checkpoint: on a CPU as if it had not stopped, bit for bit, on a GPU up to rounding."""  # noqa: E501
     init: Path | None = field(default=None, metadata=RESUMABLE)
     """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for the weights that the authors of --model published."""  # noqa: E501
     length: Annotated[Length, group("Length", 1)] = field(default_factory=Length)

@@ -1,11 +1,11 @@
 """How a run uses the machine: Lightning Fabric for device, number format and processes that work together; recomputed
-activations and compilation, which leave the result the same.
+activations and compilation, which leave the result the same up to rounding.
 """
 
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +14,20 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.single_device import SingleDeviceStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.heads.pyramid import PyramidNetwork
 from cyclemlp.inference.runtimes.torch import choose_device
 from cyclemlp.models.forms.lean import lean_
 from cyclemlp.models.torch_internals import has_compiler
 from cyclemlp.tasks.options import FixedPrecision, Precision, RunConfig
 
 _logger = logging.getLogger(__name__)
+
+CompilerBackend = str | Callable[[GraphModule, list[Tensor]], Callable[..., Any]]
+"""As `torch.compile` takes it."""
 
 
 class Autocast(MixedPrecision):
@@ -99,9 +104,20 @@ def accelerate(model: nn.Module, config: RunConfig) -> None:
     if config.machine.checkpoint_activations:
         checkpoint_activations(model, config.model)
     if config.machine.compile and has_compiler():
-        model.compile()
+        compile_parts(model)
     elif config.machine.compile:
         _logger.warning("--compile: torch.compile finds no C++ compiler here; training goes on without it")
+
+
+def compile_parts(model: nn.Module, backend: CompilerBackend = "inductor") -> None:
+    """Compile what every batch passes through, at its first call; the names of weights stay the same.
+
+    A loss may call other methods than `forward`, which compiling the whole network would leave as they are. So the
+    parts of a dense network are compiled; what lies between them (padding, matching, sampling) depends on the data.
+    """
+    parts = model.compiled_parts() if isinstance(model, PyramidNetwork) else [model]
+    for part in parts:
+        part.compile(backend=backend)
 
 
 def checkpoint_activations(model: nn.Module, name: str) -> None:
