@@ -143,7 +143,14 @@ def predict(
     return done
 
 
-def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float = 1e-4) -> JsonObject:  # noqa: A002
+def export(
+    run: PathInput,
+    *,
+    out: PathInput,
+    format: str = "onnx",  # noqa: A002
+    limit: float = 1e-4,
+    for_size: str | None = None,
+) -> JsonObject:
     """Write a trained network as a file for another runtime, and return the report of the comparison of its values.
 
     Args:
@@ -151,9 +158,11 @@ def export(run: PathInput, *, out: PathInput, format: str = "onnx", limit: float
         out: NAME.onnx, NAME.xml (OpenVINO) or NAME.pt2.
         format: onnx, openvino or pt2.
         limit: largest difference from the network's values, as a share of the largest value.
+        for_size: height and width in network pixels, as `480x640`, at which the file is fastest; it is right at every
+            size. By default that of the training crops.
 
     Raises ConfigError where the file cannot be written or its values differ by more than the limit.
     """
     from cyclemlp.export.run import export_run
 
-    return export_run(Path(run), Path(out), format, limit=limit)
+    return export_run(Path(run), Path(out), format, limit=limit, for_size=for_size)

@@ -5,7 +5,16 @@ from json import dumps
 from pathlib import Path
 
 
-def export(run: Path, /, *, out: Path, format: str = "onnx", limit: float = 1e-4, json: bool = False) -> None:  # noqa: A002
+def export(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    format: str = "onnx",  # noqa: A002
+    limit: float = 1e-4,
+    for_size: str | None = None,
+    json: bool = False,
+) -> None:
     """Write a trained network as a file that runs elsewhere, compare its values, and report the comparison.
 
     NAME.report.json next to the file has the sizes and batches tried, the largest differences, the operators and the
@@ -22,13 +31,16 @@ def export(run: Path, /, *, out: Path, format: str = "onnx", limit: float = 1e-4
         onnx, openvino or pt2.
     limit
         Largest difference from the network's values, as a share of the largest value.
+    for_size
+        Segmentation, detection: height and width in network pixels at which the file is fastest, such as 480x640; its
+        values are right at every size. By default the size of the training crops.
     json
         Print the report as one JSON object.
     """
     from cyclemlp import api
     from cyclemlp.export.verify import report_path
 
-    report = api.export(run, out=out, format=format, limit=limit)
+    report = api.export(run, out=out, format=format, limit=limit, for_size=for_size)
     if json:
         sys.stdout.write(dumps(report) + "\n")
         return

@@ -16,7 +16,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.heads.pyramid import PyramidNetwork
 from cyclemlp.inference.runtimes.facts import Facts
-from cyclemlp.models.forms.fused import graph_form
+from cyclemlp.models.forms.fused import EXPORT_SIZE, graph_form
 from cyclemlp.tasks.card import ModelCard
 
 MIN_EDGE = 35
@@ -42,6 +42,8 @@ class RawNetwork:
     """From images (N, C, H, W) to a tensor or a tuple of tensors."""
     facts: Facts
     """What the file will say about itself."""
+    fastest_size: tuple[int, int]
+    """Height and width that the graph was arranged for; its values are right at every size."""
     fixed_size: int | None = None
     """The one edge of the images it takes, None for all that the facts' size rule allows."""
 
@@ -52,21 +54,31 @@ class RawNetwork:
         return torch.randn(batch, self.facts.card.in_chans, *size, generator=generator)
 
 
-def raw_network(model: nn.Module, card: ModelCard) -> RawNetwork:
-    """The part of `model`, described by `card`, that is exported. Raises ConfigError where there is none."""
+def raw_network(model: nn.Module, card: ModelCard, for_size: tuple[int, int] | None = None) -> RawNetwork:
+    """The part of `model`, described by `card`, that is exported. Raises ConfigError where there is none.
+
+    `for_size` is the height and width, in network pixels, at which the graph is to be fastest; it is for networks that
+    take images of any size.
+    """
     model.eval()
     if isinstance(model, PyramidNetwork):
         multiple = model.size_rule.multiple
         rule = SizeRule(MIN_EDGE if multiple == 1 else MIN_MULTIPLES * multiple, multiple)
-        return RawNetwork(model.export_form(), Facts(card, rule, model.output_names))
+        place = for_size or (EXPORT_SIZE, EXPORT_SIZE)
+        return RawNetwork(model.export_form(place), Facts(card, rule, model.output_names), place)
     size = card.image_size
     if size is None:
         raise ConfigError(
             f"a {card.task} network cannot be exported: it is neither for images of one size nor a PyramidNetwork;"
             " predict with the run folder"
         )
+    if for_size not in (None, (size, size)):
+        raise ConfigError(
+            f"--for-size: a {card.task} network is exported for its own {size}x{size} pixels; leave it out"
+        )
     # A network that sees images of one size alone gets a file for it, which is smaller and faster.
-    return RawNetwork(graph_form(model, size), Facts(card, SizeRule(size, size), ("logits",)), fixed_size=size)
+    facts = Facts(card, SizeRule(size, size), ("logits",))
+    return RawNetwork(graph_form(model, size), facts, (size, size), fixed_size=size)
 
 
 def export_program(raw: RawNetwork) -> ExportedProgram:

@@ -1,6 +1,7 @@
 """`export_run`: a run folder in, a checked file out."""
 
 import logging
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,31 +10,39 @@ from torch.export import ExportedProgram
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.export.formats import FORMATS
-from cyclemlp.export.program import RawNetwork, export_program, raw_network
+from cyclemlp.export.program import MAX_EDGE, RawNetwork, export_program, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import JsonObject, atomic_write, write_json
+from cyclemlp.heads.network import STRIDE
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.machine import versions
-from cyclemlp.tasks.card import load_model
+from cyclemlp.tasks.card import ModelCard, load_model
+from cyclemlp.tasks.recipes import read_run_config
 
 _PACKAGES = ("cyclemlp", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 _logger = logging.getLogger(__name__)
 
 
-def export_run(run: Path, out: Path, file_format: str, *, limit: float = LIMIT) -> JsonObject:
+def export_run(
+    run: Path, out: Path, file_format: str, *, limit: float = LIMIT, for_size: str | None = None
+) -> JsonObject:
     """Write the network of a run folder to `out`, with a parity report next to it, and return the report.
 
     The file appears only when its values are those of the network, in the runtime it is for, within `limit`; an
-    OpenVINO file is two, `NAME.xml` and `NAME.bin`.
+    OpenVINO file is two, `NAME.xml` and `NAME.bin`. `for_size` (`480x640`) is the height and width, in network pixels,
+    at which the graph is to be fastest, by default that of the run's training crops.
 
-    Raises ConfigError for an unknown format, a suffix of another format, a network that cannot be exported, or values
-    that differ, CheckpointError where `run` is no run folder, MissingExtraError where the extra `export` is missing.
+    Raises ConfigError for an unknown format or size, a suffix of another format, a network that cannot be exported, or
+    values that differ, CheckpointError where `run` is no run folder, MissingExtraError where the extra `export` is
+    missing.
     """
     check_request(out, file_format, limit)
+    size = None if for_size is None else parse_size(for_size)
     model, card = load_model(run)
-    raw = raw_network(model, card)
-    _logger.info("exporting %s with its %s head", card.model, card.head)
+    raw = raw_network(model, card, size or trained_size(run, card))
+    pixels = "x".join(map(str, raw.fastest_size))
+    _logger.info("exporting %s with its %s head, arranged for %s pixels", card.model, card.head, pixels)
     return write_checked(export_program(raw), raw, model, out, file_format, limit)
 
 
@@ -58,6 +67,7 @@ def write_checked(
             "task": raw.facts.card.task,
             "model": raw.facts.card.model,
             "sizes": _sizes(raw),
+            "for_size": list(raw.fastest_size),
             "graph": graph,
             "parity": as_report(found, limit),
             "versions": versions(_PACKAGES),
@@ -84,6 +94,35 @@ def check_request(out: Path, file_format: str, limit: float) -> None:
             raise ConfigError(f"{path} is a folder where a file of --out {out} goes: remove it, or give another --out")
     if not limit > 0:
         raise ConfigError(f"--limit {limit} is not allowed: more than 0")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of `480x640`, or of `512` alone. Raises ConfigError for anything else."""
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not STRIDE <= min(height, width) <= max(height, width) <= MAX_EDGE:
+        raise ConfigError(
+            f"--for-size {text!r} is no size: HEIGHTxWIDTH in network pixels, such as 480x640,"
+            f" from {STRIDE} to {MAX_EDGE}"
+        )
+    return height, width
+
+
+def trained_size(run: Path, card: ModelCard) -> tuple[int, int] | None:
+    """Height and width of what the network of a run was trained on, None where nothing says.
+
+    Those are the run's crops, or without crops the size that its images were resized to.
+    """
+    if card.image_size is not None:
+        return None
+    try:
+        edge = read_run_config(run if run.is_dir() else run.parent).get("crop-size")
+    except ConfigError:  # weights and card alone
+        edge = None
+    edge = edge or card.window
+    if edge is None and card.short_side is not None:
+        return card.short_side, card.long_side or card.short_side
+    return None if edge is None else (edge, edge)
 
 
 def _sizes(raw: RawNetwork) -> JsonObject:

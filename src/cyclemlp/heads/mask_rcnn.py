@@ -13,6 +13,7 @@ from cyclemlp.heads import torchvision_internals as tv
 from cyclemlp.heads.detection_options import MASK_RCNN, DetectionHead
 from cyclemlp.heads.detector import Anchors, Detector, Target, head_norm
 from cyclemlp.heads.pyramid import PyramidBackbone
+from cyclemlp.models.forms.fused import EXPORT_SIZE
 
 MASK_EDGE = 28
 """Rows and columns of the mask that is predicted for a box."""
@@ -62,7 +63,7 @@ class MaskRCNN(Detector):
         losses |= self.roi_heads.losses(maps, proposals, sizes, list(map(_with_ignored, counted_from_1)))
         return {name.removeprefix("loss_"): loss for name, loss in losses.items()}
 
-    def export_form(self) -> nn.Module:
+    def export_form(self, size: tuple[int, int] = (EXPORT_SIZE, EXPORT_SIZE)) -> nn.Module:  # noqa: ARG002
         """Raises ConfigError: the number of proposals depends on the image."""
         raise ConfigError(
             "a mask-rcnn network cannot be exported: torch.export does not follow its proposals, whose number depends"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.heads.network import STRIDE, SizeRule
 from cyclemlp.models.backbones import create_backbone
-from cyclemlp.models.forms.fused import graph_form
+from cyclemlp.models.forms.fused import EXPORT_SIZE, graph_form
 
 # The maps of these are residual streams; their authors put a LayerNorm on each map before a dense head.
 _UNNORMALISED = ("cyclemlp_", "asmlp_", "swin_", "convnext")
@@ -71,9 +71,12 @@ class PyramidNetwork(nn.Module):
         """What torch.compile should compile: parts that take tensors alone, and together are nearly all of a step."""
         return [self.backbone]
 
-    def export_form(self) -> nn.Module:
-        """A copy with the same values, in the form to export. Raises ConfigError where it cannot be exported."""
-        return graph_form(self)
+    def export_form(self, size: tuple[int, int] = (EXPORT_SIZE, EXPORT_SIZE)) -> nn.Module:
+        """A copy with the same values, in the form to export, which is fastest at this height and width.
+
+        Raises ConfigError where it cannot be exported.
+        """
+        return graph_form(self, size)
 
 
 def head_by_name(head: str, heads: Mapping[str, Head]) -> Head:

@@ -75,33 +75,35 @@ class FusedStage(Stage):
         self.reduction = reduction
         self.register_buffer("places", torch.tensor(order.places), persistent=False)
         self.places: Tensor
-        self.choose_graph_form(EXPORT_SIZE, batch=1)
+        self.choose_graph_form((EXPORT_SIZE, EXPORT_SIZE), batch=1)
 
     def features(self, x_nhwc: Tensor) -> Tensor:
         return x_nhwc.index_select(-1, self.places)
 
-    def choose_graph_form(self, image_size: int, batch: int) -> None:
-        """Let graphs that are recorded from now on be fastest for images of this edge, in pixels, and this batch."""
+    def choose_graph_form(self, image_size: tuple[int, int], batch: int) -> None:
+        """Let graphs recorded from now on be fastest for images of this height and width, in pixels, and this batch."""
+        height, width = (edge // self.reduction for edge in image_size)
         for mixer in self.modules():
             if isinstance(mixer, BlendedMixer):
-                mixer.graph_form = choose_form(batch, (image_size // self.reduction) ** 2, mixer.order, graph=True)
+                mixer.graph_form = choose_form(batch, height * width, mixer.order, graph=True)
 
 
-def graph_form(model: nn.Module, image_size: int = EXPORT_SIZE, batch: int = 1) -> nn.Module:
+def graph_form(model: nn.Module, image_size: int | tuple[int, int] = EXPORT_SIZE, batch: int = 1) -> nn.Module:
     """The form to export: the values of `model`, which is not changed, in a graph that runtimes execute fastest.
 
     Args:
         model: in eval mode, or fused already; for backbones without a fused form a copy is returned.
-        image_size: edge in pixels for which the graph is fastest; it is exact for any size.
+        image_size: edge, or height and width, in pixels for which the graph is fastest; it is exact for any size.
         batch: number of images for which it is fastest; likewise exact for any.
 
     Raises:
         ConfigError: the model is in training mode.
     """
     form: nn.Module = reparameterize_model(model)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     for stage in form.modules():
         if isinstance(stage, FusedStage):
-            stage.choose_graph_form(image_size, batch)
+            stage.choose_graph_form(size, batch)
     return form.eval()
 
 
