@@ -6,16 +6,19 @@ grey values instead of scaling them, drops transparency, and raises many differe
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from cyclemlp.data.problems import FileError
+from cyclemlp.data.tiff_tags import PHOTOMETRIC, first_page, further_pages, unsupported
 from cyclemlp.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -24,6 +27,8 @@ ImageInput = str | Path | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.u
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IGNORED = 255
+"""The value of a mask that stands for no class."""
 MAX_PIXELS = 2**27
 MAX_FILE_BYTES = 2**29
 
@@ -43,10 +48,31 @@ SIDEWAYS, SAME_SIZE = (5, 6, 7, 8), (2, 3, 4)
 _PNG_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 # What Pillow raised on some 60,000 files of every format with random bytes changed or cut off.
 _DAMAGED = (OSError, SyntaxError, ValueError, struct.error)
+_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MIN_OF_16_BITS = 2**14
+"""An image of 16-bit values that are all smaller has 10, 12 or 14 bits, and would be dark or black."""
+_MIN_EXTREME_ALPHA = 0.5
+"""Share of the pixels of a TIFF that transparency leaves whole or hides; less is a band of measured values."""
+_GREY_STEP = {2: 85, 4: 17}
+"""By which Pillow multiplies the values of grey PNG images of so many bits."""
+
+Colour = tuple[int, ...]
 
 
 class ImageError(FileError):
     """An image or mask file is unusable."""
+
+
+@dataclass(frozen=True)
+class StoredMask:
+    """The content of a mask file."""
+
+    numbers: Pixels
+    """The class of each pixel, uint8, shape (height, width)."""
+    colours: Mapping[int, Colour] = field(default_factory=dict)
+    """The colour of each number that occurs, if the file has a palette."""
+    transparent: tuple[int, ...] = ()
+    """Numbers that occur and that the file marks as transparent."""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -66,6 +92,7 @@ def read_image(path: Path) -> Pixels:
     limits.
     """
     with _opened(path) as image:
+        _check_frames(image, path)
         return _as_rgb(image, path)
 
 
@@ -95,19 +122,32 @@ def decode_image(image: ImageInput, channels: int = 3) -> Pixels:
 
 
 def read_mask(path: Path) -> Pixels:
-    """The class of each pixel, uint8, shape (height, width), turned as its EXIF orientation says.
+    """The class of each pixel, uint8, shape (height, width), as `read_stored_mask` has it."""
+    return read_stored_mask(path).numbers
 
-    Raises ImageError as `read_image` does, and if the file holds colours instead of class numbers or numbers over 255.
+
+def read_stored_mask(path: Path) -> StoredMask:
+    """A mask with the numbers that its file stores, turned as its EXIF orientation says.
+
+    Grey values of 1, 2 and 4 bits are those stored, not scaled. Raises ImageError as `read_image` does, and if the file
+    is not a PNG, whatever its suffix, holds colours instead of class numbers, or numbers over 255.
     """
     with _opened(path) as image:
-        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I;16"):
-            what = f"is a {image.mode} image, but a mask has one channel (grey or palette) that holds class numbers"
-            raise ImageError(path, what, "convert its colours to class numbers")
-        numbers = np.array(_upright(image))
-    if numbers.dtype != np.uint8 and numbers.max() > 255:
-        what = f"holds the value {numbers.max()}, but masks hold class numbers 0-254 and 255 for ignore"
-        raise ImageError(path, what, "renumber its classes")
-    return numbers.astype(np.uint8)
+        if image.format != "PNG":
+            what = f"is a {image.format} file, whatever its suffix, but a mask is a PNG, which keeps class numbers"
+            raise ImageError(path, what, "make it again as PNG; converting a JPEG keeps its blurred values")
+        _check_frames(image, path)
+        step = _grey_step(image)
+        upright = _upright(image)
+        if upright.mode not in ("1", "L", "P") and not upright.mode.startswith("I;16"):
+            raise _coloured_mask(upright, path)
+        numbers = np.array(upright)
+        if numbers.dtype != np.uint8 and numbers.max() > IGNORED:
+            what = f"holds the value {numbers.max()}, but masks hold class numbers 0-254 and 255 for ignore"
+            raise ImageError(path, what, "renumber its classes")
+        numbers = numbers.astype(np.uint8) // np.uint8(step)
+        present = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256)).tolist()
+        return StoredMask(numbers, _palette(upright, present), _transparent(upright, present))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -143,9 +183,31 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if size > MAX_FILE_BYTES:
             what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
             raise ImageError(path, what, "cut it into tiles")
-        with Image.open(path, formats=FORMATS) as image:
+        with _identified(path) as image:
             _check_pixels(path, image.width * image.height)
             yield image
+
+
+def _identified(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            if file.read(4) in _TIFF_BEGINNINGS and (reason := unsupported(first_page(file))):
+                raise ImageError(path, *reason) from None
+        raise
+
+
+def _check_frames(image: Image.Image, path: Path) -> None:
+    """Raise ImageError for what would be left out: further pages, further images of an animation."""
+    if isinstance(image, TiffImageFile):
+        with path.open("rb") as file:
+            further = further_pages(file)
+    else:  # a JPEG may have previews of itself, which are not worth a word
+        further = getattr(image, "n_frames", 1) - 1 if image.format in ("PNG", "WEBP") else 0
+    if further > 0:
+        what = f"has {further + 1} pages or frames, and an image has one"
+        raise ImageError(path, what, "save each as a file of its own")
 
 
 @contextmanager
@@ -169,16 +231,69 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def _as_rgb(image: Image.Image, path: Path) -> Pixels:
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    if reason := unsupported(tags):
+        raise ImageError(path, *reason)
+    deep = ";16" in _rawmode(image) and image.mode in ("RGB", "RGBA")
+    inverted = image.mode == "I;16" and tags.get(PHOTOMETRIC) == 0
     upright = _upright(image)
     if upright.mode.startswith("I;16"):
-        grey = _sixteen_to_eight_bits(np.asarray(upright))
+        values = np.asarray(upright)
+        grey = _sixteen_to_eight_bits(np.uint16(65535) - values if inverted else values, path)
         return np.repeat(grey[..., None], 3, axis=2)
     if upright.mode in ("I", "F"):
         raise ImageError(path, "has 32-bit pixels", "save it with 8 or 16 bits per channel")
+    if deep and np.asarray(upright)[..., :3].max() < _MIN_OF_16_BITS >> 8:  # Pillow has dropped the lower 8 bits
+        raise _dark(path)
     if upright.has_transparency_data:
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+        upright = _on_white(upright, path, checked=bool(tags))
     return np.array(upright.convert("RGB"))
+
+
+def _on_white(image: Image.Image, path: Path, *, checked: bool) -> Image.Image:
+    """Composited on white; if `checked`, the transparency has to look like one."""
+    rgba = image.convert("RGBA")
+    if checked:
+        alpha = np.asarray(rgba)[..., 3]
+        if ((alpha == 0) | (alpha == 255)).mean() < _MIN_EXTREME_ALPHA:
+            what = "has a last band that is marked as transparency, but holds values like those of an image"
+            raise ImageError(path, what, "save the bands to use as a grey or RGB image")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+
+
+def _grey_step(image: Image.Image) -> int:
+    """By which Pillow multiplies the values of an opened PNG; it must not be loaded yet."""
+    return next((step for bits, step in _GREY_STEP.items() if _rawmode(image) == f"L;{bits}"), 1)
+
+
+def _rawmode(image: Image.Image) -> str:
+    """How Pillow will unpack the pixels of an opened file, such as RGB;16B; nothing once it has."""
+    tile = getattr(image, "tile", ())
+    return str(tile[0].args) if tile else ""
+
+
+def _coloured_mask(image: Image.Image, path: Path) -> ImageError:
+    what = f"is a {image.mode} image, but a mask has one channel (grey or palette) that holds class numbers"
+    bands = np.asarray(image)[..., : 3 if image.mode.startswith("RGB") else 1]
+    equal = bands.shape[-1] == 1 or bool((bands == bands[..., :1]).all())
+    kept = ", or keep one of its equal channels, if that holds them" if equal else ""
+    return ImageError(path, what, f"convert its colours to class numbers{kept}")
+
+
+def _palette(image: Image.Image, present: list[int]) -> dict[int, Colour]:
+    if image.mode != "P" or (values := image.getpalette("RGB")) is None:
+        return {}
+    return {number: tuple(values[3 * number : 3 * number + 3]) for number in present}
+
+
+def _transparent(image: Image.Image, present: list[int]) -> tuple[int, ...]:
+    marked = image.info.get("transparency")
+    if isinstance(marked, int):  # as stored, but 255 for 1 in an image of two values
+        number = int(bool(marked)) if image.mode == "1" else marked
+        return (number,) if number in present else ()
+    if isinstance(marked, bytes):
+        return tuple(number for number in present if number < len(marked) and marked[number] == 0)
+    return ()
 
 
 def _of_array(values: object, channels: int) -> Pixels:
@@ -190,7 +305,7 @@ def _of_array(values: object, channels: int) -> Pixels:
             f"an image of shape {values.shape} and type {values.dtype}: give an array (height, width, {channels}) or"
             " (height, width) of uint8 values 0 to 255 or uint16 values 0 to 65535"
         )
-    pixels: Pixels = values if values.dtype == np.uint8 else _sixteen_to_eight_bits(values)
+    pixels: Pixels = values if values.dtype == np.uint8 else _sixteen_to_eight_bits(values, Path("the image"))
     return np.repeat(pixels[..., None], channels, axis=2) if pixels.ndim == 2 else pixels
 
 
@@ -216,5 +331,12 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _sixteen_to_eight_bits(values: npt.NDArray[Any]) -> Pixels:
+def _sixteen_to_eight_bits(values: npt.NDArray[Any], path: Path) -> Pixels:
+    if 0 < values.max() < _MIN_OF_16_BITS:
+        raise _dark(path)
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+
+
+def _dark(path: Path) -> ImageError:
+    what = "has 16-bit values that are all below a quarter of their range, as 10, 12 or 14 bits are, and would be black"
+    return ImageError(path, what, "multiply them so that white is 65535, or save 8 bits")

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from cyclemlp.data.check_cache import remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
-from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE, ImageError, exif_orientation, read_image
+from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE, SIDEWAYS, ImageError, exif_orientation, read_image
+from cyclemlp.data.mask_values import (
+    Counts,
+    MaskValues,
+    grey_levels,
+    odd_values,
+    other_palettes,
+    transparent_numbers,
+    turned_within_size,
+    values_of,
+)
 from cyclemlp.data.masks import (
     IGNORE_INDEX,
     MaskDataset,
@@ -27,17 +36,12 @@ from cyclemlp.data.masks import (
     no_second_class,
     numbered_classes,
     outside_classes,
-    read_target,
 )
 from cyclemlp.data.objects import DetectionDataset, check_size
 from cyclemlp.data.problems import Findings, Problem, listed
 from cyclemlp.progress import progress_bar
 
 Result = TypeVar("Result")
-Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
-
-RARE = 1e-4
-"""Share of the pixels below which a mask value may be an accident."""
 MAX_REPEATED = 1e-3
 """Share of the images that may be in two classes or splits: large collections have a few such, ImageNet among them."""
 _COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv"})
@@ -169,12 +173,12 @@ def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesR
 
 @dataclass(frozen=True)
 class _Counted:
-    """What was read of one split: `totals` are pixels of each value, `values_in` the values of each mask."""
+    """What was read of one split: `totals` are pixels of each class, `values_in` the values of each mask."""
 
     images: int
     pixels: int
     totals: Counts
-    values_in: dict[Path, Counts]
+    values_in: dict[Path, MaskValues]
 
 
 def _inspect_masks(
@@ -186,9 +190,11 @@ def _inspect_masks(
     highest = int(np.flatnonzero(totals[:IGNORE_INDEX]).max(initial=0))
     classes = dataset.classes if dataset.named else numbered_classes(highest)
     values_in = {path: present for files in counted.values() for path, present in files.values_in.items()}
-    for split, files in counted.items():
-        wrong = (outside_classes(path, split, present, len(classes)) for path, present in files.values_in.items())
-        findings.problems += [problem for problem in wrong if problem]
+    for name, files in counted.items():
+        findings.problems += _outside(dataset.splits[name], name, files, len(classes))
+        findings.notes += transparent_numbers(name, files.values_in)
+    findings.problems += other_palettes(values_in)
+    findings.problems += grey_levels(dataset, totals)
     if totals.any() and highest == 0:
         findings.problems.append(no_second_class(dataset))
     splits = {}
@@ -199,20 +205,35 @@ def _inspect_masks(
     notes = (
         []
         if dataset.named or highest == 0 or "train" not in dataset.splits
-        else _odd_values(masks_folder(dataset), totals, values_in)
+        else odd_values(masks_folder(dataset), totals, values_in)
     )
     return replace(dataset, classes=classes), splits, notes
+
+
+def _outside(split: MaskSplit, name: str, files: _Counted, num_classes: int) -> list[Problem]:
+    ignored = split.zero_ignored
+    found = (
+        outside_classes(path, name, values.present, num_classes, zero_ignored=ignored)
+        for path, values in files.values_in.items()
+    )
+    return [problem for problem in found if problem]
 
 
 def _count_masks(split: MaskSplit, findings: Findings, limit: TimeLimit | None) -> _Counted:
     images = sorted((*split.images, *split.other_images))
     masks = sorted({*split.masks, *split.other_masks})
+    mask_of = dict(zip(split.images, split.masks, strict=True))
     pixels, totals, values_in = 0, np.zeros(256, np.int64), {}
-    for _, (height, width) in _read_all(_size, images, findings, limit):
-        pixels += height * width
-    for path, counts in _read_all(partial(_count_values, split.zero_ignored), masks, findings, limit, "masks"):
-        totals += counts
-        values_in[path] = np.flatnonzero(counts)
+    turned: list[Path] = []
+    for path, (size, orientation) in _read_all(_size_and_orientation, images, findings, limit):
+        pixels += size[0] * size[1]
+        if orientation in SAME_SIZE or (orientation in SIDEWAYS and size[0] == size[1]):
+            mask = mask_of.get(path)
+            turned += [path] if mask is not None and _orientation(mask) != orientation else []
+    findings.notes += turned_within_size(turned, findings.split, "masks are taken to be drawn", "90 or 180")
+    for path, values in _read_all(partial(values_of, split.zero_ignored), masks, findings, limit, "masks"):
+        totals += values.counts
+        values_in[path] = values
     return _Counted(len(images), pixels, totals, values_in)
 
 
@@ -251,11 +272,7 @@ def _inspect_objects(dataset: DetectionDataset, findings: Findings, limit: TimeL
         pixels += size[0] * size[1]
         turned += [path] if orientation in SAME_SIZE else []
         findings.attempt(partial(check_size, pixels_hw=size, annotated_hw=record_of[path].size), path)
-    if turned:
-        subject = f"and {len(turned) - 1} further images are" if turned[1:] else "is"
-        what = f"{subject} turned by 180 degrees or mirrored by the EXIF orientation"
-        fix = "objects are taken to be annotated on the turned image; --sheet draws them"
-        findings.notes.append(Problem(turned[0], findings.split, what, fix))
+    findings.notes += turned_within_size(turned, findings.split, "objects are taken to be annotated")
     labels = [label for record in split.records for label in record.labels[~record.crowd].tolist()]
     counts = dict(zip(classes, np.bincount(np.array(labels, np.intp), minlength=len(classes)).tolist(), strict=True))
     ignored = sum(int(record.crowd.sum()) for record in split.records)
@@ -267,6 +284,14 @@ def _size_and_orientation(path: Path) -> tuple[tuple[int, int], int]:
     return _size(path), exif_orientation(path)
 
 
+def _orientation(path: Path) -> int:
+    """1 for a file that cannot be read, which is named elsewhere."""
+    try:
+        return exif_orientation(path)
+    except ImageError:
+        return 1
+
+
 def _size(path: Path) -> tuple[int, int]:
     height, width = read_image(path).shape[:2]
     return height, width
@@ -274,10 +299,6 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _size_and_digest(path: Path) -> tuple[tuple[int, int], bytes]:
     return _size(path), hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-
-
-def _count_values(zero_ignored: bool, path: Path) -> Counts:
-    return np.bincount(read_target(path, zero_ignored=zero_ignored).ravel(), minlength=256).astype(np.int64)
 
 
 def _read_all(
@@ -353,35 +374,6 @@ def _skipped_files(images: Iterable[Path], split: str) -> list[Problem]:
     return [Problem(others[0], split, what, "convert what is an image to JPEG or PNG")]
 
 
-def _odd_values(root: Path, totals: Counts, values_in: Mapping[Path, Counts]) -> list[Problem]:
-    """Values of masks without named classes that are rare, or missing below a higher one.
-
-    `totals` are the pixels of each value in all masks, `values_in` the values of each.
-    """
-    pixels = totals[:IGNORE_INDEX]
-    present = np.flatnonzero(pixels)
-    rare = present[pixels[present] < RARE * totals.sum()].tolist()
-    if rare:
-        return [_rare(root, rare, int(pixels[rare].sum()), values_in)]
-    if len(present) and len(present) <= present[-1]:
-        unused = sorted(set(range(int(present[-1]))) - set(present.tolist()))
-        what = f"hold no {listed(unused)}, but {present[-1]}, which makes {present[-1] + 1} classes"
-        return [Problem(root, "", what, "number the classes 0, 1, 2, ... or name all in classes.txt")]
-    return []
-
-
 def _is_skipped(path: Path) -> bool:
     suffix = path.suffix.lower()
     return path.is_file() and not path.name.startswith(".") and suffix not in IMAGE_SUFFIXES | _COMPANIONS
-
-
-def _rare(root: Path, rare: list[int], pixels: int, values_in: Mapping[Path, Counts]) -> Problem:
-    files = [path for path, present in values_in.items() if np.isin(rare, present).any()]
-    values = "value" if len(rare) == 1 else "values"
-    where = files[0].name if len(files) == 1 else f"{len(files)} files (such as {files[0].name})"
-    what = f"hold the {values} {listed(rare)} only in {pixels} pixels of {where}"
-    fix = (
-        "if they come from smoothing or JPEG, save the masks as PNG without resampling or set those pixels to 255;"
-        " if they are classes, name all in classes.txt"
-    )
-    return Problem(root, "", what, fix)

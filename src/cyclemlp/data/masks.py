@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from cyclemlp.data.datasets import SplitDataset
-from cyclemlp.data.images import Pixels, read_image, read_mask
+from cyclemlp.data.images import IGNORED, SIDEWAYS, Pixels, StoredMask, exif_orientation, read_image, read_stored_mask
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.errors import DataError
 
-IGNORE_INDEX = 255
+IGNORE_INDEX = IGNORED
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class MaskSplit:
         mask = self.masks[index]
         pixels, numbers = read_image(self.images[index]), self.target(index)
         if pixels.shape[:2] != numbers.shape:
-            raise DataError(str(wrong_mask_size(mask, "", numbers.shape, pixels.shape[:2])))
+            raise DataError(str(wrong_mask_size(mask, "", numbers.shape, pixels.shape[:2], self.images[index])))
         if self.num_classes is not None and numbers.max() >= self.num_classes:
             present = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256))
-            if problem := outside_classes(mask, "", present, self.num_classes):
+            if problem := outside_classes(mask, "", present, self.num_classes, zero_ignored=self.zero_ignored):
                 raise DataError(str(problem))
         return pixels, numbers
 
@@ -61,8 +61,16 @@ class MaskDataset(SplitDataset[MaskSplit]):
 
 def read_target(path: Path, *, zero_ignored: bool) -> Pixels:
     """The class of each pixel of a mask, uint8 (H, W). Raises as `read_mask`."""
-    numbers = read_mask(path)
-    return numbers - np.uint8(1) if zero_ignored else numbers  # 0 becomes 255
+    return read_target_of(path, zero_ignored=zero_ignored)[0]
+
+
+def read_target_of(path: Path, *, zero_ignored: bool) -> tuple[Pixels, StoredMask]:
+    """As `read_target`, and what the file stores."""
+    stored = read_stored_mask(path)
+    if not zero_ignored:
+        return stored.numbers, stored
+    ignored = (stored.numbers == 0) | (stored.numbers == IGNORE_INDEX)
+    return np.where(ignored, np.uint8(IGNORE_INDEX), stored.numbers - np.uint8(1)), stored
 
 
 def count_classes(dataset: MaskDataset) -> MaskDataset:
@@ -93,23 +101,45 @@ def masks_folder(dataset: MaskDataset) -> Path:
     return next((split.masks[0].parent.parent for split in dataset.splits.values() if split.masks), dataset.root)
 
 
-def outside_classes(path: Path, split: str, present: Iterable[int], num_classes: int) -> Problem | None:
-    """The problem that a mask holds values that are neither a class nor 255, if it does."""
-    wrong = [int(value) for value in present if value >= num_classes and value != IGNORE_INDEX]
+def outside_classes(
+    path: Path, split: str, present: Iterable[int], num_classes: int, *, zero_ignored: bool = False
+) -> Problem | None:
+    """The problem that a mask holds values that are neither a class nor 255, if it does.
+
+    `present` are classes; the message has the values of the file, which with `zero_ignored` are one larger.
+    """
+    first = int(zero_ignored)
+    wrong = [int(value) + first for value in present if value >= num_classes and value != IGNORE_INDEX]
     if not wrong:
         return None
     what = f"holds the value{'s' if len(wrong) > 1 else ''} {listed(wrong)}"
-    allowed = f"outside the {num_classes} classes (0 to {num_classes - 1}, and 255 for ignore)"
+    ignored = "0 and 255" if zero_ignored else "255"
+    allowed = f"outside the {num_classes} classes ({first} to {num_classes - 1 + first}, and {ignored} for ignore)"
     return Problem(path, split, f"{what}, {allowed}", "name the class in classes.txt or set those pixels to 255")
 
 
 def no_second_class(dataset: MaskDataset) -> Problem:
     """The problem that all masks hold a single class (and perhaps 255), as black-and-white drawings do."""
+    if any(split.zero_ignored for split in dataset.splits.values()):
+        what = "hold at most one class (1) and the ignored values 0 and 255, so there is nothing to tell apart"
+        fix = "write the classes as 1, 2, ...; where 0 is a class, put the masks into masks/train and masks/val"
+        return Problem(masks_folder(dataset), "train", what, fix)
     fix = "write the object class as 1 (255 means ignore)"
     return Problem(masks_folder(dataset), "train", "hold no class but 0, so there is nothing to tell apart", fix)
 
 
-def wrong_mask_size(mask: Path, split: str, size_hw: tuple[int, ...], image_hw: tuple[int, ...]) -> Problem:
-    """The problem that a mask and its image differ in size."""
+def wrong_mask_size(
+    mask: Path, split: str, size_hw: tuple[int, ...], image_hw: tuple[int, ...], image: Path
+) -> Problem:
+    """The problem that a mask and its image differ in size, also because the orientation tag of one turns it."""
     what = f"is {size_hw[1]}x{size_hw[0]} (width x height), its image {image_hw[1]}x{image_hw[0]}"
+    if tuple(size_hw) == tuple(image_hw)[::-1]:
+        if exif_orientation(image) in SIDEWAYS:
+            what += f", since the EXIF orientation of {image.name} turns that by 90 degrees and the mask is not turned"
+            return Problem(mask, split, what, f"turn the mask likewise, or remove the tag from {image.name}")
+        if exif_orientation(mask) in SIDEWAYS:
+            what += ", since the EXIF orientation of the mask turns it by 90 degrees"
+            return Problem(mask, split, what, "remove the tag from the mask, or turn the image likewise")
+        what += ": one is turned by 90 degrees"
+        return Problem(mask, split, what, "turn it back; stretching the mask would ruin it")
     return Problem(mask, split, what, "make the mask the size of its image")

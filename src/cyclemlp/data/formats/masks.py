@@ -100,7 +100,7 @@ def _paired(images: list[Path], masks: list[Path], folders: _Folders, findings: 
 def _headers_fit(image: Path, mask: Path, findings: Findings) -> bool:
     sizes = [findings.attempt(image_size, path) for path in (image, mask)]
     if sizes[0] and sizes[1] and sizes[0] != sizes[1]:
-        findings.problems.append(wrong_mask_size(mask, findings.split, sizes[1], sizes[0]))
+        findings.problems.append(wrong_mask_size(mask, findings.split, sizes[1], sizes[0], image))
     return sizes[0] is not None and sizes[0] == sizes[1]
 
 

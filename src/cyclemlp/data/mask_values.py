@@ -1,0 +1,131 @@
+"""What the values in the masks of a data set say about it: values that are not what they seem, as problems or notes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclemlp.data.images import Colour
+from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, masks_folder, read_target_of
+from cyclemlp.data.problems import Problem, listed
+
+Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
+
+RARE = 1e-4
+"""Share of the pixels below which a mask value may be an accident."""
+_GREY_GAP = 17
+"""Class numbers up to 255 that are all this far from each other are grey levels: 4 bits, scaled, have this step."""
+_SMOOTHED_VALUES, _SMOOTHED_SHARE = 8, 0.8
+"""So many values between 0 and 255, which together have most of the pixels, come from smoothing black and white."""
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """The values of one mask."""
+
+    counts: Counts
+    colours: Mapping[int, Colour]
+    transparent: tuple[int, ...]
+
+    @property
+    def present(self) -> list[int]:
+        """The classes that occur, and 255."""
+        return [int(value) for value in np.flatnonzero(self.counts)]
+
+
+ValuesIn = Mapping[Path, MaskValues]
+
+
+def values_of(zero_ignored: bool, path: Path) -> MaskValues:
+    """The values of a mask; `counts` are by class, colours and transparency by stored number. Raises as `read_mask`."""
+    target, stored = read_target_of(path, zero_ignored=zero_ignored)
+    counts = np.bincount(target.ravel(), minlength=256).astype(np.int64)
+    ignored = (0, IGNORE_INDEX) if zero_ignored else (IGNORE_INDEX,)
+    return MaskValues(counts, stored.colours, tuple(each for each in stored.transparent if each not in ignored))
+
+
+def other_palettes(values_in: ValuesIn) -> list[Problem]:
+    """The problem that a number has another colour in one mask than in another, if it has."""
+    first: dict[int, tuple[Path, Colour]] = {}
+    differing: list[tuple[Path, int]] = []
+    for path, values in values_in.items():
+        other = [n for n, colour in values.colours.items() if first.setdefault(n, (path, colour))[1] != colour]
+        differing += [(path, number) for number in other[:1] if number != IGNORE_INDEX]
+    if not differing:
+        return []
+    path, number = differing[0]
+    seen, colour = first[number]
+    further = f", and {len(differing) - 1} further masks differ as well" if differing[1:] else ""
+    own = values_in[path].colours[number]
+    what = f"has a palette of its own: {number} is the colour {own}, but {colour} in {seen}{further}"
+    return [Problem(path, "", what, "give all masks one palette, so that a number means the same class in each")]
+
+
+def transparent_numbers(split: str, values_in: ValuesIn) -> list[Problem]:
+    """A note on numbers that masks mark as transparent, since whoever did may have meant that they do not count."""
+    marked = {path: values.transparent for path, values in values_in.items() if values.transparent}
+    if not marked:
+        return []
+    path, numbers = next(iter(marked.items()))
+    further = f", as do {len(marked) - 1} further masks" if len(marked) > 1 else ""
+    what = f"marks {listed(numbers)} as transparent{further}, which counts as a class like any other"
+    return [Problem(path, split, what, "set those pixels to 255 if they are to be ignored")]
+
+
+def grey_levels(dataset: MaskDataset, totals: Counts) -> list[Problem]:
+    """The problem that masks without named classes hold levels of grey, up to white, if they do."""
+    present = np.flatnonzero(totals)
+    between = present[(present > 0) & (present < IGNORE_INDEX)]
+    if dataset.named or IGNORE_INDEX not in present or not len(between):
+        return []
+    values = listed(present.tolist(), 6)
+    if np.diff(present).min() >= _GREY_GAP:
+        what = f"hold the values {values}, which are levels of grey and not class numbers"
+        fix = "write the classes as 0, 1, 2, ... (255 means ignore), or name all in classes.txt"
+        return [Problem(masks_folder(dataset), "", what, fix)]
+    ends = totals[0] + totals[IGNORE_INDEX]
+    if totals[0] and len(between) >= _SMOOTHED_VALUES and between[-1] > 128 and ends > _SMOOTHED_SHARE * totals.sum():
+        what = f"hold the values {values} between 0 and 255, as black-and-white drawings do that were smoothed"
+        fix = "write every pixel as 0 or 1, without smoothing, resampling or JPEG"
+        return [Problem(masks_folder(dataset), "", what, fix)]
+    return []
+
+
+def odd_values(root: Path, totals: Counts, values_in: ValuesIn) -> list[Problem]:
+    """Values of masks without named classes that are rare, or missing below a higher one.
+
+    `totals` are the pixels of each value in all masks, `values_in` the values of each.
+    """
+    pixels = totals[:IGNORE_INDEX]
+    present = np.flatnonzero(pixels)
+    rare = present[pixels[present] < RARE * totals.sum()].tolist()
+    if rare:
+        return [_rare(root, rare, int(pixels[rare].sum()), values_in)]
+    if len(present) and len(present) <= present[-1]:
+        unused = sorted(set(range(int(present[-1]))) - set(present.tolist()))
+        what = f"hold no {listed(unused)}, but {present[-1]}, which makes {present[-1] + 1} classes"
+        return [Problem(root, "", what, "number the classes 0, 1, 2, ... or name all in classes.txt")]
+    return []
+
+
+def _rare(root: Path, rare: list[int], pixels: int, values_in: ValuesIn) -> Problem:
+    files = [path for path, values in values_in.items() if values.counts[rare].any()]
+    values = "value" if len(rare) == 1 else "values"
+    where = files[0].name if len(files) == 1 else f"{len(files)} files (such as {files[0].name})"
+    what = f"hold the {values} {listed(rare)} only in {pixels} pixels of {where}"
+    fix = (
+        "if they come from smoothing or JPEG, save the masks as PNG without resampling or set those pixels to 255;"
+        " if they are classes, name all in classes.txt"
+    )
+    return Problem(root, "", what, fix)
+
+
+def turned_within_size(turned: Sequence[Path], split: str, labels: str, degrees: str = "180") -> list[Problem]:
+    """A note that the orientation tag turns images in a way that their size does not show."""
+    if not turned:
+        return []
+    subject = f"and {len(turned) - 1} further images are" if turned[1:] else "is"
+    what = f"{subject} turned by {degrees} degrees or mirrored by the EXIF orientation"
+    return [Problem(turned[0], split, what, f"{labels} on the turned image; --sheet draws them")]

@@ -1,0 +1,74 @@
+"""What a TIFF file has beyond one image of three colours, by its tags: Pillow drops bands and pages without a word.
+
+Pillow's reader of tags is used, without decoding: a file whose bands Pillow does not know can be named all the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+BITS, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 338, 339
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SAMPLES = 254, 255, 277
+_REDUCED = 1
+"""Bit of the subfile type: a smaller copy of another page, as pyramids and thumbnails are."""
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
+"""Bands by photometric interpretation: grey, RGB, palette, CMYK, YCbCr, CIELab."""
+_ALPHA = (1, 2)
+_MAX_PAGES = 64
+_BIG_TIFF = 43
+
+Tags = Mapping[int, Any]
+
+
+def unsupported(tags: Tags) -> tuple[str, str] | None:
+    """Why the bands of a page cannot be read as an image, and what to do; None where they can."""
+    bands, photometric = _number(tags, _SAMPLES, 1), _number(tags, PHOTOMETRIC, 1)
+    colours = _COLOURS.get(photometric, bands)
+    extra = bands - min(colours, bands)
+    marks = tags.get(EXTRA_SAMPLES, ())
+    alpha = extra == 1 and (not marks or marks[0] in _ALPHA)
+    if extra and not alpha:
+        what = f"has {bands} bands, of which an image has {colours}, or one more that is marked as transparency"
+        return what, "save the bands to use as a grey or RGB image"
+    if _number(tags, SAMPLE_FORMAT, 1) == 2:
+        return "has values with a sign", "save it as unsigned 8-bit or 16-bit values"
+    return None
+
+
+def first_page(file: IO[bytes]) -> Tags:
+    """The tags of the first page of an open TIFF file. Raises what Pillow raises on a damaged one."""
+    return next(_pages(file), {})
+
+
+def further_pages(file: IO[bytes]) -> int:
+    """How many pages follow the first, smaller copies of others not counted; the position in the file is kept."""
+    position = file.tell()
+    try:
+        return sum(not _is_reduced(tags) for number, tags in enumerate(_pages(file)) if number)
+    finally:
+        file.seek(position)
+
+
+def _pages(file: IO[bytes]) -> Iterator[Tags]:
+    file.seek(0)
+    header = file.read(8)
+    if _BIG_TIFF in header[2:4]:
+        header += file.read(8)
+    tags = ImageFileDirectory_v2(header)
+    seen: set[int] = set()
+    while (place := tags.next) and place not in seen and len(seen) < _MAX_PAGES:
+        seen.add(place)
+        file.seek(place)
+        tags.load(file)
+        yield tags
+
+
+def _is_reduced(tags: Tags) -> bool:
+    return bool(_number(tags, _SUBFILE_TYPE, 0) & _REDUCED) or _number(tags, _OLD_SUBFILE_TYPE, 1) == 2
+
+
+def _number(tags: Tags, tag: int, default: int) -> int:
+    value = tags.get(tag, default)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else default
