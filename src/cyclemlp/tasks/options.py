@@ -42,7 +42,12 @@ class Length:
     max_time: str | None = field(default=None, metadata=RESUMABLE)
     """Time for the whole command, such as 5m, 90s or 1h30m. Time for the evaluation at the end is kept, up to half of it, and the learning rate reaches its final value before that; evaluations during training take at most 15 %. The run stops at whichever limit comes first."""  # noqa: E501
 
+    fit: bool = field(default=False, metadata=RESUMABLE)
+    """With --max-time: reduce --batch-size and --crop-size as far as it takes to have 1000 steps and a pass over the images in that time."""  # noqa: E501
+
     def __post_init__(self) -> None:
+        if self.fit and self.max_time is None:
+            raise ConfigError("--fit chooses what fits into --max-time: give that too, such as --max-time 15m")
         if self.epochs is not None and self.steps is not None:
             raise ConfigError("--epochs and --steps were both given: give one of them")
         positive(self, "epochs", "steps")

@@ -31,6 +31,7 @@ try:
 
     from cyclemlp.training.checkpoints import checkpoint_path, keep_as_best
     from cyclemlp.training.fabric import accelerate, build_fabric
+    from cyclemlp.training.fit import fitted
     from cyclemlp.training.loop import fit
     from cyclemlp.training.recorder import read_metrics, record_last
     from cyclemlp.training.run_record import Session, refuse_other_data
@@ -75,6 +76,8 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     check_files(dataset, tuple(dataset.splits))
     config = task.resolve(config, dataset)
     fabric = build_fabric(config)
+    if config.length.fit and not config.resume:
+        config = fitted(fabric, task, config, dataset)
     torch.manual_seed(config.machine.seed)
     parts = task.training_parts(config, dataset)
     if config.init is not None and not (config.resume and checkpoint_path(config.out).is_file()):
