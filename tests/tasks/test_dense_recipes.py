@@ -143,18 +143,54 @@ def test_says_how_to_run_it_and_what_was_published(recipe: str) -> None:
         assert f" {asmlp} (arXiv 2107.08391)" in published
 
 
-def test_settings_are_the_papers() -> None:
-    detection, masks = (config_of(f"coco/{head}-b1", Path("d")) for head in ("retinanet", "mask-rcnn"))
-    for config in (detection, masks):
-        options = config.optimisation
+def test_detectors_are_trained_as_the_paper_does() -> None:
+    """Paper, section 4.3; decay and clipping from PVT's configurations, warm-up and drops from mmdetection's."""
+    for recipe in (name for name in PUBLISHED if name.startswith("coco/")):
+        config = config_of(recipe, Path("d"))
+        options, images = config.optimisation, config.augmentation
         assert (options.lr, options.batch_size * config.machine.devices, config.length.epochs) == (1e-4, 16, 12)
-        assert (config.short_side, config.long_side, config.augmentation.crop_size) == (800, 1333, None)
-    fpn, upernet = (config_of(f"ade20k/{name}", Path("d")) for name in ("fpn-b1", "upernet-tiny"))
-    assert (fpn.optimisation.lr, fpn.optimisation.batch_size * fpn.machine.devices, fpn.length.steps) == (
-        2e-4,
-        32,
-        40000,
-    )
-    assert (upernet.optimisation.lr, upernet.optimisation.weight_decay, upernet.length.steps) == (6e-5, 0.01, 160000)
-    assert upernet.optimisation.warmup * upernet.length.steps == 1500
-    assert fpn.augmentation.crop_size == upernet.augmentation.crop_size == 512
+        assert (options.weight_decay, options.clip_norm, options.ema) == (1e-4, 0.0, 0.0)
+        assert options.schedule == "multistep"
+        assert [drop * 12 for drop in options.lr_drops] == pytest.approx([8, 11], abs=1e-5)
+        steps = 12 * 117266 / 16  # the training images of COCO with an object
+        assert options.warmup * steps == pytest.approx(500, rel=0.01)
+        assert options.scaled_lr(4) == options.lr / 4  # on fewer devices
+        assert (config.short_side, config.long_side, images.crop_size) == (800, 1333, None)
+        assert (images.scale, images.flip, images.brightness) == ((1.0, 1.0), 0.5, 0.0)
+        assert (config.head_width, config.detector.head_norm, config.detector.candidates) == (256, "none", 1000)
+
+
+def test_semantic_fpn_is_trained_as_the_paper_does() -> None:
+    """Paper, section 4.4; decay, clipping and crops from PVT's configuration."""
+    for recipe in (name for name in PUBLISHED if name.startswith("ade20k/")):
+        config = config_of(recipe, Path("d"))
+        options, images = config.optimisation, config.augmentation
+        assert (options.lr, options.batch_size * config.machine.devices, config.length.steps) == (2e-4, 32, 40000)
+        assert (options.weight_decay, options.clip_norm, options.ema) == (1e-4, 0.0, 0.0)
+        assert (options.schedule, options.poly_power, options.warmup, options.final_lr) == ("poly", 0.9, 0.0, 0.0)
+        assert options.scaled_lr(8) == options.lr / 4
+        assert config.machine.sync_batchnorm
+        assert (config.short_side, config.long_side, images.crop_size) == (512, 2048, 512)
+        assert (images.scale, images.largest_class, images.flip) == ((0.5, 2.0), 0.75, 0.5)
+
+
+def test_upernet_is_trained_as_its_peers() -> None:
+    """AS-MLP's configurations, which are Swin's."""
+    for size, drop_path in (("tiny", 0.3), ("small", 0.3), ("base", 0.5)):
+        config = config_of(f"ade20k/upernet-{size}", Path("d"))
+        options = config.optimisation
+        assert (options.lr, options.batch_size * config.machine.devices, config.length.steps) == (6e-5, 16, 160000)
+        assert (options.weight_decay, options.clip_norm, options.ema) == (0.01, 0.0, 0.0)
+        assert (options.schedule, options.poly_power, options.final_lr) == ("poly", 1.0, 0.0)
+        assert options.warmup * config.length.steps == 1500
+        assert options.scaled_lr(4) == options.lr / 4
+        assert options.drop_path == drop_path
+        assert config.machine.sync_batchnorm
+        assert (config.head_width, config.loss.auxiliary, config.augmentation.crop_size) == (512, 0.4, 512)
+
+
+@pytest.mark.parametrize("words", ["smooth L1 with beta 1/9", "2000, not 1000", "2x2 samples", "a ReLU stands before"])
+def test_the_coco_recipes_say_how_they_differ_from_mmdetection(words: str) -> None:
+    text = (FOLDER / "coco/1x.yaml").read_text(encoding="utf-8")
+    assert "mmdetection 2.11" in text
+    assert words in " ".join(text.replace("#", " ").split())

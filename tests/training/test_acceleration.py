@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.fx import GraphModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection import HEADS as DETECTORS
@@ -55,6 +56,31 @@ def test_the_backbone_of_a_segmenter_recomputes() -> None:
 def test_a_network_that_cannot_recompute() -> None:
     with pytest.raises(ConfigError, match="--checkpoint-activations: model 'mine' cannot do that; leave it out, or"):
         checkpoint_activations(nn.Linear(1, 1), "mine")
+
+
+def normed() -> nn.Sequential:
+    frozen = nn.BatchNorm2d(4).requires_grad_(False)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.GroupNorm(2, 4)), frozen)
+
+
+@pytest.mark.parametrize(("device", "devices", "wanted"), [("cuda", 2, 1), ("cuda", 1, 0), ("cpu", 2, 0)])
+def test_batch_norm_of_several_gpus_is_synchronised(
+    device: str, devices: int, wanted: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cyclemlp.training.fabric.available_device", lambda _wanted: device)
+    torch.manual_seed(0)
+    model = normed()
+    names, images = list(model.state_dict()), torch.randn(2, 3, 5, 5)
+    before = model.eval()(images)
+    accelerate(model, RunConfig(data=Path("d"), machine=Machine(devices=devices, sync_batchnorm=True)))
+    found = [type(module) for module in model.modules() if isinstance(module, _BatchNorm)]
+    assert found.count(nn.SyncBatchNorm) == wanted
+    assert len(found) == 2
+    assert type(model[2]) is nn.BatchNorm2d  # frozen: it keeps its statistics
+    assert list(model.state_dict()) == names
+    assert torch.equal(model(images), before)
+    said = "--sync-batchnorm: torch can do that on CUDA GPUs alone; each process keeps its own statistics"
+    assert caplog.messages == ([said] if device == "cpu" else [])
 
 
 HEADS = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from training_runs import train_segmentation
 
@@ -361,3 +361,26 @@ def test_lightning_keeps_quiet(
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "lightning" not in captured.err.lower()
+
+
+def test_the_weights_without_their_average_are_scored_where_asked(configured: Configured) -> None:
+    recording = Recording(evaluations=1, log_every=1, score_raw_weights=True)
+    options = Optimisation(batch_size=2, lr=0.01, ema=0.9)
+    run_dir = train_segmentation(configured(steps=4, recording=recording, optimisation=options))
+    metrics = read_card(run_dir).metrics
+    raw = metrics["raw_weights"]
+    assert set(raw) == {"mIoU", *SegmentationTask.scores.further}
+    state = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    weights = load_file(run_dir / "model.safetensors")
+    assert any(not torch.equal(weights[name], value) for name, value in state["model"].items())
+    save_file(state["model"], run_dir / "model.safetensors")
+    assert api.evaluate(run_dir, device="cpu")["metrics"]["mIoU"] == pytest.approx(raw["mIoU"], abs=1e-6)
+    report = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert f"without it mIoU is {100 * raw['mIoU']:.2f} %." in report
+
+
+def test_without_an_average_there_is_one_score(configured: Configured) -> None:
+    recording = Recording(evaluations=1, log_every=1, score_raw_weights=True)
+    options = Optimisation(batch_size=2, lr=0.01, ema=0.0)
+    run_dir = train_segmentation(configured(steps=2, recording=recording, optimisation=options))
+    assert "raw_weights" not in read_card(run_dir).metrics

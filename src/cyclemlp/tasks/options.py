@@ -129,6 +129,8 @@ class Recording:
     """Maximum number of validation images, evenly spaced, for all evaluations but the last one, which uses all."""
     checkpoint_every: int | None = field(default=None, metadata=RESUMABLE)
     """Steps between checkpoints; by default one is written about every minute. One is always written at the end."""
+    score_raw_weights: bool = False
+    """At the end of a run with a moving average (--ema), score the weights without it as well: the key `raw_weights` of the metrics, and the report."""  # noqa: E501
     log_every: int = field(default=10, metadata=RESUMABLE)
     """Steps between the rows of metrics.csv."""
 
@@ -146,6 +148,8 @@ class Machine:
     """Number of processors per machine; each trains on its own batches. torchrun sets its own number instead."""
     num_nodes: int = 1
     """Number of machines that train together."""
+    sync_batchnorm: bool = False
+    """With several GPUs, compute BatchNorm statistics over the batches of all of them, as the papers' segmentation code does; CPU processes keep their own."""  # noqa: E501
     strategy: str = field(default="auto", metadata=RESUMABLE)
     """How several processors train together: auto, ddp, or another ddp strategy of Lightning Fabric."""
     workers: int | None = field(default=None, metadata=RESUMABLE)

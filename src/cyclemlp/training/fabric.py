@@ -14,8 +14,10 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.single_device import SingleDeviceStrategy
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.pyramid import PyramidNetwork
@@ -101,12 +103,28 @@ def accelerate(model: nn.Module, config: RunConfig) -> None:
     Raises ConfigError where the backbone cannot recompute its activations.
     """
     lean_(model)
+    if config.machine.sync_batchnorm:
+        synchronise_batch_norm(model, config)
     if config.machine.checkpoint_activations:
         checkpoint_activations(model, config.model)
     if config.machine.compile and has_compiler():
         compile_parts(model)
     elif config.machine.compile:
         _logger.warning("--compile: torch.compile finds no C++ compiler here; training goes on without it")
+
+
+def synchronise_batch_norm(model: nn.Module, config: RunConfig) -> None:
+    """Let BatchNorm see the batches of all devices, where there are several; frozen layers stay as they are."""
+    devices, nodes = _processes(config.machine.devices, config.machine.num_nodes)
+    if devices * nodes == 1:
+        return
+    if available_device(config.machine.device) != "cuda":
+        _logger.warning("--sync-batchnorm: torch can do that on CUDA GPUs alone; each process keeps its own statistics")
+        return
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, _BatchNorm) and all(each.requires_grad for each in child.parameters()):
+                setattr(parent, name, convert_sync_batchnorm(child))
 
 
 def compile_parts(model: nn.Module, backend: CompilerBackend = "inductor") -> None:

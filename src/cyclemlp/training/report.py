@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 REPORT_NAME = "report.html"
+RAW_WEIGHTS = "raw_weights"
+"""Key, in the metrics of a run, of the scores of its weights without their moving average."""
 IMAGE_WIDTH = 1200
 MAX_CLASS_CURVES = 8
 """With more classes only their mean is drawn."""
@@ -68,10 +70,15 @@ def _scores(names: ScoreNames, metrics: JsonMapping) -> JsonObject:
     if names.main not in sentences:
         scores = {**scores, "mean": metrics[names.main]}
     values = {name: metrics[name] for name in (names.main, *names.further) if name in sentences}
-    return {
-        "scores": scores if len(scores) <= MAX_CLASSES_LISTED else {},
-        "sentences": [sentences[name].format(100 * value) for name, value in values.items() if value is not None],
-    }
+    found = [sentences[name].format(100 * value) for name, value in values.items() if value is not None]
+    if RAW_WEIGHTS in metrics:
+        raw = metrics[RAW_WEIGHTS][names.main]
+        found.append(f"These are scores of the moving average; without it {names.main} is {_percent(raw)}.")
+    return {"scores": scores if len(scores) <= MAX_CLASSES_LISTED else {}, "sentences": found}
+
+
+def _percent(share: float | None) -> str:
+    return "not defined" if share is None else f"{100 * share:.2f} %"
 
 
 def _curves(rows: Sequence[Mapping[str, str]], names: ScoreNames) -> Iterator[tuple[str, str]]:

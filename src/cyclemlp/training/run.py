@@ -20,7 +20,7 @@ from cyclemlp.tasks.card import save_card, save_model
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
-from cyclemlp.training.report import write_report
+from cyclemlp.training.report import RAW_WEIGHTS, write_report
 from cyclemlp.training.run_folder import open_run
 from cyclemlp.training.single_values import allow_single_values
 from cyclemlp.training.stopping import TrainingHelped
@@ -120,12 +120,22 @@ def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: flo
     if (counts.metrics(card.classes)[task.scores.main] or 0.0) >= best:
         keep_as_best(run_dir)
     counts.merge(evaluator.count_all(predictor, sorted(set(range(evaluator.size)) - set(sample))))
-    metrics = dict(counts.metrics(card.classes))
+    metrics = {**counts.metrics(card.classes), **_raw_score(state, task, evaluator)}
     save_card(run_dir, replace(card, metrics=metrics))
     record_last(run_dir, state.step, task.scores.columns(metrics))
     doubts = _doubts(state, task, counts, metrics)
     _report(task, run_dir, predictor, evaluator, counts, doubts)
     return metrics, doubts
+
+
+def _raw_score(state: TrainingState, task: AnyTask, evaluator: Evaluator) -> JsonMapping:
+    """The scores of the weights without their moving average, under `raw_weights`, if they are asked for."""
+    if state.averaged is None or not state.config.recording.score_raw_weights:
+        return {}
+    _logger.info("scoring the weights without their moving average")
+    predictor = Predictor.of_model(state.model, evaluator.card, state.config.machine.device)
+    metrics = evaluator.count_all(predictor, range(evaluator.size)).metrics(evaluator.card.classes)
+    return {RAW_WEIGHTS: {name: metrics[name] for name in (task.scores.main, *task.scores.further)}}
 
 
 def _doubts(state: TrainingState, task: AnyTask, counts: Counts, metrics: JsonMapping) -> str:
