@@ -141,7 +141,7 @@ def test_time_ends_a_run_with_the_learning_rate_at_its_end(
     assert 10 < len(found) < 60
     assert max(float(row["lr"]) for row in found) > 0.009
     assert float(found[-1]["lr"]) < 0.0015
-    assert float(found[-1]["seconds"]) >= 3.0
+    assert 1.5 <= float(found[-1]["seconds"]) < 3.0  # the rest, at most half, is for the evaluation at the end
 
 
 def test_an_evaluation_longer_than_its_share_of_the_time_is_given_up(
@@ -343,7 +343,7 @@ def test_a_notebook_shows_a_progress_bar(
     if notebook:
         monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     train_segmentation(configured(steps=2))
-    assert ("step 2 100%" in capsys.readouterr().err) == notebook
+    assert ("step 2/2 100%" in capsys.readouterr().err) == notebook
 
 
 def test_no_gpu_here(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
