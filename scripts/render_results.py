@@ -13,6 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from cyclemlp.documents import read_yaml
+from cyclemlp.tasks.recipes import FOLDER, packaged
 from cyclemlp.tasks.registry import get_task
 
 ROOT = Path(__file__).parents[1]
@@ -95,8 +99,38 @@ def runs(result: dict[str, Any]) -> str:
     head = ["model", "parameters", "training", "images seen", *(name.replace("/", " ") for name in names)]
     met = ", ".join(f"{name.replace('/', ' ')} at least {value:g}" for name, value in result["targets"].items())
     note = f"Target of the first line: {met}. {result['note']}".strip()
-    commands = "\n".join(f"    {run['command']}" for run in result["runs"])
-    return f"{_table(head, rows)}\n\n{note} {source(result)}\n\n{commands}"
+    return f"{_table(head, rows)}\n\n{note} {source(result)}\n\n{_commands(result)}"
+
+
+def _commands(result: dict[str, Any]) -> str:
+    """The commands of runs that a recipe of the package repeats; the others are left to the results file."""
+    found = [command for run in result["runs"] if (command := by_recipe(run["command"], result["task"]))]
+    if not found:
+        return "\n".join(f"    {run['command']}" for run in result["runs"])
+    lines = "\n".join(f"    {command}" for command in found)
+    others = "\n\nThe commands of the other runs are in the results file." if len(found) < len(result["runs"]) else ""
+    return lines + others
+
+
+def by_recipe(command: str, task: str) -> str | None:
+    """The same command with a recipe of the package, where one has the same options but for the model."""
+    options = command_options(command)
+    for name in packaged():
+        recipe = read_yaml(FOLDER / f"{name}.yaml")
+        if recipe.pop("task", None) == task and recipe | {"model": options.get("model")} == options:
+            model = "" if recipe["model"] == options["model"] else f" --model {options['model']}"
+            return f"cyclemlp train {task} --config {name} --data DATA{model}"
+    return None
+
+
+def command_options(command: str) -> dict[str, Any]:
+    """Options of a training command by name, as a recipe has them; without --data."""
+    options: dict[str, Any] = {}
+    for part in command.split(" --")[1:]:
+        name, *values = part.split(" ")
+        numbers = [yaml.safe_load(value) for value in values]
+        options[name] = numbers if len(numbers) > 1 else numbers[0]
+    return {name: value for name, value in options.items() if name != "data"}
 
 
 SHOWN: dict[str, tuple[str, ...]] = {

@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.__main__ import app as benchmarks
 from cyclemlp.cli import app
+from cyclemlp.tasks.recipes import FOLDER, read_recipe
+from cyclemlp.tasks.registry import get_task
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
@@ -113,6 +115,36 @@ def test_a_class_as_target_and_several_views_of_the_first_run(script: ModuleType
     assert "| the first, seen at 1 and 1.5 times its size, flipped too |  |  |  | 0.850 |" in text
     assert "Target of the first line: IoU nucleus at least 0.85." in text
     assert "the first, seen" not in script.runs(result)
+
+
+SHOWN = {
+    "nuclei": ("segmentation-dsb2018", ["IoU/nucleus"]),
+    "nuclei-outlines": ("instances-dsb2018", ["mask_AP50", "mask_mAP"]),
+    "blood-cells": ("detection-bccd", ["AP50", "mAP"]),
+}
+"""Recipes that we have run: the file of the result, of which they repeat the first run, and the scores they name."""
+
+
+@pytest.mark.parametrize("recipe", SHOWN)
+def test_recipes_repeat_the_runs_whose_scores_they_name(script: ModuleType, recipe: str) -> None:
+    file, names = SHOWN[recipe]
+    result = json.loads((ROOT / "results" / f"{file}.json").read_text(encoding="utf-8"))
+    task, run = result["task"], result["runs"][0]
+    assert script.by_recipe(run["command"], task) == f"cyclemlp train {task} --config {recipe} --data DATA"
+    options = script.command_options(run["command"])
+    assert read_recipe(recipe, options, task) == options
+    text = (FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
+    scores = get_task(task).scores.columns(run["metrics"])
+    assert f"# result:   results/{file}.json: {', '.join(f'{name} {scores[name]:.3f}' for name in names)}\n" in text
+    command = re.search(r"^# command:  (cyclemlp .*)$", text, re.MULTILINE)
+    assert command is not None
+    app.parse_args(command[1].split()[1:], exit_on_error=False, print_error=False)
+
+
+def test_a_run_without_a_recipe_keeps_its_command(script: ModuleType) -> None:
+    command = "cyclemlp train segmentation --data DATA --model m --scale 0.5 1.0"
+    assert script.command_options(command) == {"model": "m", "scale": [0.5, 1.0]}
+    assert script.by_recipe(command, "segmentation") is None
 
 
 def test_demos_of_detectors(script: ModuleType) -> None:

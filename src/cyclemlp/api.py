@@ -14,8 +14,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclemlp.files import JsonObject
+from cyclemlp.files import JsonObject, check_writable
 from cyclemlp.tasks.build_config import OptionValue, build_config, parse_options
+from cyclemlp.tasks.early_checks import check_run
 from cyclemlp.tasks.model_families import full_name
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.registry import get_task
@@ -69,6 +70,8 @@ def train_instance_segmentation(config: "InstanceSegmentationConfig") -> "Run":
 
 def train_with(task: str, config: RunConfig) -> "Run":
     """As `train`, for any task, from a config of its type."""
+    check_run(get_task(task), config)
+
     from cyclemlp.training.run import run_training
 
     return run_training(get_task(task), replace(config, model=full_name(config.model)))
@@ -103,6 +106,8 @@ def evaluate(
 
     run, folder = Path(run), None if out is None else Path(out)
     check_out(folder)
+    if folder is not None:
+        check_writable(folder)
     predictor = Predictor.load(run, device)
     found = Path(data) if data else training_data(run)
     return evaluate_predictor(predictor, run, found, split, given, folder, allow_outside=allow_outside)
@@ -134,6 +139,7 @@ def predict(
     given = parse_options(PredictionOptions, options, default=PredictionOptions())
     inputs = [images] if isinstance(images, str | PathLike) else images
     sources = check_request([Path(path) for path in inputs], Path(out), every)  # before torch is imported
+    check_writable(Path(out))
 
     from cyclemlp.inference.predictor import Predictor
 

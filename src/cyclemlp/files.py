@@ -11,8 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cyclemlp.errors import ConfigError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_PROBED_BYTES = 2**20
+"""Written where a run will be, to find a full disk, a quota or a limit before the work."""
 
 JsonObject = dict[str, Any]
 """A JSON object; its values are checked where they are read."""
@@ -37,6 +42,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, option: str = "--out") -> None:
+    """Raise ConfigError where `path` cannot be made or filled; nothing is left behind."""
+    place = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(bytes(_PROBED_BYTES))
+            probe.flush()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{option} {path}: cannot write in {place} ({reason}); choose another {option}") from error
 
 
 @contextmanager

@@ -149,6 +149,7 @@ def test_missing_recipe_proposes_one() -> None:
 @pytest.mark.parametrize("name", packaged())
 def test_packaged_recipes_hold_known_options(name: str) -> None:
     configs = {"ablations": ClassificationConfig, "imagenet": ClassificationConfig, "coco": InstanceSegmentationConfig}
+    configs |= {"blood-cells": DetectionConfig, "nuclei-outlines": InstanceSegmentationConfig}
     configs |= {"sample-detection": DetectionConfig, "sample-instance-segmentation": InstanceSegmentationConfig}
     config = configs.get(name.partition("/")[0], SegmentationConfig)
     assert read_recipe(name, flat(config(data=Path("d"))))

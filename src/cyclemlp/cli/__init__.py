@@ -64,7 +64,7 @@ def run(program: App, arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
             raise
         where = f" at {error.filename}" if error.filename else ""
         _refuse(f"cannot write{where}: {error.strerror}. Free some space or choose another --out")

@@ -149,9 +149,8 @@ def inspect_dataset(root: Path) -> DatasetReport:
     files = inspect_files(dataset)
     remember(dataset, state, files.problems, files.notes)
     problems = tuple(dict.fromkeys((*findings.problems, *files.problems)))
-    return DatasetReport(
-        files.dataset, found.name, files.splits, problems, (*findings.flaws, *findings.notes, *files.notes)
-    )
+    notes = tuple(dict.fromkeys((*findings.flaws, *findings.notes, *files.notes)))
+    return DatasetReport(files.dataset, found.name, files.splits, problems, notes)
 
 
 def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesReport:

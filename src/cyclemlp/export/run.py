@@ -12,7 +12,7 @@ from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.export.formats import FORMATS
 from cyclemlp.export.program import MAX_EDGE, RawNetwork, export_program, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
-from cyclemlp.files import JsonObject, atomic_write, write_json
+from cyclemlp.files import JsonObject, atomic_write, check_writable, write_json
 from cyclemlp.heads.network import STRIDE
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.machine import versions
@@ -38,6 +38,7 @@ def export_run(
     missing.
     """
     check_request(out, file_format, limit)
+    check_writable(out.parent)
     size = None if for_size is None else parse_size(for_size)
     model, card = load_model(run)
     raw = raw_network(model, card, size or trained_size(run, card))

@@ -228,6 +228,8 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     """Fields of `PredictionOptions` that apply."""
     report_examples: int = 4
     """Validation images shown in the report."""
+    dataset_type: type[DatasetT] | None = None
+    """What annotation formats are read into for this task; None for a task that has formats of its own."""
     demo: "SampleDemo | None" = None
     """How `cyclemlp demo` shows this task."""
 

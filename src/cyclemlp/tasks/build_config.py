@@ -11,7 +11,7 @@ from cyclopts.config import Dict
 from cyclemlp.errors import ConfigError
 from cyclemlp.option_checks import refuse_fractions
 from cyclemlp.tasks.options import RunConfig
-from cyclemlp.tasks.recipes import read_recipe, read_run_config
+from cyclemlp.tasks.recipes import named_here, read_recipe, read_run_config
 from cyclemlp.tasks.registry import get_task
 
 OptionsT = TypeVar("OptionsT")
@@ -88,6 +88,11 @@ def in_one_line(error: CycloptsError) -> str:
     """What is wrong with the options. Where one is missing, it may be one that is misspelt: that is named then."""
     if isinstance(error, MissingArgumentError) and error.app is not None:
         error = _unknown_option(error.unused_tokens or (), error.app) or error
+    if isinstance(error, UnknownOptionError) and error.argument_collection is not None:
+        known = {name for option in error.argument_collection for name in option.names}
+        here = [f"--{name}" for name in named_here(error.token.keyword or "") if f"--{name}" in known]
+        if here:
+            return f"Unknown option: {error.token.keyword}. Here it is {' or '.join(here)}."
     return " ".join(str(error).split())
 
 

@@ -12,6 +12,33 @@ CONFIG_NAME = "config.yaml"
 """The file in a run folder that holds the options of the run."""
 
 
+_NAMES_ELSEWHERE = {
+    "lr": ("learning-rate", "lr0", "base-lr", "init-lr", "learningrate"),
+    "batch-size": ("batch", "bs", "batchsize", "per-device-train-batch-size", "train-batch-size", "samples-per-gpu"),
+    "crop-size": ("imgsz", "img", "img-size", "imgsize", "image-size", "input-size", "resolution"),
+    "image-size": ("imgsz", "img", "img-size", "imgsize", "input-size", "crop-size", "resolution"),
+    "init": ("weights", "pretrained", "checkpoint", "finetune", "load-from", "resume-from"),
+    "out": ("output", "output-dir", "save-dir", "project", "work-dir", "name"),
+    "model": ("arch", "backbone", "encoder", "encoder-name"),
+    "epochs": ("max-epochs", "num-epochs", "num-train-epochs"),
+    "steps": ("max-steps", "iters", "max-iters", "iterations"),
+    "weight-decay": ("wd",),
+    "clip-norm": ("clip-grad", "max-grad-norm", "grad-clip"),
+    "accumulate": ("gradient-accumulation-steps", "accumulate-grad-batches", "grad-accum-steps"),
+    "drop-path": ("drop-path-rate",),
+    "precision": ("amp", "fp16", "bf16", "half"),
+    "warmup": ("warmup-epochs", "warmup-ratio"),
+    "workers": ("num-workers",),
+}
+"""Options of other tools by their names here."""
+
+
+def named_here(option: str) -> list[str]:
+    """Names here, without dashes in front, of what other tools call `option`; it may apply to some commands alone."""
+    given = option.removeprefix("--").replace("_", "-").lower()
+    return [ours for ours, theirs in _NAMES_ELSEWHERE.items() if given in theirs]
+
+
 def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> JsonObject:
     """Options of a recipe file, or of a recipe that comes with the package, by their names on the command line.
 
@@ -26,7 +53,9 @@ def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> J
     names = sorted(allowed)
     for key in options:
         if key not in names:
-            raise ConfigError(f"recipe {path}: unknown option {key!r}.{did_you_mean(key, names)} See --help")
+            here = [name for name in named_here(key) if name in names]
+            hint = f" Here it is {' or '.join(here)}." if here else did_you_mean(key, names)
+            raise ConfigError(f"recipe {path}: unknown option {key!r}.{hint} See --help")
     return options
 
 
@@ -73,11 +102,16 @@ def packaged() -> list[str]:
     return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 
 
+def _top_level() -> list[str]:
+    """Recipes and, for those in folders, the folder."""
+    return list(dict.fromkeys(name if "/" not in name else f"{name.partition('/')[0]}/*" for name in packaged()))
+
+
 def _find(name: str) -> Path:
     for path in (Path(name), FOLDER / f"{name}.yaml"):
         if path.is_file():
             return path
     raise ConfigError(
-        f"--config {name}: no such file.{did_you_mean(name, packaged())} Give a YAML file, or one of the recipes"
-        f" {', '.join(packaged())}"
+        f"--config {name}: no such file.{did_you_mean(name, packaged())} Give a YAML file, or a recipe:"
+        f" {', '.join(_top_level())}"
     )

@@ -44,6 +44,8 @@ class DatasetFormat(Generic[Dataset]):
     """Adds to a sound data set what takes decoding to find out."""
 
 
+MAX_DESCRIBED = 150
+"""Characters of a message that describe formats in full."""
 FOR_TRAINING = DataRequest()
 AnyDataset = MaskDataset | DetectionDataset | ClassifiedDataset
 AnyFormat = DatasetFormat[MaskDataset] | DatasetFormat[DetectionDataset] | DatasetFormat[ClassifiedDataset]
@@ -64,13 +66,18 @@ def all_formats() -> list[AnyFormat]:
 
 def format_of(root: Path, dataset_type: type[Dataset]) -> DatasetFormat[Dataset]:
     """The format of a folder among those for this type of data set. Raises DataError if there is none."""
+    return cast("DatasetFormat[Dataset]", any_format_of(root, dataset_type))
+
+
+def any_format_of(root: Path, dataset_type: type) -> AnyFormat:
+    """The same, where the type is known at run time alone."""
     known = [each for each in all_formats() if each.dataset_type is dataset_type]
-    return cast("DatasetFormat[Dataset]", find_format(root, known, f" with {_LABELS[dataset_type]}"))
+    return find_format(root, known, f" with {_LABELS[dataset_type]}")
 
 
 def find_format(root: Path, known: Sequence[AnyFormat], labels: str = "") -> AnyFormat:
     """The first of these formats that a folder looks like. Raises DataError that names them if there is none."""
-    layouts = ", or ".join(each.layout for each in known)
+    layouts = _layouts(known)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "is missing"
         raise DataError(f"{root} {what}; give a folder with {layouts}")
@@ -82,6 +89,14 @@ def find_format(root: Path, known: Sequence[AnyFormat], labels: str = "") -> Any
     if (nested := next(inner, None)) is not None:
         raise DataError(f"{root} is not a data set{labels}, but {nested} is: give that folder")
     raise DataError(f"{root} is not a data set{labels}; expected {layouts}")
+
+
+def _layouts(known: Sequence[AnyFormat]) -> str:
+    """Where the files of these formats are; without the details where that would be a long text."""
+    described = ", or ".join(each.layout for each in known)
+    if len(described) <= MAX_DESCRIBED:
+        return described
+    return ", or ".join(each.layout.partition(" (")[0] for each in known) + " (see cyclemlp data --help)"
 
 
 def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:

@@ -49,6 +49,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         optional=frozenset({"top5"}),
     )
     max_classes = 100_000
+    dataset_type = ClassifiedDataset
     takes_views = False
     evaluation_options = frozenset({"crop", "image_size"})
     prediction_options = frozenset({"no_pictures"})

@@ -43,6 +43,8 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     report_examples = 6
     writes_coco = True
 
+    dataset_type = DetectionDataset
+
     def find_dataset(self, folder: Path) -> DetectionDataset:
         return self.find_requested(folder, DataRequest())
 

@@ -39,6 +39,7 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         "mIoU", "IoU", ("pixel_accuracy",), {"pixel_accuracy": "{:.2f} % of the pixels are predicted correctly."}
     )
     max_classes = 255  # this value marks ignored pixels in a mask
+    dataset_type = MaskDataset
     demo = EarthDemo()
 
     def find_dataset(self, folder: Path) -> MaskDataset:

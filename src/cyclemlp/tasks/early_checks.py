@@ -1,0 +1,33 @@
+"""What can be refused before torch is imported: data of another task, and a place that cannot be written."""
+
+from pathlib import Path
+
+from cyclemlp.data.folders import outside_allowed
+from cyclemlp.data.formats.registry import all_formats, any_format_of, recognised
+from cyclemlp.errors import DataError
+from cyclemlp.files import check_writable
+from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.registry import AnyTask, get_task, task_names
+
+
+def check_run(task: AnyTask, config: RunConfig) -> None:
+    """Raise DataError or ConfigError where a run of `task` cannot begin; takes no time."""
+    with outside_allowed(config.allow_outside):
+        check_folder(task, config.data)
+    check_writable(config.out)
+
+
+def check_folder(task: AnyTask, folder: Path) -> None:
+    """Raise DataError unless `folder` looks like data for `task`. Data for another task is named, with its command."""
+    if task.dataset_type is None:
+        return
+    known = [each for each in all_formats() if each.dataset_type is task.dataset_type]
+    if not folder.is_dir() or recognised(folder, known) is not None:
+        any_format_of(folder, task.dataset_type)
+        return
+    if (other := recognised(folder, all_formats())) is not None:
+        fitting = [name for name in task_names() if get_task(name).dataset_type is other.dataset_type]
+        what = other.layout.partition(" (")[0]
+        commands = f"cyclemlp train {fitting[0]} --data {folder}" if fitting else "give a folder with others"
+        raise DataError(f"{folder} has labels for another task than {task.name} ({what}): {commands}")
+    any_format_of(folder, task.dataset_type)
