@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.inference.runtimes.facts import INPUT_NAME, PREFIX, Facts
 from cyclemlp.inference.runtimes.openvino import FACTS_SECTION, core
-from cyclemlp.inference.runtimes.torch import FACTS_FILE
+from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE
 
 Graph = Mapping[str, object]
 """What the report says of the written graph: number of nodes, operators, version of the operator set."""

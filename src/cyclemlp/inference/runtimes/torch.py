@@ -4,21 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 from cyclemlp.documents import parse_json
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference.runtimes.facts import Facts
+from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE, checked_archive
 from cyclemlp.inference.runtimes.registry import RUN_FOLDER, Runtime
 from cyclemlp.tasks.card import ModelCard, load_model
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-FACTS_FILE = "cyclemlp.json"
-"""The entry of a .pt2 archive that holds the metadata."""
 
 
 @dataclass(eq=False)
@@ -47,10 +44,10 @@ class Pt2Network(TorchNetwork):
         import torch
 
         place = choose_device(device)
-        extra = {FACTS_FILE: ""}
+        archive, extra = checked_archive(path), {FACTS_FILE: ""}
         try:
-            program = torch.export.load(path, extra_files=extra)
-        except (RuntimeError, ValueError, KeyError, OSError, BadZipFile) as error:
+            program = torch.export.load(archive, extra_files=extra)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a readable .pt2 file: {reason}; export it again") from error
         self.facts = Facts.from_entries(parse_json(extra[FACTS_FILE] or "{}"), path)
