@@ -121,17 +121,29 @@ def test_export_returns_what_the_command_prints(
 ) -> None:
     """Both call the same function with the same arguments; what that does is tested with the formats."""
 
-    def export_run(run: Path, out: Path, format: str, *, limit: float, for_size: str | None) -> dict[str, object]:  # noqa: A002
-        return {"run": str(run), "out": str(out), "format": format, "limit": limit, "for_size": for_size}
+    def export_run(
+        run: Path,
+        out: Path,
+        format: str,  # noqa: A002
+        *,
+        limit: float,
+        for_size: str | None,
+        raw: bool,
+        opset: int | None,
+    ) -> dict[str, object]:
+        options = {"limit": limit, "for_size": for_size, "raw": raw, "opset": opset}
+        return {"run": str(run), "out": str(out), "format": format, **options}
 
     monkeypatch.setattr(export_module, "export_run", export_run)
     out = tmp_path / "model.xml"
-    report = cyclemlp.export(run, out=out, format="openvino", limit=0.5, for_size="64x96")
-    wanted = {"run": str(run.folder), "out": str(out), "format": "openvino", "limit": 0.5, "for_size": "64x96"}
-    assert report == wanted
-    typed = ("--out", out, "--format", "openvino", "--limit", 0.5, "--for-size", "64x96")
+    report = cyclemlp.export(run, out=out, format="openvino", limit=0.5, for_size="64x96", raw=True, opset=18)
+    options = {"limit": 0.5, "for_size": "64x96", "raw": True, "opset": 18}
+    shared = {"run": str(run.folder), "out": str(out)}
+    assert report == shared | {"format": "openvino", **options}
+    typed = ("--out", out, "--format", "openvino", "--limit", 0.5, "--for-size", "64x96", "--raw", "--opset", 18)
     assert answer(capsys, "export", run.folder, *typed) == report
-    assert cyclemlp.export(run.folder, out=str(out)) == report | {"format": "onnx", "limit": 1e-4, "for_size": None}
+    usual = {"format": "onnx", "limit": 1e-4, "for_size": None, "raw": False, "opset": None}
+    assert cyclemlp.export(run.folder, out=str(out)) == shared | usual
 
 
 def test_images_that_fail_are_listed_and_all_of_them_an_error(run: Run, data: Path, tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def export(
     format: str = "onnx",  # noqa: A002
     limit: float = 1e-4,
     for_size: str | None = None,
+    raw: bool = False,
+    opset: int | None = None,
 ) -> JsonObject:
     """Write a trained network as a file for another runtime, and return the report of the comparison of its values.
 
@@ -166,9 +168,11 @@ def export(
         limit: largest difference from the network's values, as a share of the largest value.
         for_size: height and width in network pixels, as `480x640`, at which the file is fastest; it is right at every
             size. By default that of the training crops.
+        raw: leave decoding and non-maximum suppression out of a detector's file.
+        opset: version of ONNX's operator set, 18 to 23; None for the exporter's own.
 
     Raises ConfigError where the file cannot be written or its values differ by more than the limit.
     """
     from cyclemlp.export.run import export_run
 
-    return export_run(Path(run), Path(out), format, limit=limit, for_size=for_size)
+    return export_run(Path(run), Path(out), format, limit=limit, for_size=for_size, raw=raw, opset=opset)

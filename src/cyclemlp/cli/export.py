@@ -13,6 +13,8 @@ def export(
     format: str = "onnx",  # noqa: A002
     limit: float = 1e-4,
     for_size: str | None = None,
+    raw: bool = False,
+    opset: int | None = None,
     json: bool = False,
 ) -> None:
     """Write a trained network as a file that runs elsewhere, compare its values, and report the comparison.
@@ -34,13 +36,17 @@ def export(
     for_size
         Segmentation, detection: height and width in network pixels at which the file is fastest, such as 480x640; its
         values are right at every size. By default the size of the training crops.
+    raw
+        Of a detector, leave decoding and non-maximum suppression out: the file returns logits and offsets for any batch.
+    opset
+        Version of ONNX's operator set, 18 to 23, for old runtimes; by default the exporter's own.
     json
         Print the report as one JSON object.
     """
     from cyclemlp import api
     from cyclemlp.export.verify import report_path
 
-    report = api.export(run, out=out, format=format, limit=limit, for_size=for_size)
+    report = api.export(run, out=out, format=format, limit=limit, for_size=for_size, raw=raw, opset=opset)
     if json:
         sys.stdout.write(dumps(report) + "\n")
         return

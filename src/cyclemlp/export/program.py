@@ -1,6 +1,7 @@
-"""The step all formats share: torch.export of the part of a network from normalised images to raw outputs.
+"""The step all formats share: torch.export of a network from normalised images to outputs.
 
-Decoding stays outside the file. Batch and, where the network allows, height and width are free.
+For detection the outputs are objects, of one image of any size; `raw` leaves decoding outside of the file. For the
+others batch and, where the network allows, height and width are free.
 """
 
 import logging
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from cyclemlp.errors import ConfigError
+from cyclemlp.heads.decoded import DECODED_NAMES, DecodedRetinaNet
+from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.heads.pyramid import PyramidNetwork
+from cyclemlp.heads.retinanet import RetinaNet
 from cyclemlp.inference.runtimes.facts import Facts
 from cyclemlp.models.forms.fused import EXPORT_SIZE, graph_form
 from cyclemlp.tasks.card import ModelCard
@@ -29,6 +33,9 @@ MAX_BATCH = 4096
 _EXAMPLE = (2, 320, 448)
 """Batch, height and width that the network is traced at: all different, so that none can stand for another, and large
 enough that no map of a pyramid to stride 128 has a single row, which torch.export would treat as a constant."""
+
+_ODD_EXAMPLE = (1, 301, 437)
+"""The same for a network that pads images by itself: one that it has to pad."""
 
 _UNEXPORTABLE = (RuntimeError, ValueError, AssertionError, NotImplementedError, TypeError)
 """What torch.export raises where it cannot follow a network; its own errors are subclasses of these."""
@@ -46,25 +53,34 @@ class RawNetwork:
     """Height and width that the graph was arranged for; its values are right at every size."""
     fixed_size: int | None = None
     """The one edge of the images it takes, None for all that the facts' size rule allows."""
+    decodes: bool = False
+    """Whether its outputs begin with the objects of one image, which were made from the raw outputs that follow."""
 
     def example(self, batch: int, height: int, width: int) -> Tensor:
         """Random normalised images of the size it takes that is nearest to the one given."""
         size = [self.fixed_size or self.facts.size_rule.padded(edge) for edge in (height, width)]
         generator = torch.Generator().manual_seed(height * width + batch)
-        return torch.randn(batch, self.facts.card.in_chans, *size, generator=generator)
+        return torch.randn(1 if self.decodes else batch, self.facts.card.in_chans, *size, generator=generator)
 
 
-def raw_network(model: nn.Module, card: ModelCard, for_size: tuple[int, int] | None = None) -> RawNetwork:
+def raw_network(
+    model: nn.Module, card: ModelCard, for_size: tuple[int, int] | None = None, *, raw: bool = False
+) -> RawNetwork:
     """The part of `model`, described by `card`, that is exported. Raises ConfigError where there is none.
 
     `for_size` is the height and width, in network pixels, at which the graph is to be fastest; it is for networks that
-    take images of any size.
+    take images of any size. `raw` leaves out decoding.
     """
     model.eval()
     if isinstance(model, PyramidNetwork):
         multiple = model.size_rule.multiple
         rule = SizeRule(MIN_EDGE if multiple == 1 else MIN_MULTIPLES * multiple, multiple)
         place = for_size or (EXPORT_SIZE, EXPORT_SIZE)
+        if isinstance(model, RetinaNet) and not raw:
+            options = card.detection or DetectionHead()
+            module = DecodedRetinaNet(model.export_form(place), options, len(card.classes)).eval()
+            facts = Facts(card, SizeRule(1), (*DECODED_NAMES, *model.output_names))
+            return RawNetwork(module, facts, place, decodes=True)
         return RawNetwork(model.export_form(place), Facts(card, rule, model.output_names), place)
     size = card.image_size
     if size is None:
@@ -83,7 +99,7 @@ def raw_network(model: nn.Module, card: ModelCard, for_size: tuple[int, int] | N
 
 def export_program(raw: RawNetwork) -> ExportedProgram:
     """The network as a graph. Raises ConfigError, in one line, where torch.export cannot follow it."""
-    example = raw.example(*_EXAMPLE)
+    example = raw.example(*(_ODD_EXAMPLE if raw.decodes else _EXAMPLE))
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are about the exporter's own code, not ours
@@ -100,6 +116,8 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
 
 def _free(raw: RawNetwork, example: Tensor) -> dict[int, Any]:
     """The axes of the images that may have other lengths than the example's."""
+    if raw.decodes:  # the guards, which nothing at run time reads, follow from the padding; limits would contradict them
+        return {2: Dim.AUTO, 3: Dim.AUTO}
     axes: dict[int, Any] = {0: Dim("batch", min=1, max=MAX_BATCH)}
     if raw.fixed_size is not None:
         return axes

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,10 +10,11 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.export.formats import FORMATS
+from cyclemlp.export.formats import FORMATS, IR_VERSIONS
 from cyclemlp.export.program import MAX_EDGE, RawNetwork, export_program, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import JsonObject, atomic_write, check_writable, write_json
+from cyclemlp.heads.decoded import DECODED_NAMES
 from cyclemlp.heads.network import STRIDE
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.machine import versions
@@ -25,30 +27,44 @@ _logger = logging.getLogger(__name__)
 
 
 def export_run(
-    run: Path, out: Path, file_format: str, *, limit: float = LIMIT, for_size: str | None = None
+    run: Path,
+    out: Path,
+    file_format: str,
+    *,
+    limit: float = LIMIT,
+    for_size: str | None = None,
+    raw: bool = False,
+    opset: int | None = None,
 ) -> JsonObject:
     """Write the network of a run folder to `out`, with a parity report next to it, and return the report.
 
     The file appears only when its values are those of the network, in the runtime it is for, within `limit`; an
     OpenVINO file is two, `NAME.xml` and `NAME.bin`. `for_size` (`480x640`) is the height and width, in network pixels,
-    at which the graph is to be fastest, by default that of the run's training crops.
+    at which the graph is to be fastest, by default that of the run's training crops. `raw` leaves decoding out of a
+    detector's file, and `opset` is the version of ONNX's operator set, by default the exporter's.
 
     Raises ConfigError for an unknown format or size, a suffix of another format, a network that cannot be exported, or
     values that differ, CheckpointError where `run` is no run folder, MissingExtraError where the extra `export` is
     missing.
     """
-    check_request(out, file_format, limit)
+    check_request(out, file_format, limit, opset)
     check_writable(out.parent)
     size = None if for_size is None else parse_size(for_size)
     model, card = load_model(run)
-    raw = raw_network(model, card, size or trained_size(run, card))
-    pixels = "x".join(map(str, raw.fastest_size))
+    network = raw_network(model, card, size or trained_size(run, card), raw=raw)
+    pixels = "x".join(map(str, network.fastest_size))
     _logger.info("exporting %s with its %s head, arranged for %s pixels", card.model, card.head, pixels)
-    return write_checked(export_program(raw), raw, model, out, file_format, limit)
+    return write_checked(export_program(network), network, model, out, file_format, limit, opset)
 
 
 def write_checked(
-    program: ExportedProgram, raw: RawNetwork, model: nn.Module, out: Path, file_format: str, limit: float = LIMIT
+    program: ExportedProgram,
+    raw: RawNetwork,
+    model: nn.Module,
+    out: Path,
+    file_format: str,
+    limit: float = LIMIT,
+    opset: int | None = None,
 ) -> JsonObject:
     """Write `program`, which was exported from `raw`, where the file has the values of `model`; else raise.
 
@@ -58,10 +74,12 @@ def write_checked(
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
         part = Path(folder) / out.name
-        graph = kind.write(program, raw.facts, part)
+        graph = kind.write(program, raw.facts, part, opset)
         _logger.info("comparing values")
         found = differences(model, raw, load_network(part, "cpu")[0])
         check(found, limit, file_format)
+        if raw.decodes and kind.finish is not None:
+            kind.finish(part, replace(raw.facts, outputs=DECODED_NAMES))
         report = {
             "file": out.name,
             "format": file_format,
@@ -80,7 +98,7 @@ def write_checked(
     return report
 
 
-def check_request(out: Path, file_format: str, limit: float) -> None:
+def check_request(out: Path, file_format: str, limit: float, opset: int | None = None) -> None:
     """Raise ConfigError for what can be refused before any work."""
     if file_format not in FORMATS:
         near = did_you_mean(file_format, FORMATS)
@@ -93,6 +111,10 @@ def check_request(out: Path, file_format: str, limit: float) -> None:
     for path in (report_path(out), *kind.files(out)):
         if path.is_dir():
             raise ConfigError(f"{path} is a folder where a file of --out {out} goes: remove it, or give another --out")
+    if opset is not None and file_format != "onnx":
+        raise ConfigError(f"--opset {opset} is for --format onnx alone: leave it out for {file_format}")
+    if opset is not None and opset not in IR_VERSIONS:
+        raise ConfigError(f"--opset {opset} is not allowed: from {min(IR_VERSIONS)} to {max(IR_VERSIONS)}")
     if not limit > 0:
         raise ConfigError(f"--limit {limit} is not allowed: more than 0")
 
@@ -127,6 +149,8 @@ def trained_size(run: Path, card: ModelCard) -> tuple[int, int] | None:
 
 
 def _sizes(raw: RawNetwork) -> JsonObject:
+    if raw.decodes:
+        return {"batch": 1, "height": "any", "width": "any"}
     if raw.fixed_size is not None:
         return {"batch": "any", "height": raw.fixed_size, "width": raw.fixed_size}
     rule = raw.facts.size_rule

@@ -13,6 +13,8 @@ COCO_DETECTIONS = 100
 PAPER_CANDIDATES = 1000
 """Boxes per level that the papers compare."""
 NORMS = ("none", "group")
+MAX_GROWTH = 1000 / 16
+"""No box is more times wider or higher than its anchor: this keeps exp() finite early in training."""
 
 
 @dataclass(frozen=True)

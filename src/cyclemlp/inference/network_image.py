@@ -48,10 +48,14 @@ class ImageThroughNetwork:
     progress: bool = False
 
     def run(self, images: FloatArray) -> tuple[FloatArray, ...]:
-        """Raw outputs for normalised images (N, C, H, W) of a size that the network takes.
+        """The network's outputs for normalised images (N, C, H, W), padded to the multiples that it takes.
 
         Raises DataError where an output is not finite: it would pass for the first class, or for no object.
         """
+        rule = self.network.size_rule
+        down, right = (-edge % rule.multiple for edge in images.shape[-2:])
+        if down or right:
+            images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
         outputs = self.network(images)
         if not all(np.isfinite(output).all() for output in outputs):
             raise DataError("the network's output is not finite: its weights or this image hold extreme values")

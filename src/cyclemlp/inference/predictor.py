@@ -10,9 +10,11 @@ from cyclemlp.data.images import ImageInput, decode_image
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference.network_image import ImageThroughNetwork
+from cyclemlp.inference.runtimes.facts import decodes_by_itself
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
+from cyclemlp.tasks.detection.decoding import refuse_looser
 from cyclemlp.tasks.options import ViewOptions
 from cyclemlp.tasks.registry import get_task
 
@@ -69,7 +71,12 @@ class Predictor:
         return cls(*load_network(Path(path), device))
 
     def described_as(self, card: ModelCard) -> "Predictor":
-        """The same network under another card: with another crop or window, for example."""
+        """The same network under another card: with another crop or window, for example.
+
+        Raises ConfigError for boxes that a network which decodes by itself has dropped.
+        """
+        if decodes_by_itself(self._network, self.card) and card.detection and self.card.detection:
+            refuse_looser(self.card.detection, card.detection)
         return Predictor(self._network, card, self.views)
 
     def with_options(self, options: ViewOptions) -> "Predictor":

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from cyclemlp.documents import parse_json
 from cyclemlp.errors import CheckpointError
-from cyclemlp.heads.network import SizeRule
+from cyclemlp.heads.detection_options import MASK_RCNN
+from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.tasks.card import ModelCard
 
 INPUT_NAME = "images"
@@ -28,7 +29,7 @@ class Facts:
     card: ModelCard
     size_rule: SizeRule
     outputs: tuple[str, ...]
-    """Names of the raw outputs, in order; the task makes results of them."""
+    """Names of the outputs, in order; the task makes results of them."""
 
     def to_entries(self) -> dict[str, str]:
         """Entries for the file's metadata, values as JSON."""
@@ -67,6 +68,12 @@ class ExportedNetwork:
 
     def __reduce__(self) -> tuple[type["ExportedNetwork"], tuple[Path]]:
         return type(self), (self._path,)
+
+
+def decodes_by_itself(network: Network, card: ModelCard) -> bool:
+    """Whether a detector returns boxes, of which it has dropped some, in place of raw outputs."""
+    facts = getattr(network, "facts", None)
+    return card.head == MASK_RCNN or (isinstance(facts, Facts) and facts.outputs[:1] == ("boxes",))
 
 
 _INPUT = {

@@ -42,6 +42,7 @@ class Pt2Network(TorchNetwork):
 
     def __init__(self, path: Path, device: str) -> None:
         import torch
+        import torchvision  # noqa: F401  # its operators, which detectors need
 
         place = choose_device(device)
         archive, extra = checked_archive(path), {FACTS_FILE: ""}

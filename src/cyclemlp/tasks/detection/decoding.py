@@ -13,17 +13,18 @@ import numpy.typing as npt
 from cyclemlp.data.images import Pixels
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.errors import ConfigError
 from cyclemlp.heads.anchors import SIZE_RULE, level_anchors
-from cyclemlp.heads.detection_options import RETINANET, DetectionHead
+from cyclemlp.heads.detection_options import MASK_RCNN, MAX_GROWTH, RETINANET, DetectionHead
 from cyclemlp.tasks.card import ModelCard
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 RunNetwork = Callable[[FloatArray], tuple[FloatArray, ...]]
-"""From normalised images (1, C, H, W) to the network's raw outputs."""
+"""From normalised images (1, C, H, W) to the network's outputs; it pads images to sizes that the network takes."""
 
-# No box is more than 62.5 times wider or higher than its anchor: this keeps exp() finite early in training.
-_MAX_GROWTH = math.log(1000 / 16)
+_RAW_OUTPUTS = 2
+"""Of RetinaNet, logits and offsets; networks that decode by themselves have boxes, scores and labels."""
 _MAX_PASTED_PIXELS = 2**22
 """Pixels of a mask that are computed together, so that a huge box needs little more memory than its mask."""
 
@@ -82,27 +83,30 @@ def detect(run: RunNetwork, card: ModelCard, pixels: Pixels, rule: ResizeRule | 
     options = card.detection or DetectionHead()
     resized = (rule or card.resize_rule).resized(pixels)
     size = resized.shape[:2]
-    outputs = run(_network_input(resized, card))
-    if card.head == RETINANET:
+    outputs = run(np.ascontiguousarray(card.normalised(resized.transpose(2, 0, 1)))[None])
+    if len(outputs) == _RAW_OUTPUTS:
         found = decode(outputs[0][0], outputs[1][0], options, size)
     else:
-        boxes, scores, labels, masks = outputs
+        boxes, scores, labels = outputs[:3]
+        masks = outputs[3] if card.head == MASK_RCNN else None
         found = Detections(boxes, scores, labels.astype(np.int64), masks)
         found = found.stricter(options.score_threshold, options.nms)  # the card may say more than the network did
     factors = np.array([pixels.shape[1] / size[1], pixels.shape[0] / size[0]] * 2, dtype=np.float32)
     return replace(found, boxes_xyxy=found.boxes_xyxy * factors)
 
 
-def _network_input(pixels: Pixels, card: ModelCard) -> FloatArray:
-    """Normalised (1, C, H, W), for RetinaNet padded with the mean colour to edges it accepts.
-
-    Mask R-CNN pads by itself: it has to know where the image ends, since boxes and masks are clipped there.
-    """
-    height, width = pixels.shape[:2]
-    edges = (SIZE_RULE.padded(height), SIZE_RULE.padded(width)) if card.head == RETINANET else (height, width)
-    image = np.zeros((1, pixels.shape[2], *edges), dtype=np.float32)
-    image[0, :, :height, :width] = card.normalised(pixels.transpose(2, 0, 1))
-    return image
+def refuse_looser(given: DetectionHead, wanted: DetectionHead) -> None:
+    """Raise ConfigError where a network that drops boxes by itself, as `given` says, cannot do what is wanted."""
+    if wanted.score_threshold < given.score_threshold:
+        raise ConfigError(
+            f"--score-threshold {wanted.score_threshold:g}: this network drops boxes below {given.score_threshold:g} by"
+            " itself; give that or more, or a file exported with --raw"
+        )
+    if wanted.nms > given.nms:
+        raise ConfigError(
+            f"--nms {wanted.nms:g}: this network drops boxes that overlap by more than {given.nms:g} by itself; give"
+            " that or less, or a file exported with --raw"
+        )
 
 
 def decode(logits: FloatArray, offsets: FloatArray, options: DetectionHead, size: tuple[int, int]) -> Detections:
@@ -139,7 +143,7 @@ def apply_offsets(offsets: FloatArray, anchors: FloatArray) -> FloatArray:
     """Anchors (N, 4) moved by dx, dy in their sizes and grown by exp(dw), exp(dh)."""
     sizes = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + 0.5 * sizes + offsets[:, :2] * sizes
-    halves = 0.5 * np.exp(np.minimum(offsets[:, 2:], np.float32(_MAX_GROWTH))) * sizes
+    halves = 0.5 * np.exp(np.minimum(offsets[:, 2:], np.float32(math.log(MAX_GROWTH)))) * sizes
     return np.concatenate([centres - halves, centres + halves], axis=1).astype(np.float32)
 
 

@@ -122,7 +122,8 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
 
     def card_for_prediction(self, card: ModelCard, options: PredictionOptions) -> ModelCard:
         head = card.detection or DetectionHead()
-        threshold = SHOWN_SCORE if options.score_threshold is None else options.score_threshold
+        usual = max(SHOWN_SCORE, head.score_threshold)
+        threshold = usual if options.score_threshold is None else options.score_threshold
         nms = head.nms if options.nms is None else options.nms
         return replace(card, detection=replace(head, score_threshold=threshold, nms=nms))
 
