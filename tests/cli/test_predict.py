@@ -58,13 +58,23 @@ def test_folder_gives_a_mask_and_an_overlay_each(
     report = json.loads(capsys.readouterr().out)
     assert (report["task"], report["run"], report["failed"]) == ("segmentation", str(run), [])
     assert [Path(entry["image"]).name for entry in report["images"]] == ["a.png", "b.png", "c.jpg"]
-    assert names(out) == {f"{stem}_{kind}.png" for stem in "abc" for kind in ("mask", "overlay")}
+    assert names(out) == {f"{stem}_{kind}.png" for stem in "abc" for kind in ("mask", "overlay", "legend")}
     entry = report["images"][0]
     expected = segmented(Predictor.load(run).predict(photos / "a.png"))
     assert np.array_equal(read_mask(Path(entry["mask"])), expected.mask)
-    assert np.array_equal(read_image(Path(entry["overlay"])), np.array(expected.draw()))
+    assert np.array_equal(read_image(Path(entry["overlay"])), np.array(expected.draw(legend=False)))
+    assert np.array_equal(read_image(Path(entry["legend"])), np.array(expected.legend()))
     assert entry["shares"] == expected.shares
     assert entry["size"] == {"height": 40, "width": 50}
+
+
+def test_the_legend_stands_where_it_is_wanted(run: Path, photos: Path, tmp_path: Path) -> None:
+    expected = segmented(Predictor.load(run).predict(photos / "a.png"))
+    for place, legend in (("inside", True), ("none", False)):
+        out = tmp_path / place
+        assert command(run, photos / "a.png", "--out", out, "--legend", place, "--tint-background") == 0
+        assert names(out) == {"a_mask.png", "a_overlay.png"}
+        assert np.array_equal(read_image(out / "a_overlay.png"), np.array(expected.draw(legend=legend)))
 
 
 def test_text_has_a_line_per_image(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +106,7 @@ def test_damaged_images_are_reported_after_the_others(
     assert "1 of 3 images failed, the others are written: " in captured.err
     assert "b.png is damaged" in captured.err
     assert captured.err.count("\n") == 1
-    assert names(out) == {"a_mask.png", "a_overlay.png", "c_mask.png", "c_overlay.png"}
+    assert names(out) == {f"{stem}_{kind}.png" for stem in "ac" for kind in ("mask", "overlay", "legend")}
 
 
 def test_many_failures_are_counted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -301,3 +301,28 @@ def _coco_data(root: Path, image: Path) -> Path:
         (root / split / image.name).write_bytes(image.read_bytes())
         (root / f"{split}.json").write_text(json.dumps(labels))
     return root
+
+
+def test_objects_of_masks_and_of_outlines_are_counted_and_measured(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    boxes = ("left", "top", "right", "bottom")
+    wanted = {
+        "segmentation": ["image", "class", "area", "centroid_x", "centroid_y", *boxes],
+        "instance-segmentation": ["image", "class", "score", *boxes, "area", "centroid_x", "centroid_y"],
+    }
+    for task, columns in wanted.items():
+        out = tmp_path / task
+        assert command("predict", runs[task], tmp_path / "a.png", "--out", out, "--objects", "--json") == 0
+        (entry,) = json.loads(capsys.readouterr().out)["images"]
+        header, *rows = csv.reader((out / "objects.csv").read_text().splitlines())
+        assert header == columns
+        assert len(rows) == len(entry["objects"]) == sum(entry["counts"].values())
+        areas = [int(row[columns.index("area")]) for row in rows]
+        assert areas == [found["area"] for found in entry["objects"]]
+        if task == "segmentation":
+            assert sum(areas) == 48 * 64
+    assert "--objects is not for detection models" in refused(
+        capsys, "predict", runs["detection"], tmp_path / "a.png", "--out", tmp_path / "b", "--objects"
+    )

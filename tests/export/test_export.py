@@ -205,7 +205,7 @@ def test_the_graph_is_arranged_for_a_size(monkeypatch: pytest.MonkeyPatch) -> No
     torch.manual_seed(0)
     for card in (SEGMENTATION, DETECTION):
         model = build_model(card).eval()
-        large, small = raw_network(model, card, (512, 1024)), raw_network(model, card, (64, 96))
+        large, small = (raw_network(model, card, size, raw=True) for size in ((512, 1024), (64, 96)))
         assert forms(large) == ["folded"] * 4
         assert forms(small) == ["folded", "folded", "blended", "branches"]
         images = torch.randn(2, 3, 64, 96)
@@ -284,7 +284,7 @@ def test_wrong_values_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     card = ModelCard("classification", "cyclemlp_nano", "linear", ("a", "b"), image_size=32, crop_pct=1.0)
     run, out = save_run(tmp_path / "run", card), tmp_path / "out" / "m.onnx"
 
-    def wrong(program: ExportedProgram, facts: Facts, path: Path) -> Graph:
+    def wrong(program: ExportedProgram, facts: Facts, path: Path, _opset: int | None) -> Graph:
         with torch.no_grad():
             other = raw_network(build_model(card), card)
         return write_onnx(export_program(other), facts, path)

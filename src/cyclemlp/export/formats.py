@@ -57,7 +57,11 @@ def write_onnx(program: ExportedProgram, facts: Facts, path: Path, opset: int | 
         _name_axes(value)
     onnx_program.save(path, external_data=False)
     operators = {domain or "ai.onnx": number for domain, number in model.opset_imports.items()}
-    return {"opset": operators, "ir_version": model.ir_version, **_operator_counts(node.op_type for node in model.graph)}
+    return {
+        "opset": operators,
+        "ir_version": model.ir_version,
+        **_operator_counts(node.op_type for node in model.graph),
+    }
 
 
 def finish_onnx(path: Path, facts: Facts) -> None:

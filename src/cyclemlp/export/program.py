@@ -103,7 +103,8 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are about the exporter's own code, not ours
-            return torch.export.export(raw.module, (example,), dynamic_shapes=(_free(raw, example),), strict=False)
+            shapes = (_free(raw, example),)
+            program = torch.export.export(raw.module, (example,), dynamic_shapes=shapes, strict=False)
     except _UNEXPORTABLE as error:
         logging.getLogger(__name__).debug("torch.export failed", exc_info=error)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -113,10 +114,26 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
             " resnet101 export)"
         ) from error
 
+    if raw.decodes:
+        _widen(program)
+    return program
+
+
+def _widen(program: ExportedProgram) -> None:
+    """Let a program that pads take images of any size.
+
+    torch.export states sizes at which no map of the pyramid has a single position, but the graph is right at others.
+    """
+    for symbol, limits in program.range_constraints.items():
+        if str(symbol).startswith("s"):  # those of the image; numbers of objects begin with u
+            program.range_constraints[symbol] = type(limits)(1, MAX_EDGE)
+
 
 def _free(raw: RawNetwork, example: Tensor) -> dict[int, Any]:
     """The axes of the images that may have other lengths than the example's."""
-    if raw.decodes:  # the guards, which nothing at run time reads, follow from the padding; limits would contradict them
+    if (
+        raw.decodes
+    ):  # the guards, which nothing at run time reads, follow from the padding; limits would contradict them
         return {2: Dim.AUTO, 3: Dim.AUTO}
     axes: dict[int, Any] = {0: Dim("batch", min=1, max=MAX_BATCH)}
     if raw.fixed_size is not None:

@@ -26,7 +26,7 @@ BATCHES = (1, 2, 3)
 BOX_LIMIT = 0.1
 """Pixels."""
 ROUNDED_SHARE = 0.01
-"""Of the objects, that may be kept or dropped otherwise: overlaps and scores at a threshold are a matter of rounding."""
+"""Of the objects, that may be kept or dropped otherwise: at a threshold it is a matter of rounding."""
 
 
 @dataclass(frozen=True)

@@ -70,21 +70,22 @@ def predict_files(
     predictor = predictor.with_options(options) if task.takes_views else predictor
     done = Predictions(task.name)
     for job in progress_bar(jobs, what="predicting", unit="files"):
-        _predict(predictor, job, every, done)
+        _predict(predictor, job, every, options, done)
     if done.images:
         done.files.update(task.finish(out, done.images))
     return done
 
 
-def _predict(predictor: Predictor, job: Job, every: int, done: Predictions) -> None:
+def _predict(predictor: Predictor, job: Job, every: int, options: PredictionOptions, done: Predictions) -> None:
     source = {"video" if job.is_video else "image": str(job.source)}
     try:
         if job.is_video:
-            entry = predict_video(predictor, job, every)
+            entry = predict_video(predictor, job, every, options)
         else:
             result = predictor.predict(job.source, progress=True)
-            predictor.task.write(result, job.files)
-            entry = predictor.task.describe(result)
+            predictor.task.write(result, job.files, options)
+            measured = predictor.task.describe_objects(result) if options.objects else {}
+            entry = {**predictor.task.describe(result), **measured}
     except (DataError, MissingExtraError) as error:
         done.failed.append({**source, "error": str(error)})
         return

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,6 +13,7 @@ from cyclemlp.files import JsonMapping, JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.progress import progress_bar
+from cyclemlp.tasks.options import PredictionOptions
 
 if TYPE_CHECKING:
     from cyclemlp.data.videos import Frame
@@ -28,7 +30,7 @@ def video_files(*, overlay: bool, coco: bool) -> dict[str, str]:
     return {kind: suffix for kind, suffix in _SUFFIXES.items() if not left_out.get(kind, False)}
 
 
-def predict_video(predictor: Predictor, job: Job, every: int) -> JsonObject:
+def predict_video(predictor: Predictor, job: Job, every: int, options: PredictionOptions) -> JsonObject:
     """Write the files of a video from every `every`-th frame, and return its entry in the JSON, without name and files.
 
     Raises DataError, MissingExtraError; then, and when it is stopped, none of the files is written.
@@ -36,6 +38,8 @@ def predict_video(predictor: Predictor, job: Job, every: int) -> JsonObject:
     from cyclemlp.data.videos import open_video, written_video
 
     task = predictor.task
+    # Shares of classes change from frame to frame, so a legend belongs to the frame.
+    options = replace(options, legend="inside") if options.legend is None else options
     with ExitStack() as stack:
         video = stack.enter_context(open_video(job.source))
         rate = video.rate / every
@@ -46,10 +50,10 @@ def predict_video(predictor: Predictor, job: Job, every: int) -> JsonObject:
         frames = video.frames(every)
         for frame in progress_bar(frames, what=job.source.name, unit="frames", total=total):
             result = predictor.predict(frame.pixels)
-            entry = task.describe(result)
+            entry = {**task.describe(result), **(task.describe_objects(result) if options.objects else {})}
             files.add(frame, entry, task.rows(entry))
             if overlay is not None:
-                overlay.add(result.draw())
+                overlay.add(task.draw(result, options))
         return {"size": entry["size"], "count": files.count, "every": every, "frames_per_second": float(rate)}
 
 

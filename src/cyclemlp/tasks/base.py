@@ -344,10 +344,18 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         """What the JSON says about an image or a video frame; its `size` is among it."""
         return {key: value for key, value in result.to_dict().items() if key != "task"}
 
-    def write(self, result: ResultT, files: Mapping[str, Path]) -> None:
+    def describe_objects(self, result: ResultT) -> JsonObject:
+        """What `--objects` adds to the description of an image."""
+        return {}
+
+    def draw(self, result: ResultT, options: PredictionOptions) -> "Image":
+        """The drawing of an image or of a video frame."""
+        return result.draw()
+
+    def write(self, result: ResultT, files: Mapping[str, Path], options: PredictionOptions) -> None:
         """Write the files of an image."""
         if self.drawing[0] in files:
-            write_png(files[self.drawing[0]], result.draw())
+            write_png(files[self.drawing[0]], self.draw(result, options))
 
     @abstractmethod
     def columns(self, classes: Sequence[str]) -> Sequence[str]:

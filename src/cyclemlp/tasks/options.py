@@ -238,6 +238,12 @@ class PredictionOptions(ViewOptions):
 
     no_pictures: bool = False
     """Classification and detection: write no images, only the files about all images."""
+    objects: bool = False
+    """Segmentation, instance segmentation: count and measure objects (area, centroid, box), in objects.csv; those of a mask are its connected pixels of a class other than the background."""  # noqa: E501
+    legend: Literal["file", "inside", "none"] | None = None
+    """Segmentation: where the names and shares of classes stand: in NAME_legend.png next to the overlay (file), below the image in the overlay (inside), or nowhere (none); by default file, and inside in videos."""  # noqa: E501
+    tint_background: bool = False
+    """Segmentation: paint a class 0 that is a background (by its name) as well, which is left as it is otherwise."""
     score_threshold: float | None = None
     """Detection: objects with lower scores are left out; 0.3 by default."""
     nms: float | None = None

@@ -51,6 +51,21 @@ def test_paint_is_blended_and_outlines_are_not() -> None:
     np.testing.assert_allclose(drawn[0, 5], (land + 200) / 2, atol=1)
 
 
+@pytest.mark.parametrize("name", ["background", "Other", "_background_", "unlabelled"])
+def test_a_background_stays_as_it_is(name: str) -> None:
+    made = result([[0, 0, 0, 1, 1, 1]], (name, "land"))
+    drawn = np.array(made.draw(opacity=0.5, legend=False))
+    assert (drawn[0, :3] == 200).all()
+    assert (drawn[0, 3:] != 200).any(axis=1).all()
+    tinted = np.array(made.draw(opacity=0.5, legend=False, tint_background=True))
+    assert np.array_equal(tinted, np.array(result([[0, 0, 0, 1, 1, 1]], ("sea", "land")).draw(0.5, legend=False)))
+
+
+def test_the_legend_alone_is_that_below_the_image() -> None:
+    made = result(np.tile([[0, 1, 2]], (50, 100)).tolist())
+    assert np.array_equal(np.array(made.legend()), np.array(made.draw())[50:])
+
+
 def test_legend_stands_below_the_untouched_image() -> None:
     made = result(np.tile([[0, 1, 2]], (50, 100)).tolist())
     plain, drawn = made.draw(legend=False), made.draw()

@@ -104,6 +104,21 @@ class DetectionResult:
         task = "instance-segmentation" if self.has_masks else "detection"
         return {"task": task, "size": {"height": height, "width": width}, "objects": objects}
 
+    def measured(self) -> list[JsonObject]:
+        """Class, score, box, area in pixels and centroid (x, y) of each object.
+
+        The middle of the first pixel is at 0.5. The centroid of a mask without pixels is that of its box.
+        """
+        objects: list[JsonObject] = self.to_dict()["objects"]
+        for i, entry in enumerate(objects):
+            patch = self.patch(i)
+            y, x = np.nonzero(patch.bitmap)
+            left, top, right, bottom = entry["box"]
+            entry["centroid"] = [(left + right) / 2, (top + bottom) / 2]
+            if len(y):
+                entry["centroid"] = [float(x.mean()) + patch.left + 0.5, float(y.mean()) + patch.top + 0.5]
+        return objects
+
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[JsonObject]:
         """Entries of COCO's results format, with the class numbers of the training data unless others are given."""
         numbers = category_ids or self.category_ids or range(1, len(self.classes) + 1)

@@ -1,6 +1,7 @@
 """Object detection: a box, a class and a score for every object."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from cyclemlp.tasks.detection.metrics import DetectionCounts
 
 COLUMNS = ("class", "score", "left", "top", "right", "bottom")
+MEASURES = ("area", "centroid_x", "centroid_y")
+"""Further columns of objects with masks."""
 OBJECTS_NAME, RESULTS_NAME, TABLE_NAME = "objects.json", "coco_results.json", "objects.csv"
 LABELS_NAME = "coco_labels.json"
 AP50_SENTENCE = "Average precision is {{:.2f}} % where a {what} has to overlap the label's by half."
@@ -131,6 +134,10 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         coco = [{key: entry[key] for key in entry if key != "image_id"} for entry in result.to_coco(0)]
         return super().describe(result) | {"coco": coco}
 
+    def describe_objects(self, result: DetectionResult) -> JsonObject:
+        counts = Counter(result.names)
+        return {"counts": {name: counts[name] for name in result.classes if counts[name]}, "objects": result.measured()}
+
     def columns(self, classes: Sequence[str]) -> Sequence[str]:
         return COLUMNS
 
@@ -149,10 +156,20 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
             results += [{"image_id": number, **found} for found in entry["coco"]]
         write_text(out / OBJECTS_NAME, json.dumps(objects, indent=1) + "\n")
         write_text(out / RESULTS_NAME, json.dumps(results) + "\n")
-        rows = [[entry["image"], *row] for entry in entries for row in self.rows(entry)]
-        write_csv(out / TABLE_NAME, [["image", *COLUMNS], *rows])
+        measured = any("counts" in entry for entry in entries)
+        rows = [
+            [entry["image"], *row, *(_measures(found) if measured else ())]
+            for entry in entries
+            for row, found in zip(self.rows(entry), entry["objects"], strict=True)
+        ]
+        write_csv(out / TABLE_NAME, [["image", *COLUMNS, *(MEASURES if measured else ())], *rows])
         files = {"objects": OBJECTS_NAME, "coco_results": RESULTS_NAME, "table": TABLE_NAME}
         return {kind: str(out / name) for kind, name in files.items()}
+
+
+def _measures(found: JsonMapping) -> list[object]:
+    """The values of `MEASURES`."""
+    return [found["area"], *(f"{value:.2f}" for value in found["centroid"])]
 
 
 class DetectionTask(ObjectTask[DetectionConfig]):

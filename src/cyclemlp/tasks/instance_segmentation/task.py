@@ -36,6 +36,7 @@ class InstanceSegmentationTask(ObjectTask[InstanceSegmentationConfig]):
     purpose = "Train a network that finds objects and gives each its pixels."
     config = InstanceSegmentationConfig
     has_masks = True
+    prediction_options = ObjectTask.prediction_options | {"objects"}
     scores = ScoreNames(
         "mask_mAP",
         "mask_AP",

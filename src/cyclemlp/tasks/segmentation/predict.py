@@ -11,6 +11,7 @@ from PIL import Image
 from cyclemlp.data import drawing
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import FloatArray, NetworkImage
+from cyclemlp.tasks.segmentation.components import components
 
 Mask = npt.NDArray[np.uint8]
 
@@ -43,15 +44,40 @@ class SegmentationResult:
         image.putpalette(drawing.palette(len(self.classes)).tobytes())
         return image
 
-    def draw(self, opacity: float = 0.45, legend: bool = True) -> Image.Image:
+    @property
+    def has_background(self) -> bool:
+        """Whether class 0 is what no other class is, by its name; alone it would be the whole image."""
+        return len(self.classes) > 1 and self.classes[0].strip(" _-").lower() in BACKGROUNDS
+
+    def objects(self) -> list[JsonObject]:
+        """Class, area, centroid and box of the connected pixels of each class but the background; see `components`."""
+        numbers = range(1 if self.has_background else 0, len(self.classes))
+        return components(self.mask, self.classes, numbers)
+
+    def draw(self, opacity: float = 0.45, legend: bool = True, *, tint_background: bool = False) -> Image.Image:
         """The image with every class painted over it, outlines in full colour, and a legend below it.
 
-        `opacity` in [0, 1] is that of the paint. The legend makes the image higher (and wider, where the
-        image is narrower than an entry).
+        `opacity` in [0, 1] is that of the paint. A background is left as it is, without `tint_background`. The legend
+        makes the image higher (and wider, where the image is narrower than an entry).
         """
         colours = drawing.palette(len(self.classes))
-        painted = Image.fromarray(drawing.paint_classes(drawing.as_rgb(self.image), self.mask, colours, opacity))
-        return _with_legend(painted, self.shares) if legend else painted
+        image = drawing.as_rgb(self.image)
+        painted = drawing.paint_classes(image, self.mask, colours, opacity)
+        if self.has_background and not tint_background:
+            painted = np.where((self.mask == 0)[..., None], np.asarray(image), painted)
+        drawn = Image.fromarray(painted)
+        return _with_legend(drawn, self.shares) if legend else drawn
+
+    def legend(self) -> Image.Image:
+        """The legend alone, in the size that it has below the image."""
+        with_image = _with_legend(drawing.as_rgb(self.image), self.shares)
+        return with_image.crop((0, self.mask.shape[0], *with_image.size))
+
+
+BACKGROUNDS = frozenset(
+    ("background", "bg", "other", "others", "rest", "none", "nothing", "void", "unlabelled", "unlabeled", "clutter")
+)
+"""Names of a class 0, in lower case, that is what no other class is."""
 
 
 def _with_legend(image: Image.Image, shares: dict[str, float]) -> Image.Image:

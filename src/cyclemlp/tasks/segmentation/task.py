@@ -1,6 +1,7 @@
 """Semantic segmentation: a class for every pixel."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,11 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
 from cyclemlp.data.problems import listed
 from cyclemlp.errors import DataError
-from cyclemlp.files import JsonMapping, write_png
+from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts, score_lines
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import PredictionOptions
+from cyclemlp.tasks.segmentation.components import COLUMNS, component_row
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.demo import EarthDemo
 from cyclemlp.tasks.segmentation.predict import SegmentationResult, segment
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
 
+TABLE_NAME = "objects.csv"
 _LOG = logging.getLogger(__name__)
 
 
@@ -38,6 +41,7 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     scores = ScoreNames(
         "mIoU", "IoU", ("pixel_accuracy",), {"pixel_accuracy": "{:.2f} % of the pixels are predicted correctly."}
     )
+    prediction_options = frozenset({*Task.prediction_options, "legend", "objects", "tint_background"})
     max_classes = 255  # this value marks ignored pixels in a mask
     dataset_type = MaskDataset
     demo = EarthDemo()
@@ -114,11 +118,30 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         return segment(image)
 
     def image_files(self, options: PredictionOptions) -> Mapping[str, str]:
-        return {"mask": "_mask.png", **super().image_files(options)}
+        legend = {"legend": "_legend.png"} if options.legend in (None, "file") else {}
+        return {"mask": "_mask.png", **super().image_files(options), **legend}
 
-    def write(self, result: SegmentationResult, files: Mapping[str, Path]) -> None:
+    def draw(self, result: SegmentationResult, options: PredictionOptions) -> "Image":
+        return result.draw(legend=options.legend == "inside", tint_background=options.tint_background)
+
+    def write(self, result: SegmentationResult, files: Mapping[str, Path], options: PredictionOptions) -> None:
         write_png(files["mask"], result.class_image())
-        super().write(result, files)
+        if "legend" in files:
+            write_png(files["legend"], result.legend())
+        super().write(result, files, options)
+
+    def describe_objects(self, result: SegmentationResult) -> JsonObject:
+        found = result.objects()
+        counts = Counter(entry["class"] for entry in found)
+        return {"counts": {name: counts[name] for name in result.classes if counts[name]}, "objects": found}
+
+    def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
+        """Write objects.csv where objects were asked for."""
+        if not any("objects" in entry for entry in entries):
+            return {}
+        rows = [[entry["image"], *component_row(found)] for entry in entries for found in entry["objects"]]
+        write_csv(out / TABLE_NAME, [["image", *COLUMNS], *rows])
+        return {"table": str(out / TABLE_NAME)}
 
     def columns(self, classes: Sequence[str]) -> Sequence[str]:
         return classes
