@@ -256,10 +256,10 @@ def assert_same_objects(ours: DetectionResult, theirs: DetectionResult) -> None:
 
 
 def test_boxes_are_the_checkpoints(tmp_path: Path) -> None:
-    """Every box, within a tenth of a pixel, with its class and score."""
+    """Every box, within a tenth of a pixel, with its class and score; of files that decode see test_export_page.py."""
     run = save_run(tmp_path / "run", DETECTION)
     wanted = Predictor.load(run)
-    report = export_run(run, tmp_path / "d.xml", "openvino", for_size="96x128")  # by way of ONNX
+    report = export_run(run, tmp_path / "d.xml", "openvino", for_size="96x128", raw=True)  # by way of ONNX
     assert report["for_size"] == [96, 128]
     found = Predictor.load(tmp_path / "d.xml")
     for image in random_images():

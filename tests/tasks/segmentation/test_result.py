@@ -66,6 +66,14 @@ def test_the_legend_alone_is_that_below_the_image() -> None:
     assert np.array_equal(np.array(made.legend()), np.array(made.draw())[50:])
 
 
+def test_a_background_that_is_not_painted_has_no_colour_in_the_legend() -> None:
+    made = result(np.tile([[0, 1]], (50, 100)).tolist(), ("background", "land"))
+    blue, green = (tuple(colour) for colour in palette(2).tolist())
+    for tint, wanted in ((False, {green}), (True, {blue, green})):
+        colours = {tuple(colour) for colour in np.array(made.legend(tint_background=tint)).reshape(-1, 3).tolist()}
+        assert colours & {blue, green} == wanted
+
+
 def test_legend_stands_below_the_untouched_image() -> None:
     made = result(np.tile([[0, 1, 2]], (50, 100)).tolist())
     plain, drawn = made.draw(legend=False), made.draw()

@@ -63,14 +63,16 @@ class SegmentationResult:
         colours = drawing.palette(len(self.classes))
         image = drawing.as_rgb(self.image)
         painted = drawing.paint_classes(image, self.mask, colours, opacity)
-        if self.has_background and not tint_background:
+        plain = self.has_background and not tint_background
+        if plain:
             painted = np.where((self.mask == 0)[..., None], np.asarray(image), painted)
         drawn = Image.fromarray(painted)
-        return _with_legend(drawn, self.shares) if legend else drawn
+        return _with_legend(drawn, self.shares, plain=plain) if legend else drawn
 
-    def legend(self) -> Image.Image:
+    def legend(self, *, tint_background: bool = False) -> Image.Image:
         """The legend alone, in the size that it has below the image."""
-        with_image = _with_legend(drawing.as_rgb(self.image), self.shares)
+        plain = self.has_background and not tint_background
+        with_image = _with_legend(drawing.as_rgb(self.image), self.shares, plain=plain)
         return with_image.crop((0, self.mask.shape[0], *with_image.size))
 
 
@@ -80,9 +82,10 @@ BACKGROUNDS = frozenset(
 """Names of a class 0, in lower case, that is what no other class is."""
 
 
-def _with_legend(image: Image.Image, shares: dict[str, float]) -> Image.Image:
-    """`image` above rows of swatches with the name and share of each class."""
-    entries = _entries(shares)
+def _with_legend(image: Image.Image, shares: dict[str, float], *, plain: bool) -> Image.Image:
+    """`image` above rows of swatches with the name and share of each class; `plain` is without one for class 0."""
+    background = drawing.colour_list(len(shares))[0] if plain else None
+    entries = [(None if colour == background else colour, text) for colour, text in _entries(shares)]
     # Room for any share, so that the frames of a video have images of one size.
     widest = [text.rpartition("  ")[0] + "  100.0 %" for _, text in entries]
     return drawing.with_legend(image, entries, min(64, max(12, min(image.size) // 36)), widest)

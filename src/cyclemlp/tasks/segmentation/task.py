@@ -127,7 +127,7 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def write(self, result: SegmentationResult, files: Mapping[str, Path], options: PredictionOptions) -> None:
         write_png(files["mask"], result.class_image())
         if "legend" in files:
-            write_png(files["legend"], result.legend())
+            write_png(files["legend"], result.legend(tint_background=options.tint_background))
         super().write(result, files, options)
 
     def describe_objects(self, result: SegmentationResult) -> JsonObject:
