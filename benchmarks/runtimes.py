@@ -132,5 +132,5 @@ def export(subject: "Subject", runtime: str, folder: Path) -> None:
     card = ModelCard("classification", subject.model, "linear", ("any",), image_size=size, crop_pct=1.0)
     with torch.no_grad():
         program = torch.export.export(graph_form(plain, size, subject.batch), (images,), strict=False)
-    FORMATS[runtime].write(program, Facts(card, SizeRule(size, size), ("logits",)), path)
+    FORMATS[runtime].write(program, Facts(card, SizeRule(size, size), ("logits",)), path, None)
     np.savez(path.with_suffix(".npz"), images=images.numpy(), output=output)

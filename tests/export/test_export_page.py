@@ -69,7 +69,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     save_model(folder / "run", model, card)
     raw = raw_network(model, card)
     program = export_program(raw)
-    to_onnx, done = formats._to_onnx, []
+    to_onnx = formats._to_onnx
+    done: list[torch.onnx.ONNXProgram] = []
 
     def once(program: ExportedProgram, facts: Facts, opset: int | None = None) -> torch.onnx.ONNXProgram:
         """Two formats go by way of ONNX, and translation takes seconds."""

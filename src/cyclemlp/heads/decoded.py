@@ -4,6 +4,7 @@ The arithmetic is that of `cyclemlp.tasks.detection.decoding`, in torch, so that
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class DecodedRetinaNet(nn.Module):
         likely = torch.nonzero(scores > self.options.score_threshold)[:, 0]
         boxes, scores, labels = boxes[likely], scores[likely], labels[likely]
         # Classes are compared apart from each other: each lies in a place of its own.
-        apart: Tensor = labels.to(boxes.dtype) * (torch.sym_max(height, width) + 1)
+        apart = labels.to(boxes.dtype) * (cast("int", torch.sym_max(height, width)) + 1)
         kept = nms(boxes + apart[:, None], scores, self.options.nms)[: self.options.kept]
         return boxes[kept], scores[kept], labels[kept], logits, offsets
 
