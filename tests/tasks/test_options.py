@@ -129,6 +129,12 @@ def test_recipe_names_may_use_underscores(tmp_path: Path) -> None:
         ("epoch: 3", "unknown option 'epoch'. Did you mean 'epochs'? See --help"),
         ("- 3", "must hold lines such as `lr: 0.001`"),
         ("a: [", "is not readable YAML"),
+        ("lr: &a [*a]", "is not readable YAML: it has a value that is part of itself"),
+        ("lr: " + "[" * 5000, "is not readable YAML"),
+        ("lr: " + "9" * 5000, "is not readable YAML: it has a number of 5000 characters"),
+        ("lr: !!binary aGVsbG8=", "is not readable YAML"),
+        ("lr: " + "x" * 5000, "'lr' has more than 1000 characters"),
+        ("lr: 2024-13-45\nep: 1", "unknown option 'ep'"),
     ],
 )
 def test_recipe_refusals(tmp_path: Path, text: str, message: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.resizing import ResizeRule, SquareRule
-from cyclemlp.documents import DocumentError, read_json
+from cyclemlp.documents import DocumentError, finite_number, read_json, shown, whole_number
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
 from cyclemlp.heads.detection_options import DetectionHead
@@ -165,7 +165,7 @@ def _from_json(record: type[RecordT], values: JsonMapping, prefix: str = "") -> 
     missing = [name for name, item in fields.items() if name not in values and not _has_default(item)]
     _require(not missing, f"missing {', '.join(missing)}")
     for key, value in values.items():
-        _require(_fits(value, fields[key].type), f"{prefix}{key} has the wrong type: {value!r}")
+        _require(_fits(value, fields[key].type), f"{prefix}{key} has the wrong type: {shown(value)}")
     given: JsonObject = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return record(**given)
 
@@ -182,7 +182,11 @@ def _fits(value: object, annotation: Any) -> bool:
     if origin is tuple:
         return isinstance(value, list) and all(_fits(one, parts[0]) for one in value)
     plain = {Literal: str, dict: dict}.get(origin, annotation)
-    return isinstance(value, (int, float) if plain is float else plain) and not isinstance(value, bool)
+    if plain is float:
+        return finite_number(value) is not None
+    return (
+        isinstance(value, plain) and not isinstance(value, bool) and (plain is not int or whole_number(value) == value)
+    )
 
 
 def _require(condition: bool, complaint: str) -> None:

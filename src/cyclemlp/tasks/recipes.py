@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from cyclemlp.documents import DocumentError, read_yaml
+from cyclemlp.documents import DocumentError, read_yaml, shown
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 CONFIG_NAME = "config.yaml"
 """The file in a run folder that holds the options of the run."""
+MAX_TEXT = 1000
+"""Characters of the name or the value of an option."""
 
 
 _NAMES_ELSEWHERE = {
@@ -94,6 +96,9 @@ def _read(path: Path) -> JsonObject:
         raise ConfigError(f"recipe {path} is not readable YAML: it {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"recipe {path} must hold lines such as `lr: 0.001`")
+    for key, value in content.items():
+        if max(len(text) for text in (key, value, "") if isinstance(text, str)) > MAX_TEXT:
+            raise ConfigError(f"recipe {path}: {shown(key)} has more than {MAX_TEXT} characters")
     return {str(key).replace("_", "-"): value for key, value in content.items()}
 
 

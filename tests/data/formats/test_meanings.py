@@ -269,3 +269,50 @@ def test_sizes_and_boxes_as_tools_write_them(tmp_path: Path, size: str) -> None:
     assert problems == ""
     assert record.size == (20, 30)
     assert record.boxes_xyxy.tolist() == [[2, 3.5, 12.25, 8]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("&a [*a]", "data.yaml has a value that is part of itself; correct it"),
+        ("[" * 3000, "data.yaml is not YAML that can be read (it is nested too deeply)"),
+        ("[!!binary aGVsbG8=, b]", "data.yaml is not YAML (could not determine a constructor"),
+        ("[boat, buoy]\nnc: 0x" + "f" * 9000, "data.yaml has a number of 9002 characters"),
+        ("[boat, buoy]\nnc: .inf", "data.yaml says nc: inf, but has 2 names; correct one of the two"),
+        ("[boat, [a, [b]]]", "data.yaml has the class name ['a', ['b']]; write it as text in quotation marks"),
+        ("{0: boat, 1.5: buoy}", "data.yaml has names for the classes 0, 1.5; number them 0, 1, 2"),
+    ],
+)
+def test_hostile_descriptions(tmp_path: Path, names: str, message: str) -> None:
+    root = yolo(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    (root / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {names}\n")
+    _, problems, _ = read(root)
+    assert message in problems
+    assert len(problems.splitlines()) == 1
+
+
+def test_dates_are_names(tmp_path: Path) -> None:
+    root = yolo(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [2024-01-01, 2024-13-45]\n")
+    findings = Findings()
+    assert format_of(root, DetectionDataset).read(root, findings).classes == ("2024-01-01", "2024-13-45")
+    assert not findings.problems
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("9" * 5000 + " 0.5 0.5 0.2 0.2", "which is not a finite number; correct or remove the line"),
+        ("0 1e400 0.5 0.2 0.2", "line 1 has '1e400', which is not a finite number"),
+        ("0 " + "x" * 5000 + " 0.5 0.2 0.2", "which is not a number; correct or remove the line"),
+        ("0 0.5 0.5 0.2 nan", "line 1 has 'nan', which is not a finite number"),
+        ("1e30 0.5 0.5 0.2 0.2", "line 1 has the class 1000000000000000019884624838656, the names go"),
+        ("0 0.5 0.5 -0.2 0.2", "line 1 has the value -0.2, outside 0 to 1"),
+    ],
+)
+def test_hostile_lines(tmp_path: Path, row: str, message: str) -> None:
+    _, problems, _ = read(yolo(tmp_path, f"{row}\n1 0.5 0.5 0.2 0.2\n"))
+    lines = problems.splitlines()
+    assert len(lines) == 2  # one for each split
+    assert message in lines[0]
+    assert len(lines[0]) < 400
