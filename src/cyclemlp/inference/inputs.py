@@ -69,9 +69,10 @@ def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos
     given = {_identity(source) for source in sources}
     stems = {source.stem.casefold() for source in sources}
     taken: set[str] = set()
+    numbers: dict[str, int] = {}
     jobs = []
     for source in sources:
-        name = _free_name(source.stem, taken, stems)
+        name = _free_name(source.stem, taken, stems, numbers)
         taken.add(name.casefold())
         own = of_videos if source.suffix.lower() in VIDEO_SUFFIXES else of_images
         jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}))
@@ -86,11 +87,15 @@ def _identity(path: Path) -> str:
     return str(path.resolve()).casefold()
 
 
-def _free_name(stem: str, taken: set[str], stems: set[str]) -> str:
-    """`stem`, or `stem-2`, `stem-3`, ... where it is taken; never a name that another input has by itself."""
+def _free_name(stem: str, taken: set[str], stems: set[str], numbers: dict[str, int]) -> str:
+    """`stem`, or `stem-2`, `stem-3`, ... where it is taken; never a name that another input has by itself.
+
+    `numbers` are the last ones given: looking from 2 on each time would take hours for a hundred thousand.
+    """
     if stem.casefold() not in taken:
         return stem
-    number = 2
+    number = numbers.get(stem.casefold(), 1) + 1
     while (name := f"{stem}-{number}".casefold()) in taken or name in stems:
         number += 1
+    numbers[stem.casefold()] = number
     return f"{stem}-{number}"

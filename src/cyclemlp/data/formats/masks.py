@@ -73,12 +73,13 @@ def _read_split(folders: _Folders, findings: Findings, zero_ignored: bool) -> Ma
             image: stored[image.stem] for image in _paired(images, masks, folders, findings) if image.stem in stored
         }
         pairs = {image: mask for image, mask in found.items() if _headers_fit(image, mask, findings)}
+    used = set(pairs.values())
     return MaskSplit(
         images=tuple(pairs),
         masks=tuple(pairs.values()),
         zero_ignored=zero_ignored,
         other_images=tuple(path for path in images if path not in pairs),
-        other_masks=tuple(path for path in stored.values() if path not in set(pairs.values())),
+        other_masks=tuple(path for path in stored.values() if path not in used),
     )
 
 

@@ -52,11 +52,12 @@ class Misreading:
         """Count one object."""
         self.objects += 1
         right, bottom = item.box_xyxy[2:]
-        whole = all(value.is_integer() for value in item.box_xyxy)
-        self.in_first_pixel &= max(right, bottom) <= 1.0 + 1e-3 and min(size) > _FEW_PIXELS and not whole
+        self.in_first_pixel &= max(right, bottom) <= 1.0 + 1e-3 and min(size) > _FEW_PIXELS
+        self.in_first_pixel &= not all(value.is_integer() for value in item.box_xyxy)
         other = item.box_misread
-        self.fit_otherwise &= other is not None and _fits(other, item, size)
-        self.impossible += not _fits(item.box_xyxy, item, size, slack=SLACK + 0.02 * max(size))
+        self.fit_otherwise = self.fit_otherwise and other is not None and _fits(other, item, size)
+        if self.fit_otherwise:
+            self.impossible += not _fits(item.box_xyxy, item, size, slack=SLACK + 0.02 * max(size))
 
     def what(self, right: str, wrong: str) -> tuple[str, str] | None:
         """What is wrong with the boxes and how to correct it; `right` and `wrong` name the two ways to read them."""

@@ -46,7 +46,7 @@ def read_voc(root: Path, findings: Findings) -> DetectionDataset:
     pairs = {split: found for split in SPLITS if (found := find(root, findings.of(split))) is not None}
     images = {split: _read_all(found, findings.of(split)) for split, found in pairs.items()}
     classes = _class_names(root, images.get("train"), findings)
-    parse = partial(_parse, classes=classes)
+    parse = partial(_parse, label_of={name: label for label, name in enumerate(classes)})
     _note_unused(root, pairs, findings)
     splits = {
         split: read_objects(labelled, parse, findings.of(split), misread=_BOX_FORMS)
@@ -203,22 +203,24 @@ def _name_of(item: ET.Element) -> str:
     return item.findtext("name", "").strip()
 
 
-def _parse(item: ET.Element, _size: Size, classes: tuple[str, ...]) -> ParsedObject:
+def _parse(item: ET.Element, _size: Size, label_of: dict[str, int]) -> ParsedObject:
     """Raises WrongObjectError."""
-    label = _label(_name_of(item), classes)
+    label = _label(_name_of(item), label_of)
     left, top, right, bottom = _corners(item)
     difficult = flag(item.findtext("difficult"), "difficult")
     as_edges = (left, top, left + right, top + bottom)
     return ParsedObject((left - 1, top - 1, right, bottom), label, difficult, box_misread=as_edges)
 
 
-def _label(name: str, classes: tuple[str, ...]) -> int:
+def _label(name: str, label_of: dict[str, int]) -> int:
     if not name:
         raise WrongObjectError("has no <name>", "name its class")
-    if name not in classes:
-        fix = f"correct it, annotate some in train, or list all classes in {CLASSES_NAME}.{did_you_mean(name, classes)}"
+    if name not in label_of:
+        fix = (
+            f"correct it, annotate some in train, or list all classes in {CLASSES_NAME}.{did_you_mean(name, label_of)}"
+        )
         raise WrongObjectError("is of a class that train does not have", fix)
-    return classes.index(name)
+    return label_of[name]
 
 
 def _corners(item: ET.Element) -> list[float]:
