@@ -55,11 +55,23 @@ def test_asmlp_there_and_back(tmp_path: Path) -> None:
     assert all(torch.equal(again[key], value) for key, value in read_state_dict(tmp_path / "ours.pt").items())
 
 
+def test_activemlp_there_and_back(tmp_path: Path) -> None:
+    torch.save(timm.create_model("activemlp_nano", in_chans=4, num_classes=2).state_dict(), tmp_path / "ours.pt")
+    done(tmp_path / "ours.pt", tmp_path / "theirs.pth")
+    theirs = read_state_dict(tmp_path / "theirs.pth")
+    assert theirs["blocks.2.2.offset_layer.1.weight"].shape == (80, 160)
+    assert theirs["blocks.2.3.atm.atm_w.weight"].shape == (160, 160, 1, 1)
+    assert theirs["blocks.2.3.downsample.proj.weight"].shape == (256, 160, 3, 3)
+    done(tmp_path / "theirs.pth", tmp_path / "again.safetensors")
+    again = read_state_dict(tmp_path / "again.safetensors")
+    assert all(torch.equal(again[key], value) for key, value in read_state_dict(tmp_path / "ours.pt").items())
+
+
 def test_what_cannot_be_converted(authors_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.safetensors"
     torch.save({"weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
     assert "no such weight file" in refused(capsys, tmp_path / "absent.pth", out)
-    assert "fits no CycleMLP or AS-MLP classifier" in refused(capsys, tmp_path / "other.pth", out)
+    assert "fits no CycleMLP, AS-MLP or ActiveMLP classifier" in refused(capsys, tmp_path / "other.pth", out)
     assert "missing stages.0.blocks.2" in refused(capsys, authors_file, out, "--model", "cyclemlp_b3")
     assert "Did you mean 'cyclemlp_b3'?" in refused(capsys, authors_file, out, "--model", "cyclemlp_b33")
     assert "name it .safetensors" in refused(capsys, authors_file, out, "--to", "authors")
@@ -75,7 +87,9 @@ def test_reconstructed_models_say_so(tmp_path: Path, capsys: pytest.CaptureFixtu
         shapes = timm.create_model("cyclemlp_tiny", num_classes=0).state_dict()
     weights = {key: torch.zeros(value.shape) for key, value in shapes.items()}
     torch.save(weights, tiny)
-    assert "only CycleMLP B1-B5 and nano and AS-MLP" in refused(capsys, tiny, tmp_path / "out.pth")
+    assert "only CycleMLP B1-B5 and nano and AS-MLP and ActiveMLP have a layout" in refused(
+        capsys, tiny, tmp_path / "out.pth"
+    )
     torch.save({key: value for key, value in weights.items() if "stem.norm" not in key}, tiny)
     line = refused(capsys, tiny, tmp_path / "out.safetensors", "--model", "cyclemlp_tiny")
     assert "missing stem.norm.bias, stem.norm.weight. This network is a reconstruction" in line

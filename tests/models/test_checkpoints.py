@@ -292,6 +292,17 @@ def test_networks_of_timm_with_keys_as_in_the_authors_files(name: str, save: Any
     assert "shapes differ: patch_embed.proj.bias (3,) in the file" in message
 
 
+def test_keys_of_activemlp_are_named(parity: Any, save: Any) -> None:
+    weights = dict(parity.state_dict("activemlp_xtiny"))
+    model = timm.create_model("activemlp_xtiny")
+    path = save({"model": {key: value for key, value in weights.items() if "pos_blocks.1" not in key}})
+    with pytest.raises(CheckpointError, match=r"missing stages.1.position.conv.bias, stages.1.position.conv.weight"):
+        load_checkpoint(model, path)
+    path = save({"model": weights | {"blocks.0.1.offset_layer.1.bias": torch.zeros(64)}})
+    with pytest.raises(CheckpointError, match=r"not in the model stages.0.blocks.1.offsets.linear.bias"):
+        load_checkpoint(model, path)
+
+
 def test_the_public_name() -> None:
     assert cyclemlp.load_checkpoint is load_checkpoint
 

@@ -23,6 +23,15 @@ def test_the_papers_numbers(name: str, giga: float) -> None:
     assert count_flops(on_meta(f"cyclemlp_{name}"), 224, 224) / 1e9 == pytest.approx(giga, abs=6e-4)
 
 
+@pytest.mark.parametrize(
+    # arXiv 2203.06108, and the authors' README
+    ("name", "giga"),
+    [("xtiny", 2.2), ("tiny", 4.0), ("small", 6.9), ("base", 10.1), ("large", 12.4)],
+)
+def test_the_numbers_of_activemlp(name: str, giga: float) -> None:
+    assert count_flops(on_meta(f"activemlp_{name}"), 224, 224) / 1e9 == pytest.approx(giga, abs=0.051)
+
+
 def test_a_rivals_attention_counts() -> None:
     # Swin's own paper prints 4.5 G for its multiply-adds.
     assert count_flops(on_meta("swin_tiny_patch4_window7_224"), 224, 224) / 1e9 == pytest.approx(4.5, abs=0.05)

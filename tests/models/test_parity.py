@@ -16,7 +16,13 @@ from torch import Tensor, nn
 import cyclemlp  # noqa: F401  registers the models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PRINTED = ("cyclemlp_b1", "cyclemlp_b2", "asmlp_tiny")  # models with values in expected.json
+PRINTED = (
+    "cyclemlp_b1",
+    "cyclemlp_b2",
+    "asmlp_tiny",
+    "activemlp_xtiny",
+    "activemlp_tiny",
+)  # models with values in expected.json
 
 
 def assert_equals_printed(given: Tensor, printed: dict[str, Any], tolerance: float) -> None:

@@ -151,3 +151,54 @@ def test_asmlp_equals_the_restatement(name: str, parity: Any) -> None:
     with torch.no_grad():
         expected = asmlp_logits(weights, image)
         assert (model(image) - expected).norm() <= 1e-9 * expected.norm()
+
+
+ACTIVEMLP_PARAMETERS = {"activemlp_small": 38.631, "activemlp_base": 52.155, "activemlp_large": 76.238}
+ACTIVEMLP_SHARES = (2, 4, 4, 8)
+
+
+def actively_mixed(weights: Weights, name: str, x: Tensor, offsets: Tensor) -> Tensor:
+    across, down = offsets.permute(0, 3, 1, 2).chunk(2, 1)
+    pairs = {"atm_w": torch.stack([torch.zeros_like(across), across], 2), "atm_h": torch.stack([down, 0 * down], 2)}
+    branches = []
+    for branch, offset in pairs.items():
+        layer = (weights[f"{name}.{branch}.weight"], weights[f"{name}.{branch}.bias"])
+        out = deform_conv2d(x.permute(0, 3, 1, 2).contiguous(), offset.flatten(1, 2), *layer)
+        branches.append(out.permute(0, 2, 3, 1))
+    maps = torch.stack([*branches, linear(weights, name + ".atm_c", x)])
+    votes = two_layers(weights, name + ".fusion", maps.sum(0).mean((1, 2)))
+    shares = votes.reshape(x.shape[0], -1, 3).softmax(2)
+    return linear(weights, name + ".proj", torch.einsum("kbijc,bck->bijc", maps, shares))
+
+
+def activemlp_logits(weights: Weights, image: Tensor) -> Tensor:
+    x = F.conv2d(image, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=4, padding=2)
+    x = x.permute(0, 2, 3, 1)
+    for stage, share in enumerate(ACTIVEMLP_SHARES):
+        block = 0
+        while f"blocks.{stage}.{block}.norm1.weight" in weights:
+            at = f"blocks.{stage}.{block}."
+            if at + "offset_layer.0.weight" in weights:  # which blocks make offsets, the keys say
+                kernel, bias = (weights[f"pos_blocks.{stage}.proj.{part}"] for part in ("weight", "bias"))
+                around = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=1, groups=x.shape[-1])
+                x = x + around.permute(0, 2, 3, 1)
+                made = linear(weights, at + "offset_layer.1", layer_norm(weights, at + "offset_layer.0", x))
+                offsets = made.repeat_interleave(share, -1)
+            x = x + actively_mixed(weights, at + "atm", layer_norm(weights, at + "norm1", x), offsets)
+            x = x + two_layers(weights, at + "mlp", layer_norm(weights, at + "norm2", x))
+            block += 1
+            if (conv := f"{at}downsample.proj") + ".weight" in weights:
+                kernel, bias = weights[conv + ".weight"], weights[conv + ".bias"]
+                x = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, stride=2, padding=1).permute(0, 2, 3, 1)
+    return linear(weights, "head", layer_norm(weights, "norm", x).mean((1, 2)))
+
+
+@pytest.mark.parametrize("name", ACTIVEMLP_PARAMETERS)
+def test_activemlp_equals_the_restatement(name: str, parity: Any) -> None:
+    weights = {key: value.double() for key, value in parity.state_dict(name).items()}
+    image = parity.image(64, 96).double()
+    model = loaded(name, weights)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 3) == ACTIVEMLP_PARAMETERS[name]
+    with torch.no_grad():
+        expected = activemlp_logits(weights, image)
+        assert (model(image) - expected).norm() <= 1e-9 * expected.norm()

@@ -18,7 +18,12 @@ import cyclemlp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OURS = [name for name in timm.list_models() if model_entrypoint(name).__module__.startswith(f"{cyclemlp.__name__}.")]
-SMALLEST = ["cyclemlp_nano", "cyclemlp_tiny", "asmlp_tiny"]  # one a family: the others differ in sizes alone
+SMALLEST = [
+    "cyclemlp_nano",
+    "cyclemlp_tiny",
+    "asmlp_tiny",
+    "activemlp_nano",
+]  # one a family: the others differ in sizes alone
 STRIDES = (4, 8, 16, 32)
 IMAGE_SIZES = [(32, 32), (33, 65), (250, 187), (224, 224), (40, 1000)]
 
@@ -64,7 +69,7 @@ def image(height: int = 32, width: int = 32, chans: int = 3, batch: int = 1, dev
 
 
 def test_every_family_is_registered() -> None:
-    assert len(OURS) == 12
+    assert len(OURS) == 18
     assert set(SMALLEST) <= set(OURS)
 
 
@@ -186,7 +191,9 @@ def test_depth_of_every_parameter(name: str) -> None:
         assert {depth[key] for key in depth if key.startswith(f"stages.{s}.downsample")} == {sum(blocks[:s]) + 1}
     coarse = group_with_matcher(model.named_parameters(), model.group_matcher(coarse=True), reverse=True)
     assert max(coarse.values()) == 5
-    assert model.no_weight_decay() == set()
+    undecayed = {key for key in depth if ".position." in key}  # ActiveMLP's, as its authors train it
+    assert model.no_weight_decay() == undecayed
+    assert bool(undecayed) == name.startswith("activemlp_")
 
 
 def test_drop_path_grows_with_depth(name: str) -> None:

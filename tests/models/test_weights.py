@@ -291,3 +291,19 @@ def test_hub_folder(name: str, option: dict[str, int], tmp_path: Path) -> None:
     assert torch.equal(features.model.stages[0].blocks[0].norm1.weight, model.stages[0].blocks[0].norm1.weight)
     other = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=5)
     assert other.num_classes == 5
+
+
+def test_host_that_needs_a_browser(parity: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is requested; one line says what to do, and the file is used once it is there."""
+    monkeypatch.setenv("CYCLEMLP_CACHE", str(tmp_path))
+    place = tmp_path / "weights" / "activemlp_xtiny.pth"
+    with pytest.raises(CheckpointError, match="a host that needs a browser: open https://1drv") as caught:
+        timm.create_model("activemlp_xtiny", pretrained=True)
+    assert str(caught.value).endswith(f"put it at {place}")
+    assert "\n" not in str(caught.value)
+    place.parent.mkdir()
+    weights = parity.state_dict("activemlp_xtiny")
+    torch.save({"model": weights}, place)
+    model = timm.create_model("activemlp_xtiny", pretrained=True, num_classes=3)
+    assert torch.equal(model.stages[1].downsample.conv.weight, weights["blocks.0.1.downsample.proj.weight"])
+    assert torch.equal(model.stages[3].position.conv.bias, weights["pos_blocks.3.proj.bias"])

@@ -101,6 +101,7 @@ RESUMABLE = [
         "epochs",
         "steps",
         "max-time",
+        "fit",
         "evaluations",
         "evaluation-images",
     ),

@@ -110,8 +110,8 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(
             f"model {raw.facts.card.model!r} cannot be exported: torch.export does not follow it ({reason});"
-            " predict with the run folder, or train another --model (cyclemlp_*, asmlp_*, resnet18, resnet50 and"
-            " resnet101 export)"
+            " predict with the run folder, or train another --model (cyclemlp_*, activemlp_*, asmlp_*, resnet18,"
+            " resnet50 and resnet101 export)"
         ) from error
 
     if raw.decodes:

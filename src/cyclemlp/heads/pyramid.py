@@ -13,7 +13,7 @@ from cyclemlp.models.backbones import create_backbone
 from cyclemlp.models.forms.fused import EXPORT_SIZE, graph_form
 
 # The maps of these are residual streams; their authors put a LayerNorm on each map before a dense head.
-_UNNORMALISED = ("cyclemlp_", "asmlp_", "swin_", "convnext")
+_UNNORMALISED = ("cyclemlp_", "activemlp_", "asmlp_", "swin_", "convnext")
 # These take multiples of the stride alone, or lose rows otherwise; the others take any size.
 _NEEDS_MULTIPLES = ("swin_", "convnext")
 

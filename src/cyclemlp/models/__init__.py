@@ -1,5 +1,6 @@
 """The backbones; importing this module registers them with timm."""
 
+from cyclemlp.models.activemlp import ActiveMLP
 from cyclemlp.models.asmlp import ASMLP
 from cyclemlp.models.backbones import create_backbone
 from cyclemlp.models.checkpoints import load_checkpoint
@@ -9,6 +10,7 @@ from cyclemlp.models.weights import fetch_weights
 
 __all__ = [
     "ASMLP",
+    "ActiveMLP",
     "CycleBlock",
     "CycleMLP",
     "CycleMixer",

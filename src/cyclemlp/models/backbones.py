@@ -6,7 +6,7 @@ import timm
 from torch import nn
 
 from cyclemlp.errors import ConfigError, did_you_mean
-from cyclemlp.models import asmlp, cyclemlp, cyclemlp_swin  # noqa: F401  registers the models
+from cyclemlp.models import activemlp, asmlp, cyclemlp, cyclemlp_swin  # noqa: F401  registers the models
 from cyclemlp.models.pyramid import REDUCTIONS
 
 
@@ -53,5 +53,5 @@ def create_backbone(
 def _no_pyramid(name: str, reason: str) -> ConfigError:
     return ConfigError(
         f"model {name!r} has no feature pyramid at strides 4, 8, 16, 32 ({reason}): "
-        "dense tasks need one; cyclemlp_*, asmlp_*, swin_*, convnext_*, resnet* and pvt_v2_* have it"
+        "dense tasks need one; cyclemlp_*, activemlp_*, asmlp_*, swin_*, convnext_*, resnet* and pvt_v2_* have it"
     )

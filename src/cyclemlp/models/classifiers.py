@@ -12,7 +12,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.models.backbones import check_model_name
 from cyclemlp.models.flops import evaluating
 
-_ANY_SIZE = "cyclemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
+_ANY_SIZE = "cyclemlp_*, activemlp_*, asmlp_*, convnext_*, resnet*, pvt_v2_*"
 
 
 def create_classifier(

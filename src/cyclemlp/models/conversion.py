@@ -62,7 +62,7 @@ def _in_our_names(given: StateDict, model: str | None, stepsize: int) -> tuple[s
         except CheckpointError:
             continue
     raise CheckpointError(
-        "fits no CycleMLP or AS-MLP classifier of this package; --model NAME shows how it differs from one of them"
+        "fits no CycleMLP, AS-MLP or ActiveMLP classifier of this package; --model NAME shows how it differs from one"
     )
 
 

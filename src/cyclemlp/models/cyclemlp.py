@@ -42,14 +42,36 @@ SIZES = {
 }
 
 
-class CycleMixer(nn.Module):
-    """Token mixing: staircases along both axes and a plain channel FC, weighted per image and channel, projected.
+class WeightedMixer(nn.Module):
+    """What token mixers with three branches share: their weights per image and channel, and the projection.
 
-        h = along_width(x)    w = along_height(x)    c = along_channels(x)
         a = softmax over the branches of reweight(mean over positions of (h + w + c))
         y = proj(a_h * h + a_w * w + a_c * c)
 
     The published text leaves out the weights a and the projection; the authors' code and parameter counts have both.
+    """
+
+    reweight: Mlp
+    proj: nn.Linear
+
+    def mixed(self, h: Tensor, w: Tensor, c: Tensor) -> Tensor:
+        """The branches along width, height and channels, (batch, height, width, channels) each -> the same."""
+        total = h + w + c
+        # Statistics in float32 at least: a half-precision sum over many positions loses digits.
+        mean_nc = total.mean((1, 2), dtype=at_least_float32(total)).to(total.dtype)
+        a_h, a_w, a_c = self.branch_weights(mean_nc).unbind(-1)
+        return self.proj(h * a_h + w * a_w + c * a_c)
+
+    def branch_weights(self, mean_nc: Tensor) -> Tensor:
+        """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""
+        logits = self.reweight(mean_nc).unflatten(-1, (-1, 3))[:, None, None]
+        return logits.softmax(-1, dtype=at_least_float32(logits)).to(logits.dtype)
+
+
+class CycleMixer(WeightedMixer):
+    """Token mixing: staircases along both axes and a plain channel FC, weighted per image and channel, projected.
+
+    h = along_width(x)    w = along_height(x)    c = along_channels(x)    y = mixed(h, w, c)
     """
 
     def __init__(self, width: int, stepsize: int = 3) -> None:
@@ -63,17 +85,7 @@ class CycleMixer(nn.Module):
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
-        h, w, c = self.along_width(x_nhwc), self.along_height(x_nhwc), self.along_channels(x_nhwc)
-        total = h + w + c
-        # Statistics in float32 at least: a half-precision sum over many positions loses digits.
-        mean_nc = total.mean((1, 2), dtype=at_least_float32(total)).to(total.dtype)
-        a_h, a_w, a_c = self.branch_weights(mean_nc).unbind(-1)
-        return self.proj(h * a_h + w * a_w + c * a_c)
-
-    def branch_weights(self, mean_nc: Tensor) -> Tensor:
-        """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""
-        logits = self.reweight(mean_nc).unflatten(-1, (-1, 3))[:, None, None]
-        return logits.softmax(-1, dtype=at_least_float32(logits)).to(logits.dtype)
+        return self.mixed(self.along_width(x_nhwc), self.along_height(x_nhwc), self.along_channels(x_nhwc))
 
 
 class CycleBlock(MixerBlock):

@@ -2,9 +2,12 @@
 
 CycleMLP (github.com/ShoufaChen/CycleMLP): stages at `network.0/2/4/6`, convolutions between them at `network.1/3/5`,
 1x1 kernels in CycleFC with an `offset` buffer next to each. AS-MLP (github.com/svip-lab/AS-MLP): `layers.0..3` with
-the merging at the end of a stage, where ours is at the start of the next; every layer is a 1x1 convolution.
+the merging at the end of a stage, where ours is at the start of the next; every layer is a 1x1 convolution. ActiveMLP
+(github.com/microsoft/TokenMixers): `blocks.0..3` with the convolution between stages inside the last block of each, and
+the depthwise convolutions of all stages together in `pos_blocks`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,10 +50,24 @@ _AXIAL_LAYERS = (
     (".axial_shift.", ".token_mixer."),
     (".mlp.", ".channel_mlp."),
 )
+_ACTIVE_LAYERS = (
+    (".atm.atm_w.", ".token_mixer.along_width."),
+    (".atm.atm_h.", ".token_mixer.along_height."),
+    (".atm.atm_c.", ".token_mixer.along_channels."),
+    (".atm.fusion.", ".token_mixer.reweight."),
+    (".atm.", ".token_mixer."),
+    (".offset_layer.0.", ".offsets.norm."),
+    (".offset_layer.1.", ".offsets.linear."),
+    (".mlp.", ".channel_mlp."),
+)
+_ACTIVE_BLOCK = re.compile(r"(?:blocks|stages)\.(\d)\.(?:blocks\.)?(\d+)\.")
+
+Names = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]
+"""How keys begin, and the layers inside, of one family: pairs of (theirs, ours)."""
 
 
 def is_authors_layout(state_dict: Mapping[str, Any]) -> bool:
-    """Whether the keys are those of the authors' files, of CycleMLP or of AS-MLP."""
+    """Whether the keys are those of the authors' files, of CycleMLP, AS-MLP or ActiveMLP."""
     return any(key.startswith(("network.", "patch_embed.")) for key in state_dict)
 
 
@@ -62,8 +79,7 @@ def from_authors_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Te
     Raises:
         CheckpointError: an offset buffer belongs to another step size.
     """
-    beginnings = _BEGINNINGS if any(key.startswith("network.") for key in state_dict) else _PATCH_BEGINNINGS
-    layers = _AXIAL_LAYERS if any(".axial_shift." in key for key in state_dict) else _LAYERS
+    beginnings, layers = _names(state_dict)
     modules = dict(model.named_modules())
     out = {}
     for key, value in state_dict.items():
@@ -78,7 +94,7 @@ def from_authors_layout(state_dict: StateDict, model: nn.Module) -> dict[str, Te
 
 
 def to_authors_layout(state_dict: StateDict, stepsize: int = 3) -> dict[str, Tensor]:
-    """Our CycleMLP B1-B5 or AS-MLP weights under the authors' keys and shapes, for use with their code.
+    """Our CycleMLP B1-B5, AS-MLP or ActiveMLP weights under the authors' keys and shapes, for use with their code.
 
     Args:
         state_dict: of a whole classifier.
@@ -89,16 +105,18 @@ def to_authors_layout(state_dict: StateDict, stepsize: int = 3) -> dict[str, Ten
     """
     axial = any(".token_mixer.proj_in." in key for key in state_dict)
     if not axial and not any(".token_mixer.reweight." in key for key in state_dict):
-        raise CheckpointError("only CycleMLP B1-B5 and nano and AS-MLP have a layout of their authors to write")
-    names = (_PATCH_BEGINNINGS, _AXIAL_LAYERS) if axial else (_BEGINNINGS, _LAYERS)
-    beginnings, layers = ([(ours, theirs) for theirs, ours in pairs] for pairs in names)
+        raise CheckpointError(
+            "only CycleMLP B1-B5 and nano and AS-MLP and ActiveMLP have a layout of their authors to write"
+        )
+    beginnings, layers = ([(ours, theirs) for theirs, ours in pairs] for pairs in _names(state_dict))
     out = {}
     for key, value in state_dict.items():
         name = _translated(key, beginnings, layers)
         if ".attn.sfc_" in name and name.endswith(".weight"):
             step = (1, stepsize) if ".sfc_h." in name else (stepsize, 1)
             out[name.removesuffix("weight") + "offset"] = offset_buffer(value.shape[1], step)
-        pointwise = value.ndim == 2 and (".attn.sfc_" in name or (axial and not name.startswith("head.")))
+        of_convolution = any(layer in name for layer in (".attn.sfc_", ".atm.atm_w.", ".atm.atm_h."))
+        pointwise = value.ndim == 2 and (of_convolution or (axial and not name.startswith("head.")))
         out[name] = value[:, :, None, None].contiguous() if pointwise else value
     return out
 
@@ -107,6 +125,28 @@ def offset_buffer(channels: int, stepsize: tuple[int, int]) -> Tensor:
     """The authors' buffer (1, 2 * channels, 1, 1): (di, dj) of each input channel."""
     pairs = [cycle_offsets(c, stepsize) for c in range(channels)]
     return torch.tensor(pairs, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
+def _names(state_dict: Mapping[str, Any]) -> Names:
+    """Those of the family to which the keys belong, in the authors' layout or in ours."""
+    if any(".atm." in key or ".offsets." in key for key in state_dict):
+        return _active_beginnings(state_dict), _ACTIVE_LAYERS
+    axial = any(".axial_shift." in key or ".token_mixer.proj_in." in key for key in state_dict)
+    patches = is_authors_layout(state_dict) and not any(key.startswith("network.") for key in state_dict)
+    return _PATCH_BEGINNINGS if axial or patches else _BEGINNINGS, _AXIAL_LAYERS if axial else _LAYERS
+
+
+def _active_beginnings(state_dict: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The number of the last block of each stage is part of some keys."""
+    found = [match for key in state_dict if (match := _ACTIVE_BLOCK.match(key))]
+    last = [max((int(match[2]) for match in found if int(match[1]) == s), default=0) for s in range(4)]
+    return (
+        *((f"blocks.{s}.{last[s]}.downsample.proj.", f"stages.{s + 1}.downsample.conv.") for s in range(3)),
+        *((f"blocks.{s}.", f"stages.{s}.blocks.") for s in range(4)),
+        *((f"pos_blocks.{s}.proj.", f"stages.{s}.position.conv.") for s in range(4)),
+        ("patch_embed.proj.", "stem."),
+        ("head.", "head.fc."),
+    )
 
 
 def _translated(key: str, beginnings: Iterable[tuple[str, str]], layers: Iterable[tuple[str, str]]) -> str:

@@ -35,6 +35,8 @@ class PublishedWeights:
     licence: str = "mit"
     note: str = ""
     """Shown in lists instead of the licence, where there is something to know about the file."""
+    by_hand: bool = False
+    """Whether the host shows a page with a button instead of the file, so that a browser has to download it."""
     sha256: str = ""
     """If the publisher states one; otherwise a file is complete when all its tensors can be read."""
 
@@ -42,6 +44,7 @@ class PublishedWeights:
 _WITHOUT_CODE = "files named by the authors, code never published; fit only if this reconstruction equals theirs"
 _CYCLEMLP = "https://github.com/ShoufaChen/CycleMLP"
 _ASMLP = "https://github.com/svip-lab/AS-MLP"
+_ACTIVEMLP = "https://github.com/microsoft/TokenMixers"
 _DRIVE = "https://shanghaitecheducn-my.sharepoint.com/:u:/g/personal/liandz_shanghaitech_edu_cn/"
 
 
@@ -58,6 +61,11 @@ def _asmlp(size: str, top1: float, share: str) -> PublishedWeights:
     return PublishedWeights(f"{_DRIVE}{share}&download=1", f"asmlp_{size}.pth", top1, _ASMLP, "2107.08391")
 
 
+def _activemlp(size: str, top1: float, share: str) -> PublishedWeights:
+    url, file = f"https://1drv.ms/u/s!AjKVODXuNei2{share}", f"activemlp_{size}.pth"
+    return PublishedWeights(url, file, top1, _ACTIVEMLP, "2203.06108", by_hand=True)
+
+
 WEIGHTS = {
     "cyclemlp_b1": _cyclemlp("B1", 78.9),
     "cyclemlp_b2": _cyclemlp("B2", 81.6),
@@ -71,6 +79,11 @@ WEIGHTS = {
     "asmlp_tiny": _asmlp("tiny", 81.3, "Eb2lPJI2BshEjJxf9CmRkCUBnB63Wj25-FVVc6zJvgRg6w?e=dEQd5q"),
     "asmlp_small": _asmlp("small", 83.1, "EVIbw8xHKk1Aq9MBQL-cRbIBVJA_hJE-HEVNf_GVgkw2iQ?e=QIIp2e"),
     "asmlp_base": _asmlp("base", 83.3, "EZVBFW_LKctLqgrnnINy88wBRtGFava9wp_65emsvVW2KQ?e=clNjuw"),
+    "activemlp_xtiny": _activemlp("xtiny", 79.7, "gURnyKmplFDprQKN?e=ASnyhY"),
+    "activemlp_tiny": _activemlp("tiny", 82.0, "gU0rtxn6X4OYXNk_?e=NK0na9"),
+    "activemlp_small": _activemlp("small", 83.1, "gUfauQWGx-Van6Jm?e=dhhAuY"),
+    "activemlp_base": _activemlp("base", 83.5, "gUlrARMxjRm7NXl-?e=EtIhf8"),
+    "activemlp_large": _activemlp("large", 83.8, "gUx7dqh6RmoXuawu?e=6LrtCa"),
 }
 
 
@@ -80,14 +93,15 @@ def cache_folder() -> Path:
 
 
 def fetch_weights(name: str, *, cache: Path | None = None) -> Path:
-    """The authors' file for model `name`, downloaded unless it is in the cache.
+    """The authors' file for model `name`, downloaded unless it is in the cache or can be fetched by hand alone.
 
     Args:
         name: a model's name, such as 'cyclemlp_b2'.
         cache: a folder to use instead of `cache_folder()`.
 
     Raises:
-        CheckpointError: nothing is published for this model, the download failed, or it is not a weight file.
+        CheckpointError: nothing is published for this model, its file has to be fetched by hand, the download failed,
+            or it is not a weight file.
     """
     published = WEIGHTS.get(name)
     if published is None:
@@ -96,4 +110,9 @@ def fetch_weights(name: str, *, cache: Path | None = None) -> Path:
             f"Published are those of {', '.join(WEIGHTS)}; train the others, or load a file of your own"
         )
     target = (cache or cache_folder()) / published.file
+    if published.by_hand and not target.is_file():
+        raise CheckpointError(
+            f"the weights of {name} lie on a host that needs a browser: open {published.url} in one, download the file,"
+            f" and put it at {target}"
+        )
     return fetch(published.url, target, read_state_dict, sha256=published.sha256)

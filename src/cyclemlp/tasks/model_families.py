@@ -6,6 +6,7 @@ from types import MappingProxyType
 FAMILIES = MappingProxyType(
     {
         "cyclemlp": "cyclemlp_nano",
+        "activemlp": "activemlp_nano",
         "asmlp": "asmlp_tiny",
         "mixer": "mixer_s32_224",
         "resmlp": "resmlp_12_224",
