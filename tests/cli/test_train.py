@@ -131,3 +131,26 @@ def test_help_answers_without_torch() -> None:
     assert done.returncode == 0, done.stderr
     for option in ("--data", "--max-time", "--rare-class-crops", "--resume", "Learning", "Share of crops"):
         assert option.lower() in done.stdout.lower()
+
+
+def test_ctrl_c_says_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the first checkpoint, after it, and never in silence."""
+    import cyclemlp.api
+    from cyclemlp.training.checkpoints import checkpoint_path
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cyclemlp.api, "train_with", interrupted)
+    caplog.set_level("INFO")
+    command = ["train", "segmentation", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    for words in ("the same command begins again", "to continue: cyclemlp train segmentation --resume --out"):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 130
+        assert words in caplog.text
+        assert "stopped by Ctrl-C" in capsys.readouterr().err
+        checkpoint_path(tmp_path / "run").parent.mkdir(parents=True, exist_ok=True)
+        checkpoint_path(tmp_path / "run").touch()

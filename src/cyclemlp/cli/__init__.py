@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(program: App, arguments: list[str] | None = None) -> None:
     """Run `program`; errors caused by user input become one line on standard error and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    program.suppress_keyboard_interrupt = False  # otherwise it would end without a word
     try:
         program(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -49,8 +49,12 @@ def demo(*, task: str | None = None, out: Path | None = None, max_time: str | No
     config = _config(task, data, out / RUN, max_time)
     if shown.starts_from is not None and not config.resume:
         config = replace(config, init=_backbone(shown.starts_from, out, max_time))
-    metrics = _train(task, config)
-    _draw(shown, data, out)
+    try:
+        metrics = _train(task, config)
+        _draw(shown, data, out)
+    except KeyboardInterrupt:
+        _logger.info("stopped; the same command continues from what %s holds", out)
+        raise
     result = _result(shown, task, out, metrics)
     write_json(out / RESULT, result)
     sys.stdout.write(dumps(result) + "\n" if json else _text(shown.table(metrics), out))

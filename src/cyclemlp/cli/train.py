@@ -62,6 +62,7 @@ for _name in task_names():
 
 def _train(task: AnyTask, config: RunConfig, json: bool) -> None:
     from cyclemlp.api import train_with
+    from cyclemlp.training.checkpoints import checkpoint_path
     from cyclemlp.training.stopping import TrainingHelped, TrainingStopped
 
     try:
@@ -72,6 +73,12 @@ def _train(task: AnyTask, config: RunConfig, json: bool) -> None:
         sys.exit(128 + stopped.signum)
     except TrainingHelped:
         return
+    except KeyboardInterrupt:
+        if checkpoint_path(config.out).is_file():
+            _logger.info("stopped; to continue: cyclemlp train %s --resume --out %s", task.name, config.out)
+        else:
+            _logger.info("stopped before the first checkpoint: the same command begins again")
+        raise
     _logger.info("%s", _summary(task, run.metrics))
     if run.doubts:
         _logger.warning("the network is %s", run.doubts)

@@ -43,7 +43,7 @@ def fit(
     try:
         with StopRequest().watching() as stop, without_advice(), connected_processes():
             return _fit(fabric, config, parts, evaluator, began, stop)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.
         if fabric.is_global_zero and not checkpoint_path(config.out).is_file() and not config.resume:
             shutil.rmtree(config.out)
