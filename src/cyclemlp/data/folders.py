@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+_SYSTEM_NAMES = frozenset(
+    {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+)
 _Names = dict[str, str]
 _outside = ContextVar("outside", default=False)
 
@@ -19,6 +22,11 @@ _outside = ContextVar("outside", default=False)
 def name_key(stem: str) -> str:
     """Equal for two names that are the same text."""
     return unicodedata.normalize("NFC", stem)
+
+
+def is_system(name: str) -> bool:
+    """Whether an operating system keeps a file or folder of this name for itself; ._NAME is such a file."""
+    return name.casefold() in _SYSTEM_NAMES or name.startswith("._") or name == ".DS_Store"
 
 
 def pair_key(path: Path) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cyclemlp.data.check_cache import remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
+from cyclemlp.data.folders import is_system
 from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
 from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE, SIDEWAYS, ImageError, exif_orientation, read_image
 from cyclemlp.data.mask_values import (
@@ -374,5 +375,6 @@ def _skipped_files(images: Iterable[Path], split: str) -> list[Problem]:
 
 
 def _is_skipped(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    return path.is_file() and not path.name.startswith(".") and suffix not in IMAGE_SUFFIXES | _COMPANIONS
+    if path.name.startswith(".") or is_system(path.name):
+        return False
+    return path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES | _COMPANIONS

@@ -1,15 +1,18 @@
 """The images and videos that the inputs of a prediction stand for, and where their results go."""
 
 import glob
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclemlp.data.folders import is_system
 from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.videos import VIDEO_SUFFIXES
 from cyclemlp.errors import ConfigError, DataError
 
 _SUFFIXES = sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def _expanded(given: Path) -> list[Path]:
         files = _usable(given.iterdir())
         if not files:
             raise DataError(f"{given} has no images or videos directly in it: looked for {', '.join(_SUFFIXES)}")
+        _note_unused(given, files)
         return files
     if given.exists():
         return [given]
@@ -58,6 +62,24 @@ def _expanded(given: Path) -> list[Path]:
 def _usable(paths: Iterable[Path]) -> list[Path]:
     """Those with the names of images and videos, sorted, without hidden files."""
     return sorted(p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and p.is_file())
+
+
+def _note_unused(folder: Path, used: list[Path]) -> None:
+    """Log how many entries of a folder are not predicted, by reason."""
+    left = sorted(path for path in set(folder.iterdir()) - set(used) if not is_system(path.name))
+    counted = [
+        f"{len(paths)} {reason} ({'such as ' if paths[1:] else ''}{paths[0].name})"
+        for reason, paths in (
+            ("with other suffixes", [p for p in left if p.is_file() and p.suffix.lower() not in _SUFFIXES]),
+            ("with hidden names", [p for p in left if p.is_file() and p.suffix.lower() in _SUFFIXES]),
+            ("by links that lead nowhere", [p for p in left if p.is_symlink() and not p.exists()]),
+            ("that are folders", [p for p in left if p.is_dir() and not p.name.startswith(".")]),
+        )
+        if paths
+    ]
+    if counted:
+        hint = f"; folders are read where they are named, or by '{folder}/**/*'" if "folders" in counted[-1] else ""
+        _LOG.warning("note: not used in %s: %s%s", folder, ", ".join(counted), hint)
 
 
 def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos: Mapping[str, str]) -> list[Job]:

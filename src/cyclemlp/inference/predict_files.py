@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from cyclemlp.data.problems import listed
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.files import JsonObject
 from cyclemlp.inference.evaluate import check_out
@@ -13,6 +14,9 @@ from cyclemlp.inference.predictor import Predictor
 from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.base import refuse_foreign_options
 from cyclemlp.tasks.options import PredictionOptions
+
+MAX_NAMED = 100
+"""Files that failed, named in a message; all are listed with --json."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Predictions:
         if total == 1:
             raise DataError(errors)
         noun = "files" if self.videos or any("video" in entry for entry in self.failed) else "images"
-        more = f"; and {len(self.failed) - shown} more" if len(self.failed) > shown else ""
+        others = [Path(entry.get("image") or entry["video"]).name for entry in self.failed[shown:]]
+        more = f"; and {len(others)} more: {listed(others, MAX_NAMED)}" if others else ""
         if len(self.failed) == total:
             raise DataError(f"all {total} {noun} failed: {errors}{more}")
         raise DataError(f"{len(self.failed)} of {total} {noun} failed, the others are written: {errors}{more}")

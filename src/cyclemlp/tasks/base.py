@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, Type
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.folders import name_key
 from cyclemlp.data.problems import DataRequest, listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_png
@@ -262,7 +263,7 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
     def fits(self, dataset: DatasetT, card: "ModelCard") -> bool:
         """Whether the classes of a data set are those of a network."""
-        return dataset.classes == card.classes
+        return list(map(name_key, dataset.classes)) == list(map(name_key, card.classes))
 
     @abstractmethod
     def build_model(self, card: "ModelCard", drop_path_rate: float = 0.0) -> "nn.Module":

@@ -16,7 +16,9 @@ _FOLDER_OF = {"train": "training", "val": "validation"}
 
 def is_ade20k(root: Path) -> bool:
     """Whether `root` has ADE20K's folders and is not a data set with plain masks."""
-    return (root / "images").is_dir() and (root / "annotations" / "training").is_dir() and not is_mask_dataset(root)
+    annotations = root / "annotations"
+    has_split = any((annotations / name).is_dir() for name in _FOLDER_OF.values())
+    return (root / "images").is_dir() and has_split and not is_mask_dataset(root)
 
 
 def read_ade20k(root: Path, findings: Findings) -> MaskDataset:

@@ -8,13 +8,15 @@ Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers w
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
+from cyclemlp.data.folders import is_system, name_key
 from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
 from cyclemlp.data.images import list_images
 from cyclemlp.data.problems import Findings, listed, with_required
+from cyclemlp.data.unused_files import unused_files
 from cyclemlp.errors import DataError, did_you_mean
 
 VALIDATION_SHARE = 0.2
@@ -23,7 +25,12 @@ EVERYTHING = "all"
 
 _LAYOUT = "class folders (train/CLASS/*.jpg with val/CLASS/*.jpg, or CLASS/*.jpg alone)"
 _SPLIT_FOLDERS = (("train", "val"), ("train2017", "val2017"))
-_OTHER_NAMES = ("validation", "valid", "test")
+_OTHER_NAMES = ("validation", "valid")
+_SPLIT_NAMES = frozenset({"train", "training", "val", "test", "testing", *_OTHER_NAMES})
+_PARTS = frozenset(
+    ("image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt")
+)
+"""Folders that hold images and their masks; where there is nothing else, they are no classes."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -31,7 +38,13 @@ def is_folder_dataset(root: Path) -> bool:
     """Whether `root` looks like this format, with splits or without."""
     names = _with_images(root)
     are_splits = any(set(pair) <= set(names) for pair in _SPLIT_FOLDERS)  # images without classes, as in COCO
-    return bool(_with_images(root / "train")) or (len(names) > 1 and not are_splits)
+    if in_train := _with_images(root / "train"):
+        return not _are_all(in_train, _PARTS)
+    return len(names) > 1 and not are_splits and not _are_all(names, _PARTS) and not _are_all(names, _SPLIT_NAMES)
+
+
+def _are_all(names: Sequence[str], of: frozenset[str]) -> bool:
+    return all(name.casefold() in of for name in names)
 
 
 def read_class_folders(root: Path, findings: Findings) -> ClassifiedDataset:
@@ -42,6 +55,7 @@ def read_class_folders(root: Path, findings: Findings) -> ClassifiedDataset:
     names = with_required(path.name for path in root.iterdir() if _with_images(path))
     splits = {name: _read_split(root / name, classes, findings.of(name)) for name in names}
     _check_number(root, classes, findings)
+    _note_unused(root, splits.values(), findings)
     return ClassifiedDataset(root, classes, splits)
 
 
@@ -58,6 +72,7 @@ def read_split(root: Path, name: str, classes: Sequence[str]) -> ClassifiedSplit
         _check_known(folder, _class_folders(folder), classes)
         findings = Findings(split=name)
         split = _read_split(folder, classes, findings)
+        _note_unused(folder, [split], findings)
         findings.check(root)
         return split
     dataset = find_dataset(root, ClassifiedDataset)
@@ -66,13 +81,15 @@ def read_split(root: Path, name: str, classes: Sequence[str]) -> ClassifiedSplit
         raise DataError(f"{root} has no split {name!r}; it has {', '.join(names)}.{did_you_mean(name, names)}")
     _check_known(root, dataset.classes, classes)
     split = dataset.splits[name]
-    place_of = [classes.index(each) for each in dataset.classes]
+    number_of = _numbers(classes)
+    place_of = [number_of[name_key(each)] for each in dataset.classes]
     return ClassifiedSplit(split.images, tuple(place_of[label] for label in split.labels))
 
 
 def _check_known(folder: Path, names: Sequence[str], classes: Sequence[str]) -> None:
     """Raise DataError for the first of the class folders that is not among the `classes` of a model."""
-    if unknown := [name for name in names if name not in classes]:
+    number_of = _numbers(classes)
+    if unknown := [name for name in names if name_key(name) not in number_of]:
         known = f"{len(classes)} ({listed(classes, 6)})"
         near = did_you_mean(unknown[0], classes)
         what = f"{folder / unknown[0]} is not a class of the model, which knows {known}."
@@ -86,9 +103,10 @@ def _read_split(folder: Path, classes: Sequence[str], findings: Findings) -> Cla
     before = len(findings.problems)
     _add_loose_images(folder, findings)
     labelled: list[tuple[Path, int]] = []
-    for name in _class_folders(folder):
-        if name in classes:
-            label = classes.index(name)
+    number_of, names = _numbers(classes), _class_folders(folder)
+    _refuse_same_text(folder, names, findings)
+    for name in names:
+        if (label := number_of.get(name_key(name))) is not None:
             labelled += [(path, label) for path in _images_of_class(folder / name, findings)]
         else:
             fix = f"correct its name, or put training images into {folder.parent / 'train' / name}"
@@ -100,6 +118,7 @@ def _read_split(folder: Path, classes: Sequence[str], findings: Findings) -> Cla
 
 def _read_unsplit(root: Path, findings: Findings) -> ClassifiedDataset:
     classes = tuple(_class_folders(root))
+    _refuse_same_text(root, classes, findings)
     _add_loose_images(root, findings)
     _check_number(root, classes, findings)
     labelled: dict[str, list[tuple[Path, int]]] = {"train": [], "val": []}
@@ -110,7 +129,30 @@ def _read_unsplit(root: Path, findings: Findings) -> ClassifiedDataset:
         findings.of("val").add(root, "has too few images to hold some out", "add images, or make train and val")
     rule = "%d images train and %d validate, chosen by a hash of their names"
     _LOG.info(f"%s has no train and val: {rule}", root, len(labelled["train"]), len(labelled["val"]))
-    return ClassifiedDataset(root, classes, {split: ClassifiedSplit.of(pairs) for split, pairs in labelled.items()})
+    splits = {split: ClassifiedSplit.of(pairs) for split, pairs in labelled.items()}
+    _note_unused(root, splits.values(), findings)
+    return ClassifiedDataset(root, classes, splits)
+
+
+def _numbers(classes: Sequence[str]) -> dict[str, int]:
+    """The number of each class by its name, which is the same text whether its accents are composed or decomposed."""
+    return {name_key(name): number for number, name in enumerate(classes)}
+
+
+def _refuse_same_text(folder: Path, names: Sequence[str], findings: Findings) -> None:
+    """Add a problem for each folder whose name differs from another's only in the form of its accents."""
+    first: dict[str, str] = {}
+    for name in names:
+        if first.setdefault(name_key(name), name) != name:
+            what = "has the name of another class folder, with its accents in another Unicode form"
+            findings.add(folder / name, what, "move its images into the other")
+
+
+def _note_unused(folder: Path, splits: Iterable[ClassifiedSplit], findings: Findings) -> None:
+    """Count what is not used, unless a problem says so."""
+    if not findings.problems:
+        used = [path for split in splits for path in split.images]
+        findings.notes += unused_files(folder, used, findings.split)
 
 
 def _images_of_class(folder: Path, findings: Findings) -> list[Path]:
@@ -137,7 +179,8 @@ def _hash(path: Path) -> float:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    paths = (path for path in folder.iterdir() if not path.name.startswith(".") and not is_system(path.name))
+    return sorted(path.name for path in paths if path.is_dir())
 
 
 def _with_images(folder: Path) -> list[str]:

@@ -1,20 +1,27 @@
 """Segmentation data as images in `images/{train,val}` and masks of the same names in `masks/{train,val}`.
 
-A mask is a PNG whose value is the class; 255 is ignored. `classes.txt` names the classes, one per line.
+A mask is a PNG whose value is the class; 255 is ignored. `classes.txt` names the classes, one per line. The name of a
+mask may end in `_mask` or `_label`, and names are the same text whether their accents are composed or decomposed.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from cyclemlp.data.formats.layout import CLASSES_NAME, paired, read_class_names
+from cyclemlp.data.folders import is_system, name_key
+from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import image_size, list_images
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, count_classes, wrong_mask_size
 from cyclemlp.data.problems import Findings, with_required
+from cyclemlp.data.unused_files import unused_files
 
 _LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
-_Folders = tuple[Path, Path]
-"""The images and the masks of a split."""
+SplitFolders = tuple[Path, Path]
+"""The images and the masks of a split; one folder twice where they are next to each other."""
+_ENDING = re.compile(r"[_-](masks?|labels?)$", re.IGNORECASE)
+_OTHER_NAMES = frozenset({"valid", "validation"})
+"""Usual names of the folders of val."""
 
 
 def is_mask_dataset(root: Path) -> bool:
@@ -24,15 +31,21 @@ def is_mask_dataset(root: Path) -> bool:
 
 def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`: train, val, and every further split that both the images and the masks have."""
-    images, masks = root / "images", root / "masks"
-    splits = with_required(path.name for path in images.iterdir() if (masks / path.name).is_dir())
-    folders = {split: (images / split, masks / split) for split in splits}
+    parents = root / "images", root / "masks"
+    names = {path.name for path in parents[0].iterdir() if (parents[1] / path.name).is_dir()}
+    names = {name for name in names if not name.startswith(".") and not is_system(name)}
+    if "val" not in names and (names & _OTHER_NAMES):
+        names -= {folder_of_split(parents[0], "val").name}
+    folders = {}
+    for split in with_required(names):
+        images, masks = (folder_of_split(parent, split) for parent in parents)
+        folders[split] = (images, masks)
     return read_masks(root, folders, named_classes(root, findings), findings)
 
 
 def read_masks(
     root: Path,
-    folders: Mapping[str, _Folders],
+    folders: Mapping[str, SplitFolders],
     classes: tuple[str, ...],
     findings: Findings,
     *,
@@ -42,7 +55,13 @@ def read_masks(
 
     Without `classes` they are unnamed. With `zero_ignored`, 0 in a mask is ignored and k means class k - 1.
     """
-    splits = {split: _read_split(each, findings.of(split), zero_ignored) for split, each in folders.items()}
+    found = {
+        split: _read_split(each, findings.of(split), zero_ignored)
+        for split, each in folders.items()
+        if findings.of(split).required or all(folder.is_dir() for folder in each)
+    }
+    splits = {split: part for split, (part, _) in found.items()}
+    findings.notes += unused_files(root, (path for _, known in found.values() for path in known))
     return MaskDataset(root, classes, splits, named=bool(classes))
 
 
@@ -58,44 +77,94 @@ def named_classes(root: Path, findings: Findings) -> tuple[str, ...]:
     return ()
 
 
-def _read_split(folders: _Folders, findings: Findings, zero_ignored: bool) -> MaskSplit:
-    images, masks = (list_images(folder) if folder.is_dir() else [] for folder in folders)
-    stored = {path.stem: path for path in masks if path.suffix.lower() == ".png"}
-    missing = [folder for folder in folders if not folder.is_dir()]
+def names_image(stem: str, images: Collection[str]) -> bool:
+    """Whether the name of a mask, without its ending for masks, is one of these names of images."""
+    return _has_ending(stem) and _ENDING.sub("", name_key(stem)) in images
+
+
+def _has_ending(stem: str) -> bool:
+    """Whether a name ends as those of masks do."""
+    return _ENDING.search(stem) is not None
+
+
+def _image_name(stem: str, images: Collection[str]) -> str:
+    """The name of the image that a mask of this name belongs to."""
+    key = name_key(stem)
+    shortened = _ENDING.sub("", key)
+    return shortened if key not in images and shortened in images else key
+
+
+def _read_split(folders: SplitFolders, findings: Findings, zero_ignored: bool) -> tuple[MaskSplit, list[Path]]:
+    """The split, and all files that it has or has named as problems."""
+    images, masks = _listed(folders)
+    missing = [folder for folder in dict.fromkeys(folders) if not folder.is_dir()]
     for folder in missing:
-        fix = f"put the {folder.parent.name} of the {findings.split} split there"
-        if findings.split == "val":
-            fix = "move about every fifth image of images/train to images/val, and its mask to masks/val"
-        findings.add_missing(folder, fix)
+        _add_missing(folder, findings)
     pairs: dict[Path, Path] = {}
     if not missing:
-        found = {
-            image: stored[image.stem] for image in _paired(images, masks, folders, findings) if image.stem in stored
-        }
+        found = _paired(images, masks, folders, findings)
         pairs = {image: mask for image, mask in found.items() if _headers_fit(image, mask, findings)}
     used = set(pairs.values())
-    return MaskSplit(
+    split = MaskSplit(
         images=tuple(pairs),
         masks=tuple(pairs.values()),
         zero_ignored=zero_ignored,
         other_images=tuple(path for path in images if path not in pairs),
-        other_masks=tuple(path for path in stored.values() if path not in used),
+        other_masks=tuple(path for path in masks if _is_png(path) and path not in used),
     )
+    return split, [*images, *masks]
 
 
-def _paired(images: list[Path], masks: list[Path], folders: _Folders, findings: Findings) -> list[Path]:
-    """The images with a mask of their own name, of whichever suffix."""
+def _listed(folders: SplitFolders) -> tuple[list[Path], list[Path]]:
+    images, masks = (list_images(folder) if folder.is_dir() else [] for folder in folders)
+    if folders[0] != folders[1]:
+        return images, masks
+    masks = [path for path in images if _is_png(path) and _has_ending(path.stem)]
+    taken = set(masks)
+    return [path for path in images if path not in taken], masks
+
+
+def _is_png(path: Path) -> bool:
+    return path.suffix.lower() == ".png"
+
+
+def _add_missing(folder: Path, findings: Findings) -> None:
+    if findings.request.split is not None:
+        findings.add_missing(folder)
+        return
+    fix = f"put the {folder.parent.name} of the {findings.split} split there"
+    if folder.name in ("images", "masks"):
+        fix = f"put the {folder.name} of the {findings.split} split there"
+    elif findings.split == "val":
+        fix = "move about every fifth image of images/train to images/val, and its mask to masks/val"
+    findings.add_missing(folder, fix)
+
+
+def _paired(images: list[Path], masks: list[Path], folders: SplitFolders, findings: Findings) -> dict[Path, Path]:
+    """The images that have a mask of their own, and that."""
     if not images:
         findings.add(folders[0], "has no images", "put .jpg or .png files there")
-    mask_of = {image: folders[1] / f"{image.stem}.png" for image in images}
-    stems = {path.stem for path in masks}
-    for image, mask in mask_of.items():
-        if image.stem not in stems:
-            findings.add(image, "has no mask", f"add {mask} or remove the image")
+    keys = {name_key(path.stem) for path in images}
+    stored: dict[str, Path] = {}
     for path in masks:
-        if path.suffix.lower() != ".png":
+        if not _is_png(path):
             findings.add(path, "is a mask but not a PNG", "save it as PNG, which keeps the numbers")
-    return list(paired(mask_of, masks, findings, folders[0]))
+        elif (first := stored.setdefault(_image_name(path.stem, keys), path)) != path:
+            findings.add(path, f"belongs to the same image as {first.name}", "remove one of the two")
+    of_any_kind = {_image_name(path.stem, keys) for path in masks}
+    for image in images:
+        if name_key(image.stem) not in of_any_kind:
+            ending = "_mask" if folders[0] == folders[1] else ""
+            findings.add(image, "has no mask", f"add {folders[1] / image.stem}{ending}.png or remove the image")
+    mask_of = {image: stored.get(name_key(image.stem), folders[1] / f"{image.stem}.png") for image in images}
+    pairs = paired(mask_of, [path for path in masks if _belongs(path, keys, stored)], findings, folders[0])
+    return {image: mask for image, mask in pairs.items() if mask.is_file()}
+
+
+def _belongs(path: Path, keys: Collection[str], stored: Mapping[str, Path]) -> bool:
+    """Whether it is the mask of its image, or of none, which is still to be named; others have been."""
+    key = _image_name(path.stem, keys)
+    return stored.get(key, path) == path and (_is_png(path) or key not in keys)
 
 
 def _headers_fit(image: Path, mask: Path, findings: Findings) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
-from cyclemlp.data.problems import listed
+from cyclemlp.data.problems import DataRequest, listed
 from cyclemlp.errors import DataError
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts, score_lines
@@ -47,7 +47,10 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     demo = EarthDemo()
 
     def find_dataset(self, folder: Path) -> MaskDataset:
-        return find_dataset(folder, MaskDataset)
+        return self.find_requested(folder, DataRequest())
+
+    def find_requested(self, folder: Path, request: DataRequest) -> MaskDataset:
+        return find_dataset(folder, MaskDataset, request)
 
     def fits(self, dataset: MaskDataset, card: ModelCard) -> bool:
         """Without names, only the number of classes can be compared, which is worth a note."""

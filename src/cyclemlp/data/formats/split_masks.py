@@ -1,0 +1,78 @@
+"""Segmentation data by split: `train/images` with `train/masks`, or images and masks next to each other in `train`.
+
+The latter is what Roboflow exports as semantic masks: `NAME.jpg`, `NAME_mask.png` and a table `_classes.csv` of values
+and names in each of train, valid and test.
+"""
+
+import csv
+from pathlib import Path
+
+from cyclemlp.data.folders import name_key
+from cyclemlp.data.formats.layout import folder_of_split, read_lines, refuse_repeated
+from cyclemlp.data.formats.masks import SplitFolders, is_mask_dataset, named_classes, names_image, read_masks
+from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.images import IMAGE_SUFFIXES
+from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, count_classes
+from cyclemlp.data.problems import SPLITS, FileError, Findings
+
+_LAYOUT = "{train,val}/images with {train,val}/masks, or images and NAME_mask.png next to each other in {train,val}"
+_TABLE_NAME = "_classes.csv"
+
+
+def is_split_masks(root: Path) -> bool:
+    """Whether a split in `root` has images with masks."""
+    return not is_mask_dataset(root) and any(_folders(folder_of_split(root, split)) for split in SPLITS)
+
+
+def read_split_masks(root: Path, findings: Findings) -> MaskDataset:
+    """The data set in `root`."""
+    found = {split: _folders(folder_of_split(root, split)) for split in SPLITS}
+    pattern = next(folders for folders in found.values() if folders)
+    beside = pattern[0] == pattern[1]
+    folders = {}
+    for split in SPLITS:
+        parent = folder_of_split(root, split)
+        folders[split] = (parent, parent) if beside else (parent / "images", parent / "masks")
+    classes = named_classes(root, findings) or _tabled_classes(root, findings)
+    return read_masks(root, folders, classes, findings)
+
+
+def _folders(parent: Path) -> SplitFolders | None:
+    """Where the images and the masks of a split are, if it has both."""
+    if (parent / "images").is_dir() and (parent / "masks").is_dir():
+        return parent / "images", parent / "masks"
+    return (parent, parent) if parent.is_dir() and _has_masks(parent) else None
+
+
+def _has_masks(folder: Path) -> bool:
+    """Whether it has a PNG with the name of another image and an ending for masks; only names are looked at."""
+    names = [Path(entry.name) for entry in folder.iterdir() if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+    stems = {name_key(name.stem) for name in names}
+    return any(name.suffix.lower() == ".png" and names_image(name.stem, stems) for name in names)
+
+
+def _tabled_classes(root: Path, findings: Findings) -> tuple[str, ...]:
+    """The names in the tables of the splits; none without any, or where they are unusable."""
+    paths = [folder_of_split(root, split) / _TABLE_NAME for split in SPLITS]
+    tables = {path: findings.attempt(_read_table, path) for path in paths if path.is_file()}
+    first = next(iter(tables), None)
+    for path, names in tables.items():
+        if first is not None and names != tables[first]:
+            findings.add(path, f"lists other classes than {first}", "make them equal, or write classes.txt")
+            return ()
+    return (tables[first] or ()) if first is not None else ()
+
+
+def _read_table(path: Path) -> tuple[str, ...]:
+    """Raises FileError."""
+    rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path)[1:]) if row]
+    if any(len(row) != 2 or row[0] != str(number) or not row[1] for number, row in enumerate(rows)):
+        raise FileError(path, "does not name the values 0, 1, 2, ... in order", "correct it, or write classes.txt")
+    names = tuple(name for _, name in rows)
+    refuse_repeated(path, names)
+    if not 2 <= len(names) <= IGNORE_INDEX:
+        raise FileError(path, f"names {len(names)} classes", "write 2 to 255 names, one per line")
+    return names
+
+
+register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_split_masks, read_split_masks, count_classes))
