@@ -134,7 +134,10 @@ def test_help_answers_without_torch() -> None:
 
 
 def test_ctrl_c_says_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Before the first checkpoint, after it, and never in silence."""
     import cyclemlp.api

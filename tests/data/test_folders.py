@@ -14,6 +14,7 @@ from cyclemlp.data.formats.registry import find_dataset, format_of
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import DataRequest, Findings
+from cyclemlp.documents import shown
 from cyclemlp.errors import DataError
 
 COMPOSED = unicodedata.normalize("NFC", "Über é")
@@ -203,7 +204,7 @@ def test_coco_reads_nothing_outside(tmp_path: Path, kind: str) -> None:
     content["images"][0]["file_name"] = name
     text(root / "train.json", json.dumps(content))
     fix = "copy the files into it, or allow it with --allow-outside"
-    expected = f"train.json names '{name}', which lies outside of {root}; {fix}"
+    expected = f"train.json names {shown(name)}, which lies outside of {root}; {fix}"
     assert expected in problems_of(root)
     with outside_allowed(True):
         assert problems_of(root) == ""
@@ -228,7 +229,7 @@ def test_yolo_reads_nothing_outside(tmp_path: Path, entry: str) -> None:
     entry = entry.replace("{outside}", str(outside))
     text(root / "data.yaml", f"names: [boat]\ntrain: '{entry}'\nval: images/val\n")
     began = time.monotonic()
-    assert f"data.yaml names '{entry}', which lies outside of {root}" in problems_of(root)
+    assert f"data.yaml names {shown(entry)}, which lies outside of {root}" in problems_of(root)
     assert time.monotonic() - began < 5
     text(root / "data.yaml", "names: [boat]\npath: /\ntrain: images/train\nval: images/val\n")
     assert problems_of(root) == ""  # `path` names a folder of another machine
