@@ -3,19 +3,48 @@
 `import cyclemlp` registers the models with timm, which imports torch (about five seconds); while this module is
 loaded the package leaves that to the commands that need it.
 
-It is also the place for what has to be set before torch is loaded. By default the threads of a parallel region wait for
-each other in a busy loop. Where another program has one of the cores, most of the time goes to waiting: on two cores
-with one of them busy, a training step of `cyclemlp_nano` took ten times as long as with threads that sleep meanwhile.
+It is also the place for what has to be set before torch is loaded: how the threads of a parallel region wait for each
+other. In a busy loop, as is the default, most of the time goes to waiting where another program has one of the cores: on
+two cores with one of them busy, a training step of `cyclemlp_nano` took ten times as long as with threads that sleep.
+Waking them costs a third of the step on an idle machine. So threads sleep on a busy machine, and elsewhere after a loop
+that is short enough for load that comes later.
 """
 
 import os
 import sys
+import time
+
+SPINS = "10000"
+BUSY_CORES = 0.5
+"""Cores used by others from which on the machine is busy."""
+_SECONDS = 0.1
+_VERBS = {"train", "eval", "predict", "demo", "export"}
 
 
 def main() -> None:
     """Run the command line."""
-    if sys.argv[1:2] != ["bench"]:  # which measures networks as they run in a program of one's own
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if sys.argv[1:2] and sys.argv[1] in _VERBS and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        name, value = ("OMP_WAIT_POLICY", "passive") if cores_in_use() >= BUSY_CORES else ("GOMP_SPINCOUNT", SPINS)
+        os.environ[name] = value
     from cyclemlp.cli import main as run
 
     run()
+
+
+def cores_in_use(seconds: float = _SECONDS) -> float:
+    """Cores that are busy while this process sleeps; 0 where the system does not say."""
+    try:
+        before = _processor_times()
+        time.sleep(seconds)
+        after = _processor_times()
+    except (OSError, ValueError):
+        return 0.0
+    total = sum(after) - sum(before)
+    idle = sum(after[3:5]) - sum(before[3:5])
+    return (os.cpu_count() or 1) * (1 - idle / total) if total > 0 else 0.0
+
+
+def _processor_times() -> list[int]:
+    """Of all cores together, in ticks: user, nice, system, idle, waiting for disks, and others."""
+    with open("/proc/stat", encoding="ascii") as file:
+        return [int(number) for number in file.readline().split()[1:]]
