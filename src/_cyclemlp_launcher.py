@@ -4,15 +4,15 @@
 loaded the package leaves that to the commands that need it.
 
 It is also the place for what has to be set before torch is loaded: how the threads of a parallel region wait for each
-other. In a busy loop, as is the default, most of the time goes to waiting where another program has one of the cores: on
-two cores with one of them busy, a training step of `cyclemlp_nano` took ten times as long as with threads that sleep.
-Waking them costs a third of the step on an idle machine. So threads sleep on a busy machine, and elsewhere after a loop
+other. In a busy loop, the default, most of the time goes to waiting where another program has one of the cores: on two
+cores with one of them busy, a training step of `cyclemlp_nano` took ten times as long as with threads that sleep. Waking them costs a third of the step on an idle machine. So threads sleep on a busy machine, and elsewhere after a loop
 that is short enough for load that comes later.
 """
 
 import os
 import sys
 import time
+from pathlib import Path
 
 SPINS = "10000"
 BUSY_CORES = 0.5
@@ -46,5 +46,5 @@ def cores_in_use(seconds: float = _SECONDS) -> float:
 
 def _processor_times() -> list[int]:
     """Of all cores together, in ticks: user, nice, system, idle, waiting for disks, and others."""
-    with open("/proc/stat", encoding="ascii") as file:
-        return [int(number) for number in file.readline().split()[1:]]
+    first, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    return [int(number) for number in first.split()[1:]]

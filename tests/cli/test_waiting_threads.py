@@ -12,7 +12,8 @@ SHOW = """
 import os, sys
 import _cyclemlp_launcher as launcher
 import cyclemlp.cli
-cyclemlp.cli.main = lambda: print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+cyclemlp.cli.main = lambda: print(*map(os.environ.get, names), "torch" in sys.modules)
 launcher.cores_in_use = lambda: {busy}
 launcher.main()
 """
