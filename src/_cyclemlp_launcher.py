@@ -5,7 +5,8 @@ loaded the package leaves that to the commands that need it.
 
 It is also the place for what has to be set before torch is loaded: how the threads of a parallel region wait for each
 other. In a busy loop, the default, most of the time goes to waiting where another program has one of the cores: on two
-cores with one of them busy, a training step of `cyclemlp_nano` took ten times as long as with threads that sleep. Waking them costs a third of the step on an idle machine. So threads sleep on a busy machine, and elsewhere after a loop
+cores with one of them busy, a training step of `cyclemlp_nano` took ten times as long as with threads that sleep. But
+waking them costs a third of the step on an idle machine. So threads sleep on a busy machine, and elsewhere after a loop
 that is short enough for load that comes later.
 """
 

@@ -32,10 +32,10 @@ def state_of(config: SegmentationConfig) -> tuple[TrainingState, Evaluator]:
 @pytest.mark.usefixtures("small_networks", "at_once")
 def test_a_run_says_what_it_will_have(configured: Configured, caplog: pytest.LogCaptureFixture) -> None:
     run_training(get_task("segmentation"), configured(steps=6))
+    assert not any("steps are few" in message for message in caplog.messages)  # they were asked for
     (told,) = [message for message in caplog.messages if message.startswith("plan: ")]
     assert "plan: about 6 steps of " in told
     assert "for the evaluation of " in told
-    assert any(message.startswith("6 steps are few: a smaller --batch-size, ") for message in caplog.messages)
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -60,6 +60,15 @@ def test_a_long_evaluation_is_announced(
     assert any(
         "the command will take 14:" in message and "more than --max-time" in message for message in caplog.messages
     )
+
+
+@pytest.mark.usefixtures("small_networks", "at_once")
+def test_few_steps_are_named_with_what_helps(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plan, "seconds_at_the_end", lambda *_: 1.0)
+    run_training(get_task("segmentation"), configured(length=Length(max_time="6s")))
+    assert any("steps are few: a smaller --batch-size, " in message for message in caplog.messages)
 
 
 @pytest.mark.usefixtures("small_networks")

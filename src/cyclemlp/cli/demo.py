@@ -25,8 +25,8 @@ def demo(*, task: str | None = None, out: Path | None = None, max_time: str | No
     """Train on satellite images of the Earth, score where the network never trained, and draw its predictions.
 
     Takes seven minutes or so on two idle processor cores and at most twelve, and nine more for boxes or outlines, which
-    start from the first one's backbone; needs no download. Called again, it continues where it was stopped, or scores and
-    draws the finished run again.
+    start from the first one's backbone; needs no download. Called again, it continues where it was stopped, or scores
+    and draws the finished run again.
 
     Parameters
     ----------

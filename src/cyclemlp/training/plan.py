@@ -75,6 +75,7 @@ class Plan:
 
     def _tell(self, seconds: float, steps: float) -> None:
         state, images = self._state, self._state.images_per_pass
+        steps = min(steps, state.total_steps or steps)
         state.planned_steps = max(state.step, round(steps))
         passes = steps * state.images_per_step / images
         end = tqdm.format_interval(self._seconds_at_the_end)
@@ -90,7 +91,8 @@ class Plan:
                 "the evaluation at the end is long: the command will take %s more than --max-time",
                 tqdm.format_interval(late),
             )
-        if steps < FEW_STEPS or passes < 1:
+        asked_for = state.config.length.steps is not None or state.config.length.epochs is not None
+        if not asked_for and (steps < FEW_STEPS or passes < 1):
             few = f"{round(steps)} steps are few" if steps < FEW_STEPS else "that is less than one pass over the images"
             _logger.warning(
                 "%s: a smaller %s makes them cheaper, and --fit chooses; or give it more time", few, _CHEAPER

@@ -84,9 +84,9 @@ class TrainingState:
         self.progress = 0.0
         self.images_per_step = options.batch_size * options.accumulate * fabric.world_size
         self.images_per_pass = len(parts.samples)
-        self._total_steps = config.length.total_steps(self.images_per_pass, self.images_per_step)
+        self.total_steps = config.length.total_steps(self.images_per_pass, self.images_per_step)
         if config.length.max_seconds is None:
-            self.planned_steps = self._total_steps
+            self.planned_steps = self.total_steps
 
     @property
     def learning_rate(self) -> float:
@@ -115,7 +115,7 @@ class TrainingState:
         elapsed, limit = self.clock.elapsed(), self.training_seconds
         if limit is not None:
             elapsed, limit = self.fabric.broadcast((elapsed, limit))
-        self.progress = share_done(self.step, self._total_steps, elapsed, limit)
+        self.progress = share_done(self.step, self.total_steps, elapsed, limit)
 
     def state_dict(self) -> JsonObject:
         """Everything needed to continue exactly; only tensors and plain values."""
