@@ -281,3 +281,43 @@ def test_what_is_not_an_image_is_refused_with_what_is_accepted() -> None:
     with pytest.raises(DataError, match="an image with 3 channels, but the model was trained on 4"):
         decode_image(scene(), channels=4)
     assert decode_image(np.zeros((4, 5, 4), np.uint8), channels=4).shape == (4, 5, 4)
+
+
+def test_a_tag_of_another_type_is_a_damaged_file(tmp_path: Path) -> None:
+    """An XMP packet stored as a number: Pillow looks for text in it and raises TypeError."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    tags = ImageFileDirectory_v2()
+    tags.tagtype[700] = 4
+    tags[700] = 5
+    path = tmp_path / "odd.tif"
+    Image.new("RGB", (4, 4)).save(path, tiffinfo=tags)
+    with pytest.raises(ImageError, match=r"odd\.tif is damaged or incomplete"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), AttributeError("odd"), ZeroDivisionError("odd"), KeyError("odd")])
+def test_whatever_the_decoder_raises_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def load(_: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(ImageError, match=r"a\.png is damaged or incomplete \(.*odd"):
+        read_image(path)
+
+
+def test_a_fault_of_the_disk_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+
+    def load(_: Image.Image) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(ImageError, match=r"a\.png cannot be read: Input/output error"):
+        read_image(path)

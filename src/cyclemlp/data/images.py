@@ -6,6 +6,7 @@ grey values instead of scaling them, drops transparency, and raises many differe
 
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,7 +48,11 @@ SIDEWAYS, SAME_SIZE = (5, 6, 7, 8), (2, 3, 4)
 """EXIF orientations that swap width and height; those that turn or mirror an image within its size."""
 _PNG_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 # What Pillow raised on some 60,000 files of every format with random bytes changed or cut off.
-_DAMAGED = (OSError, SyntaxError, ValueError, struct.error)
+_DAMAGED = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError),
+    *(RuntimeError, AssertionError, BufferError, struct.error, zlib.error),
+)
+"""What Pillow and its parsers raise on damaged files: all but a lack of memory."""
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MIN_OF_16_BITS = 2**14
 """An image of 16-bit values that are all smaller has 10, 12 or 14 bits, and would be dark or black."""
@@ -226,6 +231,8 @@ def _named_errors(path: Path) -> Iterator[None]:
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ImageError(path, f"cannot be read: {error.strerror}", "check the path and its permissions") from error
     except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; Pillow's own have no number
+            raise ImageError(path, f"cannot be read: {error.strerror}", "check the disk it is on") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(path, f"is damaged or incomplete ({reason})", "replace or remove it") from error
 

@@ -1,6 +1,7 @@
 """The numbers of a run: metrics.csv for people and spreadsheets, TensorBoard events for curves while it runs."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,8 +44,10 @@ def read_metrics(run_dir: Path) -> list[dict[str, str]]:
     path = run_dir / "metrics.csv"
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    # A row ends where csv says so: names of classes may hold any other character that ends a line of text.
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
 
 def record_last(run_dir: Path, step: int, metrics: Mapping[str, float | None]) -> None:
