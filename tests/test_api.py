@@ -181,7 +181,7 @@ def test_a_recipe_is_found_by_its_name() -> None:
     config = build_config("segmentation", {"data": Path("d"), "lr": 0.5}, "sample-segmentation")
     assert isinstance(config, SegmentationConfig)
     assert (config.optimisation.lr, config.optimisation.batch_size) == (0.5, 8)
-    assert (config.augmentation.crop_size, config.loss.class_weights) == (256, "fourth-root-inverse")
+    assert (config.augmentation.crop_size, config.loss.class_weights) == (192, "fourth-root-inverse")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from cyclemlp.export.run import check_request, write_checked
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.inference.runtimes.facts import Facts
+from cyclemlp.inference.runtimes.openvino import core
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 from cyclemlp.tasks.options import PredictionOptions
@@ -88,7 +89,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def by_hand(task: str, runtime: str) -> dict[str, Any]:
     """What the page's code computes in the present folder."""
     names: dict[str, Any] = {}
-    exec(OPEN[runtime] + USE[task], names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openvino.Core", core)  # a second one would leave the process with a freed signal stack
+        exec(OPEN[runtime] + USE[task], names)
     return names
 
 

@@ -15,7 +15,7 @@ from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, count_classes
 from cyclemlp.data.problems import SPLITS, FileError, Findings
 
-_LAYOUT = "{train,val}/images with {train,val}/masks, or images and NAME_mask.png next to each other in {train,val}"
+_LAYOUT = "{train,val}/{images,masks}, or NAME_mask.png by images"
 _TABLE_NAME = "_classes.csv"
 
 
