@@ -15,13 +15,14 @@ from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.samples import blue_marble_instances
 from cyclemlp.data.samples.blue_marble_instances import EDGE, prepare_blue_marble_instances
 from cyclemlp.errors import ConfigError
-from cyclemlp.tasks.base import Predict, SampleDemo
+from cyclemlp.tasks.base import Predict
 from cyclemlp.tasks.detection import demo as drawing
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.recipes import read_run_config
 from cyclemlp.tasks.registry import get_task
+from cyclemlp.tasks.sample_demo import SampleDemo
 from cyclemlp.training.run_folder import open_run
 
 HEADS = {"segmentation": "semantic-fpn", "detection": "retinanet", "instance-segmentation": "mask-rcnn"}

@@ -36,7 +36,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def replace_masks(root: Path, change: Callable[[Values, Path], object]) -> Path:
-    """`change(values, path)` writes each mask of a data set anew."""
+    """`change(values, path)` rewrites each mask of a data set."""
     for path in sorted(root.glob("masks/*/*.png")):
         values = np.asarray(Image.open(path)).copy()
         path.unlink()

@@ -33,9 +33,9 @@ def state_of(config: SegmentationConfig) -> tuple[TrainingState, Evaluator]:
 def test_a_run_says_what_it_will_have(configured: Configured, caplog: pytest.LogCaptureFixture) -> None:
     run_training(get_task("segmentation"), configured(steps=6))
     assert not any("steps are few" in message for message in caplog.messages)  # they were asked for
-    (told,) = [message for message in caplog.messages if message.startswith("plan: ")]
-    assert "plan: about 6 steps of " in told
-    assert "for the evaluation of " in told
+    (line,) = [message for message in caplog.messages if message.startswith("plan: ")]
+    assert "plan: about 6 steps of " in line
+    assert "for the evaluation of " in line
 
 
 @pytest.mark.usefixtures("small_networks")

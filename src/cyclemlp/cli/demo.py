@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_json, write_png
-from cyclemlp.tasks.base import SampleDemo
 from cyclemlp.tasks.build_config import build_config
 from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.registry import get_task, task_names
+from cyclemlp.tasks.sample_demo import SampleDemo
 
 _logger = logging.getLogger(__name__)
 

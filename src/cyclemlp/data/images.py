@@ -59,7 +59,7 @@ _MIN_OF_16_BITS = 2**14
 _MIN_EXTREME_ALPHA = 0.5
 """Share of the pixels of a TIFF that transparency leaves whole or hides; less is a band of measured values."""
 _GREY_STEP = {2: 85, 4: 17}
-"""By which Pillow multiplies the values of grey PNG images of so many bits."""
+"""By which Pillow multiplies the values of grey PNG images, for each number of bits."""
 
 Colour = tuple[int, ...]
 

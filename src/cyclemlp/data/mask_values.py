@@ -18,7 +18,7 @@ RARE = 1e-4
 _GREY_GAP = 17
 """Class numbers up to 255 that are all this far from each other are grey levels: 4 bits, scaled, have this step."""
 _SMOOTHED_VALUES, _SMOOTHED_SHARE = 8, 0.8
-"""So many values between 0 and 255, which together have most of the pixels, come from smoothing black and white."""
+"""With this number of values between 0 and 255 on most of its pixels, a mask is a smoothed drawing."""
 
 
 @dataclass(frozen=True)

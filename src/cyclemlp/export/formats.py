@@ -65,7 +65,7 @@ def write_onnx(program: ExportedProgram, facts: Facts, path: Path, opset: int | 
 
 
 def finish_onnx(path: Path, facts: Facts) -> None:
-    """Drop the outputs that `facts` do not name, and write the facts anew."""
+    """Drop the outputs that `facts` do not name, and write the facts again."""
     import onnx
 
     model = onnx.load(path)
@@ -94,7 +94,7 @@ def write_openvino(program: ExportedProgram, facts: Facts, path: Path, _opset: i
 
 
 def finish_openvino(path: Path, facts: Facts) -> None:
-    """Drop the outputs that `facts` do not name, and write the facts anew."""
+    """Drop the outputs that `facts` do not name, and write the facts again."""
     import openvino
 
     model = core().read_model(path)

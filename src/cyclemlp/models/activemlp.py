@@ -29,7 +29,7 @@ class ActiveMLPSizes(PyramidSizes):
     """The sizes of one model; every stage has two blocks at least."""
 
     interval: int = 2
-    """Each stage computes offsets anew in every `interval`-th block, but never in its last."""
+    """Each stage computes new offsets in every `interval`-th block, but never in its last."""
     shares: tuple[int, int, int, int] = (2, 4, 4, 8)
     """Neighbouring channels with one offset in common, for each stage."""
 
@@ -92,7 +92,7 @@ class ActiveMixer(WeightedMixer):
 
 
 class ActiveBlock(MixerBlock):
-    """Token mixer and channel MLP; `offsets` in the blocks that compute them anew, for themselves and those after."""
+    """Token mixer and channel MLP; `offsets` in the blocks that compute new ones, for themselves and those after."""
 
     def __init__(self, width: int, mlp_ratio: int, drop_path: float, offsets: Offsets | None) -> None:
         super().__init__(width, ActiveMixer(width), mlp_ratio, drop_path)

@@ -1,8 +1,9 @@
 r"""The active token mixer's operator: a 1x1 layer whose input channels are read at learned places along one axis.
 
 CycleFC reads channel c at a distance that is fixed for all positions and images. Here a small layer computes the
-distance from the features themselves, anew for each position, and it need not be a whole number: between two positions
-the input is interpolated linearly. `share` neighbouring channels have one offset in common. Along the width, share 2:
+distance from the features themselves, for each position separately, and it need not be a whole number: between two
+positions the input is interpolated linearly. `share` neighbouring channels have one offset in common. Along the
+width, share 2:
 
     channel       0     1  |  2     3  |  4     5   ...
     offset        +1.3     |  -2.0     |  +0.6           (and others at the next position)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cyclemlp.tasks.card import ModelCard
     from cyclemlp.tasks.loss import TaskLoss
     from cyclemlp.tasks.registry import Prediction
+    from cyclemlp.tasks.sample_demo import SampleDemo
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -373,34 +374,6 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write files about all images together: kinds of file to their paths."""
         return {}
-
-
-class SampleDemo(ABC):
-    """How `cyclemlp demo` shows a task on the sample that comes as a package."""
-
-    recipe: str
-    """Name of the recipe that comes with the package."""
-    per_class: str
-    """Key of the scores of single classes that the table shows."""
-    over_classes: tuple[str, ...]
-    """Keys of the other scores that it shows."""
-    data_name: str
-    """What the result calls the sample."""
-    starts_from: str | None = None
-    """Task whose demo provides the backbone; None starts from random weights."""
-
-    @abstractmethod
-    def prepare(self) -> Path:
-        """The sample's folder. Raises MissingExtraError."""
-
-    @abstractmethod
-    def draw(self, predict: "Predict", classes: tuple[str, ...], data: Path) -> "Image":
-        """What the network predicts for the Earth; `predict` is that of a predictor."""
-
-    def table(self, metrics: JsonMapping) -> list[str]:
-        """The scores as lines of text."""
-        rows = [*metrics[self.per_class].items(), *((name, metrics[name]) for name in self.over_classes)]
-        return ["held-out columns of the Earth, all rows", *score_lines(rows, self.per_class)]
 
 
 def score_lines(rows: Sequence[tuple[str, float | None]], title: str) -> list[str]:

@@ -59,7 +59,7 @@ def choose(cost: Cost, seconds: float, images: int) -> Cost:
 
 
 def fitted(fabric: Fabric, task: AnyTask, config: ConfigT, dataset: Any) -> ConfigT:
-    """The config with --batch-size and --crop-size reduced as far as --max-time makes it necessary, told in the log.
+    """The config with --batch-size and --crop-size as small as --max-time makes necessary, with a line in the log.
 
     Raises what the task raises for options and data that are not usable.
     """

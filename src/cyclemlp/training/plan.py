@@ -1,4 +1,4 @@
-"""What a run can reach in its time: told in its first seconds, from the measured time of its steps."""
+"""What a run can reach in its time, logged in its first seconds from the measured time of its steps."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ FEW_STEPS = 1000
 """Runs from random weights rarely become useful with fewer."""
 SECONDS_TO_MEASURE = 8.0
 STEPS_TO_MEASURE = 3
-"""The plan is told after this many steps and seconds, the first step aside, which sets libraries up."""
+"""The plan is logged after this number of steps and seconds, the first step aside, which sets libraries up."""
 SECONDS_OF_SLOW_STEPS = 20.0
 """Or after fewer steps, where they take this long."""
 _TRIED_IMAGES = 3
@@ -39,13 +39,13 @@ def seconds_at_the_end(state: TrainingState, evaluator: Evaluator) -> float:
 
 
 class Plan:
-    """Tells once, after some steps, how many the run will have, and what helps where they are few."""
+    """Logs once, after some steps, how many the run will have, and what helps where they are few."""
 
     def __init__(self, state: TrainingState, evaluator: Evaluator) -> None:
         self._state = state
         self._evaluator = evaluator
         self._seconds_at_the_end = 0.0
-        self._told = not state.fabric.is_global_zero
+        self._logged = not state.fabric.is_global_zero
         self._begun: tuple[float, int, float] | None = None
 
     def reserve(self, seconds_before: float) -> None:
@@ -59,8 +59,8 @@ class Plan:
         return 0.0 if limit is None else (state.training_seconds or 0.0) + state.overhead_seconds - limit
 
     def after_step(self) -> None:
-        """Measure; tell the plan when enough is known."""
-        if self._told:
+        """Measure; log the plan when enough is known."""
+        if self._logged:
             return
         now, state = time.monotonic(), self._state
         if self._begun is None:
@@ -70,10 +70,10 @@ class Plan:
         steps, taken = state.step - step, now - began
         enough = taken >= (SECONDS_TO_MEASURE if steps >= STEPS_TO_MEASURE else SECONDS_OF_SLOW_STEPS)
         if enough and state.progress > progress:
-            self._told = True
-            self._tell(taken / steps, state.step + steps * (1.0 - state.progress) / (state.progress - progress))
+            self._logged = True
+            self._log(taken / steps, state.step + steps * (1.0 - state.progress) / (state.progress - progress))
 
-    def _tell(self, seconds: float, steps: float) -> None:
+    def _log(self, seconds: float, steps: float) -> None:
         state, images = self._state, self._state.images_per_pass
         steps = min(steps, state.total_steps or steps)
         state.planned_steps = max(state.step, round(steps))

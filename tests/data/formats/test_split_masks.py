@@ -28,7 +28,7 @@ def pair(image: Path, mask: Path, value: int = 1) -> None:
     Image.fromarray((np.eye(4, 6) * value).astype(np.uint8)).save(mask)
 
 
-def beside(root: Path) -> Path:
+def together(root: Path) -> Path:
     """As Roboflow exports it."""
     for split, count in SPLITS.items():
         for number in range(count):
@@ -55,7 +55,7 @@ def suffixed(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("write", [beside, inside, suffixed])
+@pytest.mark.parametrize("write", [together, inside, suffixed])
 def test_every_split_is_read(tmp_path: Path, write: Write) -> None:
     report = inspect_dataset(write(tmp_path))
     assert (report.format, report.problems, report.notes) == ("masks", (), ())
@@ -64,14 +64,14 @@ def test_every_split_is_read(tmp_path: Path, write: Write) -> None:
     assert report.splits["train"].of_class["cat"] == 12
 
 
-@pytest.mark.parametrize("write", [beside, inside, suffixed])
+@pytest.mark.parametrize("write", [together, inside, suffixed])
 def test_they_are_no_class_folders(tmp_path: Path, write: Write) -> None:
     assert not is_folder_dataset(write(tmp_path))
     with pytest.raises(DataError, match="is not a data set with class labels; expected class folders"):
         find_dataset(tmp_path, ClassifiedDataset)
 
 
-@pytest.mark.parametrize("write", [beside, inside, suffixed])
+@pytest.mark.parametrize("write", [together, inside, suffixed])
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_an_evaluation_needs_its_own_split_alone(tmp_path: Path, write: Write, split: str) -> None:
     write(tmp_path)
@@ -85,7 +85,7 @@ def test_an_evaluation_needs_its_own_split_alone(tmp_path: Path, write: Write, s
         find_dataset(tmp_path, MaskDataset)
 
 
-@pytest.mark.parametrize("write", [beside, inside, suffixed])
+@pytest.mark.parametrize("write", [together, inside, suffixed])
 def test_the_split_that_is_asked_for_has_to_exist(tmp_path: Path, write: Write) -> None:
     write(tmp_path)
     for path in [path for path in tmp_path.rglob("valid") if path.is_dir()]:
@@ -104,14 +104,14 @@ def test_the_split_that_is_asked_for_has_to_exist(tmp_path: Path, write: Write) 
     ],
 )
 def test_tables_of_classes(tmp_path: Path, table: str, message: str) -> None:
-    (beside(tmp_path) / "valid/_classes.csv").write_text(table)
+    (together(tmp_path) / "valid/_classes.csv").write_text(table)
     assert any(message in str(problem) for problem in inspect_dataset(tmp_path).problems)
     (tmp_path / "classes.txt").write_text("a\nb\n")
     assert inspect_dataset(tmp_path).problems == ()
 
 
 def test_files_without_their_partner(tmp_path: Path) -> None:
-    beside(tmp_path)
+    together(tmp_path)
     next(tmp_path.glob("train/*_mask.png")).rename(tmp_path / "train/other_mask.png")
     problems = "\n".join(map(str, inspect_dataset(tmp_path).problems))
     assert "_mask.png or remove the image" in problems

@@ -28,11 +28,11 @@ def read_split_masks(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`."""
     found = {split: _folders(folder_of_split(root, split)) for split in SPLITS}
     pattern = next(folders for folders in found.values() if folders)
-    beside = pattern[0] == pattern[1]
+    together = pattern[0] == pattern[1]
     folders = {}
     for split in SPLITS:
         parent = folder_of_split(root, split)
-        folders[split] = (parent, parent) if beside else (parent / "images", parent / "masks")
+        folders[split] = (parent, parent) if together else (parent / "images", parent / "masks")
     classes = named_classes(root, findings) or _tabled_classes(root, findings)
     return read_masks(root, folders, classes, findings)
 

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.drawing import with_legend
 from cyclemlp.data.samples.blue_marble import BAND, is_held_out, prepare_blue_marble, read_earth
-from cyclemlp.tasks.base import Predict, SampleDemo
+from cyclemlp.tasks.base import Predict
+from cyclemlp.tasks.sample_demo import SampleDemo
 from cyclemlp.tasks.segmentation.predict import SegmentationResult
 
 _logger = logging.getLogger(__name__)
