@@ -6,8 +6,8 @@ many nuclei there are, so a classifier has to see shapes.
     python scripts/nuclei_tiles.py DSB2018_FOLDER --out nuclei-tiles
     cyclemlp train classification --data nuclei-tiles
 
-A nucleus counts for the tile that holds at least half of it. All classes of a split get as many tiles as the rarest
-has.
+A nucleus counts for the tile that holds at least half of it. Of tiles whose pixels are all equal (black ones, say) the
+first is kept, so that none is in both splits. All classes of a split get as many tiles as the rarest has.
 """
 
 import argparse
@@ -41,15 +41,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.out.exists() and any(options.out.iterdir()):
         parser.error(f"--out {options.out} is not empty: choose another folder")
+    seen: set[bytes] = set()
     for split in ("train", "val"):
-        by_class = _tiles_by_class(options.data, split, options.size)
+        by_class = _tiles_by_class(options.data, split, options.size, seen)
         count = min(len(tiles) for tiles in by_class)
         for name, tiles in zip(CLASSES, by_class, strict=True):
             _write(evenly_spaced(tiles, count), options.out / split / name)
 
 
-def _tiles_by_class(data: Path, split: str, size: int) -> list[list[Tile]]:
-    """The tiles of each class, in the order of the annotation file."""
+def _tiles_by_class(data: Path, split: str, size: int, seen: set[bytes]) -> list[list[Tile]]:
+    """The tiles of each class, in the order of the annotation file, but for those in `seen`, which grows."""
     annotations = json.loads((data / f"{split}.json").read_text(encoding="utf-8"))
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in annotations["annotations"]:
@@ -60,7 +61,9 @@ def _tiles_by_class(data: Path, split: str, size: int) -> list[list[Tile]]:
             image = np.asarray(opened.convert("RGB"))
         nuclei = _numbered(by_image[entry["id"]], image.shape[:2])
         for name, count, tile in _cut(image, nuclei, size):
-            by_class[min(count, len(CLASSES) - 1)].append((f"{entry['id']}-{name}", tile))
+            if (pixels := tile.tobytes()) not in seen:
+                seen.add(pixels)
+                by_class[min(count, len(CLASSES) - 1)].append((f"{entry['id']}-{name}", tile))
     return by_class
 
 
