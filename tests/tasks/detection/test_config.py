@@ -62,7 +62,9 @@ def split_of(edge: float, size: tuple[int, int], count: int = 10, images: int = 
         (6, (200, 200), 4.0, 3.0),  # 24 / 6; then 24 pixels are 3 strides of 8
         (24, (300, 400), 1.0, 3.0),
         (100, (2000, 2000), 0.25, 3.0),  # 24 / 100 is nearest to a quarter; 25 pixels are 3.1 strides
-        (100, (500, 500), 1.0, 4.0),  # small images are not reduced: 12.5 strides, beyond the largest anchor
+        (100, (500, 500), 0.5, 4.0),  # a quarter would be 125 pixels wide: too few to see what is around the objects
+        (48, (480, 640), 0.5, 3.0),  # blood cells
+        (48, (300, 300), 1.0, 4.0),
         (6, (1000, 1000), 2.0, 1.5),  # four times would be 16 million pixels
         (6, (1500, 1500), 1.0, 1.0),
     ],

@@ -20,8 +20,8 @@ SMALL = 0.1
 MAX_SCALE, MIN_SCALE = 4.0, 0.25
 MAX_PIXELS = 4e6
 """Images are not upscaled beyond this."""
-FEW_PIXELS = 1e6
-"""Images with fewer pixels are not downscaled: it would save little time."""
+LEAST_PIXELS = 224**2
+"""Images are not downscaled below this, whatever the size of their objects."""
 _PROPOSALS_PER_BOX = 3
 # torchvision matches anchors that overlap an object by half or more: with these steps one of them always does.
 _ANCHOR_SIZES = {"retinanet": (1.0, 1.5, 2.0, 3.0, 4.0), "mask-rcnn": (2.0, 3.0, 4.0, 6.0, 8.0)}
@@ -60,8 +60,8 @@ def _edges(split: DetectionSplit) -> np.ndarray[tuple[int], np.dtype[np.float64]
 
 def _input_scale(small: float, pixels: float) -> float:
     wanted = 2.0 ** round(math.log2(TARGET_EDGE / max(small, 1.0)))
-    if pixels < FEW_PIXELS:
-        wanted = max(wanted, 1.0)
+    while wanted < 1.0 and pixels * wanted**2 < LEAST_PIXELS:
+        wanted *= 2
     while wanted > 1.0 and pixels * wanted**2 > MAX_PIXELS:
         wanted /= 2
     return min(max(wanted, MIN_SCALE), MAX_SCALE)
