@@ -14,6 +14,15 @@ from cyclemlp.tasks.card import ModelCard, load_model, save_model
 # AS-MLP's table of UperNet on ADE20K; CycleMLP's models of that size have the same parameters.
 UPERNET_MILLIONS = {"cyclemlp_tiny": 60, "cyclemlp_small": 81, "cyclemlp_base": 121, "asmlp_tiny": 60, "resnet101": 86}
 
+# ActiveMLP's repository, with Semantic FPN and with UperNet and its auxiliary head.
+ACTIVE_MILLIONS = {
+    "xtiny": (19.1, 45.3),
+    "tiny": (30.9, 57.1),
+    "small": (42.4, 68.6),
+    "base": (55.9, 82.1),
+    "large": (79.8, 107.9),
+}
+
 
 def count(model: torch.nn.Module) -> float:
     return sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -24,6 +33,14 @@ def test_upernet_has_the_published_parameters(name: str, millions: float) -> Non
     with torch.device("meta"):
         model = build_segmentation_model(name, "upernet", 150, auxiliary=True)
     assert count(model) == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize(("size", "millions"), ACTIVE_MILLIONS.items())
+def test_heads_on_activemlp_have_the_published_parameters(size: str, millions: tuple[float, float]) -> None:
+    with torch.device("meta"):
+        fpn = build_segmentation_model(f"activemlp_{size}", "semantic-fpn", 150)
+        upernet = build_segmentation_model(f"activemlp_{size}", "upernet", 150, auxiliary=True)
+    assert (round(count(fpn), 1), round(count(upernet), 1)) == millions
 
 
 @pytest.mark.parametrize("edges", [(1, 1), (2, 5), (6, 6), (7, 13), (16, 16)])

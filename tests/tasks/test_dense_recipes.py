@@ -43,7 +43,20 @@ RIVALS = {
     "ade20k/upernet-small": (49.5, 49.2),
     "ade20k/upernet-base": (49.7, 49.5),
 }
-STEPPED = ("coco/retinanet-b1", "coco/mask-rcnn-b1", "ade20k/fpn-b1", "ade20k/upernet-tiny")
+# ActiveMLP's repository: millions of parameters (counted in tests/heads) and mIoU, at several scales as well for UperNet.
+ACTIVE: dict[str, tuple[str, ...]] = {
+    "ade20k/fpn-active-xtiny": ("19.1", "43.03"),
+    "ade20k/fpn-active-tiny": ("30.9", "45.84"),
+    "ade20k/fpn-active-small": ("42.4", "47.30"),
+    "ade20k/fpn-active-base": ("55.9", "47.73"),
+    "ade20k/fpn-active-large": ("79.8", "48.05"),
+    "ade20k/upernet-active-xtiny": ("45.3", "44.27", "45.44"),
+    "ade20k/upernet-active-tiny": ("57.1", "46.46", "47.55"),
+    "ade20k/upernet-active-small": ("68.6", "48.42", "49.49"),
+    "ade20k/upernet-active-base": ("82.1", "48.63", "49.86"),
+    "ade20k/upernet-active-large": ("107.9", "50.05", "51.10"),
+}
+STEPPED = ("coco/retinanet-b1", "coco/mask-rcnn-b1", "ade20k/fpn-b1", "ade20k/upernet-tiny", "ade20k/fpn-active-xtiny")
 BASES = {"coco/1x", "ade20k/fpn", "ade20k/upernet"}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,14 +106,15 @@ def task_of(recipe: str, data: Path) -> TrainingParts:
 
 def test_every_recipe_is_known_here() -> None:
     names = {name for name in packaged() if name.startswith(("coco/", "ade20k/"))}
-    assert names == BASES | set(PUBLISHED) | set(RIVALS)
+    assert names == BASES | set(PUBLISHED) | set(RIVALS) | set(ACTIVE)
 
 
-@pytest.mark.parametrize("recipe", sorted({*PUBLISHED, *RIVALS} - set(STEPPED)))
+@pytest.mark.parametrize("recipe", sorted({*PUBLISHED, *RIVALS, *ACTIVE} - set(STEPPED)))
 def test_builds(recipe: str, data: Path) -> None:
     with torch.device("meta"):
         task = task_of(recipe, data)
-    assert task.card.model == "cyclemlp_" + recipe.rpartition("-")[2]
+    family = "activemlp_" if recipe in ACTIVE else "cyclemlp_"
+    assert task.card.model == family + recipe.rpartition("-")[2]
     assert task.card.task == task_name(recipe)
 
 
@@ -121,7 +135,7 @@ def test_a_step(recipe: str, data: Path) -> None:
     assert not torch.equal(trained[0], before)
 
 
-@pytest.mark.parametrize("recipe", [*PUBLISHED, *RIVALS])
+@pytest.mark.parametrize("recipe", [*PUBLISHED, *RIVALS, *ACTIVE])
 def test_says_how_to_run_it_and_what_was_published(recipe: str) -> None:
     text = (FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
     notes = dict(
@@ -135,6 +149,10 @@ def test_says_how_to_run_it_and_what_was_published(recipe: str) -> None:
     if recipe in PUBLISHED:
         assert f"(arXiv 2107.10224, {table})" in published
         assert all(f" {number:.1f}" in published for number in PUBLISHED[recipe])
+    elif recipe in ACTIVE:
+        words = " ".join(text.replace("#", " ").split())
+        assert "repository of ActiveMLP's authors" in words
+        assert all(f" {number}" in words for number in ACTIVE[recipe])
     else:
         swin, asmlp = RIVALS[recipe]
         assert published.strip().startswith("not found for CycleMLP")
@@ -162,7 +180,7 @@ def test_detectors_are_trained_as_the_paper_does() -> None:
 
 def test_semantic_fpn_is_trained_as_the_paper_does() -> None:
     """Paper, section 4.4; decay, clipping and crops from PVT's configuration."""
-    for recipe in (name for name in PUBLISHED if name.startswith("ade20k/")):
+    for recipe in (name for name in (*PUBLISHED, *ACTIVE) if name.startswith("ade20k/fpn")):
         config = config_of(recipe, Path("d"))
         options, images = config.optimisation, config.augmentation
         assert (options.lr, options.batch_size * config.machine.devices, config.length.steps) == (2e-4, 32, 40000)

@@ -54,6 +54,7 @@ def config_of(recipe: str, data: Path, **options: Any) -> ClassificationConfig:
 
 def test_there_is_one_for_every_model() -> None:
     names = {*SIZES, *(f"{family}_{size}" for family in ("cyclemlp", "asmlp") for size in ("tiny", "small", "base"))}
+    names |= {f"activemlp_{size}" for size in ("xtiny", "tiny", "small", "base", "large")}
     assert {recipe.partition("/")[2].replace("-", "_") for recipe in RECIPES} == names
 
 
