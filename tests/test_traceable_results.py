@@ -23,11 +23,6 @@ from cyclemlp.tasks.segmentation.config import SegmentationConfig
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "results").glob("*.json"))
-NOT_IN_THE_HISTORY = {
-    # Made from a working copy whose commit was rewritten before it was published; to be made again.
-    "classification.json",
-}
-"""Results whose commit is not there. A result that is made again has to leave this list, which shrinks to nothing."""
 
 
 def script(name: str) -> ModuleType:
@@ -69,18 +64,11 @@ def test_the_commit_of_a_result_is_in_the_history(path: Path) -> None:
     commits = commits_in(json.loads(path.read_text(encoding="utf-8")))
     assert commits
     missing = {commit for commit in commits if git("merge-base", "--is-ancestor", commit, "HEAD").returncode}
-    if path.name in NOT_IN_THE_HISTORY:
-        assert missing, f"{path.name} was made again: take it off NOT_IN_THE_HISTORY"
-    else:
-        assert not missing
+    assert not missing
 
 
 def test_a_result_of_changed_code_is_not_in_the_history() -> None:
     assert git("merge-base", "--is-ancestor", "abc+", "HEAD").returncode
-
-
-def test_exceptions_are_results() -> None:
-    assert {path.name for path in RESULTS} >= NOT_IN_THE_HISTORY
 
 
 RENDERED = script("render_results")
@@ -95,11 +83,7 @@ def test_the_tables_of_a_page_are_those_of_the_results(page: Path) -> None:
     assert set(places) <= set(RENDERED.TABLES)
 
 
-WITH_RUNS = [
-    path
-    for path in RESULTS
-    if "runs" in json.loads(path.read_text(encoding="utf-8")) and path.name not in NOT_IN_THE_HISTORY
-]
+WITH_RUNS = [path for path in RESULTS if "runs" in json.loads(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("path", WITH_RUNS, ids=lambda path: path.name)

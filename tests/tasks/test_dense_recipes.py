@@ -43,7 +43,7 @@ RIVALS = {
     "ade20k/upernet-small": (49.5, 49.2),
     "ade20k/upernet-base": (49.7, 49.5),
 }
-# ActiveMLP's repository: millions of parameters (counted in tests/heads) and mIoU, at several scales as well for UperNet.
+# ActiveMLP's repository: millions of parameters (counted in tests/heads), and mIoU, for UperNet also at several scales.
 ACTIVE: dict[str, tuple[str, ...]] = {
     "ade20k/fpn-active-xtiny": ("19.1", "43.03"),
     "ade20k/fpn-active-tiny": ("30.9", "45.84"),

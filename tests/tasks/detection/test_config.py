@@ -1,6 +1,7 @@
 """Options of detectors: what is refused, and what follows from the labels where nothing is given."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_image_size_and_anchors_follow_from_the_small_objects(
 ) -> None:
     found = with_defaults(DetectionConfig(data=DATA), split_of(edge, size))
     assert (found.input_scale, found.detector.anchor_size) == (scale, anchor)
+
+
+def test_a_rare_class_of_small_objects_counts() -> None:
+    """Platelets are a few percent of the cells in blood, and a third of the score."""
+    large, small = split_of(100, (480, 640), count=60), split_of(36, (480, 640), count=3, images=1)
+    platelets = replace(small.records[0], labels=small.records[0].labels + 1)
+    split = DetectionSplit((*large.images, *small.images), (*large.records, platelets))
+    found = with_defaults(DetectionConfig(data=DATA), split)
+    assert (found.input_scale, found.detector.anchor_size) == (0.5, 2.0)  # 18 pixels are 2.25 strides of 8
+    assert with_defaults(DetectionConfig(data=DATA), large).detector.anchor_size == 4.0
 
 
 def test_mask_rcnn_has_finer_strides() -> None:

@@ -16,7 +16,7 @@ ConfigT = TypeVar("ConfigT", bound=DetectionConfig)
 TARGET_EDGE = 24
 """Width in network pixels to which the small objects of a data set are brought."""
 SMALL = 0.1
-"""Quantile of object sizes that counts as small."""
+"""Quantile of object sizes that counts as small; every class weighs the same, as it does in AP."""
 MAX_SCALE, MIN_SCALE = 4.0, 0.25
 MAX_PIXELS = 4e6
 """Images are not upscaled beyond this."""
@@ -31,8 +31,7 @@ _logger = logging.getLogger(__name__)
 
 def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
     """The config with input scale, anchor size and number of boxes filled in, and a line in the log about them."""
-    edges = _edges(split)
-    small = float(np.quantile(edges, SMALL)) if len(edges) else 32.0
+    small = _small(split)
     pixels = float(np.median([height * width for height, width in (record.size for record in split.records)]))
     if config.input_scale is None and config.short_side is None:
         config = replace(config, input_scale=_input_scale(small, pixels))
@@ -51,11 +50,18 @@ def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
     return replace(config, detector=head)
 
 
-def _edges(split: DetectionSplit) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Edge of the square of each box's area, in pixels; regions to ignore are not counted."""
-    boxes = [record.boxes_xyxy[~record.crowd].astype(np.float64) for record in split.records]
-    areas = [(each[:, 2:] - each[:, :2]).prod(axis=1) for each in boxes]
-    return np.sqrt(np.concatenate(areas)) if areas else np.zeros(0)
+def _small(split: DetectionSplit) -> float:
+    """Edge in pixels, of the square of a box's area, that is `SMALL` among the objects; 32 without any."""
+    counted = [record.select(~record.crowd) for record in split.records]
+    boxes = np.concatenate([each.boxes_xyxy for each in counted] or [np.zeros((0, 4), np.float32)]).astype(np.float64)
+    if not len(boxes):
+        return 32.0
+    labels = np.concatenate([each.labels for each in counted])
+    edges = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    weights = 1 / np.bincount(labels)[labels]
+    order = np.argsort(edges)
+    reached = np.searchsorted(np.cumsum(weights[order]), SMALL * weights.sum())
+    return float(edges[order[min(reached, len(order) - 1)]])
 
 
 def _input_scale(small: float, pixels: float) -> float:
