@@ -1,7 +1,11 @@
 """The table of published weights, and downloads from a server that misbehaves into the cache and the model."""
 
 import hashlib
+import http.client
 import io
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cyclemlp.errors import CheckpointError
+from cyclemlp.models import fetch as fetch_module
 from cyclemlp.models import weights as weights_module
 from cyclemlp.models.checkpoints import read_state_dict
 from cyclemlp.models.fetch import fetch
@@ -35,6 +40,10 @@ class Behaviour:
     """The length it claims."""
     ranges: bool = True
     etag: str = '"one"'
+    content_range: str = ""
+    """Sent in place of the true one; {start} and {total} are replaced."""
+    obeys_if_range: bool = True
+    redirect: str = ""
     status: int = 200
     log: list[str | None] = field(default_factory=list)
 
@@ -50,8 +59,13 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour.status != 200:
             self.send_error(behaviour.status)
             return
+        if behaviour.redirect:
+            self.send_response(302)
+            self.send_header("Location", behaviour.redirect)
+            self.end_headers()
+            return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and behaviour.ranges else 0
-        if self.headers.get("If-Range", behaviour.etag) != behaviour.etag:
+        if self.headers.get("If-Range", behaviour.etag) != behaviour.etag and behaviour.obeys_if_range:
             start = 0
         if start and start >= len(behaviour.body):
             self.send_response(416)
@@ -60,7 +74,12 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = behaviour.body[start:]
         self.send_response(206 if start else 200)
-        self.send_header("ETag", behaviour.etag)
+        if behaviour.etag:
+            self.send_header("ETag", behaviour.etag)
+        total = behaviour.announced or len(behaviour.body)
+        if start:
+            content_range = behaviour.content_range or "bytes {start}-{end}/{total}"
+            self.send_header("Content-Range", content_range.format(start=start, end=total - 1, total=total))
         announced = behaviour.announced - start if behaviour.announced else len(body)
         self.send_header("Content-Length", str(announced))
         self.end_headers()
@@ -75,13 +94,13 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.behaviour = Behaviour()  # type: ignore[attr-defined]
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    local = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    local.behaviour = Behaviour()  # type: ignore[attr-defined]
+    thread = threading.Thread(target=local.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    yield Server(f"http://127.0.0.1:{http.server_address[1]}/weights.pth", http.behaviour)  # type: ignore[attr-defined]
-    http.shutdown()
-    http.server_close()
+    yield Server(f"http://127.0.0.1:{local.server_address[1]}/weights.pth", local.behaviour)  # type: ignore[attr-defined]
+    local.shutdown()
+    local.server_close()
     thread.join()
 
 
@@ -114,7 +133,7 @@ def anything(path: Path) -> None:
 
 
 def left_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    return {path.name for path in folder.iterdir() if path.suffix not in (".lock", ".sha256")}
 
 
 def test_table() -> None:
@@ -236,6 +255,133 @@ def test_digest(server: Server, tmp_path: Path) -> None:
     assert fetch(server.url, tmp_path / "right", anything, sha256=digest).is_file()
     with pytest.raises(CheckpointError, match=f"SHA-256 is {digest}, not 0000"):
         fetch(server.url, tmp_path / "wrong", anything, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"', "bare"])
+def test_only_a_strong_etag_lets_a_download_continue(server: Server, etag: str, tmp_path: Path) -> None:
+    """Otherwise the second half could be of another file."""
+    server.behaviour.etag, server.behaviour.body, server.behaviour.break_after = etag, b"old" * 100, 150
+    with pytest.raises(CheckpointError, match="150 of 300 bytes arrived"):
+        fetch(server.url, tmp_path / "f", anything)
+    server.behaviour.body, server.behaviour.break_after = b"new" * 100, None
+    assert fetch(server.url, tmp_path / "f", anything).read_bytes() == b"new" * 100
+    assert set(server.behaviour.log) == {None}
+
+
+@pytest.mark.parametrize(
+    "lie", ["bytes 0-99/300", "bytes {start}-{end}/301", "bytes {start}-{end}/*", "octets {start}", "bytes 9e9-1/x"]
+)
+def test_another_part_than_was_asked_for_is_never_appended(server: Server, lie: str, tmp_path: Path) -> None:
+    server.behaviour.body, server.behaviour.break_after, server.behaviour.content_range = b"abc" * 100, 100, lie
+    with pytest.raises(CheckpointError, match=r"another part of the file|100 of 300 bytes") as caught:
+        fetch(server.url, tmp_path / "f", anything)
+    assert "\n" not in str(caught.value)
+    assert len(server.behaviour.log) < 10
+    server.behaviour.break_after = None
+    assert fetch(server.url, tmp_path / "f", anything).read_bytes() == b"abc" * 100
+
+
+def test_a_server_that_ignores_if_range(server: Server, tmp_path: Path) -> None:
+    server.behaviour.body, server.behaviour.break_after, server.behaviour.ranges = b"old" * 100, 30, False
+    with pytest.raises(CheckpointError):
+        fetch(server.url, tmp_path / "f", anything)
+    server.behaviour.body, server.behaviour.break_after, server.behaviour.ranges = b"new" * 100, None, True
+    server.behaviour.etag, server.behaviour.obeys_if_range = '"two"', False
+    assert fetch(server.url, tmp_path / "f", anything).read_bytes() == b"new" * 100
+
+
+@pytest.mark.parametrize("announced", [2000, None])
+def test_the_size_is_bounded(
+    server: Server, announced: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "MAX_BYTES", 1000)
+    if announced is None:
+        monkeypatch.setattr(fetch_module, "_length", lambda _response: None)
+    server.behaviour.body = b"x" * 2000
+    with pytest.raises(CheckpointError, match="over the limit of 1000 bytes for a weight file; nothing was kept"):
+        fetch(server.url, tmp_path / "f", anything)
+    assert left_in(tmp_path) == set()
+    assert len(server.behaviour.log) == 1
+
+
+def test_the_digest_of_the_first_download_is_kept(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server.behaviour.body = b"abc"
+    target = fetch(server.url, tmp_path / "f", anything)
+    digest = hashlib.sha256(b"abc").hexdigest()
+    assert (tmp_path / "f.sha256").read_text() == f"{digest}  f\n"
+    assert digest in caplog.text
+    target.unlink()
+    server.behaviour.body = b"abd"
+    with pytest.raises(CheckpointError, match=rf"not '?{digest}.* if the publisher has changed the file") as caught:
+        fetch(server.url, target, anything)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "f.sha256").unlink()
+    assert fetch(server.url, target, anything).read_bytes() == b"abd"
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1/weights.pth", "file:///etc/hostname"])
+def test_redirects_to_other_protocols(server: Server, place: str, tmp_path: Path) -> None:
+    server.behaviour.redirect = place
+    with pytest.raises(CheckpointError, match=r"which is not followed|is not allowed"):
+        fetch(server.url, tmp_path / "f", anything)
+
+
+@pytest.mark.parametrize("url", ["weights.pth", "http://a..b/weights.pth", "http://[::1/weights.pth", "odd://x/y"])
+def test_addresses_that_are_none(url: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="could not be downloaded") as caught:
+        fetch(url, tmp_path / "f", anything)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def secure(server: Server, tmp_path: Path) -> Iterator[Server]:
+    """The same behaviour over TLS, with a certificate that nobody has signed."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, *names, "-keyout", "key.pem", "-out", "cert.pem"], cwd=tmp_path, check=True, stderr=-3)
+    local = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    local.behaviour = server.behaviour  # type: ignore[attr-defined]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    local.socket = context.wrap_socket(local.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=local.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield Server(f"https://127.0.0.1:{local.server_address[1]}/weights.pth", server.behaviour)
+    local.shutdown()
+    local.server_close()
+    thread.join()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")
+def test_https(secure: Server, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *_: None)  # it would print a traceback
+    secure.behaviour.body = b"abc" * 100
+    with pytest.raises(CheckpointError, match="the server's certificate is not trusted: self-signed") as caught:
+        fetch(secure.url, tmp_path / "f", anything)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    secure.behaviour.break_after = 120
+    assert fetch(secure.url, tmp_path / "f", anything).read_bytes() == b"abc" * 100
+    secure.behaviour.redirect = server.url
+    with pytest.raises(CheckpointError, match=f"redirects from https to {server.url}, which is not followed"):
+        fetch(secure.url, tmp_path / "g", anything)
+
+
+def test_tls_errors_are_retried(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that was damaged on the way ends one connection, not the download."""
+    server.behaviour.body = b"abc" * 100
+    usual, failures = http.client.HTTPResponse.read, iter([ssl.SSLError(1, "bad record mac"), TimeoutError()])
+
+    def read(response: http.client.HTTPResponse, amount: int | None = None) -> bytes:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return usual(response, amount)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    assert fetch(server.url, tmp_path / "f", anything).read_bytes() == b"abc" * 100
 
 
 def test_several_at_once_fetch_once(published: Server, file: bytes) -> None:
