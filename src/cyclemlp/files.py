@@ -16,6 +16,8 @@ from cyclemlp.errors import ConfigError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_NAME_LENGTH = 40
+"""Characters of a file's name that its temporary name begins with: names of 255 bytes are allowed."""
 _PROBED_BYTES = 2**20
 """Written where a run will be, to find a full disk, a quota or a limit before the work."""
 
@@ -32,7 +34,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix because many writers choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:_NAME_LENGTH]}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -40,6 +42,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())  # mkstemp makes the file private
         _sync(part)
         part.replace(path)
+        _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -65,11 +68,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and any(path.iterdir()):
         raise FileExistsError(f"{path} exists and is not empty")
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name[:_NAME_LENGTH]}-", dir=path.parent))
     try:
         yield part
         part.chmod(0o777 & ~_umask())
+        for folder, _, names in os.walk(part):
+            for file in names:
+                _sync(Path(folder, file))
+            _sync_folder(Path(folder))
         part.replace(path)
+        _sync_folder(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -115,3 +123,14 @@ def _umask() -> int:
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Without it a name may be lost with the power although the file's content is on disk."""
+    if os.name == "nt":
+        return  # folders cannot be opened there
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

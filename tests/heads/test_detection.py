@@ -155,9 +155,11 @@ def test_an_unknown_head_is_named_with_the_nearest() -> None:
     ("options", "message"),
     [
         ({"head_norm": "groups"}, "--head-norm 'groups' is not allowed: one of none, group. Did you mean 'group'?"),
-        ({"head_convs": 0}, "--head-convs 0 is not allowed: 1 or more"),
+        ({"head_convs": 0}, "--head-convs 0 is not allowed: from 1 to 64"),
+        ({"head_convs": 10**9}, "--head-convs 1000000000 is not allowed: from 1 to 64"),
+        ({"detections": 10**9}, "--detections 1000000000 is not allowed: from 1 to 1000000"),
         ({"anchor_size": 0.0}, "--anchor-size 0.0 is not allowed: more than 0"),
-        ({"anchor_ratios": ()}, "--anchor-ratios () is not allowed: one or more numbers above 0"),
+        ({"anchor_ratios": ()}, "--anchor-ratios () is not allowed: 1 to 100 numbers above 0"),
         ({"nms": 1.5}, "--nms 1.5 is not allowed: from 0 to 1"),
     ],
 )

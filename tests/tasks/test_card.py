@@ -74,9 +74,17 @@ def test_card_is_readable_json_without_the_weights(folder: Path) -> None:
         ({"in_chans": 4}, "mean and std must have in_chans=4 numbers"),
         ({"std": [0.1, 0.0, 0.1]}, "std .* must be above 0"),
         ({"input_scale": 0}, "input_scale 0: must be above 0 and at most 16"),
-        ({"window": 8}, "window 8: allowed are 32 and more"),
+        ({"window": 8}, "window 8: allowed are 32 to 65536"),
+        ({"window": 10**9}, "window 1000000000: allowed are 32 to 65536"),
+        ({"head_width": 10**9}, "head_width 1000000000: allowed are 8 to 16384"),
+        ({"long_side": 10**9}, "long_side 1000000000: allowed are 1 to 65536"),
+        ({"image_size": 10**9}, "image_size 1000000000: allowed are 1 to 65536"),
+        ({"in_chans": 0, "mean": [], "std": []}, "in_chans 0: allowed are 1 to 1024"),
+        ({"in_chans": 10**5, "mean": [0.5] * 10**5, "std": [0.5] * 10**5}, "in_chans 100000: allowed are 1 to 1024"),
+        ({"model_options": {"stepsize": 10**9}}, "model_options: .1000000000. is more than 16384"),
+        ({"model_options": {"branches": [1, {"a": 1e300}]}}, "model_options: .1e.300. is more than 16384"),
         ({"window": 64.5}, "window has the wrong type"),
-        ({"short_side": 0}, "short_side 0: allowed are 1 and more, or none"),
+        ({"short_side": 0}, "short_side 0: allowed are 1 to 65536, or none"),
         ({"long_side": 2.5}, "long_side has the wrong type"),
         ({"metrics": []}, "metrics has the wrong type"),
         ({"mean": [float("nan"), 0.4, 0.4]}, "mean has the wrong type: .nan, 0.4, 0.4."),
@@ -93,6 +101,14 @@ def test_unusable_cards_are_refused_in_one_line(folder: Path, changes: dict[str,
     with pytest.raises(CheckpointError, match=message) as caught:
         load_model(folder)
     assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_too_large_for_memory_is_compared_before_it_is_built(folder: Path) -> None:
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "head_width": 16000}))  # 60 GB of weights
+    with pytest.raises(CheckpointError, match="shapes differ: head") as caught:
+        load_model(folder)
     assert "\n" not in str(caught.value)
 
 

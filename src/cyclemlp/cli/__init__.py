@@ -4,11 +4,13 @@ Exit status: 0 done, 2 the input is wrong (one line on standard error), 1 a faul
 """
 
 import errno
+import io
 import logging
 import os
 import signal
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 import cyclopts
@@ -50,10 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(program: App, arguments: list[str] | None = None) -> None:
     """Run `program`; errors caused by user input become one line on standard error and exit status 2."""
+    _prepare_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     program.suppress_keyboard_interrupt = False  # otherwise it would end without a word
     try:
         program(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()  # here, where a closed pipe is caught
     except CycloptsError as error:
         _refuse(_one_line(error))
     except UserError as error:
@@ -65,10 +69,26 @@ def run(program: App, arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+        if error.errno is None:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        _refuse(f"cannot write{where}: {error.strerror}. Free some space or choose another --out")
+        _refuse(_of_the_system(error))
+
+
+def _of_the_system(error: OSError) -> str:
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return f"cannot write{where}: {error.strerror}. Free some space or choose another --out"
+    return f"cannot read or write{where}: {error.strerror}. Correct the path, or what may be done there"
+
+
+def _prepare_streams() -> None:
+    """Text that a terminal cannot show is escaped; a stream that is closed swallows what is written."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from cyclemlp.data.folders import walk
 from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.problems import Problem
@@ -83,7 +84,7 @@ def _add(digest: "hashlib.blake2b", path: Path) -> None:
 def _files_below(root: Path) -> Iterator[Path]:
     """All files, sorted, without hidden ones; folders that are links are followed once."""
     seen = set()
-    for folder, inner, names in os.walk(root, followlinks=True):
+    for folder, inner, names in walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             inner.clear()

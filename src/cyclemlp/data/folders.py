@@ -5,6 +5,7 @@ and suffixes are the same in upper and lower case. Every folder is listed once. 
 because a file in it says so; links in its folders are followed, since whoever made them could have copied the files.
 """
 
+import errno
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from cyclemlp.errors import DataError
+
 _SYSTEM_NAMES = frozenset(
     {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 )
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+"""What opening a folder fails with where there is none of that name; any other reason is an error."""
 _Names = dict[str, str]
 _outside = ContextVar("outside", default=False)
 
@@ -53,12 +58,12 @@ class Folders:
         if folder in self._listed or _is_folder(folder):
             return folder
         parent = None if folder.parent == folder else self._folder(folder.parent)
-        inner = [] if parent is None else sorted(path for path in _entries(parent) if _is_folder(path))
+        inner = [] if parent is None else sorted(path for path in entries_of(parent) if _is_folder(path))
         return next((path for path in inner if name_key(path.name) == name_key(folder.name)), None)
 
     def _names(self, folder: Path) -> tuple[frozenset[str], _Names]:
         if folder not in self._listed:
-            with os.scandir(folder) as entries:  # one system call for many files, instead of one each
+            with _listing(folder), os.scandir(folder) as entries:  # one system call for many files
                 names = sorted(entry.name for entry in entries if entry.is_file())
             by_key: _Names = {}
             for name in names:
@@ -102,17 +107,51 @@ def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 def other_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """The files directly in a folder with none of these suffixes, sorted, without hidden ones."""
     known = frozenset(suffixes)
-    files = [path for path in _entries(folder) if not path.name.startswith(".") and path.is_file()]
+    files = [path for path in entries_of(folder) if not path.name.startswith(".") and path.is_file()]
     return sorted(path for path in files if path.suffix.lower() not in known)
 
 
 def has_file(folder: Path, suffix: str) -> bool:
     """Whether a file with this suffix, in any case, is directly in a folder."""
-    return any(path.suffix.lower() == suffix for path in _entries(folder))
+    return any(path.suffix.lower() == suffix for path in entries_of(folder))
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """What a folder has, in no order; nothing where there is none. Raises DataError where it cannot be listed."""
+    try:
+        with _listing(folder):
+            return list(folder.iterdir())
+    except (OSError, ValueError):  # no such folder
+        return []
+
+
+def walk(folder: Path, *, followlinks: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk from the top, but a folder that cannot be listed raises DataError instead of counting as empty."""
+
+    def refuse(error: OSError) -> None:
+        if error.errno not in _NOT_THERE:
+            raise _unlisted(error.filename, error) from error
+
+    return os.walk(folder, onerror=refuse, followlinks=followlinks)
+
+
+@contextmanager
+def _listing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            raise
+        raise _unlisted(folder, error) from error
+
+
+def _unlisted(folder: Path | str, error: OSError) -> DataError:
+    reason = (error.strerror or str(error)).lower()
+    return DataError(f"{folder} cannot be listed ({reason}): make it readable, or move it out of the data")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for place, inner, names in os.walk(folder):
+    for place, inner, names in walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
@@ -122,16 +161,9 @@ def _file_key(name: str) -> str:
     return name_key(path.stem) + path.suffix.lower()
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What a folder has; nothing where it is none, or cannot be listed."""
-    try:
-        return list(folder.iterdir())
-    except (OSError, ValueError):
-        return []
-
-
 def _is_folder(path: Path) -> bool:
     try:
-        return path.is_dir()
-    except (OSError, ValueError):
+        with _listing(path):
+            return path.is_dir()
+    except (OSError, ValueError):  # a name that no folder can have
         return False

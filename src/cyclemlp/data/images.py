@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from cyclemlp.data.folders import entries_of
 from cyclemlp.data.problems import FileError
 from cyclemlp.data.tiff_tags import PHOTOMETRIC, first_page, further_pages, unsupported
 from cyclemlp.errors import DataError
@@ -84,7 +85,7 @@ def list_images(folder: Path) -> list[Path]:
     """The image files directly in `folder`, known by their suffix in any case, sorted by name, without hidden files."""
     return sorted(
         path
-        for path in folder.iterdir()
+        for path in entries_of(folder)
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cyclemlp.data.check_cache import remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
-from cyclemlp.data.folders import is_system
+from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
 from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE, SIDEWAYS, ImageError, exif_orientation, read_image
 from cyclemlp.data.mask_values import (
@@ -366,7 +366,7 @@ def _absent_classes(root: Path, splits: Reports) -> list[Problem]:
 def _skipped_files(images: Iterable[Path], split: str) -> list[Problem]:
     """The files next to the images of a split that are not read as images, as one note."""
     folders = sorted({path.parent for path in images})
-    others = [path for folder in folders for path in sorted(folder.iterdir()) if _is_skipped(path)]
+    others = [path for folder in folders for path in sorted(entries_of(folder)) if _is_skipped(path)]
     if not others:
         return []
     further = {1: "is", 2: "and another file are"}.get(len(others), f"and {len(others) - 1} other files are")

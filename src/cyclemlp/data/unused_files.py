@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from cyclemlp.data.folders import is_system
+from cyclemlp.data.folders import is_system, walk
 from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.problems import Problem
 
@@ -66,7 +66,7 @@ def _reason(path: Path, folders: Collection[Path]) -> str | None:
 def _files_below(folder: Path) -> Iterator[Path]:
     """All files, sorted, without those of operating systems; links to folders outside are followed once."""
     root, seen = os.path.realpath(folder), set()
-    for place, inner, names in os.walk(folder, followlinks=True):
+    for place, inner, names in walk(folder, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
             inner.clear()

@@ -13,6 +13,7 @@ COCO_DETECTIONS = 100
 PAPER_CANDIDATES = 1000
 """Boxes per level that the papers compare."""
 NORMS = ("none", "group")
+MAX_CONVS, MAX_BOXES, MAX_ANCHORS = 64, 10**6, 100
 MAX_GROWTH = 1000 / 16
 """No box is more times wider or higher than its anchor: this keeps exp() finite early in training."""
 
@@ -46,14 +47,16 @@ class DetectionHead:
         if self.head_norm not in NORMS:
             near = did_you_mean(self.head_norm, NORMS)
             raise ConfigError(f"--head-norm {self.head_norm!r} is not allowed: one of {', '.join(NORMS)}.{near}")
-        for name in ("head_convs", "detections", "candidates", "regions"):
+        limits = {"head_convs": MAX_CONVS, "detections": MAX_BOXES, "candidates": MAX_BOXES, "regions": MAX_BOXES}
+        for name, most in limits.items():
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "1 or more")
+            _require(value is None or 1 <= value <= most, name, value, f"from 1 to {most}")
         _require(self.anchor_size is None or self.anchor_size > 0, "anchor_size", self.anchor_size, "more than 0")
         for name in ("anchor_scales", "anchor_ratios"):
             values = getattr(self, name)
-            allowed = "one or more numbers above 0"
-            _require(values is None or bool(values and min(values) > 0), name, values, allowed)
+            allowed = f"1 to {MAX_ANCHORS} numbers above 0"
+            fits = values is None or (0 < len(values) <= MAX_ANCHORS and min(values) > 0)
+            _require(fits, name, values, allowed)
         for name in ("score_threshold", "nms"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cyclemlp.data.folders import is_system
+from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.videos import VIDEO_SUFFIXES
 from cyclemlp.errors import ConfigError, DataError
@@ -43,7 +43,7 @@ def find_inputs(inputs: list[Path]) -> list[Path]:
 
 def _expanded(given: Path) -> list[Path]:
     if given.is_dir():
-        files = _usable(given.iterdir())
+        files = _usable(entries_of(given))
         if not files:
             raise DataError(f"{given} has no images or videos directly in it: looked for {', '.join(_SUFFIXES)}")
         _note_unused(given, files)
@@ -66,7 +66,7 @@ def _usable(paths: Iterable[Path]) -> list[Path]:
 
 def _note_unused(folder: Path, used: list[Path]) -> None:
     """Log how many entries of a folder are not predicted, by reason."""
-    left = sorted(path for path in set(folder.iterdir()) - set(used) if not is_system(path.name))
+    left = sorted(path for path in set(entries_of(folder)) - set(used) if not is_system(path.name))
     counted = [
         f"{len(paths)} {reason} ({'such as ' if paths[1:] else ''}{paths[0].name})"
         for reason, paths in (

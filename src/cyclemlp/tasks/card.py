@@ -5,7 +5,7 @@ and no pickle is needed to use it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -32,14 +32,19 @@ CARD_NAME = "model.json"
 FORMAT = 1
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIN_WINDOW = 32  # the stride of a backbone's last stage
-_MINIMA = {
-    "head_width": (8, "none for the paper's"),
-    "short_side": (1, "none"),
-    "long_side": (1, "none"),
-    "window": (MIN_WINDOW, "none for whole images"),
-    "overlap": (0, "none for the default"),
+MAX_EDGE = 2**16
+_LIMITS = {
+    "head_width": (8, 2**14, "none for the paper's"),
+    "short_side": (1, MAX_EDGE, "none"),
+    "long_side": (1, MAX_EDGE, "none"),
+    "window": (MIN_WINDOW, MAX_EDGE, "none for whole images"),
+    "overlap": (0, MAX_EDGE, "none for the default"),
+    "image_size": (1, MAX_EDGE, "none"),
 }
-"""The smallest value that each of these fields may have, and what None stands for."""
+"""The smallest and largest value that each of these fields may have, and what None stands for."""
+MAX_CHANNELS = 1024
+MAX_OPTION = 2**14
+"""Of the numbers in `model_options`: a network is built from them before its weights are compared."""
 _OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size", "resize")
 CardValue = str | float | Sequence[int] | JsonMapping | DetectionHead
 RecordT = TypeVar("RecordT", "ModelCard", DetectionHead)
@@ -102,15 +107,19 @@ class ModelCard:
         task, count = get_task(self.task), len(self.classes)
         _require(0 < count <= task.max_classes, f"{count} classes: allowed are 1 to {task.max_classes}")
         _require(len(set(self.classes)) == count, "classes: two have the same name")
+        _require(1 <= self.in_chans <= MAX_CHANNELS, f"in_chans {self.in_chans}: allowed are 1 to {MAX_CHANNELS}")
         lengths = (len(self.mean), len(self.std))
         _require(lengths == (self.in_chans, self.in_chans), f"mean and std must have in_chans={self.in_chans} numbers")
         numbered = len(set(self.category_ids)) == len(self.category_ids) and len(self.category_ids) in (0, count)
         _require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
-        for name, (least, without) in _MINIMA.items():
+        for name, (least, most, without) in _LIMITS.items():
             value = getattr(self, name)
-            _require(value is None or value >= least, f"{name} {value}: allowed are {least} and more, or {without}")
+            fits = value is None or least <= value <= most
+            _require(fits, f"{name} {value}: allowed are {least} to {most}, or {without}")
+        too_large = [number for number in _numbers(self.model_options) if not abs(number) <= MAX_OPTION]
+        _require(not too_large, f"model_options: {too_large[:1]} is more than {MAX_OPTION}")
         try:
             task.check_card(self)
         except ConfigError as error:
@@ -189,6 +198,15 @@ def _fits(value: object, annotation: Any) -> bool:
     )
 
 
+def _numbers(value: object) -> Iterator[float]:
+    """The numbers in JSON values, at any depth."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(each)
+
+
 def _require(condition: bool, complaint: str) -> None:
     if not condition:
         raise CheckpointError(f"model card: {complaint}")
@@ -237,17 +255,21 @@ def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
     The network is on the CPU, in evaluation mode. Raises CheckpointError where `path` is no such thing, or
     where weights and card do not fit: keys and shapes are named, and nothing is loaded.
     """
+    import torch
+
     from cyclemlp.models.checkpoints import check_fit, naming, read_state_dict
 
     weights, card_path = _find(path)
     card = read_card(card_path)
     try:
-        model = build_model(card)
+        with torch.device("meta"):  # whatever sizes the card names, memory is that of the weights' file
+            expected = build_model(card).state_dict()
     except ConfigError as error:
         raise CheckpointError(f"{card_path}: {error}") from error
     state = read_state_dict(weights)
     with naming(weights):
-        check_fit(state, model.state_dict(), f"; the network is that of its {CARD_NAME}")
+        check_fit(state, expected, f"; the network is that of its {CARD_NAME}")
+    model = build_model(card)
     model.load_state_dict(state)
     return model.eval(), card
 

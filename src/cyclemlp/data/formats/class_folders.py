@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.folders import is_system, name_key
+from cyclemlp.data.folders import entries_of, is_system, name_key
 from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
 from cyclemlp.data.images import list_images
 from cyclemlp.data.problems import Findings, listed, with_required
@@ -52,7 +52,7 @@ def read_class_folders(root: Path, findings: Findings) -> ClassifiedDataset:
     if not _with_images(root / "train"):
         return _read_unsplit(root, findings)
     classes = tuple(_class_folders(root / "train"))
-    names = with_required(path.name for path in root.iterdir() if _with_images(path))
+    names = with_required(path.name for path in entries_of(root) if _with_images(path))
     splits = {name: _read_split(root / name, classes, findings.of(name)) for name in names}
     _check_number(root, classes, findings)
     _note_unused(root, splits.values(), findings)
@@ -158,7 +158,7 @@ def _note_unused(folder: Path, splits: Iterable[ClassifiedSplit], findings: Find
 def _images_of_class(folder: Path, findings: Findings) -> list[Path]:
     images = list_images(folder)
     if not images:
-        inner = any(path.is_dir() for path in folder.iterdir())
+        inner = any(path.is_dir() for path in entries_of(folder))
         fix = "move them up out of its subfolders" if inner else "put some there, or remove the folder"
         findings.add(folder, "has no images directly in it", fix)
     return images
@@ -179,7 +179,7 @@ def _hash(path: Path) -> float:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    paths = (path for path in folder.iterdir() if not path.name.startswith(".") and not is_system(path.name))
+    paths = (path for path in entries_of(folder) if not path.name.startswith(".") and not is_system(path.name))
     return sorted(path.name for path in paths if path.is_dir())
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from cyclemlp.data.folders import is_system, name_key
+from cyclemlp.data.folders import entries_of, is_system, name_key
 from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import image_size, list_images
@@ -32,7 +32,7 @@ def is_mask_dataset(root: Path) -> bool:
 def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`: train, val, and every further split that both the images and the masks have."""
     parents = root / "images", root / "masks"
-    names = {path.name for path in parents[0].iterdir() if (parents[1] / path.name).is_dir()}
+    names = {path.name for path in entries_of(parents[0]) if (parents[1] / path.name).is_dir()}
     names = {name for name in names if not name.startswith(".") and not is_system(name)}
     if "val" not in names and (names & _OTHER_NAMES):
         names -= {folder_of_split(parents[0], "val").name}

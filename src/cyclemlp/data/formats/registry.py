@@ -15,6 +15,7 @@ from typing import Generic, TypeVar, cast
 
 from cyclemlp.data import formats
 from cyclemlp.data.datasets import ClassifiedDataset
+from cyclemlp.data.folders import entries_of
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import DataRequest, Findings
@@ -81,7 +82,7 @@ def find_format(root: Path, known: Sequence[AnyFormat], labels: str = "") -> Any
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "is missing"
         raise DataError(f"{root} {what}; give a folder with {layouts}")
-    if not any(root.iterdir()):
+    if not any(entries_of(root)):
         raise DataError(f"{root} is empty; fill it with {layouts}")
     if (found := recognised(root, known)) is not None:
         return found

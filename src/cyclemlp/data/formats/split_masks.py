@@ -7,7 +7,7 @@ and names in each of train, valid and test.
 import csv
 from pathlib import Path
 
-from cyclemlp.data.folders import name_key
+from cyclemlp.data.folders import entries_of, name_key
 from cyclemlp.data.formats.layout import folder_of_split, read_lines, refuse_repeated
 from cyclemlp.data.formats.masks import SplitFolders, is_mask_dataset, named_classes, names_image, read_masks
 from cyclemlp.data.formats.registry import DatasetFormat, register
@@ -46,7 +46,7 @@ def _folders(parent: Path) -> SplitFolders | None:
 
 def _has_masks(folder: Path) -> bool:
     """Whether it has a PNG with the name of another image and an ending for masks; only names are looked at."""
-    names = [Path(entry.name) for entry in folder.iterdir() if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+    names = [Path(entry.name) for entry in entries_of(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
     stems = {name_key(name.stem) for name in names}
     return any(name.suffix.lower() == ".png" and names_image(name.stem, stems) for name in names)
 

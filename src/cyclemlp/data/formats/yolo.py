@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyclemlp.data.folders import Folders, exists, files_below, may_read, other_files
+from cyclemlp.data.folders import Folders, exists, files_below, may_read, other_files, walk
 from cyclemlp.data.formats.layout import (
     CLASSES_NAME,
     folder_of_split,
@@ -222,8 +222,8 @@ def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    inner = sorted(path for path in folder.rglob("*") if path.is_dir() and not path.name.startswith("."))
-    return [image for each in (folder, *inner) for image in list_images(each)]
+    folders = sorted(Path(place) for place, *_ in walk(folder) if not Path(place).name.startswith("."))
+    return [image for each in folders for image in list_images(each)]
 
 
 def _plain_folder(root: Path, split: str) -> Path | None:
