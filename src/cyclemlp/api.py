@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclemlp.files import JsonObject, check_writable
+from cyclemlp.files import JsonObject, check_writable, verified
 from cyclemlp.tasks.build_config import OptionValue, build_config, parse_options
 from cyclemlp.tasks.early_checks import check_run
 from cyclemlp.tasks.model_families import full_name
@@ -85,6 +85,7 @@ def evaluate(
     out: PathInput | None = None,
     device: str = "auto",
     allow_outside: bool = False,
+    no_verify: bool = False,
     **options: OptionValue,
 ) -> JsonObject:
     """The scores of a trained network on labelled images, as a report of JSON values.
@@ -96,6 +97,7 @@ def evaluate(
         out: folder for scores.json and the further files of the task.
         device: auto, cpu, cuda, cuda:1 or mps.
         allow_outside: read images outside of `data` where its annotations name them.
+        no_verify: load weights although they differ from the digest written with them.
         options: those of `cyclemlp eval --help`, such as `scales=(0.75, 1.0)` or `flip=True`.
     """
     given = parse_options(EvaluationOptions, options, default=EvaluationOptions())
@@ -108,7 +110,8 @@ def evaluate(
     check_out(folder)
     if folder is not None:
         check_writable(folder)
-    predictor = Predictor.load(run, device)
+    with verified(not no_verify):
+        predictor = Predictor.load(run, device)
     found = Path(data) if data else training_data(run)
     return evaluate_predictor(predictor, run, found, split, given, folder, allow_outside=allow_outside)
 
@@ -120,6 +123,7 @@ def predict(
     out: PathInput,
     every: int = 1,
     device: str = "auto",
+    no_verify: bool = False,
     **options: OptionValue,
 ) -> "Predictions":
     """Predict on images and videos, with the results in the folder `out`.
@@ -130,6 +134,7 @@ def predict(
         out: folder for the results.
         every: of videos, use the first frame and every n-th frame after it.
         device: auto, cpu, cuda, cuda:1 or mps.
+        no_verify: load weights although they differ from the digest written with them.
         options: those of `cyclemlp predict --help`, such as `score_threshold=0.5`.
 
     Raises DataError where no image can be predicted; single failures are listed in `failed`.
@@ -143,7 +148,9 @@ def predict(
 
     from cyclemlp.inference.predictor import Predictor
 
-    done = predict_files(Predictor.load(Path(run), device), sources, Path(out), given, every)
+    with verified(not no_verify):
+        predictor = Predictor.load(Path(run), device)
+    done = predict_files(predictor, sources, Path(out), given, every)
     if not done.images and not done.videos:
         done.raise_failures()
     return done
@@ -158,6 +165,7 @@ def export(
     for_size: str | None = None,
     raw: bool = False,
     opset: int | None = None,
+    no_verify: bool = False,
 ) -> JsonObject:
     """Write a trained network as a file for another runtime, and return the report of the comparison of its values.
 
@@ -170,9 +178,11 @@ def export(
             size. By default that of the training crops.
         raw: leave decoding and non-maximum suppression out of a detector's file.
         opset: version of ONNX's operator set, 18 to 23; None for the exporter's own.
+        no_verify: load weights although they differ from the digest written with them.
 
     Raises ConfigError where the file cannot be written or its values differ by more than the limit.
     """
     from cyclemlp.export.run import export_run
 
-    return export_run(Path(run), Path(out), format, limit=limit, for_size=for_size, raw=raw, opset=opset)
+    with verified(not no_verify):
+        return export_run(Path(run), Path(out), format, limit=limit, for_size=for_size, raw=raw, opset=opset)

@@ -1,17 +1,19 @@
 """Files and folders that appear complete or not at all: written next to their place, then renamed."""
 
 import csv
+import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclemlp.errors import ConfigError
+from cyclemlp.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +22,8 @@ _NAME_LENGTH = 40
 """Characters of a file's name that its temporary name begins with: names of 255 bytes are allowed."""
 _PROBED_BYTES = 2**20
 """Written where a run will be, to find a full disk, a quota or a limit before the work."""
+
+_verified = ContextVar("verified", default=True)
 
 JsonObject = dict[str, Any]
 """A JSON object; its values are checked where they are read."""
@@ -80,6 +84,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def verified(wanted: bool) -> Iterator[None]:
+    """While the block runs, whether weights and checkpoints are compared with the digests written for them."""
+    token = _verified.set(wanted)
+    try:
+        yield
+    finally:
+        _verified.reset(token)
+
+
+def check_digest(path: Path, allowed: Collection[str]) -> None:
+    """Raise CheckpointError where digests were written for `path` and its content has none of them."""
+    if _verified.get() and allowed and sha256_of(path) not in allowed:
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 is not the one that was written with it; copy it again, or use it as it is"
+            " with --no-verify"
+        )
 
 
 def user_cache() -> Path:

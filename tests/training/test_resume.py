@@ -133,8 +133,7 @@ def test_kills_were_kills(statuses: Runs) -> None:
 
 def test_half_a_checkpoint_is_never_seen(root: Path, statuses: Runs) -> None:
     leftovers = {path.name for path in (root / "while-writing" / "checkpoints").iterdir()}
-    assert {"last.ckpt", "best.ckpt"} <= leftovers
-    assert all(name.startswith(".") for name in leftovers - {"last.ckpt", "best.ckpt"})
+    assert leftovers == {"last.ckpt", "previous.ckpt", "best.ckpt", "sha256.txt"}
 
 
 def test_weights_did_move_and_average_differs(root: Path, statuses: Runs) -> None:

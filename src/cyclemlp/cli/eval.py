@@ -25,6 +25,7 @@ def evaluate(
     options: Annotated[EvaluationOptions, Parameter(name="*")] = _NO_OPTIONS,
     device: str = "auto",
     allow_outside: bool = False,
+    no_verify: bool = False,
     json: bool = False,
 ) -> None:
     """Evaluate a trained model on labelled images, with the scores of its task.
@@ -49,13 +50,22 @@ def evaluate(
         auto, cpu, cuda, cuda:1 or mps.
     allow_outside
         Read images outside of the data folder where its annotations name them.
+    no_verify
+        Load weights although they differ from the digest written with them.
     json
         Print one JSON object instead of a table.
     """
     from cyclemlp import api
 
     report = api.evaluate(
-        run, data=data, split=split, out=out, device=device, allow_outside=allow_outside, **asdict(options)
+        run,
+        data=data,
+        split=split,
+        out=out,
+        device=device,
+        allow_outside=allow_outside,
+        no_verify=no_verify,
+        **asdict(options),
     )
     sys.stdout.write(dumps(report) + "\n" if json else "\n".join(_table(report)) + "\n")
 

@@ -15,6 +15,7 @@ def export(
     for_size: str | None = None,
     raw: bool = False,
     opset: int | None = None,
+    no_verify: bool = False,
     json: bool = False,
 ) -> None:
     """Write a trained network as a file that runs elsewhere, compare its values, and report the comparison.
@@ -40,13 +41,17 @@ def export(
         Of a detector, leave out decoding and non-maximum suppression: the file returns logits and offsets for batches.
     opset
         Version of ONNX's operator set, 18 to 23, for old runtimes; by default the exporter's own.
+    no_verify
+        Load weights although they differ from the digest written with them.
     json
         Print the report as one JSON object.
     """
     from cyclemlp import api
     from cyclemlp.export.verify import report_path
 
-    report = api.export(run, out=out, format=format, limit=limit, for_size=for_size, raw=raw, opset=opset)
+    report = api.export(
+        run, out=out, format=format, limit=limit, for_size=for_size, raw=raw, opset=opset, no_verify=no_verify
+    )
     if json:
         sys.stdout.write(dumps(report) + "\n")
         return

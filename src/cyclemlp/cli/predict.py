@@ -23,6 +23,7 @@ def predict(
     every: int = 1,
     options: Annotated[PredictionOptions, Parameter(name="*")] = _NO_OPTIONS,
     device: str = "auto",
+    no_verify: bool = False,
     json: bool = False,
 ) -> None:
     """Predict on images and videos, with the results in a folder.
@@ -46,13 +47,15 @@ def predict(
         Options that only some tasks have.
     device
         auto, cpu, cuda, cuda:1 or mps.
+    no_verify
+        Load weights although they differ from the digest written with them.
     json
         Print one JSON object instead of a line per image or video.
     """
     from cyclemlp import api
     from cyclemlp.inference.predict_videos import video_summary
 
-    done = api.predict(run, inputs, out=out, every=every, device=device, **asdict(options))
+    done = api.predict(run, inputs, out=out, every=every, device=device, no_verify=no_verify, **asdict(options))
     if json:
         sys.stdout.write(dumps(done.to_dict(run)) + "\n")
     else:

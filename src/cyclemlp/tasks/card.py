@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cyclemlp.data.resizing import ResizeRule, SquareRule
 from cyclemlp.documents import DocumentError, finite_number, read_json, shown, whole_number
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
-from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_json
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write, check_digest, sha256_of, write_json
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import Dataset
 from cyclemlp.tasks.options import RunConfig
@@ -96,6 +96,8 @@ class ModelCard:
     """Scores on the validation split."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of cyclemlp, torch and timm that wrote the weights."""
+    weights_sha256: str = ""
+    """SHA-256 of the weights' file that the card was written for; checked when both are loaded."""
     licence: str = ""
     """Licence of the weights, where one is known."""
     source: str = ""
@@ -244,9 +246,11 @@ def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
 
 
 def save_card(folder: Path, card: ModelCard) -> None:
-    """Write the card as JSON into `folder`, with the versions of cyclemlp, torch and timm."""
+    """Write the card as JSON into `folder`, with the digest of the weights and the versions of what wrote it."""
     versions = {package: version(package) for package in ("cyclemlp", "torch", "timm")}
-    write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions).to_dict())
+    weights = folder / WEIGHTS_NAME
+    digest = sha256_of(weights) if weights.is_file() else ""
+    write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions, weights_sha256=digest).to_dict())
 
 
 def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
@@ -266,6 +270,7 @@ def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
             expected = build_model(card).state_dict()
     except ConfigError as error:
         raise CheckpointError(f"{card_path}: {error}") from error
+    check_digest(weights, {card.weights_sha256} - {""})
     state = read_state_dict(weights)
     with naming(weights):
         check_fit(state, expected, f"; the network is that of its {CARD_NAME}")

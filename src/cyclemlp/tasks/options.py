@@ -175,6 +175,8 @@ class RunConfig:
     """Folder with the training and validation data."""
     allow_outside: bool = field(default=False, metadata=RESUMABLE)
     """Read images outside of --data where its annotations name them; they can end up in the report."""
+    no_verify: bool = field(default=False, metadata=RESUMABLE)
+    """Load weights and checkpoints although they differ from the digests written with them."""
     model: str = "cyclemlp_nano"
     """Backbone, by its timm name."""
     out: Path = field(default=Path("runs/run"), metadata=RESUMABLE)

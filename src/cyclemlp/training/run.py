@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +14,16 @@ from cyclemlp.data.checks import check_files
 from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.files import JsonMapping
+from cyclemlp.files import JsonMapping, verified
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.base import Counts, TrainingParts
+from cyclemlp.tasks.base import Counts, Dataset, TrainingParts
 from cyclemlp.tasks.card import save_card, save_model
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.report import RAW_WEIGHTS, write_report
-from cyclemlp.training.run_folder import open_run
+from cyclemlp.training.run_folder import check_folder, locked, open_run
 from cyclemlp.training.single_values import allow_single_values
 from cyclemlp.training.stopping import TrainingHelped
 from cyclemlp.training.verdict import Outcome, in_words, losses_of, verdict
@@ -68,7 +70,11 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
     Ctrl-C or SIGTERM, when a checkpoint to continue from is written. With several processes, all but the first raise
     TrainingHelped at the end: the run folder is written by the first one, and is not finished by then.
     """
-    began = time.monotonic()
+    with verified(not config.no_verify):
+        return _run(task, config, time.monotonic())
+
+
+def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
     with outside_allowed(config.allow_outside):
         dataset = task.find_dataset(config.data)
     if config.resume:
@@ -84,21 +90,29 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
         load_initial_weights(parts.model, parts.card, config.init)
     accelerate(parts.model, config)
     allow_single_values(parts.model)
-    session = None
-    if fabric.is_global_zero:
-        open_run(config)
-        session = Session(task, config, dataset)
     evaluator = Evaluator(parts.card, dataset)
-    try:
-        metrics = fabric.launch(
-            partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator, began=began)
-        )
-    finally:
-        if session is not None:
-            session.end()
+    train = partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator, began=began)
+    with _opened(fabric, task, config, dataset):
+        metrics = fabric.launch(train)
     if metrics is None:
         raise TrainingHelped
     return Run(config.out, *metrics)
+
+
+@contextmanager
+def _opened(fabric: Fabric, task: AnyTask, config: RunConfig, dataset: Dataset) -> Iterator[None]:
+    """The run folder, which the first process holds and keeps the record of."""
+    if not fabric.is_global_zero:
+        yield
+        return
+    check_folder(config)  # before the lock, which is a file in it
+    with locked(config.out):
+        open_run(config)
+        session = Session(task, config, dataset)
+        try:
+            yield
+        finally:
+            session.end()
 
 
 def _train_in_process(

@@ -1,5 +1,10 @@
 """The run folder: begun once, and continued only with the same options."""
 
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -11,6 +16,39 @@ from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
 
 # With these in config.yaml, using it as a recipe would act on the wrong run.
 _NOT_SAVED = ("resume",)
+LOCK = ".lock"
+_LEFT_OVER = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
+"""Names of files that `cyclemlp.files.atomic_write` had not finished when its process was killed."""
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder, and remove what a killed one left half-written.
+
+    The folder is made if it is not there.
+
+    Raises ConfigError where another process holds it. The lock is the operating system's and ends with the process. On
+    Windows there is none.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK).open("ab") as file:
+        if os.name == "posix":
+            import fcntl
+
+            try:
+                # Not flock: the processes that load images would keep it for seconds after a kill.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                raise ConfigError(
+                    f"--out {run_dir} is in use: another process trains there; wait for it, stop it, or choose another"
+                ) from error
+        for folder in (run_dir, run_dir / "checkpoints"):
+            for path in folder.glob(".*"):
+                if _LEFT_OVER.fullmatch(path.name) and path.is_file():
+                    path.unlink(missing_ok=True)
+        yield
 
 
 def open_run(config: RunConfig) -> Path:
@@ -20,14 +58,20 @@ def open_run(config: RunConfig) -> Path:
     differs that may not change within a run.
     """
     run_dir = config.out
-    if config.resume:
-        _check_same_run(config, read_run_config(run_dir))
-    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise ConfigError(f"--out {run_dir} exists and is not empty: continue it with --resume, or choose another")
+    check_folder(config)
     saved = {name: value for name, value in flat(config).items() if name not in _NOT_SAVED}
     saved["data"] = str(config.data.resolve())  # so that the folder is found from any working directory
     write_text(run_dir / CONFIG_NAME, yaml.safe_dump(saved, sort_keys=False))
     return run_dir
+
+
+def check_folder(config: RunConfig) -> None:
+    """Raise ConfigError where `config.out` cannot be begun, or continued, with these options; nothing is written."""
+    run_dir = config.out
+    if config.resume:
+        _check_same_run(config, read_run_config(run_dir))
+    elif run_dir.exists() and (not run_dir.is_dir() or any(path.name != LOCK for path in run_dir.iterdir())):
+        raise ConfigError(f"--out {run_dir} exists and is not empty: continue it with --resume, or choose another")
 
 
 def _check_same_run(config: RunConfig, before: JsonObject) -> None:

@@ -1,0 +1,150 @@
+"""A damaged checkpoint or network is found when it is loaded; a run folder has one process at a time."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import train_segmentation
+
+from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.files import sha256_of, verified
+from cyclemlp.tasks.card import ModelCard, load_model, save_card, save_model
+from cyclemlp.tasks.options import Length, Recording
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
+from cyclemlp.training.checkpoints import read_checkpoint
+from cyclemlp.training.run_folder import LOCK, locked
+
+Configured = Callable[..., SegmentationConfig]
+HELD = "import sys, time\nfrom pathlib import Path\nfrom cyclemlp.training.run_folder import locked\n" + (
+    "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+)
+
+
+def flip(path: Path, place: int, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def is_refused(run: Path) -> bool:
+    try:
+        read_checkpoint(run)
+    except CheckpointError as error:
+        return "\n" not in str(error)
+    return False
+
+
+@pytest.fixture
+def run(configured: Configured, small_networks: None) -> Path:
+    """A run with a checkpoint after each of its four steps."""
+    return train_segmentation(configured(4, recording=Recording(evaluations=1, checkpoint_every=1)))
+
+
+def test_every_checkpoint_has_its_digest(run: Path) -> None:
+    folder = run / "checkpoints"
+    lines = [line.split() for line in (folder / "sha256.txt").read_text().splitlines()]
+    assert {name: digest for digest, name in lines} == {path.name: sha256_of(path) for path in folder.glob("*.ckpt")}
+    assert {name for _, name in lines} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    steps = [torch.load(folder / f"{name}.ckpt", weights_only=True)["step"] for name in ("last", "previous")]
+    assert steps == [4, 3]
+
+
+@pytest.mark.parametrize("spoil", ["flip", "cut", "empty", "gone"])
+def test_a_damaged_checkpoint_is_left_for_the_one_before(
+    run: Path, spoil: str, configured: Configured, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = run / "checkpoints/last.ckpt"
+    if spoil == "flip":
+        flip(last, last.stat().st_size // 2)
+    elif spoil == "gone":
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[: 1000 if spoil == "cut" else 0])
+    state = read_checkpoint(run)
+    assert state is not None
+    assert state["step"] == 3
+    if spoil != "gone":
+        (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+        assert "last.ckpt is damaged" in warning
+        assert "continuing from the one before it" in warning
+    train_segmentation(configured(5, resume=True, recording=Recording(evaluations=1, checkpoint_every=1)))
+    state = read_checkpoint(run)
+    assert state is not None
+    assert state["step"] == 5
+
+
+def test_damage_everywhere_is_one_line_of_error(run: Path) -> None:
+    """With digests every change is found; without them whatever torch does not accept."""
+    folder = run / "checkpoints"
+    (folder / "previous.ckpt").unlink()
+    last = folder / "last.ckpt"
+    whole, digests = last.read_bytes(), (folder / "sha256.txt").read_text()
+    refused = 0
+    for place in range(0, len(whole), max(1, len(whole) // 150)):
+        flip(last, place, place % 8)
+        with pytest.raises(CheckpointError, match="is damaged: its SHA-256 is not the one"):
+            read_checkpoint(run)
+        (folder / "sha256.txt").unlink()
+        refused += is_refused(run)
+        (folder / "sha256.txt").write_text(digests)
+        last.write_bytes(whole)
+    assert refused
+    assert read_checkpoint(run) is not None
+
+
+def test_a_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:
+    card = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", ("a", "b"), head_width=8)
+    torch.manual_seed(0)
+    from cyclemlp.tasks.card import build_model
+
+    save_model(tmp_path, build_model(card), card)
+    saved = json.loads((tmp_path / "model.json").read_text())
+    weights = tmp_path / "model.safetensors"
+    assert saved["weights_sha256"] == sha256_of(weights)
+    load_model(tmp_path)
+    flip(weights, -1000)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged: .* --no-verify"):
+        load_model(tmp_path)
+    with verified(False):
+        load_model(tmp_path)
+    save_card(tmp_path, card)
+    load_model(tmp_path)
+    del saved["weights_sha256"]  # a card of an earlier version
+    (tmp_path / "model.json").write_text(json.dumps(saved))
+    load_model(tmp_path)
+
+
+def test_a_run_folder_has_one_process_at_a_time(run: Path, configured: Configured) -> None:
+    left_over = run / "checkpoints/.last-ab12cd_3.ckpt"
+    left_over.write_bytes(b"half")
+    (run / ".keep-this").write_bytes(b"")
+    other = subprocess.Popen(
+        [sys.executable, "-c", HELD, str(run)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match="is in use: another process trains there"):
+            train_segmentation(configured(5, resume=True))
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()  # type: ignore[union-attr]
+    with locked(run):
+        assert not left_over.exists()
+        assert (run / ".keep-this").exists()
+        assert (run / LOCK).exists()
+
+
+def test_a_lock_alone_is_no_run(configured: Configured, small_networks: None) -> None:
+    config = configured(2, length=Length(steps=2))
+    with locked(config.out):
+        pass
+    assert (train_segmentation(config) / "model.json").is_file()
