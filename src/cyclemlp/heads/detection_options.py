@@ -12,6 +12,8 @@ COCO_DETECTIONS = 100
 """Maximum number of boxes per image that are scored in COCO's tables."""
 PAPER_CANDIDATES = 1000
 """Boxes per level that the papers compare."""
+SHOWN_SCORE = 0.3
+"""Objects with lower scores are not drawn or written unless a threshold is given or was chosen in training."""
 NORMS = ("none", "group")
 MAX_CONVS, MAX_BOXES, MAX_ANCHORS = 64, 10**6, 100
 MAX_GROWTH = 1000 / 16

@@ -45,6 +45,18 @@ MAX_CLASSES_LISTED = 100
 """With more classes, the scores of single classes are left out of tables and curves."""
 
 
+DEVELOPMENT = "train (development)"
+"""The split of the training images that are kept out of training, to choose a threshold on."""
+
+
+class ScoreTable(NamedTuple):
+    """Further scores, for people."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class ScoreNames:
     """Keys in a task's metrics; all scores lie in [0, 1], or are None where nothing was counted."""
@@ -279,6 +291,14 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         """The config with every option chosen that depends on the data. Raises DataError and ConfigError."""
         return config
 
+    def with_development(self, config: ConfigT, dataset: DatasetT) -> DatasetT:
+        """The data set with the split `DEVELOPMENT`, taken from the training images, where the task needs one."""
+        return dataset
+
+    def card_after_development(self, card: "ModelCard", counts: CountsT) -> "ModelCard":
+        """The card with what is chosen from the counts of a trained network on the split `DEVELOPMENT`."""
+        return card
+
     @abstractmethod
     def training_parts(self, config: ConfigT, dataset: DatasetT) -> TrainingParts:
         """Network, loss, samples and parameter groups of a run whose config is resolved."""
@@ -313,7 +333,11 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         """The scores as lines of text, from the report of an evaluation."""
         names, metrics = self.scores, report["metrics"]
         rows = [*metrics[names.per_class].items(), *((name, metrics[name]) for name in (names.main, *names.further))]
-        return score_lines(rows, names.per_class)
+        return [*score_lines(rows, names.per_class), *further_lines(self.score_tables(metrics))]
+
+    def score_tables(self, metrics: JsonMapping) -> list[ScoreTable]:
+        """Further scores that the report shows, and `cyclemlp eval` after its own."""
+        return []
 
     @abstractmethod
     def draw_example(self, dataset: DatasetT, split: str, index: int, result: ResultT) -> "tuple[str, Image]":
@@ -381,6 +405,18 @@ def score_lines(rows: Sequence[tuple[str, float | None]], title: str) -> list[st
     width = max(len("class"), *(len(name) for name, _ in rows))
     shown = [(name, "absent" if value is None else f"{value:.4f}") for name, value in rows]
     return [f"{'class':{width}}  {title:>6}", *(f"{name:{width}}  {score:>6}" for name, score in shown)]
+
+
+def further_lines(tables: Sequence[ScoreTable]) -> list[str]:
+    """Tables as aligned columns, each after a line with its title."""
+    lines: list[str] = []
+    for title, head, rows in tables:
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        aligned = (
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)
+        )
+        lines += [title, *aligned]
+    return lines
 
 
 def refuse_foreign_options(task: str, allowed: frozenset[str], given: Mapping[str, object]) -> None:

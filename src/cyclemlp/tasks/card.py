@@ -90,6 +90,8 @@ class ModelCard:
     """Arguments of the backbone other than the usual ones, such as `stepsize` or `branches`."""
     detection: DetectionHead | None = None
     """Shape, anchors and thresholds of a detector's head."""
+    shown_score: float | None = None
+    """Score below which objects are neither shown nor counted, chosen on images kept out of training; None for 0.3."""
     category_ids: tuple[int, ...] = ()
     """Number of each class in the training annotations, for results in COCO's format; none for 1, 2, ..."""
     metrics: JsonObject = field(default_factory=dict)
@@ -116,6 +118,8 @@ class ModelCard:
         _require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
+        shown = self.shown_score
+        _require(shown is None or 0 <= shown <= 1, f"shown_score {shown}: must be from 0 to 1, or none")
         for name, (least, most, without) in _LIMITS.items():
             value = getattr(self, name)
             fits = value is None or least <= value <= most

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.base import DEVELOPMENT
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.state import TrainingState
 
@@ -35,7 +36,9 @@ def seconds_at_the_end(state: TrainingState, evaluator: Evaluator) -> float:
         evaluator.count(predictor, images)
         each = (time.monotonic() - started) / len(images)
     shown = min(get_task(evaluator.card.task).report_examples, evaluator.size)
-    return each * (evaluator.size + shown) + _REPORT_SECONDS
+    development = evaluator.dataset.splits.get(DEVELOPMENT)
+    chosen_on = 0 if development is None else len(development.images)
+    return each * (evaluator.size + chosen_on + shown) + _REPORT_SECONDS
 
 
 class Plan:

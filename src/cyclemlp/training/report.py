@@ -44,7 +44,8 @@ def write_report(
     except ModuleNotFoundError as error:
         raise MissingExtraError("jinja2", "train") from error
     card = read_json(run_dir / CARD_NAME)
-    names = get_task(card["task"]).scores
+    task = get_task(card["task"])
+    names = task.scores
     template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(template).render(
         title=f"{card['model']} with {card['head']}",
@@ -53,6 +54,7 @@ def write_report(
         score_name=names.per_class,
         doubts=doubts,
         **_scores(names, card["metrics"]),
+        tables=task.score_tables(card["metrics"]),
         figures=[(title, _plot(figure)) for title, figure in figures],
         curves=list(_curves(read_metrics(run_dir), names)),
         samples=[(title, _photo(image)) for title, image in samples],

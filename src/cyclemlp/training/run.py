@@ -17,8 +17,8 @@ from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping, verified
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.base import Counts, Dataset, TrainingParts
-from cyclemlp.tasks.card import save_card, save_model
+from cyclemlp.tasks.base import DEVELOPMENT, Counts, Dataset, TrainingParts
+from cyclemlp.tasks.card import ModelCard, save_card, save_model
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
@@ -82,15 +82,16 @@ def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
     check_files(dataset, tuple(dataset.splits))
     config = task.resolve(config, dataset)
     fabric = build_fabric(config)
+    used = task.with_development(config, dataset)
     if config.length.fit and not config.resume:
-        config = fitted(fabric, task, config, dataset)
+        config = fitted(fabric, task, config, used)
     torch.manual_seed(config.machine.seed)
-    parts = task.training_parts(config, dataset)
+    parts = task.training_parts(config, used)
     if config.init is not None and not (config.resume and checkpoint_path(config.out).is_file()):
         load_initial_weights(parts.model, parts.card, config.init)
     accelerate(parts.model, config)
     allow_single_values(parts.model)
-    evaluator = Evaluator(parts.card, dataset)
+    evaluator = Evaluator(parts.card, used)
     train = partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator, began=began)
     with _opened(fabric, task, config, dataset):
         metrics = fabric.launch(train)
@@ -125,9 +126,11 @@ def _train_in_process(
 
 def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: float) -> tuple[JsonMapping, str]:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
-    run_dir, card = state.config.out, evaluator.card
-    save_model(run_dir, state.result, card)
-    predictor = Predictor.of_model(state.result, card, state.config.machine.device)
+    run_dir = state.config.out
+    save_model(run_dir, state.result, evaluator.card)
+    predictor = Predictor.of_model(state.result, evaluator.card, state.config.machine.device)
+    card = _chosen_card(task, predictor, evaluator)
+    predictor, evaluator = predictor.described_as(card), Evaluator(card, evaluator.dataset)
     # First the images of the evaluations during training: only their score compares with the best one so far.
     sample = evaluator.sample(state.config.recording.evaluation_images)
     counts = evaluator.count_all(predictor, sample)
@@ -140,6 +143,16 @@ def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: flo
     doubts = _doubts(state, task, counts, metrics)
     _report(task, run_dir, predictor, evaluator, counts, doubts)
     return metrics, doubts
+
+
+def _chosen_card(task: AnyTask, predictor: Predictor, evaluator: Evaluator) -> ModelCard:
+    """The card, with what is chosen on images that were kept out of training."""
+    development = evaluator.dataset.splits.get(DEVELOPMENT)
+    if development is None:
+        return evaluator.card
+    _logger.info("choosing the score threshold on %d images kept out of training", len(development.images))
+    counts = Evaluator(evaluator.card, evaluator.dataset, DEVELOPMENT).count_all(predictor)
+    return task.card_after_development(evaluator.card, counts)
 
 
 def _raw_score(state: TrainingState, task: AnyTask, evaluator: Evaluator) -> JsonMapping:

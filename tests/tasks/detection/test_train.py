@@ -17,19 +17,22 @@ from training_runs import train_detection
 
 from cyclemlp.data.augmentation import BoxAugmentation
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.objects import DetectionDataset
-from cyclemlp.errors import DataError
+from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record
+from cyclemlp.data.outlines import rle_of_mask
+from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.retinanet import RetinaNet
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
+from cyclemlp.tasks.base import DEVELOPMENT
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig, DetectionOptimisation, LightHead
+from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.train import DetectionLoss, aspect_groups, collate
-from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig
-from cyclemlp.tasks.options import Length, Machine, Recording
+from cyclemlp.tasks.instance_segmentation.task import InstanceSegmentationConfig, InstanceSegmentationTask
+from cyclemlp.tasks.options import Length, Machine, PredictionOptions, Recording
 from cyclemlp.training.loader import GroupedStream, SampleStream
 from cyclemlp.training.state import Objective
 from cyclemlp.training.stopping import TrainingStopped
@@ -176,8 +179,10 @@ def configured(kind: type[DetectionConfig], data: Path, out: Path, **options: An
 def test_a_stopped_run_ends_as_an_unbroken_one(
     kind: type[DetectionConfig], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(kind, data, tmp_path / "whole")
+    masks = kind is InstanceSegmentationConfig
+    config = configured(kind, data, tmp_path / "whole", **({"development_images": 1} if masks else {}))
     train_detection(config)
+    assert ("matched one to one" in (tmp_path / "whole" / "report.html").read_text(encoding="utf-8")) == masks
     usual, calls = Objective.forward, count()
 
     def interrupted(self: Objective, images: Tensor, targets: Any) -> dict[str, Tensor]:
@@ -193,6 +198,52 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
     train_detection(replace(config, out=tmp_path / "stopped", resume=True))
     whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert stopped == whole
+
+
+def test_images_for_the_threshold_are_kept_out_of_training(data: Path) -> None:
+    task, dataset = InstanceSegmentationTask(), find_dataset(data, DetectionDataset)
+    before = dataset.splits["train"]
+    used = task.with_development(InstanceSegmentationConfig(data=data, development_images=2), dataset)
+    kept_out, train = used.splits[DEVELOPMENT], used.splits["train"]
+    assert kept_out.images == (before.images[0], before.images[2])
+    assert kept_out.records == (before.records[0], before.records[2])
+    assert train.images == before.images[1:2] + before.images[3:]
+    assert used.splits["val"] == dataset.splits["val"]
+    assert task.with_development(InstanceSegmentationConfig(data=data), dataset) == dataset  # there are too few
+    many = replace(dataset, splits={"train": DetectionSplit(before.images * 40, before.records * 40)})
+    usual = task.with_development(InstanceSegmentationConfig(data=data), many)
+    assert [len(usual.splits[name].images) for name in (DEVELOPMENT, "train")] == [10, 190]
+    with pytest.raises(ConfigError, match=r"--development-images 5: .* has 5 training images; give fewer"):
+        task.with_development(InstanceSegmentationConfig(data=data, development_images=5), dataset)
+
+
+def test_the_chosen_threshold_is_that_of_scores_and_predictions(data: Path) -> None:
+    """A right object of score 0.8 and a wrong one of 0.5."""
+    task, dataset = InstanceSegmentationTask(), find_dataset(data, DetectionDataset)
+    card = ModelCard("instance-segmentation", "cyclemlp_nano", "mask-rcnn", dataset.classes)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:25, 5:25] = 1
+    record = Record(
+        1, (40, 40), np.array([[5, 5, 25, 25]], np.float32), np.zeros(1, int), np.zeros(1, bool), np.array([400.0]),
+        (rle_of_mask(mask),),
+    )  # fmt: skip
+    boxes = np.array([[5, 5, 25, 25], [28, 28, 39, 39]], np.float32)
+    found = Detections(boxes, np.array([0.8, 0.5], np.float32), np.zeros(2, int), np.ones((2, 28, 28), np.float32))
+    counts = task.new_counts(card, dataset)
+    counts.add(record, found, 2)
+    assert counts.metrics(dataset.classes)["objects"]["by_IoU"][0]["accuracy"] == 0.5  # at 0.3
+    chosen = task.card_after_development(card, counts)
+    assert chosen.shown_score == pytest.approx(0.65, abs=0.02)
+    assert ModelCard.from_dict(chosen.to_dict()) == chosen
+    again = task.new_counts(chosen, dataset)
+    again.add(record, found, 2)
+    scores = again.metrics(dataset.classes)
+    assert scores["objects"]["score_threshold"] == chosen.shown_score
+    assert [row["accuracy"] for row in scores["objects"]["by_IoU"]] == [1.0] * 5
+    assert task.score_tables(scores)[0].rows[0] == ("0.5", "1", "0", "0", "1", "1", "1")
+    head = task.card_for_prediction(chosen, PredictionOptions()).detection
+    assert head is not None
+    assert head.score_threshold == chosen.shown_score
 
 
 def test_no_evaluation_counts_an_image_of_another_size_than_annotated(data: Path) -> None:

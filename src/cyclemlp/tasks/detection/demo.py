@@ -14,8 +14,9 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record
 from cyclemlp.data.samples.blue_marble import BAND
 from cyclemlp.data.samples.blue_marble_instances import EDGE, corner_of, prepare_blue_marble_instances
+from cyclemlp.heads.detection_options import SHOWN_SCORE
 from cyclemlp.tasks.base import Predict
-from cyclemlp.tasks.detection.predict import SHOWN_SCORE, DetectionResult, labelled
+from cyclemlp.tasks.detection.predict import DetectionResult, labelled
 from cyclemlp.tasks.sample_demo import SampleDemo
 
 _logger = logging.getLogger(__name__)

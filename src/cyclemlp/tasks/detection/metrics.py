@@ -14,18 +14,30 @@ from cyclemlp.data.objects import Record, coco_truth
 from cyclemlp.data.outlines import Patch, rle_of_patch, to_coco
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonObject
-from cyclemlp.heads.detection_options import COCO_DETECTIONS
+from cyclemlp.heads.detection_options import COCO_DETECTIONS, SHOWN_SCORE
 from cyclemlp.tasks.detection.decoding import Detections, paste_patch
+from cyclemlp.tasks.detection.object_scores import ImageObjects, object_scores
 
 _logger = logging.getLogger(__name__)
 
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 
 
+def patches_of(found: Detections, size: tuple[int, int]) -> list[Patch] | None:
+    """The mask of each object in an image of `size` (height, width); None for boxes without masks."""
+    if found.mask_probabilities is None:
+        return None
+    return [paste_patch(*each, size) for each in zip(found.mask_probabilities, found.boxes_xyxy, strict=True)]
+
+
 def coco_results(
-    found: Detections, image_id: int, size: tuple[int, int], category_ids: Sequence[int]
+    found: Detections,
+    image_id: int,
+    size: tuple[int, int],
+    category_ids: Sequence[int],
+    patches: Sequence[Patch] | None,
 ) -> list[JsonObject]:
-    """Entries of COCO's results format for an image of `size` (height, width); masks as RLE."""
+    """Entries of COCO's results format for an image of `size` (height, width); the `patches` of objects as RLE."""
     entries = []
     for i, (box, score, label) in enumerate(zip(found.boxes_xyxy, found.scores, found.labels, strict=True)):
         left, top, right, bottom = (float(value) for value in box)
@@ -35,9 +47,8 @@ def coco_results(
             "bbox": [left, top, right - left, bottom - top],
             "score": float(score),
         }
-        if found.mask_probabilities is not None:
-            patch = paste_patch(found.mask_probabilities[i], box, size)
-            entry["segmentation"] = to_coco(rle_of_patch(patch, size))
+        if patches is not None:
+            entry["segmentation"] = to_coco(rle_of_patch(patches[i], size))
         entries.append(entry)
     return entries
 
@@ -52,13 +63,21 @@ class DetectionCounts:
     """Maximum number of boxes per image that are scored."""
     category_ids: Sequence[int] | None = None
     """Number of each class in `results`; None for 1, 2, ..."""
+    score_threshold: float = SHOWN_SCORE
+    """Of the scores that count objects; average precision needs none."""
     records: dict[int, Record] = field(default_factory=dict)
     results: list[JsonObject] = field(default_factory=list)
+    objects: dict[int, ImageObjects] = field(default_factory=dict)
+    """By image, where masks are compared."""
 
     def add(self, record: Record, found: Detections, classes: int) -> None:
         """Add the labels of an image and what was found in it; `classes` is how many there are."""
         self.records[record.image_id] = record
-        self.results += coco_results(found, record.image_id, record.size, self._numbers(classes))
+        patches = patches_of(found, record.size)
+        self.results += coco_results(found, record.image_id, record.size, self._numbers(classes), patches)
+        if self.masks and patches is not None:
+            compared = ImageObjects.of(record, patches, found.scores, found.labels)
+            self.objects[record.image_id] = compared
 
     def _numbers(self, classes: int) -> Sequence[int]:
         return self.category_ids or range(1, classes + 1)
@@ -67,17 +86,20 @@ class DetectionCounts:
         """Add the images of `other`, as if they had been counted here."""
         self.records |= other.records
         self.results += other.results
+        self.objects |= other.objects
 
     def metrics(self, classes: Sequence[str]) -> JsonObject:
         """Average precision over overlaps 0.5 to 0.95, at 0.5 and 0.75, by size, and of each class; None where absent.
 
-        For instance segmentation the scores of masks and of boxes, under `mask_` and `box_`.
+        For instance segmentation the scores of masks and of boxes, under `mask_` and `box_`, and under `objects` those
+        of `cyclemlp.tasks.detection.object_scores`.
         """
         numbers = self._numbers(len(classes))
         truth = coco_truth(self.records.values(), classes, numbers)
         if not self.masks:
             return _scores(truth, self.results, "bbox", self.max_detections, classes)
-        scores: JsonObject = {}
+        ordered = [self.objects[number] for number in sorted(self.objects)]  # sums then do not depend on the order
+        scores: JsonObject = {"objects": object_scores(ordered, self.score_threshold)}
         for kind, prefix in (("segm", "mask_"), ("bbox", "box_")):
             part = _scores(truth, self.results, kind, self.max_detections, classes)
             scores |= {prefix + name: value for name, value in part.items()}

@@ -23,13 +23,11 @@ from cyclemlp.data.objects import Record, masks_of
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.files import JsonObject
-from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
 from cyclemlp.tasks.base import FloatArray, Look, NetworkImage, Span
 from cyclemlp.tasks.detection.decoding import Detections, detect, paste_patch, suppress
-from cyclemlp.tasks.detection.metrics import coco_results
+from cyclemlp.tasks.detection.metrics import coco_results, patches_of
 
-SHOWN_SCORE = 0.3
-"""Objects with lower scores are not drawn or written unless a threshold is given."""
 _MAX_NAMED = 60
 """With more objects than this, their names would cover the image."""
 
@@ -48,6 +46,8 @@ class DetectionResult:
     """(D, H, W) masks of 0 and 1, in place of those that follow from the detections; for labels."""
     category_ids: tuple[int, ...] = ()
     """Number of each class in COCO's results; none for 1, 2, ..."""
+    shown_score: float = SHOWN_SCORE
+    """Objects with lower scores are not shown in a report."""
 
     def __len__(self) -> int:
         return len(self.detections.scores)
@@ -122,7 +122,8 @@ class DetectionResult:
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[JsonObject]:
         """Entries of COCO's results format, with the class numbers of the training data unless others are given."""
         numbers = category_ids or self.category_ids or range(1, len(self.classes) + 1)
-        return coco_results(self.detections, image_id, self.image.shape[:2], numbers)
+        size = (self.image.shape[0], self.image.shape[1])
+        return coco_results(self.detections, image_id, size, numbers, patches_of(self.detections, size))
 
     def draw(self, opacity: float = 0.45, *, scores: bool = True) -> Image.Image:
         """The image with every box, its class and, with `scores`, its score; masks are painted with `opacity`."""
@@ -180,7 +181,9 @@ def find_objects(image: NetworkImage) -> DetectionResult:
     if len(found) > 1:
         limit = options.kept * max(map(len, looks))
         detections = merged(Detections.joined(found), np.concatenate(cut), options.nms, limit)
-    return DetectionResult(detections, image.card.classes, image.pixels, category_ids=image.card.category_ids)
+    card = image.card
+    shown = SHOWN_SCORE if card.shown_score is None else card.shown_score
+    return DetectionResult(detections, card.classes, image.pixels, category_ids=card.category_ids, shown_score=shown)
 
 
 def _seen(image: NetworkImage, look: Look) -> tuple[Detections, Flags]:

@@ -12,12 +12,12 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, as_coco, check_size
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_text
-from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.demo import IslandsDemo
-from cyclemlp.tasks.detection.predict import SHOWN_SCORE, DetectionResult, find_objects, labelled
+from cyclemlp.tasks.detection.predict import DetectionResult, find_objects, labelled
 from cyclemlp.tasks.options import PredictionOptions
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         from cyclemlp.tasks.detection.metrics import DetectionCounts
 
         limit = (card.detection or DetectionHead()).kept
-        return DetectionCounts(masks=self.has_masks, max_detections=limit, category_ids=dataset.category_ids)
+        return DetectionCounts(
+            masks=self.has_masks,
+            max_detections=limit,
+            category_ids=dataset.category_ids,
+            score_threshold=shown_score(card),
+        )
 
     def count(
         self, counts: "DetectionCounts", dataset: DetectionDataset, split: str, index: int, result: DetectionResult
@@ -118,14 +123,14 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     ) -> "tuple[str, Image]":
         part = dataset.splits[split]
         labels = labelled(part.records[index], result.classes, result.image)
-        return part.images[index].name, side_by_side(result.above(SHOWN_SCORE).draw(), labels.draw(scores=False))
+        return part.images[index].name, side_by_side(result.above(result.shown_score).draw(), labels.draw(scores=False))
 
     def predict(self, image: NetworkImage) -> DetectionResult:
         return find_objects(image)
 
     def card_for_prediction(self, card: ModelCard, options: PredictionOptions) -> ModelCard:
         head = card.detection or DetectionHead()
-        usual = max(SHOWN_SCORE, head.score_threshold)
+        usual = max(shown_score(card), head.score_threshold)
         threshold = usual if options.score_threshold is None else options.score_threshold
         nms = head.nms if options.nms is None else options.nms
         return replace(card, detection=replace(head, score_threshold=threshold, nms=nms))
@@ -165,6 +170,11 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         write_csv(out / TABLE_NAME, [["image", *COLUMNS, *(MEASURES if measured else ())], *rows])
         files = {"objects": OBJECTS_NAME, "coco_results": RESULTS_NAME, "table": TABLE_NAME}
         return {kind: str(out / name) for kind, name in files.items()}
+
+
+def shown_score(card: ModelCard) -> float:
+    """The score from which on objects are shown and counted: chosen in training, or the default."""
+    return SHOWN_SCORE if card.shown_score is None else card.shown_score
 
 
 def _measures(found: JsonMapping) -> list[object]:
