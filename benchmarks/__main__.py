@@ -24,6 +24,7 @@ for _name, _target in {
     "receptive-field": "benchmarks.receptive_field:receptive_field",
     "robustness": "benchmarks.robustness:robustness",
     "compare": "benchmarks.compare:compare",
+    "fuzz": "benchmarks.fuzz:fuzz",
 }.items():
     app.command(_target, name=_name)
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cyclemlp import documents
-from cyclemlp.documents import DocumentError, finite_number, read_json, read_xml, read_yaml, shown, whole_number
+from cyclemlp.documents import (
+    MAX_ANNOTATION_BYTES,
+    DocumentError,
+    finite_number,
+    read_json,
+    read_xml,
+    read_yaml,
+    shown,
+    whole_number,
+)
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
@@ -130,3 +140,15 @@ def test_what_is_shown_is_one_short_line() -> None:
     assert shown(ValueError("a\nb")) == "a b"
     assert len(shown("x" * 1000)) == 80
     assert shown(16**10_000) == "a int that is too large to show"
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """A reader of annotations allows 4 GB, and reserved them for every file: under a limit of memory it had none."""
+    path = tmp_path / "a.json"
+    path.write_text("[1, 2]")
+    tracemalloc.start()
+    try:
+        assert read_json(path, MAX_ANNOTATION_BYTES) == [1, 2]
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

@@ -140,11 +140,13 @@ def _content(path: Path, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise DocumentError(f"has {size / 2**20:.0f} MB, over the limit of {max_bytes / 2**20:.0f} MB")
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)  # a pipe or a device has no size
+            # A pipe or a device has no size. Python reserves as much memory as it is asked to read.
+            limit = min(max_bytes, size or MAX_JSON_BYTES)
+            content = file.read(limit + 1)
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror}", "check its permissions") from error
-    if len(content) > max_bytes:
-        raise DocumentError(f"has more than {max_bytes / 2**20:.0f} MB, the limit")
+    if len(content) > limit:
+        raise DocumentError(f"has more than {limit / 2**20:.0f} MB, the limit, or grew while it was read")
     return content
 
 

@@ -1,0 +1,79 @@
+"""A fixed small share of `python -m benchmarks fuzz`, and the guard that it relies on."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import fuzz
+from benchmarks.fuzz import ForbiddenError, damaged, judge, planned
+from benchmarks.fuzz_subjects import SUBJECTS, Subject
+from benchmarks.mutations import flip
+from cyclemlp.errors import DataError
+
+CASES = 12
+QUICK = ("image", "png", "mask", "coco", "voc", "yolo", "recipe", "torch", "onnx")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_result_or_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CYCLEMLP_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    SUBJECTS[name].write(folder)
+    for number in range(CASES):
+        target, content = damaged(SUBJECTS[name], folder, number, seed=1)
+        intact = target.read_bytes()
+        target.write_bytes(content)
+        outcome = judge(SUBJECTS[name], folder, target)
+        assert isinstance(outcome, str), f"case {number}, {target.name}: {outcome}"
+        target.write_bytes(intact)
+
+
+def test_every_subject_gets_its_share() -> None:
+    weights = sum(each.weight for each in SUBJECTS.values())
+    names = [name for name, _ in planned(2 * weights)]
+    assert {name: names.count(name) for name in SUBJECTS} == {n: 2 * each.weight for n, each in SUBJECTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (DataError("two\nlines"), "several lines"),
+        (DataError(""), "no line"),
+        (DataError("x" * 3000), "a long line"),
+        (KeyError("x"), "exception"),
+        (IsADirectoryError(21, "is a folder"), "exception"),
+        (MemoryError(), "memory"),
+        (ForbiddenError("os.system"), "forbidden"),
+    ],
+)
+def test_the_oracle_sees_faults(error: BaseException, fault: str, tmp_path: Path) -> None:
+    def read(_folder: Path, _path: Path) -> list[str]:
+        raise error
+
+    outcome = judge(Subject("x", 1, lambda _: None, "*", (flip,), read), tmp_path, tmp_path)
+    assert isinstance(outcome, dict)
+    assert outcome["fault"] == fault
+
+
+@pytest.mark.parametrize(
+    ("event", "arguments"),
+    [
+        ("open", ("/tmp/outside", "w", os.O_WRONLY | os.O_CREAT)),
+        ("os.mkdir", ("/tmp/outside", 511, -1)),
+        ("os.system", (b"true",)),
+        ("subprocess.Popen", ("true", ["true"], None, None)),
+        ("socket.connect", (None, ("127.0.0.1", 80))),
+    ],
+)
+def test_the_guard_sees_what_no_file_may_cause(event: str, arguments: tuple[object, ...], tmp_path: Path) -> None:
+    with pytest.raises(ForbiddenError, match=event):
+        fuzz._Guard(tmp_path)(event, arguments)
+
+
+def test_the_guard_lets_files_be_read_and_the_sandbox_be_written(tmp_path: Path) -> None:
+    guard = fuzz._Guard(tmp_path)
+    guard("open", ("/etc/hostname", "r", os.O_RDONLY | os.O_CLOEXEC))
+    guard("open", (str(tmp_path / "a"), "w", os.O_WRONLY | os.O_CREAT))
+    guard("open", (os.devnull, "w", os.O_WRONLY))
