@@ -258,7 +258,7 @@ def _distinct(findings: Sequence[Finding]) -> list[Finding]:
     """The first of each kind, with the number of all."""
     keys = [tuple(each[key] for key in ("subject", "fault", "where")) for each in findings]
     counts = Counter(keys)
-    first = {key: each for key, each in zip(reversed(keys), reversed(findings), strict=True)}
+    first = dict(zip(reversed(keys), reversed(findings), strict=True))
     return [{**each, "times": counts[key]} for key, each in sorted(first.items(), key=lambda item: item[0])]
 
 

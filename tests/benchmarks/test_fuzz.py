@@ -12,7 +12,7 @@ from benchmarks.mutations import flip
 from cyclemlp.errors import DataError
 
 CASES = 12
-QUICK = ("image", "png", "mask", "coco", "voc", "yolo", "recipe", "torch", "onnx")
+QUICK = ("image", "png", "mask", "coco", "voc", "yolo", "recipe", "torch")
 
 
 @pytest.mark.parametrize("name", QUICK)
