@@ -13,12 +13,22 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
+import torch.fx
 from timm.layers import Mlp
 from timm.models import checkpoint
 from torch import Tensor, nn
 
 from cyclemlp.models.cyclemlp import ConvStem, WeightedMixer
-from cyclemlp.models.pyramid import ChannelsLast, MixerBlock, MlpPyramid, PyramidSizes, Stage, init_linear
+from cyclemlp.models.pyramid import (
+    ChannelsLast,
+    MixerBlock,
+    MlpPyramid,
+    PyramidSizes,
+    Spacing,
+    Stage,
+    conv_downsample,
+    init_linear,
+)
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import ActiveFC, read_places
 from cyclemlp.ops.places import Grid, Taps
@@ -45,6 +55,9 @@ SIZES = {
     "activemlp_base": ActiveMLPSizes((64, 128, 320, 512), (3, 8, 27, 3), (8, 8, 4, 4), interval=6),
     "activemlp_large": ActiveMLPSizes((96, 192, 384, 768), (3, 4, 24, 3), interval=6),
 }
+
+
+torch.fx.wrap("read_places")  # one node of a symbolic trace, because it looks at shapes
 
 
 class Places(NamedTuple):
@@ -107,9 +120,10 @@ class ActiveBlock(MixerBlock):
 class ActiveStage(Stage):
     """A stage whose blocks share offsets; `position`, a depthwise convolution, is added before they are computed."""
 
-    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], width: int) -> None:
-        super().__init__(downsample, blocks)
-        self.position = ChannelsLast(nn.Conv2d(width, width, 3, padding=1, groups=width))
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], width: int, spacing: Spacing) -> None:
+        super().__init__(downsample, blocks, spacing.reduction)
+        dilation = spacing.dilation
+        self.position = ChannelsLast(nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, groups=width))
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) of the previous stage -> the same of this stage."""
@@ -129,16 +143,21 @@ class ActiveMLP(MlpPyramid[ActiveMLPSizes]):
     """A 7x7 stem, four stages of `ActiveBlock`s with 3x3 convolutions of stride 2 between them."""
 
     def build(
-        self, sizes: ActiveMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+        self,
+        sizes: ActiveMLPSizes,
+        in_chans: int,
+        drop_path_rates: Sequence[Sequence[float]],
+        spacings: Sequence[Spacing],
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         widths, stages = sizes.widths, []
         for s, (width, share, ratio) in enumerate(zip(widths, sizes.shares, sizes.mlp_ratios, strict=True)):
-            downsample = ChannelsLast(nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1)) if s else nn.Identity()
+            downsample = conv_downsample(widths[s - 1], width, spacings[s]) if s else nn.Identity()
             blocks = []
             for b, rate in enumerate(drop_path_rates[s]):
                 makes_offsets = b % sizes.interval == 0 and b < sizes.depths[s] - 1
-                blocks.append(ActiveBlock(width, ratio, rate, Offsets(width, share) if makes_offsets else None))
-            stages.append(ActiveStage(downsample, blocks, width))
+                offsets = Offsets(width, share, spacings[s].dilation) if makes_offsets else None
+                blocks.append(ActiveBlock(width, ratio, rate, offsets))
+            stages.append(ActiveStage(downsample, blocks, width, spacings[s]))
         return ConvStem(in_chans, widths[0]), nn.ModuleList(stages), nn.LayerNorm(width)
 
     def init_weights(self) -> None:

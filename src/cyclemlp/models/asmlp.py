@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.models.patches import GroupNormNHWC, PatchMerging, PatchStem, doubling
-from cyclemlp.models.pyramid import MixerBlock, MlpPyramid, PyramidSizes, Stage, init_linear
+from cyclemlp.models.pyramid import MixerBlock, MlpPyramid, PyramidSizes, Spacing, Stage, init_linear
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import AxialFC
 
@@ -37,12 +37,12 @@ SIZES = {
 class AxialMixer(nn.Module):
     """Token mixing: a channel FC, then shifts along both axes with a channel FC each, summed and projected."""
 
-    def __init__(self, width: int, shift_size: int = 5) -> None:
+    def __init__(self, width: int, shift_size: int = 5, dilation: int = 1) -> None:
         super().__init__()
         self.proj_in = nn.Linear(width, width)
         self.norm1 = GroupNormNHWC(width)
-        self.along_width = AxialFC(width, width, shift_size=shift_size, axis="width")
-        self.along_height = AxialFC(width, width, shift_size=shift_size, axis="height")
+        self.along_width = AxialFC(width, width, shift_size=shift_size, axis="width", dilation=dilation)
+        self.along_height = AxialFC(width, width, shift_size=shift_size, axis="height", dilation=dilation)
         self.norm2 = GroupNormNHWC(width)
         self.proj = nn.Linear(width, width)
 
@@ -66,13 +66,18 @@ class ASMLP(MlpPyramid[ASMLPSizes]):
     """
 
     def build(
-        self, sizes: ASMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+        self,
+        sizes: ASMLPSizes,
+        in_chans: int,
+        drop_path_rates: Sequence[Sequence[float]],
+        spacings: Sequence[Spacing],
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         stages, size = [], sizes.shift_size
         for s, (width, ratio) in enumerate(zip(sizes.widths, sizes.mlp_ratios, strict=True)):
-            merging = PatchMerging(width // 2, GroupNormNHWC(2 * width)) if s else nn.Identity()
-            blocks = [AxialBlock(width, AxialMixer(width, size), ratio, rate) for rate in drop_path_rates[s]]
-            stages.append(Stage(merging, blocks))
+            merging = PatchMerging(width // 2, GroupNormNHWC(2 * width), spacings[s]) if s else nn.Identity()
+            dilation = spacings[s].dilation
+            blocks = [AxialBlock(width, AxialMixer(width, size, dilation), ratio, rate) for rate in drop_path_rates[s]]
+            stages.append(Stage(merging, blocks, spacings[s].reduction))
         stem = PatchStem(in_chans, sizes.widths[0], GroupNormNHWC(sizes.widths[0]))
         return stem, nn.ModuleList(stages), GroupNormNHWC(width)
 

@@ -33,16 +33,17 @@ class BranchedMixer(nn.Module):
     Args:
         width: channels.
         branches: pseudo-kernels such as ('1x3', '3x1', '1x1'), at least one.
+        dilation: distance between neighbouring steps, in positions.
 
     Raises:
         ConfigError: no branch, or one that does not have the form HxW.
     """
 
-    def __init__(self, width: int, branches: Sequence[str]) -> None:
+    def __init__(self, width: int, branches: Sequence[str], dilation: int = 1) -> None:
         super().__init__()
         if not branches:
             raise ConfigError("a token mixer needs at least one branch, such as 1x3 3x1 1x1")
-        self.branches = nn.ModuleList(_branch(width, parse_branch(each)) for each in branches)
+        self.branches = nn.ModuleList(_branch(width, parse_branch(each), dilation) for each in branches)
         self.reweight = Mlp(width, width // 4, len(branches) * width)
         self.proj = nn.Linear(width, width)
 
@@ -51,10 +52,12 @@ class BranchedMixer(nn.Module):
         maps = torch.stack([branch(x_nhwc) for branch in self.branches], -1)
         precise = at_least_float32(maps)  # as in CycleMixer
         mean_nc = maps.sum(-1).mean((1, 2), dtype=precise).to(maps.dtype)
-        logits = self.reweight(mean_nc).reshape(len(mean_nc), 1, 1, -1, len(self.branches))
+        logits = self.reweight(mean_nc).unflatten(-1, (-1, len(self.branches)))[:, None, None]
         weights = logits.softmax(-1, dtype=precise).to(maps.dtype)
         return self.proj((maps * weights).sum(-1))
 
 
-def _branch(width: int, stepsize: tuple[int, int]) -> nn.Module:
-    return nn.Linear(width, width, bias=False) if stepsize == (1, 1) else CycleFC(width, width, stepsize=stepsize)
+def _branch(width: int, stepsize: tuple[int, int], dilation: int) -> nn.Module:
+    if stepsize == (1, 1):
+        return nn.Linear(width, width, bias=False)
+    return CycleFC(width, width, stepsize=stepsize, dilation=dilation)

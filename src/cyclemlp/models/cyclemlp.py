@@ -9,11 +9,12 @@ deforming a convolution, and names say which axis moves (the authors' `sfc_h` mo
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch.fx
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 from cyclemlp.models.branches import BranchedMixer
-from cyclemlp.models.pyramid import ChannelsLast, MixerBlock, MlpPyramid, PyramidSizes, Stage, Stem
+from cyclemlp.models.pyramid import MixerBlock, MlpPyramid, PyramidSizes, Spacing, Stage, Stem, conv_downsample
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 from cyclemlp.ops.precision import at_least_float32
@@ -40,6 +41,8 @@ SIZES = {
     "cyclemlp_b4": CycleMLPSizes((64, 128, 320, 512), (3, 8, 27, 3), (8, 8, 4, 4)),
     "cyclemlp_b5": CycleMLPSizes((96, 192, 384, 768), (3, 4, 24, 3)),
 }
+
+torch.fx.wrap("at_least_float32")  # a symbolic trace does not know types
 
 
 class WeightedMixer(nn.Module):
@@ -74,11 +77,11 @@ class CycleMixer(WeightedMixer):
     h = along_width(x)    w = along_height(x)    c = along_channels(x)    y = mixed(h, w, c)
     """
 
-    def __init__(self, width: int, stepsize: int = 3) -> None:
+    def __init__(self, width: int, stepsize: int = 3, dilation: int = 1) -> None:
         super().__init__()
-        self.stepsize = stepsize
-        self.along_width = CycleFC(width, width, stepsize=(1, stepsize))
-        self.along_height = CycleFC(width, width, stepsize=(stepsize, 1))
+        self.stepsize, self.dilation = stepsize, dilation
+        self.along_width = CycleFC(width, width, stepsize=(1, stepsize), dilation=dilation)
+        self.along_height = CycleFC(width, width, stepsize=(stepsize, 1), dilation=dilation)
         self.along_channels = nn.Linear(width, width, bias=False)
         self.reweight = Mlp(width, width // 4, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -118,17 +121,25 @@ class CycleMLP(MlpPyramid[CycleMLPSizes]):
     """The B family of the paper: a 7x7 stem, four stages of `CycleBlock`s with 3x3 convolutions of stride 2 between."""
 
     def build(
-        self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+        self,
+        sizes: CycleMLPSizes,
+        in_chans: int,
+        drop_path_rates: Sequence[Sequence[float]],
+        spacings: Sequence[Spacing],
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         widths, branches = sizes.widths, sizes.branches
         stages = []
-        for s, width in enumerate(widths):
-            downsample = ChannelsLast(nn.Conv2d(widths[s - 1], width, 3, stride=2, padding=1)) if s else nn.Identity()
-            blocks = []
+        for s, (width, spacing) in enumerate(zip(widths, spacings, strict=True)):
+            downsample = conv_downsample(widths[s - 1], width, spacing) if s else nn.Identity()
+            blocks, dilation = [], spacing.dilation
             for rate in drop_path_rates[s]:
-                mixer = BranchedMixer(width, branches) if branches else CycleMixer(width, sizes.stepsize)
+                mixer = (
+                    BranchedMixer(width, branches, dilation)
+                    if branches
+                    else CycleMixer(width, sizes.stepsize, dilation)
+                )
                 blocks.append(CycleBlock(width, mixer, sizes.mlp_ratios[s], rate))
-            stages.append(Stage(downsample, blocks))
+            stages.append(Stage(downsample, blocks, spacing.reduction))
         if branches:  # only the three usual branches can be fused
             return ConvStem(in_chans, widths[0]), nn.ModuleList(stages), nn.LayerNorm(width)
         return ConvStem(in_chans, widths[0], sizes.stepsize), CycleStages(stages), nn.LayerNorm(width)

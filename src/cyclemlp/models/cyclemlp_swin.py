@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cyclemlp.models.cyclemlp import CycleBlock, CycleMLPSizes, CycleStages
 from cyclemlp.models.patches import PatchMerging, PatchStem, doubling
-from cyclemlp.models.pyramid import MlpPyramid, Stage
+from cyclemlp.models.pyramid import MlpPyramid, Spacing, Stage
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import CycleFC
 
@@ -35,10 +35,10 @@ SIZES = {
 class SummedCycleMixer(nn.Module):
     """Token mixing: staircases along both axes and a plain channel FC, summed and projected."""
 
-    def __init__(self, width: int, stepsize: int = 3) -> None:
+    def __init__(self, width: int, stepsize: int = 3, dilation: int = 1) -> None:
         super().__init__()
-        self.along_width = CycleFC(width, width, stepsize=(1, stepsize))
-        self.along_height = CycleFC(width, width, stepsize=(stepsize, 1))
+        self.along_width = CycleFC(width, width, stepsize=(1, stepsize), dilation=dilation)
+        self.along_height = CycleFC(width, width, stepsize=(stepsize, 1), dilation=dilation)
         self.along_channels = nn.Linear(width, width, bias=False)
         self.proj = nn.Linear(width, width)
 
@@ -57,13 +57,20 @@ class CycleSwinMLP(MlpPyramid[CycleMLPSizes]):
     )
 
     def build(
-        self, sizes: CycleMLPSizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+        self,
+        sizes: CycleMLPSizes,
+        in_chans: int,
+        drop_path_rates: Sequence[Sequence[float]],
+        spacings: Sequence[Spacing],
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         stages, step = [], sizes.stepsize
         for s, (width, ratio) in enumerate(zip(sizes.widths, sizes.mlp_ratios, strict=True)):
-            merging = PatchMerging(width // 2, nn.LayerNorm(2 * width)) if s else nn.Identity()
-            blocks = [CycleBlock(width, SummedCycleMixer(width, step), ratio, rate) for rate in drop_path_rates[s]]
-            stages.append(Stage(merging, blocks))
+            merging = PatchMerging(width // 2, nn.LayerNorm(2 * width), spacings[s]) if s else nn.Identity()
+            blocks = [
+                CycleBlock(width, SummedCycleMixer(width, step, spacings[s].dilation), ratio, rate)
+                for rate in drop_path_rates[s]
+            ]
+            stages.append(Stage(merging, blocks, spacings[s].reduction))
         stem = PatchStem(in_chans, sizes.widths[0], nn.LayerNorm(sizes.widths[0]), step)
         return stem, CycleStages(stages), nn.LayerNorm(width)
 

@@ -7,10 +7,11 @@ statistics over the whole map); padding each map where it is odd adds fewer of t
 """
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cyclemlp.models.pyramid import Stem
+from cyclemlp.models.pyramid import Spacing, Stem
 
 
 def doubling(width: int) -> tuple[int, int, int, int]:
@@ -35,30 +36,57 @@ class PatchStem(Stem):
     def __init__(self, in_chans: int, width: int, norm: nn.Module, stepsize: int | None = None) -> None:
         super().__init__()
         self.stepsize = stepsize
-        self.conv = nn.Conv2d(in_chans, width, 4, stride=4)
+        self.conv: nn.Module = nn.Conv2d(in_chans, width, 4, stride=4)
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_chans, height, width) -> (batch, ceil(height / 4), ceil(width / 4), channels)."""
-        height, width = x.shape[2:]
-        if height % 4 or width % 4:
-            x = F.pad(x, (0, -width % 4, 0, -height % 4))
-        return self.norm(self.conv(x).permute(0, 2, 3, 1).contiguous())
+        return self.norm(self.conv(_padded_patches(x)).permute(0, 2, 3, 1).contiguous())
 
 
 class PatchMerging(nn.Module):
     """Four neighbours concatenated along the channels, a norm, then a linear layer from four widths to two."""
 
-    def __init__(self, width: int, norm: nn.Module) -> None:
+    def __init__(self, width: int, norm: nn.Module, spacing: Spacing) -> None:
         super().__init__()
+        self.stride, self.dilation = spacing.stride, spacing.downsample_dilation
         self.norm = norm
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
-        """(batch, height, width, channels) -> (batch, ceil(height / 2), ceil(width / 2), 2 * channels)."""
-        height, width = x_nhwc.shape[1:3]
-        if height % 2 or width % 2:
-            x_nhwc = F.pad(x_nhwc, (0, 0, 0, width % 2, 0, height % 2))
-        # Swin's order: the two rows of the left column, then those of the right one.
-        parts = [x_nhwc[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        return self.reduction(self.norm(torch.cat(parts, -1)))
+        """(batch, height, width, channels) -> (batch, ceil(height / stride), ceil(width / stride), 2 * channels)."""
+        return self.reduction(self.norm(_neighbours(x_nhwc, self.stride, self.dilation)))
+
+
+def _padded_patches(x: Tensor) -> Tensor:
+    """Images whose every pixel is in a whole 4x4 patch; what is too much, the convolution leaves out."""
+    height, width = x.shape[2:]
+    if _is_free(height, width):
+        return F.pad(x, (0, 3, 0, 3))
+    return F.pad(x, (0, -width % 4, 0, -height % 4)) if height % 4 or width % 4 else x
+
+
+def _neighbours(x_nhwc: Tensor, stride: int, dilation: int) -> Tensor:
+    """Every `stride`-th position with those `dilation` below, to the right and across, zero outside: 4 * channels."""
+    height, width = x_nhwc.shape[1:3]
+    # Swin's order: the two rows of the left column, then those of the right one.
+    places = [(down, right) for right in (0, dilation) for down in (0, dilation)]
+    if stride == 1 or _is_free(height, width):
+        padded = [F.pad(x_nhwc, (0, 0, 0, right, 0, down)) for down, right in places]
+    elif height % 2 or width % 2:
+        padded = [F.pad(x_nhwc, (0, 0, 0, width % 2, 0, height % 2))] * len(places)
+    else:
+        padded = [x_nhwc] * len(places)
+    parts = [x[:, down::stride, right::stride] for x, (down, right) in zip(padded, places, strict=True)]
+    return torch.cat(parts, -1)
+
+
+def _is_free(height: int, width: int) -> bool:
+    """Whether a graph is being made that has to hold at other sizes, so that no condition may depend on them."""
+    if torch.jit.is_tracing() or not type(height) is type(width) is int:  # type: ignore[attr-defined, no-untyped-call]
+        return True
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
+torch.fx.wrap("_padded_patches")  # each is one node of a symbolic trace, because it looks at shapes
+torch.fx.wrap("_neighbours")

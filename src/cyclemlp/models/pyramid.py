@@ -5,18 +5,53 @@ the loading of checkpoints in other layouts.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
-from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates
+from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates, get_device_dtype
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
+from cyclemlp.errors import ConfigError
 from cyclemlp.models.checkpoints import adapt_state_dict, without_prefix
 from cyclemlp.models.timm_internals import FeatureGetterNet, feature_take_indices
 
 REDUCTIONS = (4, 8, 16, 32)
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+class Spacing(NamedTuple):
+    """How far apart the positions of a stage are, and those that its layers read together."""
+
+    stride: int
+    """Of the downsampling before the stage."""
+    downsample_dilation: int
+    """Distance of the positions that the downsampling reads, in positions of the previous stage."""
+    dilation: int
+    """Factor for every distance inside the blocks."""
+    reduction: int
+    """Pixels of the image for each position."""
+
+
+def stage_spacings(output_stride: int = 32) -> list[Spacing]:
+    """The four stages of a pyramid whose maps are no coarser than `output_stride`.
+
+    From there on a stage keeps the resolution, and its layers look twice as far: with weights trained at stride 32,
+    every second position has the neighbours that it has there, as in DeepLab.
+
+    Raises:
+        ConfigError: another stride than 8, 16 or 32.
+    """
+    if output_stride not in OUTPUT_STRIDES:
+        raise ConfigError(f"output_stride is {output_stride!r}; allowed are 8, 16 and 32")
+    spacings, dilation = [Spacing(1, 1, 1, REDUCTIONS[0])], 1
+    for reduction in REDUCTIONS[1:]:
+        before, stride = dilation, 2 if reduction <= output_stride else 1
+        dilation *= 2 // stride
+        spacings.append(Spacing(stride, before, dilation, min(reduction, output_stride)))
+    return spacings
 
 
 @dataclass(frozen=True)
@@ -69,10 +104,11 @@ class MixerBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """`downsample`, then `blocks`; channels-last in and out."""
+    """`downsample`, then `blocks`; channels-last in and out. `reduction` is in pixels for each position."""
 
-    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], reduction: int) -> None:
         super().__init__()
+        self.reduction = reduction
         self.downsample = downsample
         self.blocks = nn.Sequential(*blocks)
         self.grad_checkpointing = False
@@ -92,13 +128,19 @@ class Stage(nn.Module):
 class ChannelsLast(nn.Module):
     """A convolution between channels-last activations; the permutations are views, no copy."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Module) -> None:
         super().__init__()
         self.conv = conv
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, in) -> (batch, height', width', out)."""
         return self.conv(x_nhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+def conv_downsample(inputs: int, outputs: int, spacing: Spacing) -> ChannelsLast:
+    """A 3x3 convolution between stages."""
+    dilation = spacing.downsample_dilation
+    return ChannelsLast(nn.Conv2d(inputs, outputs, 3, spacing.stride, padding=dilation, dilation=dilation))
 
 
 class MlpPyramid(nn.Module, Generic[Sizes]):
@@ -111,7 +153,13 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
         global_pool: timm's name of the pooling; '' keeps the map.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth rate of the last block; the rates grow linearly from 0.
+        output_stride: 32, or 16 or 8 for finer last maps, computed by dilated layers with the same weights.
+        device: where the parameters are made; torch's default device if None.
+        dtype: their type; torch's default type if None.
     """
+
+    output_fmt: ClassVar[str] = "NHWC"
+    """The layout of what `forward_features` returns, by timm's name."""
 
     def __init__(
         self,
@@ -121,21 +169,31 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        output_stride: int = 32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
         self.num_features = self.head_hidden_size = width = sizes.widths[-1]
+        spacings = stage_spacings(output_stride)
         self.feature_info = [
-            {"num_chs": channels, "reduction": reduction, "module": f"stages.{s}"}
-            for s, (channels, reduction) in enumerate(zip(sizes.widths, REDUCTIONS, strict=True))
+            {"num_chs": channels, "reduction": spacing.reduction, "module": f"stages.{s}"}
+            for s, (channels, spacing) in enumerate(zip(sizes.widths, spacings, strict=True))
         ]
         rates = calculate_drop_path_rates(drop_path_rate, list(sizes.depths), stagewise=True)
-        self.stem, self.stages, self.norm = self.build(sizes, in_chans, rates)
-        self.head = ClassifierHead(width, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC")
-        self.init_weights()
+        with nullcontext() if device is None else torch.device(device):
+            self.stem, self.stages, self.norm = self.build(sizes, in_chans, rates, spacings)
+            self.head = ClassifierHead(width, num_classes, pool_type=global_pool, drop_rate=drop_rate, input_fmt="NHWC")
+            self.init_weights()
+        self.to(dtype=dtype)
 
     def build(
-        self, sizes: Sizes, in_chans: int, drop_path_rates: Sequence[Sequence[float]]
+        self,
+        sizes: Sizes,
+        in_chans: int,
+        drop_path_rates: Sequence[Sequence[float]],
+        spacings: Sequence[Spacing],
     ) -> tuple[nn.Module, nn.ModuleList, nn.Module]:
         """The stem, from images to channels-last activations at stride 4; four `Stage`s; and the last norm."""
         raise NotImplementedError
@@ -217,7 +275,7 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by one for `num_classes` (0 for none), and the pooling if one is named."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks' activations in the backward pass instead of keeping them."""

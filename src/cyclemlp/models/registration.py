@@ -78,16 +78,18 @@ def build(cls: type[nn.Module], name: str, pretrained: bool, options: Mapping[st
     """The network that a registered function returns, or with `features_only` the network of its feature maps.
 
     timm itself loads weights only from the Hugging Face hub, from a folder in that format, or from a state dict that
-    the caller passes. A file and the authors' weights are loaded by our own code, which resumes and checks downloads
-    and stays strict where timm is not (`num_classes`, `features_only`).
+    the caller passes; where there are no weights at all, the error is timm's. A file and the authors' weights are
+    loaded by our own code, which resumes and checks downloads and stays strict where timm is not (`num_classes`,
+    `features_only`).
 
     Raises:
         CheckpointError: with `pretrained`, the weights could not be fetched or do not fit.
+        RuntimeError: with `pretrained`, there are none for this model.
     """
     overlay = options.get("pretrained_cfg_overlay")
     cfg = resolve_pretrained_cfg(name, options.get("pretrained_cfg"), overlay).to_dict()
     source, place = resolve_pretrained_source(cfg) if pretrained else ("", "")
-    by_timm = source in ("hf-hub", "local-dir", "state_dict")
+    by_timm = source in ("hf-hub", "local-dir", "state_dict") or (not source and name not in WEIGHTS)
     model: nn.Module = build_model_with_cfg(
         cls,
         name,

@@ -25,6 +25,7 @@ Here reading is one pass over memory (`places.py`), in eager code and in recorde
 """
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -74,6 +75,9 @@ def active_mix(x_nhwc: Tensor, places: Taps | Grid, weight_oc: Tensor, bias_o: T
         )
     x_nhwc, weight_oc = in_autocast_type(x_nhwc, weight_oc)
     return F.linear(read(x_nhwc, places), weight_oc, None if bias_o is None else bias_o.to(weight_oc.dtype))
+
+
+torch.fx.wrap("active_mix")  # one node of a symbolic trace, because it looks at shapes
 
 
 class ActiveFC(nn.Linear):

@@ -16,6 +16,7 @@ CUDA kernel there. Here, as in CycleFC, `shift.py` moves the channels.
 from typing import Any, Literal
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,6 +48,9 @@ def axial_shift(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilat
     return _Shift.apply(x_nhwc, plan)
 
 
+torch.fx.wrap("axial_shift")  # one node of a symbolic trace, because it looks at shapes
+
+
 def axial_shift_reference(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "width", dilation: int = 1) -> Tensor:
     """The formula above, position by position and channel by channel: slow, for checking."""
     _, height, width, channels = x_nhwc.shape
@@ -63,9 +67,10 @@ def axial_shift_reference(x_nhwc: Tensor, shift_size: int = 5, axis: Axis = "wid
 
 def axial_plan(channels: int, shift_size: int, axis: Axis, dilation: int = 1) -> Plan:
     """The groups and the offset of each."""
-    size = -(-channels // shift_size)
+    # Numerators are positive: in a graph that the old ONNX exporter traced, division rounds towards zero.
+    size = (channels + shift_size - 1) // shift_size
     plan = []
-    for group in range(-(-channels // size) if size else 0):
+    for group in range((channels + size - 1) // size if size else 0):
         offset = dilation * (shift_size // 2 - group)
         down, right = (offset, 0) if axis == "height" else (0, offset)
         plan.append(in_place_of_itself(slice(group * size, min(channels, (group + 1) * size)), down, right))
@@ -98,6 +103,10 @@ class _Shift(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Shift.apply(grad, adjoint(ctx.plan)), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return shift(tangent, ctx.plan)
 
 
 class AxialFC(nn.Linear):

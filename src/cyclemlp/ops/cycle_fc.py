@@ -25,6 +25,7 @@ Here it is carried out as what it means: groups of channels move (`shift.py`), t
 from typing import Any
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -92,6 +93,9 @@ def cycle_fc(
     return _ShiftedLinear.apply(x_nhwc, weight_oc, bias_o, plan)
 
 
+torch.fx.wrap("cycle_fc")  # one node of a symbolic trace, because it looks at shapes
+
+
 def cycle_plan(channels: int, stepsize: StepSize, dilation: int = 1) -> Plan:
     """The staircase as moves: all channels of one offset make a group."""
     period = stepsize[0] * stepsize[1]
@@ -123,6 +127,7 @@ class _ShiftedLinear(torch.autograd.Function):
         x, weight, bias, ctx.plan = inputs
         ctx.has_bias = bias is not None
         ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -135,6 +140,16 @@ class _ShiftedLinear(torch.autograd.Function):
         if ctx.has_bias and ctx.needs_input_grad[2]:
             grad_bias = grad.sum((0, 1, 2))
         return grad_x, grad_weight, grad_bias, None
+
+    @staticmethod
+    def jvp(
+        ctx: Any, x_tangent: Tensor | None, weight_tangent: Tensor | None, bias_tangent: Tensor | None, _: None
+    ) -> Tensor:
+        x, weight = ctx.saved_tensors
+        by_x = None if x_tangent is None else F.linear(shift(x_tangent, ctx.plan), weight)
+        by_weight = None if weight_tangent is None else F.linear(shift(x, ctx.plan), weight_tangent)
+        parts = [part for part in (by_x, by_weight, bias_tangent) if part is not None]
+        return sum(parts[1:], start=parts[0]).expand(*x.shape[:3], weight.shape[0])
 
 
 class CycleFC(nn.Linear):

@@ -70,7 +70,7 @@ def shift(x_nhwc: Tensor, plan: Plan) -> Tensor:
     and selecting. A recorded graph holds `padded_groups` instead, because a write into a slice takes dozens of nodes.
     Every target must equal its source, and in a graph the plan must name every channel.
     """
-    if is_recorded():
+    if is_recorded() or torch.compiler.is_compiling():
         return _shift_by_padding(x_nhwc, plan)
     out = x_nhwc.clone(memory_format=torch.contiguous_format)
     for move in plan:

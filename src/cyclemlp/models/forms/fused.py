@@ -24,7 +24,7 @@ from cyclemlp.models.cyclemlp import CycleBlock, CycleMixer
 from cyclemlp.models.cyclemlp_swin import SummedCycleMixer
 from cyclemlp.models.forms.fused_mixer import BlendedMixer, ChannelOrder, ConstantMixer, choose_form, frozen
 from cyclemlp.models.patches import PatchMerging, PatchStem
-from cyclemlp.models.pyramid import REDUCTIONS, ChannelsLast, Stage, Stem
+from cyclemlp.models.pyramid import ChannelsLast, Stage, Stem
 from cyclemlp.ops.shift import is_recorded
 
 EXPORT_SIZE = 224
@@ -71,8 +71,7 @@ class FusedStage(Stage):
     """A `Stage` whose activations have their channels in `order`; `features` returns them in the model's order."""
 
     def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module], order: ChannelOrder, reduction: int) -> None:
-        super().__init__(downsample, blocks)
-        self.reduction = reduction
+        super().__init__(downsample, blocks, reduction)
         self.register_buffer("places", torch.tensor(order.places), persistent=False)
         self.places: Tensor
         self.choose_graph_form((EXPORT_SIZE, EXPORT_SIZE), batch=1)
@@ -86,6 +85,37 @@ class FusedStage(Stage):
         for mixer in self.modules():
             if isinstance(mixer, BlendedMixer):
                 mixer.graph_form = choose_form(batch, height * width, mixer.order, graph=True)
+
+
+class OrderedConv(nn.Module):
+    """A convolution whose channels were put in another order, for activations that are channels-last in memory.
+
+    The weight is kept as it is read, (out, height, width, in), so that no call reorders it and every parameter is
+    contiguous.
+    """
+
+    def __init__(self, conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.stride, self.padding, self.dilation = conv.stride, conv.padding, conv.dilation
+        self.weight_ohwi = frozen(conv.weight[list(outputs)][:, list(inputs)].permute(0, 2, 3, 1))
+        self.bias = None if conv.bias is None else frozen(conv.bias[list(outputs)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in, height, width) -> (batch, out, height', width')."""
+        weight = self.weight_ohwi.permute(0, 3, 1, 2)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+class FusedConvStem(Stem):
+    """The `ConvStem` with its channels in another order."""
+
+    def __init__(self, conv: OrderedConv) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_chans, height, width) -> (batch, height', width', channels)."""
+        return self.conv(x).permute(0, 2, 3, 1).contiguous()
 
 
 def graph_form(model: nn.Module, image_size: int | tuple[int, int] = EXPORT_SIZE, batch: int = 1) -> nn.Module:
@@ -108,7 +138,7 @@ def graph_form(model: nn.Module, image_size: int | tuple[int, int] = EXPORT_SIZE
 
 
 def fuse_stem(stem: Stem) -> Stem:
-    """Permute the output channels of `stem` for stages that are fused; returns it, changed in place.
+    """The stem with its output channels in the order of stages that are fused.
 
     Raises:
         ConfigError: the model is in training mode.
@@ -118,11 +148,13 @@ def fuse_stem(stem: Stem) -> Stem:
     assert isinstance(conv, nn.Conv2d)
     assert stem.stepsize is not None
     channels = ChannelOrder.of(conv.out_channels, stem.stepsize).channels
-    _permute_conv(conv, range(conv.in_channels), channels)
-    if isinstance(stem, PatchStem):
-        _permuted_norm(stem.norm, channels)
+    ordered = OrderedConv(conv, range(conv.in_channels), channels)
+    if not isinstance(stem, PatchStem):
+        return FusedConvStem(ordered).eval()
+    stem.conv = ordered
+    _permuted_norm(stem.norm, channels)
     stem.stepsize = None  # it cannot be fused again
-    return stem
+    return stem.eval()
 
 
 def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
@@ -133,21 +165,23 @@ def fuse_stages(stages: Iterable[nn.Module]) -> nn.ModuleList:
     """
     fused: list[nn.Module] = []
     before: ChannelOrder | None = None
-    for stage, reduction in zip(stages, REDUCTIONS, strict=False):
+    for stage in stages:
         assert isinstance(stage, Stage)
         _check_eval(stage)
         blocks = [block for block in stage.blocks if isinstance(block, CycleBlock)]
         order = ChannelOrder.of_mixer(blocks[0].token_mixer)
         if before is not None:
             _permute_downsample(stage.downsample, before, order)
-        fused.append(FusedStage(stage.downsample, [FusedBlock(block, order) for block in blocks], order, reduction))
+        own = [FusedBlock(block, order) for block in blocks]
+        fused.append(FusedStage(stage.downsample, own, order, stage.reduction))
         before = order
     return nn.ModuleList(fused).eval()
 
 
 def _permute_downsample(downsample: nn.Module, before: ChannelOrder, order: ChannelOrder) -> None:
     if isinstance(downsample, ChannelsLast):
-        _permute_conv(downsample.conv, before.channels, order.channels)
+        assert isinstance(downsample.conv, nn.Conv2d)
+        downsample.conv = OrderedConv(downsample.conv, before.channels, order.channels)
     elif isinstance(downsample, PatchMerging):
         width = len(before.channels)
         inputs = [part * width + channel for part in range(4) for channel in before.channels]
@@ -155,12 +189,6 @@ def _permute_downsample(downsample: nn.Module, before: ChannelOrder, order: Chan
         downsample.reduction.weight = frozen(downsample.reduction.weight[list(order.channels)][:, inputs])
     else:
         raise ConfigError(f"{type(downsample).__name__} between stages has no fused form")
-
-
-def _permute_conv(conv: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-    # Activations are channels-last; weights in that format save a reordering in every call.
-    conv.weight = frozen(conv.weight[list(outputs)][:, list(inputs)], layout=torch.channels_last)
-    conv.bias = None if conv.bias is None else frozen(conv.bias[list(outputs)])
 
 
 def _permuted_norm(norm: nn.Module, channels: Sequence[int]) -> nn.Module:

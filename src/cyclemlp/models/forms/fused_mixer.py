@@ -285,8 +285,7 @@ def _branch_rows(mixer: CycleMixer | SummedCycleMixer, order: ChannelOrder) -> T
     return torch.cat([rows, biases[:, None]], 1).detach()
 
 
-def frozen(
-    value: Tensor, dtype: torch.dtype | None = None, layout: torch.memory_format = torch.contiguous_format
-) -> nn.Parameter:
-    """A copy of `value` as a parameter that is not trained."""
-    return nn.Parameter(value.detach().to(dtype).clone(memory_format=layout), requires_grad=False)
+def frozen(value: Tensor, dtype: torch.dtype | None = None) -> nn.Parameter:
+    """A contiguous copy of `value` as a parameter that is not trained."""
+    copy = value.detach().to(dtype).clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(copy, requires_grad=False)

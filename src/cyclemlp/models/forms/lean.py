@@ -66,11 +66,11 @@ class LeanMixer(CycleMixer):
         own_layers = type(width) is type(height) is CycleFC and type(channels) is nn.Linear  # none was replaced
         if not (many_positions and own_layers and pays(x_nhwc)):
             return super().forward(x_nhwc)
-        mean_width, mean_height, mean_channels = shifted_means(x_nhwc, self.stepsize).unbind(1)
+        mean_width, mean_height, mean_channels = shifted_means(x_nhwc, self.stepsize, self.dilation).unbind(1)
         mean_nc = F.linear(mean_width, width.weight, width.bias) + F.linear(mean_height, height.weight, height.bias)
         weights = self.branch_weights(mean_nc + channels(mean_channels)).flatten(0, 2).transpose(1, 2)
         branches = (width.weight, width.bias, height.weight, height.bias, channels.weight)
-        return self.proj(weighted_branches(x_nhwc, weights, branches, self.stepsize))
+        return self.proj(weighted_branches(x_nhwc, weights, branches, self.stepsize, self.dilation))
 
 
 class LeanMlp(Mlp):  # type: ignore[misc]
@@ -91,16 +91,18 @@ def pays(x: Tensor) -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and x.numel() > 0 and not x.is_meta
 
 
-def shifted_means(x_nhwc: Tensor, stepsize: int) -> Tensor:
+def shifted_means(x_nhwc: Tensor, stepsize: int, dilation: int = 1) -> Tensor:
     """Means over positions of what staircases along width and height and a channel FC read: (batch, 3, channels)."""
     rows, columns = (x_nhwc.sum(axis, keepdim=True, dtype=at_least_float32(x_nhwc)) for axis in (2, 1))
-    along_width, along_height = _cycles(x_nhwc.shape[-1], stepsize)
+    along_width, along_height = _cycles(x_nhwc.shape[-1], stepsize, dilation)
     # A shift along one axis commutes with the sum along the other, of which it moves far less.
     sums = shift(columns, along_width), shift(rows, along_height), rows
     return (torch.stack([each.sum((1, 2)) for each in sums], 1) / (x_nhwc.shape[1] * x_nhwc.shape[2])).to(x_nhwc.dtype)
 
 
-def weighted_branches(x_nhwc: Tensor, weights: Tensor, branches: Sequence[Tensor], stepsize: int) -> Tensor:
+def weighted_branches(
+    x_nhwc: Tensor, weights: Tensor, branches: Sequence[Tensor], stepsize: int, dilation: int = 1
+) -> Tensor:
     """The sum of the branches times their weights, keeping `x_nhwc` alone.
 
     Args:
@@ -109,8 +111,10 @@ def weighted_branches(x_nhwc: Tensor, weights: Tensor, branches: Sequence[Tensor
         branches: weight (out, in) and bias (out) of the CycleFC along the width, those of the one along the height, and
             the weight (out, in) of the channel FC.
         stepsize: of both staircases, more than 1.
+        dilation: of both.
     """
-    return _WeightedBranches.apply(*in_autocast_type(x_nhwc, weights, *branches), stepsize)
+    both = _staircases(x_nhwc.shape[-1], stepsize, dilation)
+    return _WeightedBranches.apply(*in_autocast_type(x_nhwc, weights, *branches), both)
 
 
 class _Staircases(NamedTuple):
@@ -123,13 +127,13 @@ class _Staircases(NamedTuple):
     """Channels, in the order of the moved part along one axis."""
 
 
-def _cycles(channels: int, stepsize: int) -> tuple[Plan, Plan]:
-    return cycle_plan(channels, (1, stepsize)), cycle_plan(channels, (stepsize, 1))
+def _cycles(channels: int, stepsize: int, dilation: int) -> tuple[Plan, Plan]:
+    return cycle_plan(channels, (1, stepsize), dilation), cycle_plan(channels, (stepsize, 1), dilation)
 
 
 @lru_cache
-def _staircases(channels: int, stepsize: int) -> _Staircases:
-    along_width, along_height = _cycles(channels, stepsize)
+def _staircases(channels: int, stepsize: int, dilation: int) -> _Staircases:
+    along_width, along_height = _cycles(channels, stepsize, dilation)
     moving = [c for move in along_width if move.moves for c in range(channels)[move.source]]
     still = sorted(set(range(channels)) - set(moving))
     return _Staircases(only_moved(along_width + along_height, channels), still, moving)
@@ -146,9 +150,8 @@ def _matrices(weights: Tensor, wh: Tensor, ww: Tensor, wc: Tensor, both: _Stairc
 class _WeightedBranches(torch.autograd.Function):
     @staticmethod
     def forward(
-        x: Tensor, weights: Tensor, wh: Tensor, bh: Tensor, ww: Tensor, bw: Tensor, wc: Tensor, stepsize: int
+        x: Tensor, weights: Tensor, wh: Tensor, bh: Tensor, ww: Tensor, bw: Tensor, wc: Tensor, both: _Staircases
     ) -> Tensor:
-        both = _staircases(x.shape[-1], stepsize)
         unmoved, moved = _matrices(weights, wh, ww, wc, both)
         bias = (weights[:, 0] * bh + weights[:, 1] * bw)[:, None]
         out = torch.baddbmm(bias, x.flatten(1, 2), unmoved.transpose(1, 2))
@@ -156,13 +159,13 @@ class _WeightedBranches(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        *tensors, ctx.stepsize = inputs
+        *tensors, ctx.both = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weights, wh, bh, ww, bw, wc = ctx.saved_tensors
-        both = _staircases(x.shape[-1], ctx.stepsize)
+        both: _Staircases = ctx.both
         g = grad.flatten(1, 2)
         unmoved, moved = _matrices(weights, wh, ww, wc, both)
         grad_moved = (g @ moved).view(*x.shape[:3], -1)
