@@ -115,6 +115,24 @@ def test_the_onnx_graph_stays_small_and_plain(exported: tuple[Path, dict[str, Pa
     assert len(graph["operators"]) <= 24
 
 
+def test_the_onnx_file_is_converted_to_half_precision(exported: tuple[Path, dict[str, Path]]) -> None:
+    import onnx
+    from onnxruntime import InferenceSession
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(exported[1]["onnx"])
+    casts = [
+        node for node in model.graph.node if node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT
+    ]
+    assert casts == []  # onnxconverter-common does not follow a size that becomes a number
+    images = np.random.default_rng(0).standard_normal((1, 3, 64, 96), dtype=np.float32)
+    half = convert_float_to_float16(model, keep_io_types=True).SerializeToString()
+    found, expected = (
+        InferenceSession(each).run(None, {"images": images})[0] for each in (half, str(exported[1]["onnx"]))
+    )
+    assert np.linalg.norm(found - expected) <= 0.01 * np.linalg.norm(expected)
+
+
 def test_files_do_not_name_folders_of_this_machine(exported: tuple[Path, dict[str, Path]]) -> None:
     files = exported[1]
     source = str(Path(torch.__file__).parents[1]).encode()

@@ -396,8 +396,10 @@ def test_several_at_once_fetch_once(published: Server, file: bytes) -> None:
 
 
 def test_models_without_published_weights() -> None:
-    with pytest.raises(CheckpointError, match="no weights are published for model 'cyclemlp_nano'"):
+    with pytest.raises(RuntimeError, match=r"No pretrained weights exist for cyclemlp_nano. Use `pretrained=False`"):
         timm.create_model("cyclemlp_nano", pretrained=True)
+    with pytest.raises(CheckpointError, match="no weights are published for model 'cyclemlp_nano'"):
+        fetch_weights("cyclemlp_nano")
     with pytest.raises(CheckpointError, match="Did you mean 'cyclemlp_b1'"):
         fetch_weights("cyclemlp_b11")
 

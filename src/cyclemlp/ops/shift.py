@@ -131,6 +131,9 @@ def _shift_by_padding(x: Tensor, plan: Plan) -> Tensor:
     if order == sorted(order):
         return groups
     places = sorted(range(len(order)), key=order.__getitem__)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        # OpenVINO's conversion of a traced module misreads an index behind an ellipsis at sizes that are free.
+        return groups.index_select(-1, torch.tensor(places, device=x.device))
     return groups[..., places]  # as an index_select, ONNX Runtime takes three times as long
 
 

@@ -145,9 +145,12 @@ class FusedMixer(nn.Module):
         """Means of U over the positions: (batch, inputs)."""
         u_nhwc = factors[0]
         batch, height, width, channels = u_nhwc.shape
-        if is_recorded():  # as a product with ones, because averages are slower in runtimes
-            ones = u_nhwc.new_ones((batch, 1, height * width))
-            return (ones @ u_nhwc.flatten(1, 2)).squeeze(1) / (height * width)
+        if is_recorded():
+            # As a product, because averages are slower in runtimes; by the share of each position, because a sum over
+            # many overflows in half precision, and because converters do not follow a size that becomes a number.
+            rows, columns = u_nhwc.new_ones((1, height, 1)), u_nhwc.new_ones((1, 1, width))
+            shares = rows / rows.sum(1, keepdim=True) @ (columns / columns.sum(2, keepdim=True))
+            return (shares.flatten(1)[:, None] @ u_nhwc.flatten(1, 2)).squeeze(1)
         precise = at_least_float32(u_nhwc)
         if len(factors) == 1:
             return u_nhwc.mean((1, 2), dtype=precise).to(u_nhwc.dtype)
