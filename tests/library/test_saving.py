@@ -103,7 +103,7 @@ def test_half_precision_in_every_form(form: Any, dtype: torch.dtype) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_dynamic_int8_of_torch(model: Any) -> None:
-    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         expected, found = model(images()), quantized(images())
     assert not torch.equal(found, expected)

@@ -117,7 +117,7 @@ def test_the_layers_of_every_family_are_dilated(name: str, layer: str, dilation:
     model = create(name, output_stride=8).double()
     module = model.stages[3].get_submodule(layer)
     for norm in [each for each in module.modules() if isinstance(each, nn.GroupNorm)]:
-        norm.forward = lambda x: x  # type: ignore[method-assign]  # reads all positions
+        norm.forward = lambda x: x  # type: ignore[method-assign, assignment]  # reads all positions
     if hasattr(module, "reweight"):  # likewise
         module.branch_weights = lambda mean: mean.new_ones(len(mean), 1, 1, mean.shape[1], 3)
     width = model.feature_info[2 if layer == "downsample" else 3]["num_chs"]
