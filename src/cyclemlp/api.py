@@ -123,6 +123,7 @@ def predict(
     out: PathInput,
     every: int = 1,
     device: str = "auto",
+    resume: bool = False,
     no_verify: bool = False,
     **options: OptionValue,
 ) -> "Predictions":
@@ -134,6 +135,7 @@ def predict(
         out: folder for the results.
         every: of videos, use the first frame and every n-th frame after it.
         device: auto, cpu, cuda, cuda:1 or mps.
+        resume: keep the results that an interrupted call with the same arguments has written.
         no_verify: load weights although they differ from the digest written with them.
         options: those of `cyclemlp predict --help`, such as `score_threshold=0.5`.
 
@@ -150,7 +152,7 @@ def predict(
 
     with verified(not no_verify):
         predictor = Predictor.load(Path(run), device)
-    done = predict_files(predictor, sources, Path(out), given, every)
+    done = predict_files(predictor, sources, Path(out), given, every, resume=resume)
     if not done.images and not done.videos:
         done.raise_failures()
     return done

@@ -10,9 +10,17 @@ from collections.abc import Iterable
 class UserError(Exception):
     """The input is wrong; `str(error)` is one line for the user."""
 
+    exit_status = 2
+
 
 class DataError(UserError):
     """An image, a label file or a data folder is not usable."""
+
+
+class PartlyFailedError(DataError):
+    """Some of many files are not usable; the results of the others are written."""
+
+    exit_status = 3
 
 
 class CheckpointError(UserError, RuntimeError):

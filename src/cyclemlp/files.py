@@ -120,7 +120,8 @@ def user_cache() -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
     with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+        # Names of files that are no UTF-8 stay the bytes that they are.
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, value: JsonMapping) -> None:

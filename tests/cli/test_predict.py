@@ -13,6 +13,7 @@ from predictions import segmented
 from cyclemlp.data.images import image_size, read_image, read_mask
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.inputs import find_inputs, plan
+from cyclemlp.inference.journal import JOURNAL_NAME
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 
@@ -98,7 +99,7 @@ def test_damaged_images_are_reported_after_the_others(
 ) -> None:
     (photos / "b.png").write_bytes((photos / "b.png").read_bytes()[:500])
     out = tmp_path / "out"
-    assert command(run, photos, "--out", out, "--json") == 2
+    assert command(run, photos, "--out", out, "--json") == 3
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert len(report["images"]) == 2
@@ -106,7 +107,9 @@ def test_damaged_images_are_reported_after_the_others(
     assert "1 of 3 images failed, the others are written: " in captured.err
     assert "b.png is damaged" in captured.err
     assert captured.err.count("\n") == 1
-    assert names(out) == {f"{stem}_{kind}.png" for stem in "ac" for kind in ("mask", "overlay", "legend")}
+    assert names(out) == {f"{stem}_{kind}.png" for stem in "ac" for kind in ("mask", "overlay", "legend")} | {
+        JOURNAL_NAME
+    }
 
 
 def test_many_failures_are_counted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

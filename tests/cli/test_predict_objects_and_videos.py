@@ -16,6 +16,7 @@ from predictions import detected
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.inference.journal import JOURNAL_NAME
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 
@@ -177,14 +178,14 @@ def test_what_is_no_video_is_reported_after_the_others(
 ) -> None:
     (mixed / "clip.mp4").write_bytes(b"nothing of the kind")
     out = tmp_path / "out"
-    assert command("predict", runs["classification"], mixed, "--out", out, "--no-pictures", "--json") == 2
+    assert command("predict", runs["classification"], mixed, "--out", out, "--no-pictures", "--json") == 3
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert (len(report["images"]), report["videos"]) == (1, [])
     assert [failed["video"] for failed in report["failed"]] == [str(mixed / "clip.mp4")]
     assert "1 of 2 files failed, the others are written: " in captured.err
     assert "clip.mp4 is not a video, or is incomplete" in captured.err
-    assert names(out) == {"predictions.csv", "predictions.json"}
+    assert names(out) == {"predictions.csv", "predictions.json", JOURNAL_NAME}
 
 
 def test_without_the_video_library_images_are_done(
@@ -195,7 +196,7 @@ def test_without_the_video_library_images_are_done(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    assert command("predict", runs["classification"], mixed, "--out", tmp_path / "out", "--no-pictures") == 2
+    assert command("predict", runs["classification"], mixed, "--out", tmp_path / "out", "--no-pictures") == 3
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{mixed / 'clip.png'}: ")
     assert "this needs av, which is not installed: pip install 'cyclemlp[video]'" in captured.err

@@ -1,6 +1,7 @@
 """The command line: one module per verb, imported when that verb is used; torch only inside the handlers.
 
-Exit status: 0 done, 2 the input is wrong (one line on standard error), 1 a fault of ours (a traceback).
+Exit status: 0 done, 2 the input is wrong (one line on standard error), 3 some of many files are wrong and the others
+are done, 1 a fault of ours (a traceback).
 """
 
 import errno
@@ -61,7 +62,7 @@ def run(program: App, arguments: list[str] | None = None) -> None:
     except CycloptsError as error:
         _refuse(_one_line(error))
     except UserError as error:
-        _refuse(str(error))
+        _refuse(str(error), error.exit_status)
     except KeyboardInterrupt:
         print("cyclemlp: stopped by Ctrl-C", file=sys.stderr)  # noqa: T201
         sys.exit(128 + signal.SIGINT)
@@ -91,9 +92,9 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _refuse(message: str) -> NoReturn:
+def _refuse(message: str, status: int = 2) -> NoReturn:
     print(f"cyclemlp: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(2)
+    sys.exit(status)
 
 
 def _one_line(error: CycloptsError) -> str:

@@ -23,6 +23,7 @@ def predict(
     every: int = 1,
     options: Annotated[PredictionOptions, Parameter(name="*")] = _NO_OPTIONS,
     device: str = "auto",
+    resume: bool = False,
     no_verify: bool = False,
     json: bool = False,
 ) -> None:
@@ -47,6 +48,8 @@ def predict(
         Options that only some tasks have.
     device
         auto, cpu, cuda, cuda:1 or mps.
+    resume
+        Keep the results that an interrupted command with the same options has written.
     no_verify
         Load weights although they differ from the digest written with them.
     json
@@ -55,7 +58,9 @@ def predict(
     from cyclemlp import api
     from cyclemlp.inference.predict_videos import video_summary
 
-    done = api.predict(run, inputs, out=out, every=every, device=device, no_verify=no_verify, **asdict(options))
+    done = api.predict(
+        run, inputs, out=out, every=every, device=device, resume=resume, no_verify=no_verify, **asdict(options)
+    )
     if json:
         sys.stdout.write(dumps(done.to_dict(run)) + "\n")
     else:

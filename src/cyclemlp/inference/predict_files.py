@@ -1,22 +1,29 @@
 """Prediction on many images and videos, with the results in a folder."""
 
+import errno
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cyclemlp.data.problems import listed
-from cyclemlp.errors import ConfigError, DataError, MissingExtraError
+from cyclemlp.errors import ConfigError, DataError, MissingExtraError, PartlyFailedError
 from cyclemlp.files import JsonObject
 from cyclemlp.inference.evaluate import check_out
 from cyclemlp.inference.inputs import Job, find_inputs, plan
+from cyclemlp.inference.journal import Journal
 from cyclemlp.inference.predict_videos import predict_video, video_files
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.base import refuse_foreign_options
 from cyclemlp.tasks.options import PredictionOptions
 
+_OF_ONE_FILE = frozenset({errno.ENAMETOOLONG, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
+"""System errors that say nothing of the next file; a full disk, say, ends the command."""
 MAX_NAMED = 100
 """Files that failed, named in a message; all are listed with --json."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Predictions:
         return {"task": self.task, "run": str(run), **self.files, **entries}
 
     def raise_failures(self, shown: int = 3) -> None:
-        """Raise DataError, in one line, if anything failed; everything else has been written."""
+        """Raise DataError, in one line, if all failed, or PartlyFailedError if some did: the others are written."""
         if not self.failed:
             return
         total = len(self.images) + len(self.videos) + len(self.failed)
@@ -48,7 +55,7 @@ class Predictions:
         more = f"; and {len(others)} more: {listed(others, MAX_NAMED)}" if others else ""
         if len(self.failed) == total:
             raise DataError(f"all {total} {noun} failed: {errors}{more}")
-        raise DataError(f"{len(self.failed)} of {total} {noun} failed, the others are written: {errors}{more}")
+        raise PartlyFailedError(f"{len(self.failed)} of {total} {noun} failed, the others are written: {errors}{more}")
 
 
 def check_request(inputs: Sequence[Path], out: Path, every: int) -> list[Path]:
@@ -60,12 +67,19 @@ def check_request(inputs: Sequence[Path], out: Path, every: int) -> list[Path]:
 
 
 def predict_files(
-    predictor: Predictor, sources: Sequence[Path], out: Path, options: PredictionOptions, every: int = 1
+    predictor: Predictor,
+    sources: Sequence[Path],
+    out: Path,
+    options: PredictionOptions,
+    every: int = 1,
+    *,
+    resume: bool = False,
 ) -> Predictions:
     """Predict on `sources` and write the files of the task to `out`.
 
     A file that cannot be read is listed in `failed`; the others are predicted all the same. Of videos every `every`-th
-    frame is used. Raises ConfigError for options that do not apply to the task.
+    frame is used. What is done is noted in a journal; with `resume` it is not done again. Raises ConfigError for
+    options that do not apply to the task, and where `resume` finds results of another network or of other options.
     """
     task = predictor.task
     refuse_foreign_options(task.name, task.prediction_options, asdict(options))
@@ -74,15 +88,31 @@ def predict_files(
     predictor = predictor.described_as(task.card_for_prediction(predictor.card, options))
     predictor = predictor.with_options(options) if task.takes_views else predictor
     done = Predictions(task.name)
-    for job in progress_bar(jobs, what="predicting", unit="files"):
-        _predict(predictor, job, every, options, done)
-    if done.images:
-        done.files.update(task.finish(out, done.images))
+    request = {"card": predictor.card.to_dict(), "options": asdict(options), "every": every}
+    journal = Journal(out, request, resume=resume)
+    try:
+        for job in progress_bar(jobs, what="predicting", unit="files"):
+            _predict(predictor, job, every, options, done, journal)
+        if done.images:
+            done.files.update(task.finish(out, done.images))
+    except BaseException:
+        journal.close(complete=False)
+        count = len(done.images) + len(done.videos)
+        _logger.info("%d of %d files are done; the same command with --resume goes on from there", count, len(jobs))
+        raise
+    journal.close(complete=not done.failed)
     return done
 
 
-def _predict(predictor: Predictor, job: Job, every: int, options: PredictionOptions, done: Predictions) -> None:
+def _predict(
+    predictor: Predictor, job: Job, every: int, options: PredictionOptions, done: Predictions, journal: Journal
+) -> None:
     source = {"video" if job.is_video else "image": str(job.source)}
+    files = {kind: str(path) for kind, path in job.files.items()}
+    entries = done.videos if job.is_video else done.images
+    if (before := journal.finished(str(job.source), files)) is not None:
+        entries.append(before)
+        return
     try:
         if job.is_video:
             entry = predict_video(predictor, job, every, options)
@@ -94,5 +124,13 @@ def _predict(predictor: Predictor, job: Job, every: int, options: PredictionOpti
     except (DataError, MissingExtraError) as error:
         done.failed.append({**source, "error": str(error)})
         return
-    files = {kind: str(path) for kind, path in job.files.items()}
-    (done.videos if job.is_video else done.images).append({**source, **files, **entry})
+    except MemoryError:
+        done.failed.append({**source, "error": f"{job.source} needs more memory than there is"})
+        return
+    except OSError as error:
+        if error.errno not in _OF_ONE_FILE:
+            raise
+        done.failed.append({**source, "error": f"{error.filename or job.source}: {error.strerror}"})
+        return
+    entries.append({**source, **files, **entry})
+    journal.add(str(job.source), entries[-1])

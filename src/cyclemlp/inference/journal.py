@@ -1,0 +1,75 @@
+"""What has been predicted so far, a line of JSON for each file, so that an interrupted command can go on."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import IO
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonMapping, JsonObject
+
+JOURNAL_NAME = ".predicted.jsonl"
+"""In the folder of the results, until all of them are there."""
+
+
+class Journal:
+    """The entries of finished files, by the file's path; each is on the disk as soon as it is added.
+
+    `request` is what all results follow from: with another one, `resume` raises ConfigError. Without `resume` an
+    earlier journal is overwritten.
+    """
+
+    def __init__(self, out: Path, request: JsonMapping, *, resume: bool) -> None:
+        self.path = out / JOURNAL_NAME
+        self._mark = sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+        self.entries = self._read() if resume else {}
+        self._file: IO[str] | None = None
+
+    def add(self, source: str, entry: JsonMapping) -> None:
+        """Note a finished file."""
+        line = {"source": source, "entry": entry}
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8")
+            self._write({"request": self._mark}, *self.entries.values())
+        self._write(line)
+
+    def close(self, *, complete: bool) -> None:
+        """Close the file; where nothing is left to do it is removed."""
+        if self._file is not None:
+            self._file.close()
+        if complete:
+            self.path.unlink(missing_ok=True)
+
+    def finished(self, source: str, files: Mapping[str, str]) -> JsonObject | None:
+        """The entry of a file whose results still have these names, None where it has to be predicted."""
+        entry: JsonObject | None = self.entries.get(source, {}).get("entry")
+        if entry is None or any(entry.get(kind) != name or not Path(name).is_file() for kind, name in files.items()):
+            return None
+        return entry
+
+    def _write(self, *values: JsonMapping) -> None:
+        assert self._file is not None
+        self._file.writelines(json.dumps(value) + "\n" for value in values)
+        self._file.flush()
+
+    def _read(self) -> dict[str, JsonObject]:
+        """The whole lines of an earlier journal: a process may have been killed within one."""
+        if not self.path.is_file():
+            return {}
+        lines = [line for line in map(_parsed, self.path.read_text("utf-8", "replace").splitlines()) if line]
+        if not lines or lines[0].get("request") != self._mark:
+            raise ConfigError(
+                f"--resume: {self.path.parent} was begun with another network or other options: leave --resume out, or"
+                " choose another --out"
+            )
+        return {line["source"]: line for line in lines[1:] if isinstance(line.get("entry"), dict) and "source" in line}
+
+
+def _parsed(line: str) -> JsonObject | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
