@@ -1,7 +1,9 @@
 """Exported files give the checkpoint's values in every runtime, drawn and all, and without torch where they can."""
 
 import json
+import logging
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -287,13 +289,17 @@ def test_boxes_are_the_checkpoints(tmp_path: Path) -> None:
     assert_same_objects(*(detected(each.predict(image)) for each in several))
 
 
-def test_a_classifier_of_one_size_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_classifier_of_one_size_through_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     card = ModelCard("classification", "resnet18", "linear", ("a", "b"), image_size=64, crop_pct=1.0)
     run, out = save_run(tmp_path / "run", card), tmp_path / "c.onnx"
     with pytest.raises(SystemExit) as end:
         main(["export", str(run), "--out", str(out), "--json"])
     assert end.value.code in (0, None)
     assert json.loads(capsys.readouterr().out)["sizes"]["height"] == 64
+    assert re.search(r"traced; writing the file and comparing its values: about \d\d:\d\d left", caplog.text)
     ours, theirs = (classified(Predictor.load(path).predict(random_images()[1])) for path in (run, out))
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
 

@@ -2,12 +2,14 @@
 
 import logging
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torch import nn
 from torch.export import ExportedProgram
+from tqdm import tqdm
 
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.export.formats import FORMATS, IR_VERSIONS
@@ -22,6 +24,9 @@ from cyclemlp.tasks.card import ModelCard, load_model
 from cyclemlp.tasks.recipes import read_run_config
 
 _PACKAGES = ("cyclemlp", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino")
+
+WRITING_OVER_TRACING = 2.0
+"""Time of what follows tracing, over its own: about 1.8 for RetinaNet to ONNX, on CycleMLP as on a small ResNet."""
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +59,12 @@ def export_run(
     network = raw_network(model, card, size or trained_size(run, card), raw=raw)
     pixels = "x".join(map(str, network.fastest_size))
     _logger.info("exporting %s with its %s head, arranged for %s pixels", card.model, card.head, pixels)
-    return write_checked(export_program(network), network, model, out, file_format, limit, opset)
+    _logger.info("tracing the network: seconds, for a detector up to a minute on a slow machine")
+    started = time.monotonic()
+    program = export_program(network)
+    left = tqdm.format_interval(WRITING_OVER_TRACING * (time.monotonic() - started))
+    _logger.info("traced; writing the file and comparing its values: about %s left", left)
+    return write_checked(program, network, model, out, file_format, limit, opset)
 
 
 def write_checked(
