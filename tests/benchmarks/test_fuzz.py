@@ -30,6 +30,16 @@ def test_a_result_or_one_line(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         target.write_bytes(intact)
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "corpus").iterdir()), ids=lambda path: path.name)
+def test_what_was_found_before(path: Path, tmp_path: Path) -> None:
+    """Files on which a command ended in a traceback, as `python -m benchmarks fuzz --corpus` keeps them."""
+    name, _, place = path.name.split("-", 2)
+    SUBJECTS[name].write(tmp_path)
+    target = tmp_path / place.replace("__", "/")
+    target.write_bytes(path.read_bytes())
+    assert judge(SUBJECTS[name], tmp_path, target) in ("results", "refusals")
+
+
 def test_every_subject_gets_its_share() -> None:
     weights = sum(each.weight for each in SUBJECTS.values())
     names = [name for name, _ in planned(2 * weights)]

@@ -26,10 +26,11 @@ class OnnxNetwork(ExportedNetwork):
         options.log_severity_level = _ERRORS_ONLY
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except unusable as error:
+            entries = self._session.get_modelmeta().custom_metadata_map
+        except (*unusable, UnicodeDecodeError) as error:  # the latter for names that are not UTF-8
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not a usable ONNX file ({reason}): export it again") from error
-        super().__init__(path, self._session.get_modelmeta().custom_metadata_map)
+        super().__init__(path, entries)
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs in the order of the file's facts."""
