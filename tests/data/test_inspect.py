@@ -89,13 +89,6 @@ def test_missing_split_is_a_problem_and_the_rest_is_counted(write_dataset: Write
     assert report.splits["train"].images == 2
 
 
-def test_black_and_white_masks_are_explained(write_dataset: WriteDataset) -> None:
-    root = write_dataset()
-    for path in root.glob("masks/*/*.png"):
-        Image.fromarray(np.where(np.eye(32, 48), 255, 0).astype(np.uint8)).save(path)
-    assert "write the object class as 1" in str(inspect_dataset(root).problems[0])
-
-
 def test_report_is_plain_json(write_dataset: WriteDataset) -> None:
     root = write_dataset()
     (root / "images/val/c.png").write_bytes(b"")
@@ -167,7 +160,7 @@ def test_files_passed_over_are_one_note_a_split(write_dataset: WriteDataset) -> 
     (root / "images/val/y.gif").touch()
     report = inspect_dataset(root)
     assert report.problems == ()
-    suffixes = "because images have one of the suffixes .bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp"
+    suffixes = "because images have one of the suffixes .bmp, .jpeg, .jpg, .npy, .npz, .png, .tif, .tiff, .webp"
     assert list(map(str, report.notes)) == [
         f"{root}/images/train/scan.HEIC is skipped {suffixes}; convert what is an image to JPEG or PNG",
         f"{root}/images/val/x.gif and another file are skipped {suffixes}; convert what is an image to JPEG or PNG",

@@ -20,6 +20,7 @@ def data(
     *,
     sheet: Path | None = None,
     sheet_images: int = 24,
+    val_share: float | None = None,
     allow_outside: bool = False,
     json: bool = False,
 ) -> None:
@@ -35,17 +36,22 @@ def data(
         Image to write (.png or .jpg): a contact sheet of some images with their labels.
     sheet_images
         How many images it has, spread evenly over classes or files, three quarters of the training split.
+    val_share
+        Share of the images to hold out for validation where there is no such split, as `cyclemlp train` does.
     allow_outside
         Read images outside of the folder where its annotations name them.
     json
         Print one JSON object instead of text.
     """
     from cyclemlp.data.folders import outside_allowed
+    from cyclemlp.data.held_out import HoldOut
     from cyclemlp.data.inspect import inspect_dataset
+    from cyclemlp.data.problems import DataRequest
 
     _check_options(sheet, sheet_images)
+    request = DataRequest(hold_out=None if val_share is None else HoldOut(val_share))
     with outside_allowed(allow_outside):
-        report = inspect_dataset(directory)
+        report = inspect_dataset(directory, request)
     written = sheet if sheet is not None and _write_sheet(report, sheet, sheet_images) else None
     if json:
         sys.stdout.write(dumps(report.to_dict() | ({"sheet": str(written)} if written else {})))

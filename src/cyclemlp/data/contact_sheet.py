@@ -22,9 +22,10 @@ from cyclemlp.data.drawing import (
     with_legend,
 )
 from cyclemlp.data.formats.registry import AnyDataset
-from cyclemlp.data.images import ImageError, image_size, read_image
+from cyclemlp.data.images import ImageError, image_size
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
+from cyclemlp.data.pixel_rule import display_pixels
 from cyclemlp.data.sampling import evenly_spaced
 
 CELL_WIDTH = 320
@@ -126,7 +127,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 def _drawn(dataset: AnyDataset, split_name: str, index: int, size: tuple[int, int]) -> Image.Image:
     """The image with its labels, as large as fits into `size` (width, height). Raises ImageError."""
     split = dataset.splits[split_name]
-    whole = Image.fromarray(read_image(split.images[index]))
+    whole = Image.fromarray(display_pixels(split.images[index]))
     zoom = min(size[0] / whole.width, size[1] / whole.height, _MAX_ZOOM)
     width, height = (max(1, round(edge * zoom)) for edge in whole.size)
     small = whole.resize((width, height), Image.Resampling.BICUBIC)

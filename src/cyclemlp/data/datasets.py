@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from cyclemlp.data.images import Pixels, read_image
+from cyclemlp.data.images import Pixels
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels
 
 Label_co = TypeVar("Label_co", covariant=True)
 Label = TypeVar("Label")
@@ -33,7 +34,7 @@ class ReadableSplit(Protocol[Label_co]):
         """The image files."""
 
     def read(self, index: int) -> tuple[Pixels, Label_co]:
-        """An image, uint8 (H, W, 3), and its label. Raises DataError for an unusable file."""
+        """An image, uint8 (H, W, C), and its label. Raises DataError for an unusable file."""
 
 
 class SplitSamples(Generic[Label, Sample]):
@@ -56,6 +57,8 @@ class ClassifiedSplit:
 
     images: tuple[Path, ...]
     labels: tuple[int, ...]
+    rule: PixelRule = PHOTO
+    """How the images become pixels."""
 
     @classmethod
     def of(cls, labelled: Iterable[tuple[Path, int]]) -> "ClassifiedSplit":
@@ -64,8 +67,8 @@ class ClassifiedSplit:
         return cls(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
 
     def read(self, index: int) -> tuple[Pixels, int]:
-        """An image, uint8 (H, W, 3), and its class number. Raises DataError for an unusable file."""
-        return read_image(self.images[index]), self.labels[index]
+        """An image, uint8 (H, W, C), and its class number. Raises DataError for an unusable file."""
+        return read_pixels(self.images[index], self.rule), self.labels[index]
 
 
 class ClassifiedDataset(SplitDataset[ClassifiedSplit]):

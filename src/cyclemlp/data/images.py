@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from cyclemlp.data.folders import entries_of
 from cyclemlp.data.problems import FileError
-from cyclemlp.data.tiff_tags import PHOTOMETRIC, first_page, further_pages, unsupported
+from cyclemlp.data.tiff_tags import PHOTOMETRIC, TIFF_HEIGHT, TIFF_WIDTH, first_page, further_pages, unsupported
 from cyclemlp.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,7 +28,9 @@ ImageInput = str | Path | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.u
 """What `decode_image` accepts: the path of an image file, a Pillow image, or an array (H, W, C) or (H, W)."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
+"""Arrays of numpy, (height, width) or (height, width, bands)."""
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}) | ARRAY_SUFFIXES
 IGNORED = 255
 """The value of a mask that stands for no class."""
 MAX_PIXELS = 2**27
@@ -54,7 +56,7 @@ _DAMAGED = (
     *(RuntimeError, AssertionError, BufferError, struct.error, zlib.error),
 )
 """What Pillow and its parsers raise on damaged files: all but a lack of memory."""
-_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MIN_OF_16_BITS = 2**14
 """An image of 16-bit values that are all smaller has 10, 12 or 14 bits, and would be dark or black."""
 _MIN_EXTREME_ALPHA = 0.5
@@ -67,6 +69,10 @@ Colour = tuple[int, ...]
 
 class ImageError(FileError):
     """An image or mask file is unusable."""
+
+
+class UnknownBandsError(ImageError):
+    """A TIFF file has bands that Pillow does not know, and can be read as a raster."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,9 @@ def read_image(path: Path) -> Pixels:
     are composited on white. Raises ImageError if the file is missing, empty, damaged, not an image, or over the
     limits.
     """
-    with _opened(path) as image:
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return _photo_of_array(path)
+    with opened(path) as image:
         _check_frames(image, path)
         return _as_rgb(image, path)
 
@@ -114,8 +122,8 @@ def decode_image(image: ImageInput, channels: int = 3) -> Pixels:
         pixels = read_image(Path(image))
     elif isinstance(image, Image.Image):
         path = Path(getattr(image, "filename", "") or "the image")
-        with _named_errors(path):
-            _check_pixels(path, image.width * image.height)
+        with named_errors(path):
+            check_pixels(path, image.width * image.height)
             pixels = _as_rgb(image, path)
     else:
         pixels = _of_array(image, channels)
@@ -138,27 +146,39 @@ def read_stored_mask(path: Path) -> StoredMask:
     Grey values of 1, 2 and 4 bits are those stored, not scaled. Raises ImageError as `read_image` does, and if the file
     is not a PNG, whatever its suffix, holds colours instead of class numbers, or numbers over 255.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         if image.format != "PNG":
             what = f"is a {image.format} file, whatever its suffix, but a mask is a PNG, which keeps class numbers"
             raise ImageError(path, what, "make it again as PNG; converting a JPEG keeps its blurred values")
         _check_frames(image, path)
         step = _grey_step(image)
-        upright = _upright(image)
-        if upright.mode not in ("1", "L", "P") and not upright.mode.startswith("I;16"):
-            raise _coloured_mask(upright, path)
-        numbers = np.array(upright)
+        turned = upright(image)
+        if turned.mode not in ("1", "L", "P") and not turned.mode.startswith("I;16"):
+            raise _coloured_mask(turned, path)
+        numbers = np.array(turned)
         if numbers.dtype != np.uint8 and numbers.max() > IGNORED:
             what = f"holds the value {numbers.max()}, but masks hold class numbers 0-254 and 255 for ignore"
             raise ImageError(path, what, "renumber its classes")
         numbers = numbers.astype(np.uint8) // np.uint8(step)
         present = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256)).tolist()
-        return StoredMask(numbers, _palette(upright, present), _transparent(upright, present))
+        return StoredMask(numbers, _palette(turned, present), _transparent(turned, present))
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the header. Raises ImageError as `read_image` does."""
-    with _opened(path) as image:
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return read_array(path).shape[:2]
+    try:
+        return _pillow_size(path)
+    except UnknownBandsError:
+        with path.open("rb") as file:
+            tags = first_page(file)
+        size = int(tags[TIFF_HEIGHT]), int(tags[TIFF_WIDTH])
+        return size[::-1] if tags.get(_ORIENTATION_TAG) in SIDEWAYS else size
+
+
+def _pillow_size(path: Path) -> tuple[int, int]:
+    with opened(path) as image:
         width, height = image.size
         if image.format == "TIFF":  # Pillow has turned it already
             return height, width
@@ -173,25 +193,63 @@ def exif_orientation(path: Path) -> int:
 
     Raises ImageError as `read_image` does.
     """
-    with _opened(path) as image:
-        if image.format == "PNG" and not any(key in image.info for key in _PNG_METADATA):
-            return 1
-        return value if (value := _orientation(image)) in _UPRIGHT else 1
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return 1
+    try:
+        with opened(path) as image:
+            if image.format == "PNG" and not any(key in image.info for key in _PNG_METADATA):
+                return 1
+            value = _orientation(image)
+    except UnknownBandsError:
+        with path.open("rb") as file:
+            value = int(first_page(file).get(_ORIENTATION_TAG, 1))
+    return value if value in _UPRIGHT else 1
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """The array in a file of numpy, (height, width, bands); `.npy` files are mapped into memory, not read.
+
+    Raises ImageError for an unusable file, one with several arrays, and an array of another shape.
+    """
+    with named_errors(path):
+        _check_bytes(path)
+        loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                if len(loaded.files) != 1:
+                    what = f"has {len(loaded.files)} arrays, and an image is one"
+                    raise ImageError(path, what, "save each as a file of its own")
+                loaded = loaded[loaded.files[0]]
+        if loaded.ndim not in (2, 3) or not loaded.size:
+            what = f"holds an array of shape {loaded.shape}, and an image is (height, width) or (height, width, bands)"
+            raise ImageError(path, what, "save it in that order")
+        check_pixels(path, loaded.shape[0] * loaded.shape[1])
+        return loaded[..., None] if loaded.ndim == 2 else loaded
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as TIFF files do. Raises ImageError where it cannot be read."""
+    with named_errors(path), path.open("rb") as file:
+        return file.read(4) in TIFF_BEGINNINGS
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """The opened but not yet decoded image, within the limits."""
-    with _named_errors(path):
-        size = path.stat().st_size
-        if size == 0:
-            raise ImageError(path, "is empty (0 bytes)", "replace or remove it")
-        if size > MAX_FILE_BYTES:
-            what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
-            raise ImageError(path, what, "cut it into tiles")
+    with named_errors(path):
+        _check_bytes(path)
         with _identified(path) as image:
-            _check_pixels(path, image.width * image.height)
+            check_pixels(path, image.width * image.height)
             yield image
+
+
+def _check_bytes(path: Path) -> None:
+    size = path.stat().st_size
+    if size == 0:
+        raise ImageError(path, "is empty (0 bytes)", "replace or remove it")
+    if size > MAX_FILE_BYTES:
+        what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
+        raise ImageError(path, what, "cut it into tiles")
 
 
 def _identified(path: Path) -> Image.Image:
@@ -199,8 +257,8 @@ def _identified(path: Path) -> Image.Image:
         return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
         with path.open("rb") as file:
-            if file.read(4) in _TIFF_BEGINNINGS and (reason := unsupported(first_page(file))):
-                raise ImageError(path, *reason) from None
+            if file.read(4) in TIFF_BEGINNINGS and (reason := unsupported(first_page(file))):
+                raise UnknownBandsError(path, *reason) from None
         raise
 
 
@@ -216,13 +274,18 @@ def _check_frames(image: Image.Image, path: Path) -> None:
         raise ImageError(path, what, "save each as a file of its own")
 
 
+def ignore_harmless_warnings() -> None:
+    """Pillow warns of sizes we allow and of odd metadata that does not touch the pixels, rasterio of missing places."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+
+
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
     """Whatever Pillow raises in the block becomes an ImageError about `path`."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of sizes we allow, and of odd metadata that does not touch the pixels.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+            ignore_harmless_warnings()
             yield
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(path) from error
@@ -242,20 +305,20 @@ def _as_rgb(image: Image.Image, path: Path) -> Pixels:
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if reason := unsupported(tags):
         raise ImageError(path, *reason)
-    deep = ";16" in _rawmode(image) and image.mode in ("RGB", "RGBA")
+    deep = ";16" in rawmode(image) and image.mode in ("RGB", "RGBA")
     inverted = image.mode == "I;16" and tags.get(PHOTOMETRIC) == 0
-    upright = _upright(image)
-    if upright.mode.startswith("I;16"):
-        values = np.asarray(upright)
+    turned = upright(image)
+    if turned.mode.startswith("I;16"):
+        values = np.asarray(turned)
         grey = _sixteen_to_eight_bits(np.uint16(65535) - values if inverted else values, path)
         return np.repeat(grey[..., None], 3, axis=2)
-    if upright.mode in ("I", "F"):
+    if turned.mode in ("I", "F"):
         raise ImageError(path, "has 32-bit pixels", "save it with 8 or 16 bits per channel")
-    if deep and np.asarray(upright)[..., :3].max() < _MIN_OF_16_BITS >> 8:  # Pillow has dropped the lower 8 bits
+    if deep and np.asarray(turned)[..., :3].max() < _MIN_OF_16_BITS >> 8:  # Pillow has dropped the lower 8 bits
         raise _dark(path)
-    if upright.has_transparency_data:
-        upright = _on_white(upright, path, checked=bool(tags))
-    return np.array(upright.convert("RGB"))
+    if turned.has_transparency_data:
+        turned = _on_white(turned, path, checked=bool(tags))
+    return np.array(turned.convert("RGB"))
 
 
 def _on_white(image: Image.Image, path: Path, *, checked: bool) -> Image.Image:
@@ -271,10 +334,10 @@ def _on_white(image: Image.Image, path: Path, *, checked: bool) -> Image.Image:
 
 def _grey_step(image: Image.Image) -> int:
     """By which Pillow multiplies the values of an opened PNG; it must not be loaded yet."""
-    return next((step for bits, step in _GREY_STEP.items() if _rawmode(image) == f"L;{bits}"), 1)
+    return next((step for bits, step in _GREY_STEP.items() if rawmode(image) == f"L;{bits}"), 1)
 
 
-def _rawmode(image: Image.Image) -> str:
+def rawmode(image: Image.Image) -> str:
     """How Pillow will unpack the pixels of an opened file, such as RGB;16B; nothing once it has."""
     tile = getattr(image, "tile", ())
     return str(tile[0].args) if tile else ""
@@ -304,6 +367,15 @@ def _transparent(image: Image.Image, present: list[int]) -> tuple[int, ...]:
     return ()
 
 
+def _photo_of_array(path: Path) -> Pixels:
+    values = np.asarray(read_array(path))
+    if values.dtype not in (np.uint8, np.uint16) or values.shape[2] not in (1, 3):
+        what = f"holds {values.shape[2]} bands of type {values.dtype}, which are no photograph"
+        raise ImageError(path, what, "use a model that was trained on such images")
+    pixels = values if values.dtype == np.uint8 else _sixteen_to_eight_bits(values, path)
+    return np.repeat(pixels, 3 // pixels.shape[2], axis=2)
+
+
 def _of_array(values: object, channels: int) -> Pixels:
     if not isinstance(values, np.ndarray):
         given = type(values).__name__
@@ -317,7 +389,7 @@ def _of_array(values: object, channels: int) -> Pixels:
     return np.repeat(pixels[..., None], channels, axis=2) if pixels.ndim == 2 else pixels
 
 
-def _check_pixels(path: Path, pixels: int) -> None:
+def check_pixels(path: Path, pixels: int) -> None:
     if pixels > MAX_PIXELS:
         raise _too_many_pixels(path)
 
@@ -332,7 +404,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """As ImageOps.exif_transpose, but without rewriting the EXIF block, which fails where that is odd."""
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
@@ -347,4 +419,6 @@ def _sixteen_to_eight_bits(values: npt.NDArray[Any], path: Path) -> Pixels:
 
 def _dark(path: Path) -> ImageError:
     what = "has 16-bit values that are all below a quarter of their range, as 10, 12 or 14 bits are, and would be black"
-    return ImageError(path, what, "multiply them so that white is 65535, or save 8 bits")
+    return ImageError(
+        path, what, "give the range, such as --value-range 0 4095, or multiply them so that white is 65535"
+    )

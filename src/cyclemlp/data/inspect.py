@@ -17,8 +17,15 @@ import numpy as np
 from cyclemlp.data.check_cache import remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.folders import entries_of, is_system
-from cyclemlp.data.formats.registry import AnyDataset, all_formats, find_format
-from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE, SIDEWAYS, ImageError, exif_orientation, read_image
+from cyclemlp.data.formats.registry import FOR_TRAINING, AnyDataset, all_formats, find_format, held_out_of
+from cyclemlp.data.images import (
+    IMAGE_SUFFIXES,
+    SAME_SIZE,
+    SIDEWAYS,
+    ImageError,
+    exif_orientation,
+    ignore_harmless_warnings,
+)
 from cyclemlp.data.mask_values import (
     Counts,
     MaskValues,
@@ -37,9 +44,11 @@ from cyclemlp.data.masks import (
     no_second_class,
     numbered_classes,
     outside_classes,
+    with_white_class,
 )
 from cyclemlp.data.objects import DetectionDataset, check_size
-from cyclemlp.data.problems import Findings, Problem, listed
+from cyclemlp.data.problems import DataRequest, Findings, Problem, listed
+from cyclemlp.data.rasters import decoded_size
 from cyclemlp.progress import progress_bar
 
 Result = TypeVar("Result")
@@ -138,14 +147,16 @@ class FilesReport:
     notes: tuple[Problem, ...]
 
 
-def inspect_dataset(root: Path) -> DatasetReport:
+def inspect_dataset(root: Path, request: DataRequest = FOR_TRAINING) -> DatasetReport:
     """Read every file in `root`. Raises DataError only if no format is recognised.
 
     What is found is remembered for the check before training and evaluation (`cyclemlp.data.checks`).
     """
     found = find_format(root, all_formats())
-    findings = Findings()
+    findings = Findings(request=request)
     dataset = found.read(root, findings)
+    if request.hold_out is not None and not findings.problems:
+        dataset = held_out_of(dataset, request.hold_out)
     state = state_of(dataset)
     files = inspect_files(dataset)
     remember(dataset, state, files.problems, files.notes)
@@ -185,6 +196,7 @@ def _inspect_masks(
     dataset: MaskDataset, findings: Findings, limit: TimeLimit | None
 ) -> tuple[MaskDataset, Reports, list[Problem]]:
     """The data set with its classes counted if they are not named, the counts of each split, and notes."""
+    dataset = with_white_class(dataset)
     counted = {name: _count_masks(split, findings.of(name), limit) for name, split in dataset.splits.items()}
     totals: Counts = np.sum([files.totals for files in counted.values()], axis=0)
     highest = int(np.flatnonzero(totals[:IGNORE_INDEX]).max(initial=0))
@@ -202,6 +214,9 @@ def _inspect_masks(
         class_pixels = {name: int(files.totals[index]) for index, name in enumerate(classes)}
         ignored = int(files.totals[IGNORE_INDEX])
         splits[split] = SplitReport(files.images, files.pixels, "pixels", class_pixels, ignored)
+    if any(split.white_class for split in dataset.splits.values()):
+        what = f"hold 0 and 255 alone, which are the classes {' and '.join(classes)}"
+        findings.notes.append(Problem(masks_folder(dataset), "", what, "name them in classes.txt, in this order"))
     notes = (
         []
         if dataset.named or highest == 0 or "train" not in dataset.splits
@@ -231,7 +246,9 @@ def _count_masks(split: MaskSplit, findings: Findings, limit: TimeLimit | None) 
             mask = mask_of.get(path)
             turned += [path] if mask is not None and _orientation(mask) != orientation else []
     findings.notes += turned_within_size(turned, findings.split, "masks are taken to be drawn", "90 or 180")
-    for path, values in _read_all(partial(values_of, split.zero_ignored), masks, findings, limit, "masks"):
+    for path, values in _read_all(
+        partial(values_of, split.zero_ignored, split.white_class), masks, findings, limit, "masks"
+    ):
         totals += values.counts
         values_in[path] = values
     return _Counted(len(images), pixels, totals, values_in)
@@ -293,8 +310,7 @@ def _orientation(path: Path) -> int:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    height, width = read_image(path).shape[:2]
-    return height, width
+    return decoded_size(path)
 
 
 def _size_and_digest(path: Path) -> tuple[tuple[int, int], bytes]:
@@ -318,7 +334,7 @@ def _read_all(
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Threads that set and restore filters at the same time could lose the one that read_image sets.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+        ignore_harmless_warnings()
         try:
             order = range(len(paths)) if limit is None else _spread(len(paths))
             results = pool.map(attempt, (paths[place] for place in order))

@@ -31,9 +31,9 @@ MAX_REDRAWS = 10
 
 @dataclass(frozen=True)
 class MaskTrainTransform:
-    """A random training sample of an image: float32 (3, c, c) normalised, and int64 (c, c) with 255 = ignore.
+    """A random training sample of an image: float32 (C, c, c) normalised, and int64 (c, c) with 255 = ignore.
 
-    Called with an image, uint8 (H, W, 3), and its mask, uint8 (H, W). Where the image is smaller than the region, the
+    Called with an image, uint8 (H, W, C), and its mask, uint8 (H, W). Where the image is smaller than the region, the
     sample is padded with the mean colour, which is ignored.
     """
 
@@ -51,7 +51,9 @@ class MaskTrainTransform:
         source, target = (..., rows.source, columns.source), (..., rows.target, columns.target)
         size = (rows.target.stop - rows.target.start, columns.target.stop - columns.target.start)
         image_part = jittered(resize_image(image_chw[source], size), options, options.colour_probability)
-        image_out = image_chw.new_zeros((3, crop, crop), dtype=torch.float32)  # 0 is the mean once normalised
+        image_out = image_chw.new_zeros(
+            (image_chw.shape[0], crop, crop), dtype=torch.float32
+        )  # 0 is the mean once normalised
         mask_out = torch.full((crop, crop), IGNORE_INDEX, dtype=torch.int64)
         image_out[target] = self.normalisation(image_part)
         mask_out[target] = resize_labels(mask_hw[source][None], size)[0]

@@ -38,9 +38,9 @@ class MaskValues:
 ValuesIn = Mapping[Path, MaskValues]
 
 
-def values_of(zero_ignored: bool, path: Path) -> MaskValues:
+def values_of(zero_ignored: bool, white_class: bool, path: Path) -> MaskValues:
     """The values of a mask; `counts` are by class, colours and transparency by stored number. Raises as `read_mask`."""
-    target, stored = read_target_of(path, zero_ignored=zero_ignored)
+    target, stored = read_target_of(path, zero_ignored=zero_ignored, white_class=white_class)
     counts = np.bincount(target.ravel(), minlength=256).astype(np.int64)
     ignored = (0, IGNORE_INDEX) if zero_ignored else (IGNORE_INDEX,)
     return MaskValues(counts, stored.colours, tuple(each for each in stored.transparent if each not in ignored))

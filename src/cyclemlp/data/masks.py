@@ -11,11 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from cyclemlp.data.datasets import SplitDataset
-from cyclemlp.data.images import IGNORED, SIDEWAYS, Pixels, StoredMask, exif_orientation, read_image, read_stored_mask
+from cyclemlp.data.images import (
+    IGNORED,
+    SIDEWAYS,
+    ImageError,
+    Pixels,
+    StoredMask,
+    exif_orientation,
+    read_mask,
+    read_stored_mask,
+)
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = IGNORED
+BLACK_AND_WHITE = ("background", "object")
+"""Names of the classes of masks that hold 0 and 255 alone, where nothing else names them."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,16 +40,20 @@ class MaskSplit:
     masks: tuple[Path, ...]
     zero_ignored: bool = False
     """Whether 0 in a mask is ignored and k means class k - 1."""
+    white_class: bool = False
+    """Whether 255 in a mask is class 1, as in masks of 0 and 255 alone, and not ignored."""
     other_images: tuple[Path, ...] = ()
     """Images that have no sound mask. They and `other_masks` are only inspected."""
     other_masks: tuple[Path, ...] = ()
     num_classes: int | None = None
     """Reading an image refuses values of its mask that are neither one of this many classes nor 255, if it is given."""
+    rule: PixelRule = PHOTO
+    """How the images become pixels."""
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
-        """An image, uint8 (H, W, 3), and its mask as `target` returns it. Raises DataError if they are unusable."""
+        """An image, uint8 (H, W, C), and its mask as `target` returns it. Raises DataError if they are unusable."""
         mask = self.masks[index]
-        pixels, numbers = read_image(self.images[index]), self.target(index)
+        pixels, numbers = read_pixels(self.images[index], self.rule), self.target(index)
         if pixels.shape[:2] != numbers.shape:
             raise DataError(str(wrong_mask_size(mask, "", numbers.shape, pixels.shape[:2], self.images[index])))
         if self.num_classes is not None and numbers.max() >= self.num_classes:
@@ -48,7 +64,7 @@ class MaskSplit:
 
     def target(self, index: int) -> Pixels:
         """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W). Raises as `read_mask`."""
-        return read_target(self.masks[index], zero_ignored=self.zero_ignored)
+        return read_target(self.masks[index], zero_ignored=self.zero_ignored, white_class=self.white_class)
 
 
 @dataclass(frozen=True)
@@ -59,25 +75,55 @@ class MaskDataset(SplitDataset[MaskSplit]):
     """Whether the data set names its classes; otherwise they are class0, class1, ..."""
 
 
-def read_target(path: Path, *, zero_ignored: bool) -> Pixels:
+def read_target(path: Path, *, zero_ignored: bool, white_class: bool = False) -> Pixels:
     """The class of each pixel of a mask, uint8 (H, W). Raises as `read_mask`."""
-    return read_target_of(path, zero_ignored=zero_ignored)[0]
+    return read_target_of(path, zero_ignored=zero_ignored, white_class=white_class)[0]
 
 
-def read_target_of(path: Path, *, zero_ignored: bool) -> tuple[Pixels, StoredMask]:
-    """As `read_target`, and what the file stores."""
+def read_target_of(path: Path, *, zero_ignored: bool, white_class: bool = False) -> tuple[Pixels, StoredMask]:
+    """As `read_target`, and what the file stores. With `white_class`, 255 is class 1; other values stay."""
     stored = read_stored_mask(path)
+    if white_class:
+        return np.where(stored.numbers == IGNORE_INDEX, np.uint8(1), stored.numbers), stored
     if not zero_ignored:
         return stored.numbers, stored
     ignored = (stored.numbers == 0) | (stored.numbers == IGNORE_INDEX)
     return np.where(ignored, np.uint8(IGNORE_INDEX), stored.numbers - np.uint8(1)), stored
 
 
+def with_white_class(dataset: MaskDataset) -> MaskDataset:
+    """The data set with 255 as class 1, if its masks hold 0 and 255 alone, and it names two classes or none.
+
+    Masks are decoded until one holds another value, which is usually the first. Those that cannot be read are left to
+    the check of all files.
+    """
+    splits = dataset.splits
+    known = any(split.zero_ignored or split.white_class for split in splits.values())
+    if known or (dataset.named and len(dataset.classes) != 2):
+        return dataset
+    seen: set[int] = set()
+    for path in (path for split in splits.values() for path in split.masks):
+        try:
+            seen |= set(np.unique(read_mask(path)).tolist())
+        except ImageError:
+            continue
+        if not seen <= {0, IGNORE_INDEX}:
+            return dataset
+    if seen != {0, IGNORE_INDEX}:
+        return dataset
+    classes = dataset.classes if dataset.named else BLACK_AND_WHITE
+    _LOG.info("%s: masks hold 0 and 255 alone: 0 is class %s, 255 is class %s", dataset.root, *classes)
+    white = {name: replace(split, white_class=True) for name, split in splits.items()}
+    return replace(dataset, classes=classes, splits=white, named=True)
+
+
 def count_classes(dataset: MaskDataset) -> MaskDataset:
     """The data set with classes class0, class1, ... up to the highest value in its masks, unless it names them.
 
-    Decodes all masks. Raises DataError if they hold a single class.
+    Masks of 0 and 255 alone have the classes of `with_white_class`. Decodes all masks that name no classes. Raises
+    DataError if they hold a single class.
     """
+    dataset = with_white_class(dataset)
     if dataset.named:
         return dataset
     _LOG.info("%s has no classes.txt: counting the classes in all masks", dataset.root)

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.datasets import SplitDataset
-from cyclemlp.data.images import SIDEWAYS, Pixels, exif_orientation, read_image
+from cyclemlp.data.images import SIDEWAYS, Pixels, exif_orientation
 from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels
 from cyclemlp.data.problems import FileError
 
 CocoTruth = dict[str, Any]
@@ -65,11 +66,13 @@ class DetectionSplit:
     records: tuple[Record, ...]
     annotations: Path | None = None
     """COCO's annotation file, if the split comes from one; the official evaluation reads it."""
+    rule: PixelRule = PHOTO
+    """How the images become pixels."""
 
     def read(self, index: int) -> tuple[Pixels, Record]:
-        """An image, uint8 (H, W, 3), and its record. Raises DataError for an unusable file or one of another size."""
+        """An image, uint8 (H, W, C), and its record. Raises DataError for an unusable file or one of another size."""
         path, record = self.images[index], self.records[index]
-        pixels = read_image(path)
+        pixels = read_pixels(path, self.rule)
         check_size(path, (pixels.shape[0], pixels.shape[1]), record.size)
         return pixels, record
 

@@ -8,11 +8,14 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cyclemlp.data.folders import may_read
 from cyclemlp.documents import shown
 from cyclemlp.errors import DataError
+
+if TYPE_CHECKING:
+    from cyclemlp.data.held_out import HoldOut
 
 Content = TypeVar("Content")
 
@@ -61,10 +64,14 @@ class DataRequest:
     """The only split that has to exist; None for training."""
     classes: tuple[str, ...] = ()
     """The names of a network's classes, for formats that otherwise take theirs from the labels of train."""
+    hold_out: "HoldOut | None" = None
+    """How images are held out of train for validation, where that is asked for; there is no other val then."""
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Those that have to exist."""
+        if self.hold_out is not None and self.split in (None, "val"):
+            return ("train",)
         return REQUIRED_SPLITS if self.split is None else (self.split,)
 
 
@@ -151,9 +158,9 @@ def log_notes(notes: Sequence[Problem], root: Path) -> None:
         _LOG.warning("and %d more notes: cyclemlp data %s", len(notes) - MAX_NOTES, root)
 
 
-def with_required(splits: Iterable[str]) -> tuple[str, ...]:
+def with_required(splits: Iterable[str], required: tuple[str, ...] = REQUIRED_SPLITS) -> tuple[str, ...]:
     """The splits that training needs, then the others of these by name."""
-    return (*REQUIRED_SPLITS, *sorted(set(splits) - set(REQUIRED_SPLITS)))
+    return (*required, *sorted(set(splits) - set(required)))
 
 
 def listed(values: Sequence[object], most: int = 5) -> str:

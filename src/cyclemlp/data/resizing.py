@@ -53,12 +53,18 @@ class ResizeRule:
 
 
 def fitted(image: Pixels, size: int, how: SquareRule, crop_pct: float, fill: Sequence[float]) -> Pixels:
-    """What a classifier sees of an image (H, W, 3): `size` x `size` pixels.
+    """What a classifier sees of an image (H, W, C): `size` x `size` pixels.
 
     `crop` is `central_crop`; `squash` resizes both sides to `size`; `pad` resizes the longer one and surrounds the rest
     by the colour `fill`, from 0 to 1. Only `crop` uses `crop_pct`.
     """
-    return central_crop(image, size, crop_pct) if how == "crop" else whole_square(image, size, how, fill)
+    if image.shape[2] == 3:
+        return central_crop(image, size, crop_pct) if how == "crop" else whole_square(image, size, how, fill)
+    bands = [
+        fitted(np.repeat(image[..., band, None], 3, axis=2), size, how, crop_pct, [fill[band]] * 3)[..., 0]
+        for band in range(image.shape[2])
+    ]
+    return np.stack(bands, axis=-1)
 
 
 def whole_square(image: Pixels, edge: int, how: SquareRule, fill: Sequence[float]) -> Pixels:

@@ -3,11 +3,14 @@
 Pillow's reader of tags is used, without decoding: a file whose bands Pillow does not know can be named all the same.
 """
 
+import re
 from collections.abc import Iterator, Mapping
+from html import unescape
 from typing import IO, Any
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 BITS, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 338, 339
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SAMPLES = 254, 255, 277
 _REDUCED = 1
@@ -15,6 +18,8 @@ _REDUCED = 1
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 """Bands by photometric interpretation: grey, RGB, palette, CMYK, YCbCr, CIELab."""
 _ALPHA = (1, 2)
+_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
+_DESCRIPTION = re.compile(r'<Item name="DESCRIPTION" sample="(\d+)"[^>]*>([^<]*)</Item>')
 _MAX_PAGES = 64
 _BIG_TIFF = 43
 
@@ -72,3 +77,31 @@ def _number(tags: Tags, tag: int, default: int) -> int:
     value = tags.get(tag, default)
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else default
+
+
+def alpha_band(tags: Tags) -> int | None:
+    """The place, from 0, of the last band where it is marked as transparency."""
+    bands, marks = _number(tags, _SAMPLES, 1), tags.get(EXTRA_SAMPLES, ())
+    marks = marks if isinstance(marks, tuple) else (marks,)
+    return bands - 1 if bands > 1 and marks and marks[-1] in _ALPHA else None
+
+
+def band_names(tags: Tags) -> tuple[str, ...]:
+    """The names of the bands, where GDAL has written one for each."""
+    found = {int(place): unescape(name).strip() for place, name in _DESCRIPTION.findall(_text(tags, _GDAL_METADATA))}
+    names = tuple(found.get(place, "") for place in range(_number(tags, _SAMPLES, 1)))
+    return names if all(names) else ()
+
+
+def nodata_value(tags: Tags) -> float | None:
+    """The value that GDAL has noted as no measurement."""
+    try:
+        return float(_text(tags, _GDAL_NODATA).strip())
+    except ValueError:
+        return None
+
+
+def _text(tags: Tags, tag: int) -> str:
+    value = tags.get(tag, "")
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value.rstrip("\0") if isinstance(value, str) else ""

@@ -18,13 +18,15 @@ from torchvision.transforms.v2 import functional as F
 
 from cyclemlp.data.augmentation import BoxAugmentation, MaskAugmentation
 
+COLOURS = 3
+
 
 @dataclass(frozen=True)
 class Normalisation:
     """Mean and standard deviation per channel, of values from 0 to 1, that the network's input is normalised by."""
 
-    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
 
     def __call__(self, image_chw: Tensor) -> Tensor:
         """The float32 image of values from 0 to 1, normalised."""
@@ -75,6 +77,8 @@ def random_start(edge: int, length: int, must_hold: int | None) -> int:
 def jittered(image_chw: Tensor, options: MaskAugmentation | BoxAugmentation, probability: float = 1.0) -> Tensor:
     """The uint8 image with changed colours, as float32 values from 0 to 1; each change has the given probability."""
     image = image_chw.contiguous().to(torch.float32) / 255  # a decoded image is interleaved, which is slower here
+    if image.shape[0] != COLOURS:
+        return _jittered_bands(image, options, probability)
     for strength, adjust in (
         (options.brightness, F.adjust_brightness),
         (options.contrast, F.adjust_contrast),
@@ -85,6 +89,16 @@ def jittered(image_chw: Tensor, options: MaskAugmentation | BoxAugmentation, pro
     if options.hue and happens(probability):
         image = F.adjust_hue(image, uniform(-options.hue, options.hue))
     return image
+
+
+def _jittered_bands(image: Tensor, options: MaskAugmentation | BoxAugmentation, probability: float) -> Tensor:
+    """Brightness and contrast of an image that is not RGB; bands of other kinds have no saturation and no hue."""
+    if options.brightness and happens(probability):
+        image = image * uniform(1 - options.brightness, 1 + options.brightness)
+    if options.contrast and happens(probability):
+        mean = image.mean(dim=(-2, -1), keepdim=True)
+        image = torch.lerp(mean, image, uniform(1 - options.contrast, 1 + options.contrast))
+    return image.clamp(0, 1)
 
 
 def drawn_flips(options: MaskAugmentation | BoxAugmentation) -> Iterator[int]:

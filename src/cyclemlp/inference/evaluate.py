@@ -88,6 +88,7 @@ def evaluate_predictor(
     refuse_foreign_options(task.name, task.evaluation_options, asdict(options))
     check_out(out)
     predictor = predictor.described_as(task.card_for_evaluation(predictor.card, options))
+    predictor = predictor.with_value_range(options.value_range)
     predictor = predictor.with_options(options) if task.takes_views else predictor
     card = predictor.card
     with outside_allowed(allow_outside):

@@ -86,6 +86,7 @@ def predict_files(
     of_videos = video_files(overlay=not options.no_pictures, coco=task.writes_coco)
     jobs = plan(list(sources), out, task.image_files(options), of_videos)
     predictor = predictor.described_as(task.card_for_prediction(predictor.card, options))
+    predictor = predictor.with_value_range(options.value_range)
     predictor = predictor.with_options(options) if task.takes_views else predictor
     done = Predictions(task.name)
     request = {"card": predictor.card.to_dict(), "options": asdict(options), "every": every}

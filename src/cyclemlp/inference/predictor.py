@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
-from cyclemlp.data.images import ImageInput, decode_image
+from cyclemlp.data.images import ImageInput
+from cyclemlp.data.pixel_rule import decode_pixels
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference.network_image import ImageThroughNetwork
@@ -84,6 +85,13 @@ class Predictor:
         predictor = self.with_views(options.scales or (1.0,), flip=options.flip)
         return predictor.with_windows(options.window, options.overlap)
 
+    def with_value_range(self, words: Sequence[str] | None) -> "Predictor":
+        """The same network for images with other values than it was trained on: ("0", "4095") or ("per-image",).
+
+        None leaves them as the card has them. Raises ConfigError.
+        """
+        return self if words is None else self.described_as(self.card.with_value_range(words))
+
     def with_views(self, scales: Sequence[float] = (1.0,), *, flip: bool = False) -> "Predictor":
         """The same network, which sees images at these factors of their usual size, and mirrored as well with `flip`.
 
@@ -132,7 +140,7 @@ class Predictor:
         return self._predict_one(images, progress)
 
     def _predict_one(self, image: ImageInput, progress: bool) -> "Prediction":
-        pixels = decode_image(image, self.card.in_chans)
+        pixels = decode_pixels(image, self.card.pixel_rule, self.card.in_chans)
         seen = ImageThroughNetwork(self._network, self.card, pixels, self.views, progress)
         try:
             return cast("Prediction", self.task.predict(seen))

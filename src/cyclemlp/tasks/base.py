@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.folders import name_key
+from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.problems import DataRequest, listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_png
@@ -253,6 +254,10 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def find_dataset(self, folder: Path) -> DatasetT:
         """The data set for training in `folder`. Raises DataError."""
 
+    def find_training_data(self, config: ConfigT) -> DatasetT:
+        """The data set that a run trains on. Raises DataError."""
+        return self.find_dataset(config.data)
+
     def find_requested(self, folder: Path, request: DataRequest) -> DatasetT:
         """The data set for what is requested of it. Raises DataError.
 
@@ -265,7 +270,7 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
         Raises DataError, also where its classes are not the network's.
         """
-        dataset = self.find_requested(folder, DataRequest(split, card.classes))
+        dataset = self.find_requested(folder, DataRequest(split, card.classes, self._held_out(folder, split, card)))
         if split not in dataset.splits:
             near = did_you_mean(split, dataset.splits)
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
@@ -273,6 +278,12 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
             theirs, ours = listed_classes(dataset.classes), listed_classes(card.classes)
             raise DataError(f"{folder} has {theirs}, but the model was trained on {ours}: choose other --data")
         return dataset
+
+    def _held_out(self, folder: Path, split: str, card: "ModelCard") -> HoldOut | None:
+        """How the run of `card` made its splits, for the data that it was trained on."""
+        if card.val_share is None or split not in ("train", "val") or not card.source.endswith(f" {folder.name}"):
+            return None
+        return HoldOut(card.val_share, card.val_seed)
 
     def fits(self, dataset: DatasetT, card: "ModelCard") -> bool:
         """Whether the classes of a data set are those of a network."""
@@ -419,8 +430,11 @@ def further_lines(tables: Sequence[ScoreTable]) -> list[str]:
     return lines
 
 
+_FOR_ALL = frozenset({"value_range"})
+
+
 def refuse_foreign_options(task: str, allowed: frozenset[str], given: Mapping[str, object]) -> None:
     """Raise ConfigError for an option that was given but does not apply to this task."""
     for name, value in given.items():
-        if name not in allowed and value not in (None, False):
+        if name not in allowed | _FOR_ALL and value not in (None, False):
             raise ConfigError(f"--{name.replace('_', '-')} is not for {task} models: leave it out")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.pixel_measurement import MeasuredPixels, measure_pixels, parse_value_range
+from cyclemlp.data.pixel_rule import PixelRule, ValueRule
 from cyclemlp.data.resizing import ResizeRule, SquareRule
 from cyclemlp.documents import DocumentError, finite_number, read_json, shown, whole_number
 from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
@@ -46,7 +48,7 @@ MAX_CHANNELS = 1024
 MAX_OPTION = 2**14
 """Of the numbers in `model_options`: a network is built from them before its weights are compared."""
 _OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size", "resize")
-CardValue = str | float | Sequence[int] | JsonMapping | DetectionHead
+CardValue = str | float | None | Sequence[int] | JsonMapping | DetectionHead
 RecordT = TypeVar("RecordT", "ModelCard", DetectionHead)
 
 
@@ -70,6 +72,16 @@ class ModelCard:
     """Subtracted from each channel, in units of the full range (0 to 1)."""
     std: tuple[float, ...] = IMAGENET_STD
     """Each channel is divided by it after the subtraction."""
+    values: ValueRule = "photo"
+    """How stored values become 0 to 255: as photographs, by `value_range`, or by the range of each image."""
+    value_range: tuple[float, ...] = ()
+    """The values that become 0 and 255: two for all bands, or two for each."""
+    bands: tuple[int, ...] = ()
+    """Numbers of the bands of a file that are the channels, from 1; none for grey and RGB images."""
+    file_bands: int | None = None
+    """How many bands a file must have, where `bands` are given."""
+    band_names: tuple[str, ...] = ()
+    """Names of `bands`, where the training images had them."""
     input_scale: float = 1.0
     """Factor by which an image is resized before the network; the outputs are resized back."""
     window: int | None = None
@@ -92,6 +104,10 @@ class ModelCard:
     """Shape, anchors and thresholds of a detector's head."""
     shown_score: float | None = None
     """Score below which objects are neither shown nor counted, chosen on images kept out of training; None for 0.3."""
+    val_share: float | None = None
+    """Share of the images of its data that the run held out for validation; None where the data has such a split."""
+    val_seed: int = 0
+    """The seed of that choice."""
     category_ids: tuple[int, ...] = ()
     """Number of each class in the training annotations, for results in COCO's format; none for 1, 2, ..."""
     metrics: JsonObject = field(default_factory=dict)
@@ -116,6 +132,9 @@ class ModelCard:
         _require(lengths == (self.in_chans, self.in_chans), f"mean and std must have in_chans={self.in_chans} numbers")
         numbered = len(set(self.category_ids)) == len(self.category_ids) and len(self.category_ids) in (0, count)
         _require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
+        _require(len(self.bands) in (0, self.in_chans), f"bands {self.bands}: one for each of in_chans={self.in_chans}")
+        _require(all(band >= 1 for band in self.bands), f"bands {self.bands}: numbers from 1 on")
+        _check_ranges(self)
         _require(min(self.std) > 0, f"std {self.std}: must be above 0")
         _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         shown = self.shown_score
@@ -135,6 +154,7 @@ class ModelCard:
     def of_run(cls, task: str, config: RunConfig, dataset: Dataset, **own: CardValue) -> "ModelCard":
         """The card of what a run trains: what its config has under the same names, and fields of the task's `own`."""
         shared: JsonObject = {name: getattr(config, name) for name in _OF_CONFIG if hasattr(config, name)}
+        shared |= _of_pixels(measure_pixels(tuple(dataset.splits["train"].images), config.bands, config.value_range))
         source = f"trained by cyclemlp on {config.data.name}"
         return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})
 
@@ -142,6 +162,25 @@ class ModelCard:
     def resize_rule(self) -> ResizeRule:
         """How images are resized before the network."""
         return ResizeRule(self.input_scale, self.short_side, self.long_side)
+
+    @property
+    def pixel_rule(self) -> PixelRule:
+        """How an image becomes pixels."""
+        ranges = tuple(zip(self.value_range[::2], self.value_range[1::2], strict=True))
+        return PixelRule(self.values, self.bands, self.file_bands, self.band_names, ranges)
+
+    def with_value_range(self, words: Sequence[str] | None) -> "ModelCard":
+        """The card for images with other values, as --value-range gives them. Raises ConfigError."""
+        asked = parse_value_range(words)
+        if asked is None:
+            return self
+        if asked == "per-image":
+            return dataclasses.replace(self, values="per-image", value_range=())
+        if isinstance(asked, str):
+            raise ConfigError(f"--value-range {asked} is for training: give two numbers, such as 0 4095, or per-image")
+        if len(asked) not in (2, 2 * len(self.bands)):
+            raise ConfigError(f"--value-range has {len(asked)} numbers: give two, or two for each of the model's bands")
+        return dataclasses.replace(self, values="fixed", value_range=asked)
 
     def normalised(self, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Images (..., C, H, W) with values from 0 to 255, as the network takes them."""
@@ -170,6 +209,32 @@ class ModelCard:
             except ConfigError as error:
                 raise CheckpointError(f"model card: detection: {error}") from error
         return _from_json(cls, given)
+
+
+def _of_pixels(measured: MeasuredPixels) -> JsonObject:
+    """What the card says of the pixels of a run."""
+    rule = measured.rule
+    values: JsonObject = {
+        "values": rule.values,
+        "value_range": tuple(end for pair in rule.ranges for end in pair),
+        "bands": rule.bands,
+        "file_bands": rule.file_bands,
+        "band_names": rule.names,
+        "in_chans": rule.channels,
+    }
+    return values | ({"mean": measured.mean, "std": measured.std} if measured.mean else {})
+
+
+def _check_ranges(card: "ModelCard") -> None:
+    """Raise CheckpointError where the rule of values and its ranges do not fit each other."""
+    ranges, rules = card.value_range, get_args(ValueRule)
+    _require(card.values in rules, f"values {card.values!r}: allowed are {', '.join(rules)}")
+    lengths = (2, 2 * card.in_chans) if card.values == "fixed" else (0,)
+    _require(
+        len(ranges) in lengths, f"value_range {ranges}: {' or '.join(map(str, lengths))} numbers for {card.values}"
+    )
+    rising = all(low < high for low, high in zip(ranges[::2], ranges[1::2], strict=True))
+    _require(rising, f"value_range {ranges}: the smaller number of each pair first")
 
 
 def _from_json(record: type[RecordT], values: JsonMapping, prefix: str = "") -> RecordT:

@@ -185,6 +185,10 @@ class RunConfig:
     """Continue the run in --out from its last checkpoint: on a CPU as if it had not stopped, bit for bit, on a GPU up to rounding."""  # noqa: E501
     init: Path | None = field(default=None, metadata=RESUMABLE)
     """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for the weights that the authors of --model published."""  # noqa: E501
+    bands: tuple[int, ...] | None = None
+    """Numbers of the bands of each image that are used, from 1, in this order, such as 4 3 2; by default all. Images of 1 or 3 bands become RGB without it."""  # noqa: E501
+    value_range: tuple[str, ...] | None = None
+    """Values that become black and white, such as 0 4095; `dtype` for all that the type holds, `percentile` for the 0.1 and 99.9 percentiles of the training images, `per-image` for those of each image. By default 8-bit images are taken as they are, and others by what the training images hold."""  # noqa: E501
     length: Annotated[Length, group("Length", 1)] = field(default_factory=Length)
     optimisation: Annotated[Optimisation, group("Optimisation", 2)] = field(default_factory=Optimisation)
     recording: Annotated[Recording, group("Recording", 5)] = field(default_factory=Recording)
@@ -222,6 +226,8 @@ class ViewOptions:
     """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only at large images."""  # noqa: E501
     overlap: int | None = None
     """Network pixels that windows share; larger objects may be found in pieces."""
+    value_range: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None
+    """Values of these images that are black and white, such as 0 4095, or per-image; by default as trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

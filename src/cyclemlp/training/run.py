@@ -76,7 +76,7 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
 
 def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
     with outside_allowed(config.allow_outside):
-        dataset = task.find_dataset(config.data)
+        dataset = task.find_training_data(config)
     if config.resume:
         refuse_other_data(config, dataset)
     check_files(dataset, tuple(dataset.splits))

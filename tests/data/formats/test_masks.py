@@ -11,10 +11,11 @@ from PIL import Image
 from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.formats.masks import named_classes
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.masks import MaskDataset
-from cyclemlp.data.problems import Findings
-from cyclemlp.errors import DataError
+from cyclemlp.data.problems import DataRequest, Findings
+from cyclemlp.errors import ConfigError, DataError
 
 WriteDataset = Callable[..., Path]
 
@@ -51,11 +52,73 @@ def test_classes_are_counted_where_no_file_names_them(write_dataset: WriteDatase
     assert find_dataset(root, MaskDataset).classes == ("class0", "class1", "class2", "class3")
 
 
-def test_black_and_white_masks_are_explained(write_dataset: WriteDataset) -> None:
-    root = write_dataset(classes=None)
+@pytest.mark.parametrize("classes", [None, ("sky", "cloud")])
+def test_black_and_white_masks_are_two_classes(
+    write_dataset: WriteDataset, classes: tuple[str, str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_dataset(classes=classes)
     for path in root.glob("masks/*/*.png"):
         Image.fromarray(np.where(np.eye(32, 48), 255, 0).astype(np.uint8)).save(path)
-    assert "hold no class but 0, so there is nothing to tell apart; write the object class as 1" in refusal(root)
+    with caplog.at_level("INFO"):
+        dataset = find_dataset(root, MaskDataset)
+    names = ("sky", "cloud") if classes else ("background", "object")
+    assert dataset.classes == names
+    assert f"masks hold 0 and 255 alone: 0 is class {names[0]}, 255 is class {names[1]}" in caplog.text
+    np.testing.assert_array_equal(dataset.splits["val"].target(0), np.eye(32, 48))
+    report = inspect_dataset(root)
+    assert report.splits["val"].of_class == {names[0]: 32 * 48 - 32, names[1]: 32}
+    assert f"hold 0 and 255 alone, which are the classes {names[0]} and {names[1]}" in str(report.notes[0])
+
+
+def test_255_is_ignored_where_masks_hold_classes(write_dataset: WriteDataset) -> None:
+    root = write_dataset(classes=None)
+    Image.fromarray(np.where(np.eye(32, 48), 255, 0).astype(np.uint8)).save(root / "masks/val/c.png")
+    dataset = find_dataset(root, MaskDataset)
+    assert dataset.splits["val"].target(0).max() == 255
+
+
+def flat(root: Path, beside: bool = False) -> Path:
+    """Images and masks without splits, as a stranger has them."""
+    folders = (root, root) if beside else (root / "images", root / "masks")
+    for number in range(10):
+        for folder, name in zip(folders, (f"{number}.png", f"{number}_mask.png"), strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((np.eye(8, 9) * 255).astype(np.uint8)).save(folder / name)
+    return root
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_validation_split_is_made_on_request(tmp_path: Path, beside: bool, caplog: pytest.LogCaptureFixture) -> None:
+    root = flat(tmp_path / "d", beside)
+    assert "has no validation split; give --val-share 0.2" in refusal(root)
+    with caplog.at_level("INFO"):
+        splits = find_dataset(root, MaskDataset, DataRequest(hold_out=HoldOut(0.2))).splits
+    assert (len(splits["train"].images), len(splits["val"].images)) == (8, 2)
+    assert "--val-share 0.2: 8 images train and 2 validate, chosen by a hash of their names and seed 0" in caplog.text
+    again = find_dataset(root, MaskDataset, DataRequest(hold_out=HoldOut(0.2))).splits
+    assert again == splits
+    others = {
+        find_dataset(root, MaskDataset, DataRequest(hold_out=HoldOut(0.2, seed))).splits["val"] for seed in (1, 2)
+    }
+    assert others != {splits["val"]}
+    assert splits["val"].masks == tuple(
+        path.with_name(f"{path.stem}_mask.png") if beside else root / f"masks/{path.stem}_mask.png"
+        for path in splits["val"].images
+    )
+    report = inspect_dataset(root, DataRequest(hold_out=HoldOut(0.2)))
+    assert report.splits["val"].images == 2
+    assert not report.problems
+
+
+def test_a_validation_split_is_not_made_twice(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    with pytest.raises(DataError, match="has a validation split already: leave --val-share out"):
+        find_dataset(root, MaskDataset, DataRequest(hold_out=HoldOut(0.2)))
+    for kind in ("images", "masks"):
+        shutil.rmtree(root / kind / "val")
+    assert find_dataset(root, MaskDataset, DataRequest(hold_out=HoldOut(0.5))).splits["val"].images
+    with pytest.raises(ConfigError, match=r"--val-share 1 is not allowed: give a share above 0 and up to 0\.9"):
+        HoldOut(1.0)
 
 
 def test_missing_folder_names_the_layout(tmp_path: Path) -> None:

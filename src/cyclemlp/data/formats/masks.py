@@ -13,7 +13,7 @@ from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, 
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import image_size, list_images
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, count_classes, wrong_mask_size
-from cyclemlp.data.problems import Findings, with_required
+from cyclemlp.data.problems import REQUIRED_SPLITS, Findings, with_required
 from cyclemlp.data.unused_files import unused_files
 
 _LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
@@ -36,11 +36,22 @@ def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
     names = {name for name in names if not name.startswith(".") and not is_system(name)}
     if "val" not in names and (names & _OTHER_NAMES):
         names -= {folder_of_split(parents[0], "val").name}
+    if not names and all(list_images(parent) for parent in parents):
+        return read_masks(root, unsplit(root, parents, findings), named_classes(root, findings), findings)
+    required = findings.request.splits if findings.request.hold_out else REQUIRED_SPLITS
     folders = {}
-    for split in with_required(names):
+    for split in with_required(names, required):
         images, masks = (folder_of_split(parent, split) for parent in parents)
         folders[split] = (images, masks)
     return read_masks(root, folders, named_classes(root, findings), findings)
+
+
+def unsplit(root: Path, folders: SplitFolders, findings: Findings) -> dict[str, SplitFolders]:
+    """Where all images train and some are held out; a problem where that is not asked for."""
+    if findings.request.hold_out is None:
+        fix = "give --val-share 0.2 to hold out a fifth of the images, or make images/{train,val} and masks/{train,val}"
+        findings.of("val").add(root, "has no validation split", fix)
+    return {"train": folders}
 
 
 def read_masks(
@@ -137,6 +148,7 @@ def _add_missing(folder: Path, findings: Findings) -> None:
         fix = f"put the {folder.name} of the {findings.split} split there"
     elif findings.split == "val":
         fix = "move about every fifth image of images/train to images/val, and its mask to masks/val"
+        fix += ", or give --val-share 0.2"
     findings.add_missing(folder, fix)
 
 

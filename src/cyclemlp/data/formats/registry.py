@@ -16,6 +16,7 @@ from typing import Generic, TypeVar, cast
 from cyclemlp.data import formats
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.folders import entries_of
+from cyclemlp.data.held_out import HoldOut, hold_out
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import DataRequest, Findings
@@ -114,7 +115,16 @@ def find_dataset(root: Path, dataset_type: type[Dataset], request: DataRequest =
     found, findings = format_of(root, dataset_type), Findings(request=request)
     dataset = found.read(root, findings)
     findings.check(root)
+    if request.hold_out is not None:
+        dataset = cast("Dataset", held_out_of(dataset, request.hold_out))
     return found.complete(dataset)
+
+
+def held_out_of(dataset: AnyDataset, how: HoldOut) -> MaskDataset:
+    """The data set with a validation split. Raises DataError for labels other than masks."""
+    if isinstance(dataset, MaskDataset):
+        return hold_out(dataset, how)
+    raise DataError(f"--val-share is for masks, and {dataset.root} has other labels: leave it out")
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cyclemlp.data.folders import entries_of, name_key
 from cyclemlp.data.formats.layout import folder_of_split, read_lines, refuse_repeated
-from cyclemlp.data.formats.masks import SplitFolders, is_mask_dataset, named_classes, names_image, read_masks
+from cyclemlp.data.formats.masks import SplitFolders, is_mask_dataset, named_classes, names_image, read_masks, unsplit
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, count_classes
@@ -21,16 +21,25 @@ _TABLE_NAME = "_classes.csv"
 
 def is_split_masks(root: Path) -> bool:
     """Whether a split in `root` has images with masks."""
-    return not is_mask_dataset(root) and any(_folders(folder_of_split(root, split)) for split in SPLITS)
+    return not is_mask_dataset(root) and any(_folders(place) for place in _places(root))
+
+
+def _places(root: Path) -> list[Path]:
+    """The folders of the splits, and the root itself, which may have images and masks next to each other."""
+    return [*(folder_of_split(root, split) for split in SPLITS), root]
 
 
 def read_split_masks(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`."""
-    found = {split: _folders(folder_of_split(root, split)) for split in SPLITS}
-    pattern = next(folders for folders in found.values() if folders)
+    pattern = next(folders for folders in map(_folders, _places(root)) if folders)
+    if pattern == (root, root):
+        return read_masks(root, unsplit(root, pattern, findings), named_classes(root, findings), findings)
     together = pattern[0] == pattern[1]
     folders = {}
+    held_out = findings.request.hold_out is not None
     for split in SPLITS:
+        if split == "val" and held_out and not folder_of_split(root, split).is_dir():
+            continue
         parent = folder_of_split(root, split)
         folders[split] = (parent, parent) if together else (parent / "images", parent / "masks")
     classes = named_classes(root, findings) or _tabled_classes(root, findings)

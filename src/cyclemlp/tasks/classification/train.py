@@ -17,10 +17,11 @@ from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitSamp
 from cyclemlp.data.images import Pixels, image_size
 from cyclemlp.data.resizing import SquareRule, whole_square
 from cyclemlp.data.sampling import evenly_spaced
-from cyclemlp.data.transforms import seeded_by_torch
+from cyclemlp.data.transforms import COLOURS, seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import IMAGENET_MEAN, ModelCard, build_model
+from cyclemlp.tasks.classification.band_transform import BandsTrainTransform
 from cyclemlp.tasks.classification.config import ClassificationConfig, LabelAugmentation
 from cyclemlp.tasks.classification.crops import note_cropped
 from cyclemlp.tasks.classification.metrics import classification_loss, distillation_loss
@@ -56,7 +57,12 @@ def classification_parts(config: ClassificationConfig, dataset: ClassifiedDatase
     frozen = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)
     loss = LabelLoss(config, len(card.classes), teacher)
-    samples = SplitSamples(dataset.splits["train"], LabelTrainTransform(size, config.augmentation, config.resize))
+    transform: Callable[[Pixels, int], tuple[Tensor, Tensor]]
+    if card.in_chans == COLOURS:
+        transform = LabelTrainTransform(size, config.augmentation, config.resize)
+    else:
+        transform = BandsTrainTransform(size, config.augmentation, card, config.resize)
+    samples = SplitSamples(replace(dataset.splits["train"], rule=card.pixel_rule), transform)
     groups = partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay)
     repeats = config.augmentation.repeated
     return TrainingParts(card, model, loss, samples, groups, default_collate, frozen, repeats)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -50,8 +51,10 @@ def detection_parts(config: DetectionConfig, dataset: DetectionDataset, task: st
     model = build_model(card, config.optimisation.drop_path)
     frozen = _freeze_batch_norm(model.get_submodule("backbone")) if config.optimisation.frozen_batch_norm else []
     masks = config.head == MASK_RCNN
-    transform = BoxTrainTransform(config.augmentation, Normalisation(), card.resize_rule, masks=masks)
-    samples = SplitSamples(dataset.splits["train"], transform)
+    transform = BoxTrainTransform(
+        config.augmentation, Normalisation(card.mean, card.std), card.resize_rule, masks=masks
+    )
+    samples = SplitSamples(replace(dataset.splits["train"], rule=card.pixel_rule), transform)
     groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
     aspects = aspect_groups(config, dataset.splits["train"])
     loss = DetectionLoss(config)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclemlp.data.augmentation import MaskAugmentation
+from cyclemlp.data.held_out import HoldOut
 from cyclemlp.option_checks import at_least, at_least_zero, choice, positive
 from cyclemlp.tasks.options import RESUMABLE, RunConfig, group
 
@@ -33,6 +34,8 @@ class SegmentationConfig(RunConfig):
     """Folder with images/train, images/val, masks/train, masks/val and, optionally, classes.txt."""
     out: Path = Path("runs/segmentation")
     """Run folder; new or empty, unless --resume is given."""
+    val_share: float | None = None
+    """Share of the images, such as 0.2, that is held out for validation where the data has no validation split; which ones follows from --seed and their names."""  # noqa: E501
     head: str = "semantic-fpn"
     """Segmentation head: semantic-fpn or upernet."""
     head_width: int | None = None
@@ -49,6 +52,8 @@ class SegmentationConfig(RunConfig):
     loss: Annotated[Loss, group("Loss", 4)] = field(default_factory=Loss)
 
     def __post_init__(self) -> None:
+        if self.val_share is not None:
+            HoldOut(self.val_share)
         positive(self, "input_scale", "short_side", "long_side")
         at_least(self, "head_width", 8)
         at_least(self, "window", 32)

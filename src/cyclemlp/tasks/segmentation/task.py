@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cyclemlp.data.drawing import side_by_side
+from cyclemlp.data.drawing import as_rgb, side_by_side
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
 from cyclemlp.data.problems import DataRequest, listed
 from cyclemlp.errors import DataError
@@ -48,6 +49,10 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
 
     def find_dataset(self, folder: Path) -> MaskDataset:
         return self.find_requested(folder, DataRequest())
+
+    def find_training_data(self, config: SegmentationConfig) -> MaskDataset:
+        how = None if config.val_share is None else HoldOut(config.val_share, config.machine.seed)
+        return self.find_requested(config.data, DataRequest(hold_out=how))
 
     def find_requested(self, folder: Path, request: DataRequest) -> MaskDataset:
         return find_dataset(folder, MaskDataset, request)
@@ -113,7 +118,7 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         target = pairs.target(index)
         counted = target != IGNORE_INDEX
         labels = SegmentationResult(np.where(counted, target, 0), result.classes, result.image)
-        right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), result.image)
+        right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), np.asarray(as_rgb(result.image)))
         both = side_by_side(result.draw(legend=False), right)
         return f"{pairs.images[index].name}: prediction left, labels right", both
 

@@ -26,13 +26,15 @@ from cyclemlp.tasks.segmentation.metrics import class_weights_from_counts, segme
 def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
     """Network, loss and samples of a segmentation run. Raises ConfigError and DataError."""
     _check_batch(config)
-    card = ModelCard.of_run("segmentation", config, dataset)
+    seed = config.machine.seed if config.val_share is not None else 0
+    card = ModelCard.of_run("segmentation", config, dataset, val_share=config.val_share, val_seed=seed)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = network_of(card, config.optimisation.drop_path, auxiliary=auxiliary > 0)
-    train = replace(dataset.splits["train"], num_classes=len(card.classes))
+    train = replace(dataset.splits["train"], num_classes=len(card.classes), rule=card.pixel_rule)
     weights = _class_weights(config, train, len(card.classes))
     loss = SegmentationLoss(weights, config.loss.dice, auxiliary)
-    samples = SplitSamples(train, MaskTrainTransform(config.augmentation, Normalisation(), card.resize_rule))
+    normalisation = Normalisation(card.mean, card.std)
+    samples = SplitSamples(train, MaskTrainTransform(config.augmentation, normalisation, card.resize_rule))
     groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
     return TrainingParts(card, model, loss, samples, groups, default_collate)
 
