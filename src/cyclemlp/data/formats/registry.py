@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from cyclemlp.data import formats
 from cyclemlp.data.datasets import ClassifiedDataset
@@ -116,11 +116,11 @@ def find_dataset(root: Path, dataset_type: type[Dataset], request: DataRequest =
     dataset = found.read(root, findings)
     findings.check(root)
     if request.hold_out is not None:
-        dataset = cast("Dataset", held_out_of(dataset, request.hold_out))
+        dataset = held_out_of(dataset, request.hold_out)
     return found.complete(dataset)
 
 
-def held_out_of(dataset: AnyDataset, how: HoldOut) -> MaskDataset:
+def held_out_of(dataset: AnyDataset, how: HoldOut) -> Any:
     """The data set with a validation split. Raises DataError for labels other than masks."""
     if isinstance(dataset, MaskDataset):
         return hold_out(dataset, how)
