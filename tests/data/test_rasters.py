@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from cyclemlp.data.images import ImageError, exif_orientation, image_size
+from cyclemlp.data.masks import MaskSplit
 from cyclemlp.data.pixel_measurement import measure_pixels, parse_value_range
 from cyclemlp.data.pixel_rule import PixelRule, decode_pixels, read_pixels
 from cyclemlp.data.rasters import is_photo, read_raster
@@ -188,3 +189,15 @@ def test_nodata_and_transparency_are_no_measurements(tmp_path: Path) -> None:
     raster = read_raster(tmp_path / "b.png")
     assert raster.bands == 3
     np.testing.assert_array_equal(raster.valid(), shown[..., 3] > 0)
+
+
+def test_pixels_without_a_measurement_are_ignored_in_masks(tmp_path: Path) -> None:
+    values = np.full((*SIZE, 4), 7, np.int16)
+    values[:3] = -9999
+    image = write_geotiff(tmp_path / "a.tif", values, nodata=-9999)
+    Image.fromarray(np.ones(SIZE, np.uint8)).save(tmp_path / "a.png")
+    rule = PixelRule("fixed", (1, 2, 3, 4), 4, (), ((0, 10),))
+    split = MaskSplit((image,), (tmp_path / "a.png",), rule=rule)
+    expected = np.where(values[..., 0] == 7, 1, 255)
+    np.testing.assert_array_equal(split.target(0), expected)
+    np.testing.assert_array_equal(split.read(0)[1], expected)

@@ -21,8 +21,9 @@ from cyclemlp.data.images import (
     read_mask,
     read_stored_mask,
 )
-from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels, valid_pixels
 from cyclemlp.data.problems import Problem, listed
+from cyclemlp.data.rasters import is_photo
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = IGNORED
@@ -63,8 +64,16 @@ class MaskSplit:
         return pixels, numbers
 
     def target(self, index: int) -> Pixels:
-        """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W). Raises as `read_mask`."""
-        return read_target(self.masks[index], zero_ignored=self.zero_ignored, white_class=self.white_class)
+        """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W).
+
+        Pixels that an image other than a photograph marks as nodata or transparent are ignored. Raises as `read_mask`
+        and `read_raster`.
+        """
+        numbers = read_target(self.masks[index], zero_ignored=self.zero_ignored, white_class=self.white_class)
+        image = self.images[index]
+        if is_photo(image) or (valid := valid_pixels(image)) is None or valid.shape != numbers.shape:
+            return numbers
+        return np.where(valid, numbers, np.uint8(IGNORE_INDEX))
 
 
 @dataclass(frozen=True)
