@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclemlp.documents import parse_json
+from cyclemlp.documents import DocumentError, parse_json
 from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.files import JsonObject
 from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference.runtimes.facts import Facts
 from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE, checked_archive
@@ -51,7 +52,7 @@ class Pt2Network(TorchNetwork):
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"{path} is not a readable .pt2 file: {reason}; export it again") from error
-        self.facts = Facts.from_entries(parse_json(extra[FACTS_FILE] or "{}"), path)
+        self.facts = Facts.from_entries(_entries(extra[FACTS_FILE], path), path)
         # The guards say that no map is one position wide, which the graph does not need; the parity report has such
         # sizes.
         super().__init__(program.module(check_guards=False).to(place), place, self.facts.size_rule)
@@ -60,6 +61,15 @@ class Pt2Network(TorchNetwork):
     def __reduce__(self) -> tuple[type["Pt2Network"], tuple[Path, str]]:
         """Pickled as its path: the file is opened again."""
         return Pt2Network, self._opened
+
+
+def _entries(text: str, path: Path) -> JsonObject:
+    """The metadata of a .pt2 file. Raises CheckpointError."""
+    try:
+        entries = parse_json(text or "{}")
+    except DocumentError as error:
+        raise CheckpointError(f"{path} has unusable metadata ({error}): export it again") from error
+    return entries if isinstance(entries, dict) else {}
 
 
 def network_of(model: "nn.Module", device: str = "auto") -> TorchNetwork:
