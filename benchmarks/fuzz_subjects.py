@@ -13,8 +13,9 @@ from PIL import Image
 
 from benchmarks.mutations import Mutator, chunks, cut, entries, flip, header, move, tags, text
 from cyclemlp.data.contact_sheet import contact_sheet
-from cyclemlp.data.images import exif_orientation, image_size, read_image, read_stored_mask
+from cyclemlp.data.images import exif_orientation, image_size, read_image
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.stored_masks import read_stored_mask
 from cyclemlp.files import write_json, write_text
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference.predictor import Predictor

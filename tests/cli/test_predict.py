@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from predictions import segmented
 
-from cyclemlp.data.images import image_size, read_image, read_mask
+from cyclemlp.data.images import image_size, read_image
+from cyclemlp.data.stored_masks import read_mask
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.inputs import find_inputs, plan
 from cyclemlp.inference.journal import JOURNAL_NAME

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cyclemlp.data import images
-from cyclemlp.data.images import ImageError, decode_image, image_size, list_images, read_image, read_mask
+from cyclemlp.data.images import ImageError, decode_image, image_size, list_images, read_image
+from cyclemlp.data.stored_masks import read_mask
 from cyclemlp.errors import DataError
 
 RED = (200, 20, 40)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.images import read_mask, read_stored_mask
 from cyclemlp.data.inspect import DatasetReport, inspect_dataset
 from cyclemlp.data.masks import read_target
+from cyclemlp.data.stored_masks import read_mask, read_stored_mask
 from cyclemlp.errors import DataError
 
 WriteDataset = Callable[..., Path]

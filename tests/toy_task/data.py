@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclemlp.data.images import list_images, read_mask
+from cyclemlp.data.images import list_images
+from cyclemlp.data.stored_masks import read_mask
 from cyclemlp.errors import DataError
 from cyclemlp.tasks.base import FloatArray
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import Colour
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, masks_folder, read_target_of
 from cyclemlp.data.problems import Problem, listed
+from cyclemlp.data.stored_masks import Colour
 
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 

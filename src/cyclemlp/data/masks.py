@@ -11,19 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from cyclemlp.data.datasets import SplitDataset
-from cyclemlp.data.images import (
-    IGNORED,
-    SIDEWAYS,
-    ImageError,
-    Pixels,
-    StoredMask,
-    exif_orientation,
-    read_mask,
-    read_stored_mask,
-)
+from cyclemlp.data.images import SIDEWAYS, ImageError, Pixels, exif_orientation
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels, valid_pixels
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.data.rasters import is_photo
+from cyclemlp.data.stored_masks import IGNORED, StoredMask, read_mask, read_stored_mask
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = IGNORED

@@ -19,6 +19,7 @@ from cyclemlp.data.problems import DataRequest, listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_png
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
+from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED, ScoreTable, further_lines, score_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,20 +43,8 @@ Sample = tuple["Tensor", Targets]
 Batch = tuple["Tensor", Targets]
 Collate = Callable[[list[Sample]], Batch]
 """From samples to a batch: images (B, C, H, W), and targets in the task's own form."""
-MAX_CLASSES_LISTED = 100
-"""With more classes, the scores of single classes are left out of tables and curves."""
-
-
 DEVELOPMENT = "train (development)"
 """The split of the training images that are kept out of training, to choose a threshold on."""
-
-
-class ScoreTable(NamedTuple):
-    """Further scores, for people."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -409,25 +398,6 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write files about all images together: kinds of file to their paths."""
         return {}
-
-
-def score_lines(rows: Sequence[tuple[str, float | None]], title: str) -> list[str]:
-    """Scores as aligned columns under `title`."""
-    width = max(len("class"), *(len(name) for name, _ in rows))
-    shown = [(name, "absent" if value is None else f"{value:.4f}") for name, value in rows]
-    return [f"{'class':{width}}  {title:>6}", *(f"{name:{width}}  {score:>6}" for name, score in shown)]
-
-
-def further_lines(tables: Sequence[ScoreTable]) -> list[str]:
-    """Tables as aligned columns, each after a line with its title."""
-    lines: list[str] = []
-    for title, head, rows in tables:
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        aligned = (
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)
-        )
-        lines += [title, *aligned]
-    return lines
 
 
 _FOR_ALL = frozenset({"value_range"})

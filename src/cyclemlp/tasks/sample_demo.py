@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemlp.files import JsonMapping
-from cyclemlp.tasks.base import Predict, score_lines
+from cyclemlp.tasks.base import Predict
+from cyclemlp.tasks.score_text import score_lines
 
 if TYPE_CHECKING:
     from PIL.Image import Image

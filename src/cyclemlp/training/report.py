@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from cyclemlp.documents import read_json
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping, JsonObject, write_text
-from cyclemlp.tasks.base import MAX_CLASSES_LISTED, ScoreNames
+from cyclemlp.tasks.base import ScoreNames
 from cyclemlp.tasks.card import CARD_NAME
 from cyclemlp.tasks.recipes import read_run_config
 from cyclemlp.tasks.registry import get_task
+from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED
 from cyclemlp.training.recorder import read_metrics
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.images import read_image, read_mask
+from cyclemlp.data.images import read_image
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.samples import blue_marble
 from cyclemlp.data.samples.blue_marble import is_held_out, prepare_blue_marble, read_earth, read_earth_mask
+from cyclemlp.data.stored_masks import read_mask
 from cyclemlp.errors import DataError, MissingExtraError
 
 

@@ -10,11 +10,12 @@ from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping
 from cyclemlp.option_checks import at_least_zero
-from cyclemlp.tasks.base import DEVELOPMENT, ScoreNames, ScoreTable
+from cyclemlp.tasks.base import DEVELOPMENT, ScoreNames
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.demo import IslandsDemo
 from cyclemlp.tasks.detection.task import AP50_SENTENCE, ObjectTask
+from cyclemlp.tasks.score_text import ScoreTable
 
 if TYPE_CHECKING:
     from cyclemlp.tasks.detection.metrics import DetectionCounts

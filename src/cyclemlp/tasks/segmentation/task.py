@@ -15,9 +15,10 @@ from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
 from cyclemlp.data.problems import DataRequest, listed
 from cyclemlp.errors import DataError
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png
-from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts, score_lines
+from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import PredictionOptions
+from cyclemlp.tasks.score_text import score_lines
 from cyclemlp.tasks.segmentation.components import COLUMNS, component_row
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.demo import EarthDemo
