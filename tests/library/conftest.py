@@ -8,7 +8,7 @@ import torch
 from small_networks import SMALL, create
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _small_networks() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -95,6 +95,7 @@ RESUMABLE = [
     *(
         "data",
         "allow-outside",
+        "no-verify",
         "out",
         "resume",
         "init",

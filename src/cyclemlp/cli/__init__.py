@@ -73,6 +73,8 @@ def run(program: App, arguments: list[str] | None = None) -> None:
         if error.errno is None:
             raise
         _refuse(_of_the_system(error))
+    finally:
+        _flush_output()
 
 
 def _of_the_system(error: OSError) -> str:
@@ -80,6 +82,14 @@ def _of_the_system(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
         return f"cannot write{where}: {error.strerror}. Free some space or choose another --out"
     return f"cannot read or write{where}: {error.strerror}. Correct the path, or what may be done there"
+
+
+def _flush_output() -> None:
+    """Here, since the interpreter's own attempt at its end would complain of a reader that has gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:
