@@ -81,6 +81,19 @@ def test_an_interrupted_command_goes_on(
     assert not (out / JOURNAL_NAME).exists()
 
 
+def test_an_image_that_has_changed_is_predicted_again(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        predicted_by(patch, "c", KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            api.predict(run, images, out=tmp_path / "out", device="cpu")
+    Image.new("RGB", (50, 40), "red").save(images / "a.png")
+    seen = predicted_by(monkeypatch)
+    api.predict(run, images, out=tmp_path / "out", device="cpu", resume=True)
+    assert seen == ["a", "c", "d"]
+
+
 def test_other_options_are_no_continuation(
     run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

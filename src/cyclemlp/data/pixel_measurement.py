@@ -1,4 +1,4 @@
-"""The pixel rule of a run: chosen from its training images, and told in one line of the log."""
+"""The pixel rule of a run: chosen from its training images, with one line in the log."""
 
 import logging
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ class Journal:
 
     def add(self, source: str, entry: JsonMapping) -> None:
         """Note a finished file."""
-        line = {"source": source, "entry": entry}
+        line = {"source": source, "stamp": _stamp(source), "entry": entry}
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("w", encoding="utf-8")
@@ -43,9 +43,12 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def finished(self, source: str, files: Mapping[str, str]) -> JsonObject | None:
-        """The entry of a file whose results still have these names, None where it has to be predicted."""
-        entry: JsonObject | None = self.entries.get(source, {}).get("entry")
-        if entry is None or any(entry.get(kind) != name or not Path(name).is_file() for kind, name in files.items()):
+        """The entry of an unchanged file whose results still have these names, None where it is to be predicted."""
+        noted = self.entries.get(source, {})
+        entry: JsonObject | None = noted.get("entry")
+        if entry is None or noted.get("stamp") != _stamp(source):
+            return None
+        if any(entry.get(kind) != name or not Path(name).is_file() for kind, name in files.items()):
             return None
         return entry
 
@@ -65,6 +68,15 @@ class Journal:
                 " choose another --out"
             )
         return {line["source"]: line for line in lines[1:] if isinstance(line.get("entry"), dict) and "source" in line}
+
+
+def _stamp(source: str) -> list[int]:
+    """Size and time of the last change of a file; nothing where it is gone."""
+    try:
+        found = Path(source).stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _parsed(line: str) -> JsonObject | None:
