@@ -1,4 +1,4 @@
-"""Finished runs of one task on one data set side by side, with their curves, as one result file.
+"""Finished runs side by side, with their curves, as one result file: of one task on one data set, or of several.
 
     python scripts/compare_runs.py RUN... --target NAME VALUE --out results/detection-bccd.json
 
@@ -47,12 +47,12 @@ def main() -> None:
     options = parser.parse_args()
     runs = [describe(run) for run in options.runs]
     tasks = {run["task"] for run in runs}
-    if len(tasks) > 1:
-        parser.error(f"the runs have different tasks: {', '.join(sorted(tasks))}; give runs of one")
+    if len(tasks) > 1 and (options.target or options.views or options.plot):
+        parser.error("the runs have different tasks: leave out --target, --views and --plot")
     command = shlex.join(["python", "scripts/compare_runs.py", *(run.name for run in options.runs)])
     record = {
-        "task": tasks.pop(),
-        "data": load_model(options.runs[0])[1].source.rpartition(" ")[2],
+        "task": tasks.pop() if len(tasks) == 1 else "several",
+        "data": runs[0]["data"],
         "targets": {name: float(value) for name, value in options.target},
         "note": options.note,
         "runs": runs,
@@ -73,6 +73,7 @@ def describe(run: Path) -> dict[str, Any]:
         lines = list(csv.DictReader(file))
     return {
         "task": card.task,
+        "data": card.source.rpartition(" ")[2],
         "run": run.name,
         "model": card.model,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -46,10 +46,8 @@ def demo_objects(result: dict[str, Any]) -> str:
         for prefix, name in prefixes.items()
     ]
     table = _table(["held-out AP", *classes, "mean", "AP50"], rows)
-    start = training["start"]
-    before = f"after {start['steps']} steps in {start['seconds'] / 60:.1f} minutes of {start['task']}"
-    length = f"{training['steps']} steps in {training['seconds'] / 60:.1f} minutes of training"
-    return f"{table}\n\n{length}, {before} on the same columns. {source(result)}"
+    length = f"{training['steps']} steps in {training['seconds'] / 60:.1f} minutes of training from random weights"
+    return f"{table}\n\n{length}. {source(result)}"
 
 
 def bench_op(result: dict[str, Any]) -> str:
@@ -102,6 +100,18 @@ def runs(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{note} {source(result)}\n\n{_commands(result)}"
 
 
+def first_hour(result: dict[str, Any]) -> str:
+    """What one command of each task comes to."""
+    rows = []
+    for run in result["runs"]:
+        scores = get_task(run["task"]).scores.columns(run["metrics"])
+        names = [SHOWN[run["task"]][0], *(name for name in scores if name.startswith("IoU/"))]
+        shown = ", ".join(f"{name.rpartition('/')[2].replace('_', ' ')} {scores[name]:.2f}" for name in names)
+        rows.append([f"`{run['command']}`", run["data"], run["budget"], str(run["images_seen"]), shown])
+    table = _table(["command", "data", "time in all", "images seen", "score"], rows)
+    return f"{table}\n\n{result['note']} {source(result)}"
+
+
 def _commands(result: dict[str, Any]) -> str:
     """The commands of runs that a recipe of the package repeats; the others are left to the results file."""
     found = [command for run in result["runs"] if (command := by_recipe(run["command"], result["task"]))]
@@ -137,6 +147,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "detection": ("AP50", "mAP", "AP75"),
     "instance-segmentation": ("mask_AP50", "mask_mAP", "mask_AP75", "box_AP50", "box_mAP"),
     "segmentation": ("mIoU", "pixel_accuracy"),
+    "classification": ("top1",),
 }
 """Scores of a task that are shown in addition to the targets."""
 SHOWN_BY_CLASS = ("detection", "segmentation")
@@ -231,6 +242,7 @@ def _megabytes(count: int | None) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
+    "first-hour": first_hour,
     "demo-detection": demo_objects,
     "demo-instance-segmentation": demo_objects,
     "bench-op": bench_op,

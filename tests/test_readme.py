@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_of_the_first_screen_runs_offline(tmp_path: Path) -> None:
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert code is not None
-    lines = [line for line in code[1].splitlines() if line.strip()]
-    assert len(lines) <= 8
+FUNCTIONS, BACKBONE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_backbone_in_eight_lines_runs_offline(tmp_path: Path) -> None:
+    assert len([line for line in BACKBONE.splitlines() if line.strip()]) <= 8
     blocked = "import socket\ndef refuse(*a, **k): raise OSError('no network here')\nsocket.socket.connect = refuse\n"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", blocked + code[1]],
+        [sys.executable, "-W", "error", "-c", blocked + BACKBONE],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -33,7 +33,7 @@ def test_the_python_of_the_first_screen_runs_offline(tmp_path: Path) -> None:
 
 
 def test_the_python_functions_run_on_a_small_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second block as it stands, but for two steps on small crops."""
+    """The first block as it stands, but for two steps on small crops."""
     monkeypatch.chdir(tmp_path)
     for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
         for kind, suffix, value in (("images", "jpg", 200), ("masks", "png", 1)):
@@ -45,9 +45,8 @@ def test_the_python_functions_run_on_a_small_data_set(tmp_path: Path, monkeypatc
     Path("photos").mkdir()
     for path in ("photo.jpg", "photos/photo.jpg"):
         Image.new("RGB", (50, 40)).save(path)
-    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    shortened = code.replace('max_time="20m"', 'steps=2, batch_size=2, crop_size=32, device="cpu"')
-    assert shortened != code
+    shortened = FUNCTIONS.replace('max_time="20m"', 'steps=2, batch_size=2, crop_size=32, device="cpu"')
+    assert shortened != FUNCTIONS
     exec(shortened, {})
     assert Path("overlay.png").is_file()
     assert Path("predicted", "photo_mask.png").is_file()

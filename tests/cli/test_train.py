@@ -1,6 +1,7 @@
 """The command as a user types it, with the smallest of our networks."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from predictions import segmented
 
 from cyclemlp.cli import main
+from cyclemlp.cli.short_help import FIRST
 from cyclemlp.inference.predictor import Predictor
 
 SMALL = [
@@ -123,7 +125,7 @@ def test_refusals(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_help_answers_without_torch() -> None:
     program = (
         "import sys, _cyclemlp_launcher; from cyclemlp.cli import main\n"
-        "try: main(['train', 'segmentation', '--help'])\n"
+        "try: main(['train', 'segmentation', '--help-all'])\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
@@ -131,6 +133,14 @@ def test_help_answers_without_torch() -> None:
     assert done.returncode == 0, done.stderr
     for option in ("--data", "--max-time", "--rare-class-crops", "--resume", "Learning", "Share of crops"):
         assert option.lower() in done.stdout.lower()
+
+
+def test_short_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "detection", "--help"])
+    shown = capsys.readouterr().out
+    assert set(re.findall(r"^│ (?:\*| ) *(--[a-z-]+)", shown, re.MULTILINE)) == set(FIRST)
+    assert "cyclemlp train detection --help-all lists all options" in " ".join(shown.split())
 
 
 def test_ctrl_c_says_what_there_is(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import cyclemlp
 from cyclemlp.errors import CheckpointError, ConfigError, DataError
+from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference import network_image
 from cyclemlp.inference.predictor import Predictor
@@ -93,6 +94,29 @@ def test_large_image_goes_through_windows(predictor: Predictor, monkeypatch: pyt
     assert network_image.tiling_for(CARD, (40, 60), 1.0, rule).window is None
     assert network_image.tiling_for(CARD, (41, 60), 1.0, rule).window == 32
     assert np.array_equal(segmented(predictor.predict(stripes(90, 60))).mask, stripes(90, 60).argmax(2))
+
+
+def test_probabilities_on_request(predictor: Predictor) -> None:
+    """Of one view, of several, and in windows: those that the mask is the most probable class of."""
+    assert segmented(predictor.predict(stripes())).probabilities is None
+    soft = np.clip(stripes(), 40, 200)
+    expected = np.exp(soft.transpose(2, 0, 1) / 255.0)
+    expected /= expected.sum(axis=0)
+    for each in (predictor, predictor.with_views((1.0, 1.0), flip=True), predictor.with_windows(32, 8)):
+        result = segmented(each.predict(soft, probabilities=True))
+        assert result.probabilities is not None
+        assert result.probabilities.dtype == np.float32
+        assert np.allclose(result.probabilities, expected, atol=1e-5)
+        assert np.array_equal(result.mask, result.probabilities.argmax(axis=0))
+
+
+def test_detectors_have_no_probabilities_of_pixels() -> None:
+    card = ModelCard(
+        task="detection", model="cyclemlp_nano", head="retinanet", classes=("cell",), detection=DetectionHead()
+    )
+    detector = Predictor.of_model(nn.Identity(), card, device="cpu")
+    with pytest.raises(ConfigError, match="probabilities are not for detection models"):
+        detector.predict(stripes(), probabilities=True)
 
 
 def test_saved_model_predicts_the_same(tmp_path: Path) -> None:

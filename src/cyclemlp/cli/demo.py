@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from dataclasses import replace
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -16,39 +15,34 @@ from cyclemlp.tasks.sample_demo import SampleDemo
 
 _logger = logging.getLogger(__name__)
 
-EARTH = "earth.png"
-RESULT = "result.json"
-RUN, BACKBONE = "run", "backbone"
+DEFAULT_TASK = "segmentation"
+RESULT, RUN = "result.json", "run"
 
 
 def demo(*, task: str | None = None, out: Path | None = None, max_time: str | None = None, json: bool = False) -> None:
     """Train on satellite images of the Earth, score where the network never trained, and draw its predictions.
 
-    Takes seven minutes or so on two idle processor cores and at most twelve, and nine more for boxes or outlines, which
-    start from the first one's backbone; needs no download. Called again, it continues where it was stopped, or scores
-    and draws the finished run again.
+    Takes seven minutes or so on two idle processor cores and at most twelve; needs no download. Called again, it
+    continues where it was stopped, or scores and draws the finished run again.
 
     Parameters
     ----------
     task
         What is learnt: ocean, land and lakes pixel by pixel (segmentation, the default), boxes (detection) or outlines
-        (instance-segmentation) of islands and lakes. The last two begin with the backbone of the first one's finished
-        demo in the folder demo/, or else train it first, in backbone/ next to their run.
+        (instance-segmentation) of handwritten digits on pieces of the Earth.
     out
-        Folder for the run (run/), the image (earth.png) and the scores (result.json); by default demo, for the other
-        tasks demo-TASK.
+        Folder for the run (run/), the image (earth.png or digits.png) and the scores (result.json); by default demo,
+        for the other tasks demo-TASK.
     max_time
-        Training time instead of the recipe's, such as 2m; of the backbone as well, where it is trained.
+        Time instead of the recipe's, such as 2m.
     json
         Print one JSON object instead of the table.
     """
-    task = task or next(name for name, each in _demos().items() if each.starts_from is None)
+    task = task or DEFAULT_TASK
     shown = _demo_of(task)
-    out = out or _default_folder(task)
+    out = out or Path("demo" if task == DEFAULT_TASK else f"demo-{task}")
     data = shown.prepare()
     config = _config(task, data, out / RUN, max_time)
-    if shown.starts_from is not None and not config.resume:
-        config = replace(config, init=_backbone(shown.starts_from, out, max_time))
     try:
         metrics = _train(task, config)
         _draw(shown, data, out)
@@ -57,7 +51,7 @@ def demo(*, task: str | None = None, out: Path | None = None, max_time: str | No
         raise
     result = _result(shown, task, out, metrics)
     write_json(out / RESULT, result)
-    sys.stdout.write(dumps(result) + "\n" if json else _text(shown.table(metrics), out))
+    sys.stdout.write(dumps(result) + "\n" if json else _text(shown, metrics, out))
 
 
 def _demos() -> dict[str, SampleDemo]:
@@ -69,22 +63,6 @@ def _demo_of(task: str) -> SampleDemo:
     if task not in shown:
         raise ConfigError(f"--task {task}: the demo has {', '.join(shown)}.{did_you_mean(task, shown)}")
     return shown[task]
-
-
-def _default_folder(task: str) -> Path:
-    return Path("demo" if _demo_of(task).starts_from is None else f"demo-{task}")
-
-
-def _backbone(task: str, out: Path, max_time: str | None) -> Path:
-    """The run to start from: that of the finished demo of `task`, or one trained below `out`, now or earlier."""
-    finished = _default_folder(task)
-    if (finished / RESULT).is_file():
-        _logger.info("starting from the backbone of the demo in %s", finished)
-        return finished / RUN
-    _logger.info("first the backbone: the demo of %s, without its image", task)
-    config = _config(task, _demo_of(task).prepare(), out / BACKBONE, max_time)
-    _train(task, config)
-    return config.out
 
 
 def _config(task: str, data: Path, run_dir: Path, max_time: str | None) -> RunConfig:
@@ -121,32 +99,27 @@ def _train(task: str, config: RunConfig) -> JsonMapping:
 def _draw(shown: SampleDemo, data: Path, out: Path) -> None:
     from cyclemlp.inference.predictor import Predictor
 
-    _logger.info("drawing the Earth")
+    _logger.info("drawing")
     predictor = Predictor.load(out / RUN)
-    write_png(out / EARTH, shown.draw(partial(predictor.predict, progress=True), predictor.card.classes, data))
+    write_png(out / shown.picture, shown.draw(partial(predictor.predict, progress=True), predictor.card.classes, data))
 
 
 def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> JsonObject:
     """Scores, with what a reader needs to judge or repeat them."""
-    from cyclemlp.tasks.recipes import read_run_config
     from cyclemlp.training.run_record import read_record, training_sessions
 
-    training = _length(out / RUN)
-    start = read_run_config(out / RUN).get("init")
-    if shown.starts_from is not None and start is not None:
-        training["start"] = {"task": shown.starts_from, **_length(Path(start))}
     record = read_record(out / RUN)
     assert record is not None  # training has just written it
     trained = {name: value for name, value in training_sessions(record)[-1].items() if name != "argv"}
-    command = "cyclemlp demo" if shown.starts_from is None else f"cyclemlp demo --task {task}"
+    command = "cyclemlp demo" if task == DEFAULT_TASK else f"cyclemlp demo --task {task}"
     return {
         "task": task,
         "data": shown.data_name,
         "split": "val",
         "run": str(out / RUN),
-        "earth": str(out / EARTH),
+        "picture": str(out / shown.picture),
         "metrics": metrics,
-        "training": training,
+        "training": _length(out / RUN),
         "environment": {**trained, "command": command},
     }
 
@@ -159,6 +132,6 @@ def _length(run: Path) -> JsonObject:
     return {"steps": int(rows[-1]["step"]), "seconds": max(float(row["seconds"] or 0) for row in rows)}
 
 
-def _text(table: list[str], out: Path) -> str:
-    lines = ["", *table, "", f"image    {out / EARTH}", f"report   {out / RUN / 'report.html'}", ""]
-    return "\n".join(lines)
+def _text(shown: SampleDemo, metrics: JsonMapping, out: Path) -> str:
+    files = [f"image    {out / shown.picture}", f"report   {out / RUN / 'report.html'}"]
+    return "\n".join(["", *shown.table(metrics), "", *files, ""])

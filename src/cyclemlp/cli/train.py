@@ -7,6 +7,7 @@ from json import dumps
 
 from cyclopts import App, ArgumentCollection, Parameter
 
+from cyclemlp.cli.short_help import with_short_help
 from cyclemlp.files import JsonMapping
 from cyclemlp.option_checks import refuse_fractions
 from cyclemlp.tasks.build_config import fill_in, takes_options_of
@@ -17,15 +18,14 @@ _logger = logging.getLogger(__name__)
 
 _HELP = """{purpose}
 
-The run folder gets the network (model.safetensors, model.json), checkpoints, metrics.csv, TensorBoard events and
-report.html. Only --data is needed; options on the command line go before those of a recipe.
+Only --data is needed. The run folder gets the network, checkpoints, metrics.csv and report.html.
 
 Parameters
 ----------
 run
     What is trained, and how.
 config
-    Recipe: a YAML file of options, or the name of one that comes with cyclemlp.
+    Recipe: a YAML file of options, or the name of one that comes with cyclemlp; options given here go before its own.
 json
     Print one JSON object with the run folder and its metrics on standard output.
 """
@@ -57,7 +57,7 @@ def _command(task: AnyTask) -> Callable[..., object]:
 
 
 for _name in task_names():
-    app.command(_command(get_task(_name)), name=_name)
+    app.command(with_short_help(_name, _command(get_task(_name)), f"cyclemlp train {_name}"))
 
 
 def _train(task: AnyTask, config: RunConfig, json: bool) -> None:

@@ -46,6 +46,7 @@ class ImageThroughNetwork:
     pixels: Pixels
     views: Views
     progress: bool = False
+    keeps_probabilities: bool = False
 
     def run(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """The network's outputs for normalised images (N, C, H, W), padded to the multiples that it takes.
@@ -62,13 +63,15 @@ class ImageThroughNetwork:
         return outputs
 
     def maps(self, activation: Callable[[FloatArray], FloatArray]) -> Iterator[FloatArray]:
-        """Strips (1, K, rows, W) of the output, from top to bottom; of several views the mean after `activation`."""
+        """Strips (1, K, rows, W) of the output, from top to bottom, after `activation` where the task needs that."""
         # The strips of small views are the highest, so that the other views have to hold little back.
         images = np.ascontiguousarray(self.pixels.transpose(2, 0, 1))[None]
         strips = [
             self._strips(images, view, progress=self.progress and i == 0) for i, view in enumerate(sorted(self.views))
         ]
-        return strips[0] if len(strips) == 1 else mean_of_views(strips, activation)
+        if len(strips) > 1:
+            return mean_of_views(strips, activation)
+        return map(activation, strips[0]) if self.keeps_probabilities else strips[0]
 
     def looks(self) -> list[list[Look]]:
         """The windows of each view, row by row; one window where the image is not large."""

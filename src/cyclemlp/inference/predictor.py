@@ -120,28 +120,36 @@ class Predictor:
         return self.described_as(replace(self.card, window=edge, overlap=overlap))
 
     @overload
-    def predict(self, images: ImageInput, *, progress: bool = False) -> "Prediction": ...
+    def predict(self, images: ImageInput, *, progress: bool = False, probabilities: bool = False) -> "Prediction": ...
 
     @overload
     def predict(
-        self, images: list[ImageInput] | tuple[ImageInput, ...], *, progress: bool = False
+        self, images: list[ImageInput] | tuple[ImageInput, ...], *, progress: bool = False, probabilities: bool = False
     ) -> "list[Prediction]": ...
 
     def predict(
-        self, images: ImageInput | list[ImageInput] | tuple[ImageInput, ...], *, progress: bool = False
+        self,
+        images: ImageInput | list[ImageInput] | tuple[ImageInput, ...],
+        *,
+        progress: bool = False,
+        probabilities: bool = False,
     ) -> "Prediction | list[Prediction]":
         """The result for one image, or a list of results for several.
 
         An image is a path, a Pillow image, or an array (H, W, 3) or (H, W) of uint8 or uint16 values; see
-        `decode_image`. `progress` shows a bar for images that take long. Raises DataError for an unusable image.
+        `decode_image`. `progress` shows a bar for images that take long. With `probabilities` the result of a
+        segmentation has those of each pixel, 4 bytes for each class and pixel (a classifier's result always has its
+        own). Raises DataError for an unusable image, ConfigError for probabilities of a detector.
         """
+        if probabilities and self.card.detection is not None:
+            raise ConfigError(f"probabilities are not for {self.card.task} models: their objects have scores")
         if isinstance(images, list | tuple):
-            return [self._predict_one(image, progress) for image in images]
-        return self._predict_one(images, progress)
+            return [self._predict_one(image, progress, probabilities) for image in images]
+        return self._predict_one(images, progress, probabilities)
 
-    def _predict_one(self, image: ImageInput, progress: bool) -> "Prediction":
+    def _predict_one(self, image: ImageInput, progress: bool, probabilities: bool) -> "Prediction":
         pixels = decode_pixels(image, self.card.pixel_rule, self.card.in_chans)
-        seen = ImageThroughNetwork(self._network, self.card, pixels, self.views, progress)
+        seen = ImageThroughNetwork(self._network, self.card, pixels, self.views, progress, probabilities)
         try:
             return cast("Prediction", self.task.predict(seen))
         except DataError as error:

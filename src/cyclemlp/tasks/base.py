@@ -167,6 +167,10 @@ class NetworkImage(Protocol):
     def pixels(self) -> Pixels:
         """The image (H, W, C)."""
 
+    @property
+    def keeps_probabilities(self) -> bool:
+        """Whether the result is to have the probability of each class at each pixel."""
+
     def run(self, images: FloatArray, /) -> tuple[FloatArray, ...]:
         """The network's raw outputs for normalised images (N, C, H, W) of a size that it takes."""
 
@@ -174,7 +178,8 @@ class NetworkImage(Protocol):
         """For networks whose output has a value per pixel: the output at the image's size, from top to bottom.
 
         Yields strips (1, K, rows, W). Large images pass through in windows that are blended. Where there are several
-        views, `activation` is applied to each view's output and the mean of the views is returned.
+        views, `activation` is applied to each view's output and the mean of the views is returned; to the output of a
+        single view it is applied where the probabilities are kept.
         """
 
     def looks(self) -> list[list[Look]]:

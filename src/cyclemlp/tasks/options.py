@@ -40,7 +40,7 @@ class Length:
     steps: int | None = field(default=None, metadata=RESUMABLE)
     """Optimiser steps, instead of epochs."""
     max_time: str | None = field(default=None, metadata=RESUMABLE)
-    """Time for the whole command, such as 5m, 90s or 1h30m. Time for the evaluation at the end is kept, up to half of it, and the learning rate reaches its final value before that; evaluations during training take at most 15 %. The run stops at whichever limit comes first."""  # noqa: E501
+    """Time for the whole command, such as 5m, 90s or 1h30m. Time for the evaluation at the end is kept, up to half of it, and the learning rate reaches its final value before that; evaluations during training take at most 8 %. The run stops at whichever limit comes first."""  # noqa: E501
 
     fit: bool = field(default=False, metadata=RESUMABLE)
     """With --max-time: reduce --batch-size and --crop-size as far as it takes to have 1000 steps and a pass over the images in that time."""  # noqa: E501

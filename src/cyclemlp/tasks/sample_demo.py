@@ -23,8 +23,10 @@ class SampleDemo(ABC):
     """Keys of the other scores that it shows."""
     data_name: str
     """What the result calls the sample."""
-    starts_from: str | None = None
-    """Task whose demo provides the backbone; None starts from random weights."""
+    held_out: str
+    """What the scores are of."""
+    picture: str
+    """File name of what `draw` returns."""
 
     @abstractmethod
     def prepare(self) -> Path:
@@ -32,9 +34,9 @@ class SampleDemo(ABC):
 
     @abstractmethod
     def draw(self, predict: Predict, classes: tuple[str, ...], data: Path) -> "Image":
-        """What the network predicts for the Earth; `predict` is that of a predictor."""
+        """What the network predicts for the sample; `predict` is that of a predictor."""
 
     def table(self, metrics: JsonMapping) -> list[str]:
         """The scores as lines of text."""
         rows = [*metrics[self.per_class].items(), *((name, metrics[name]) for name in self.over_classes)]
-        return ["held-out columns of the Earth, all rows", *score_lines(rows, self.per_class)]
+        return [self.held_out, *score_lines(rows, self.per_class)]

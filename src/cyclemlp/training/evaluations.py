@@ -20,7 +20,7 @@ from cyclemlp.training.stopping import StopRequest
 
 _logger = logging.getLogger(__name__)
 
-MAX_EVALUATION_SHARE = 0.15
+MAX_EVALUATION_SHARE = 0.08
 """Where time is the limit, evaluations may use this share of it; one that alone takes more is abandoned."""
 
 

@@ -16,7 +16,7 @@ from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
 from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.detection.demo import IslandsDemo
+from cyclemlp.tasks.detection.demo import DigitsDemo
 from cyclemlp.tasks.detection.predict import DetectionResult, find_objects, labelled
 from cyclemlp.tasks.options import PredictionOptions
 
@@ -190,4 +190,4 @@ class DetectionTask(ObjectTask[DetectionConfig]):
     config = DetectionConfig
     has_masks = False
     scores = ScoreNames("mAP", "AP", ("AP50", "AP75", "APs", "APm", "APl"), {"AP50": AP50_SENTENCE.format(what="box")})
-    demo = IslandsDemo()
+    demo = DigitsDemo()

@@ -13,7 +13,7 @@ from cyclemlp.option_checks import at_least_zero
 from cyclemlp.tasks.base import DEVELOPMENT, ScoreNames
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
-from cyclemlp.tasks.detection.demo import IslandsDemo
+from cyclemlp.tasks.detection.demo import DigitsDemo
 from cyclemlp.tasks.detection.task import AP50_SENTENCE, ObjectTask
 from cyclemlp.tasks.score_text import ScoreTable
 
@@ -64,7 +64,7 @@ class InstanceSegmentationTask(ObjectTask[InstanceSegmentationConfig]):
             "box_mAP": "Average precision of the boxes is {:.2f} %, over overlaps from 0.5 to 0.95.",
         },
     )
-    demo = IslandsDemo("sample-instance-segmentation", "mask_AP", ("mask_mAP", "mask_AP50", "box_mAP", "box_AP50"))
+    demo = DigitsDemo("sample-instance-segmentation", "mask_AP", ("mask_mAP", "mask_AP50", "box_mAP", "box_AP50"))
 
     def with_development(self, config: InstanceSegmentationConfig, dataset: DetectionDataset) -> DetectionDataset:
         train = dataset.splits["train"]

@@ -29,6 +29,8 @@ class EarthDemo(SampleDemo):
     recipe = "sample-segmentation"
     per_class, over_classes = "IoU", ("mIoU",)
     data_name = "blue-marble"
+    held_out = "held-out columns of the Earth, all rows"
+    picture = "earth.png"
 
     def prepare(self) -> Path:
         _logger.info("preparing the sample: NASA's Blue Marble with a mask of ocean, land and lakes")

@@ -26,6 +26,8 @@ class SegmentationResult:
     """Name of each class id."""
     image: npt.NDArray[np.uint8]
     """(H, W, C) the image itself, on which `draw` paints."""
+    probabilities: npt.NDArray[np.float32] | None = None
+    """(K, H, W) probability of each class at each pixel, adding up to 1; None unless `predict` was asked for them."""
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -110,8 +112,12 @@ def _percent(share: float) -> str:
 
 def segment(image: NetworkImage) -> SegmentationResult:
     """The class of every pixel; over several views by their mean probabilities."""
-    classes = most_probable_classes(image.maps(softmax))
-    return SegmentationResult(classes[0], image.card.classes, image.pixels)
+    strips = image.maps(softmax)
+    if not image.keeps_probabilities:
+        return SegmentationResult(most_probable_classes(strips)[0], image.card.classes, image.pixels)
+    probabilities = np.concatenate(list(strips), axis=2)
+    classes = most_probable_classes([probabilities])
+    return SegmentationResult(classes[0], image.card.classes, image.pixels, probabilities[0])
 
 
 def most_probable_classes(strips: Iterable[FloatArray]) -> npt.NDArray[np.uint8]:
