@@ -112,6 +112,25 @@ def first_hour(result: dict[str, Any]) -> str:
     return f"{table}\n\n{result['note']} {source(result)}"
 
 
+STARDIST = ("StarDist, published", "its own split of DSB2018, 67 images", {"accuracy": 0.835, "F1": 0.910, "PQ": 0.771})
+"""On images of the same kind: examples/2D/2_training of its repository at 650d3a1."""
+
+
+def object_counts(result: dict[str, Any]) -> str:
+    """The scores that count objects, beside those of StarDist."""
+    names = tuple(STARDIST[2])
+    rows = [[STARDIST[0], STARDIST[1], "0.5", *(f"{STARDIST[2][name]:.3f}" for name in names), ""]]
+    for run in result["runs"]:
+        scores = run["metrics"]["objects"]
+        for line in scores["by_IoU"]:
+            first = line["IoU"] == scores["by_IoU"][0]["IoU"]
+            who = [f"{run['model']}, {run['seconds'] / 60:.0f} min", run["data"]] if first else ["", ""]
+            aji = _score(scores["AJI"]) if first else ""
+            rows.append([*who, str(line["IoU"]), *(_score(line[name]) for name in names), aji])
+    table = _table(["model", "data", "IoU", "TP / (TP + FP + FN)", "F1", "PQ", "AJI"], rows)
+    return f"{table}\n\n{result['note']} {source(result)}\n\n{_commands(result)}"
+
+
 def _commands(result: dict[str, Any]) -> str:
     """The commands of runs that a recipe of the package repeats; the others are left to the results file."""
     found = [command for run in result["runs"] if (command := by_recipe(run["command"], result["task"]))]
@@ -254,6 +273,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "detection-bccd": runs,
     "instances-dsb2018": runs,
     "segmentation-dsb2018": runs,
+    "instances-fluorescence": object_counts,
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from cyclemlp.data.images import list_images
 from cyclemlp.data.stored_masks import read_mask
 from cyclemlp.errors import DataError
-from cyclemlp.tasks.base import FloatArray
+from cyclemlp.tasks.looks import FloatArray
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cyclemlp.files import JsonObject
-from cyclemlp.tasks.base import FloatArray, NetworkImage, Pixels
+from cyclemlp.tasks.looks import FloatArray, NetworkImage, Pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
+from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.looks import NetworkImage
 from toy_task.config import RegressionConfig
 from toy_task.data import ValueDataset, find_values
 from toy_task.predict import Distances, RegressionResult, regress

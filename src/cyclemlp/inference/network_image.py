@@ -14,8 +14,8 @@ from cyclemlp.heads.network import Network
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
 from cyclemlp.inference.views import Views, mean_of_views
 from cyclemlp.progress import progress_bar
-from cyclemlp.tasks.base import FloatArray, Look, Pixels, Span, View
 from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.looks import FloatArray, Look, Pixels, Span, View
 
 MAX_WHOLE_PIXELS = 2**23
 """Larger images pass in windows even where the card asks for whole images: 8 million network pixels need gigabytes."""

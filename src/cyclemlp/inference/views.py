@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cyclemlp.data.resizing import FloatArray
 from cyclemlp.errors import ConfigError
-from cyclemlp.tasks.base import View
+from cyclemlp.tasks.looks import View
 
 MIN_SCALE, MAX_SCALE = 0.1, 8.0
 

@@ -5,19 +5,17 @@ imports torch only inside the methods that need it, so that `--help` and exporte
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from cyclemlp.data.folders import name_key
 from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.problems import DataRequest, listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_png
+from cyclemlp.tasks.looks import NetworkImage, Pixels
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED, ScoreTable, further_lines, score_lines
 
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from cyclemlp.tasks.registry import Prediction
     from cyclemlp.tasks.sample_demo import SampleDemo
 
-FloatArray = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
 Predict = Callable[["ImageInput"], "Prediction"]
 """The prediction for one image, as `Predictor.predict` returns it."""
 ParameterGroups = list[JsonObject]
@@ -124,69 +120,6 @@ class Result(Protocol):
 
     def to_dict(self) -> JsonObject:
         """The prediction as JSON values."""
-
-
-class View(NamedTuple):
-    """One way of presenting an image to the network: test-time augmentation uses several."""
-
-    scale: float
-    """Factor on the size at which the network usually sees images."""
-    flipped: bool
-    """Whether the image is mirrored left to right."""
-
-
-class Span(NamedTuple):
-    """Where a window lies along an axis, in pixels of the image, and what its neighbours see of it."""
-
-    start: int
-    stop: int
-    seen_before: float
-    """End of the window before it; minus infinity for the first."""
-    seen_after: float
-    """Start of the window after it; infinity for the last."""
-
-
-class Look(NamedTuple):
-    """One pass of the network: a window of a view, which may be the whole image."""
-
-    view: View
-    scale: float
-    """Factor from pixels of the image to pixels of the network's input."""
-    rows: Span
-    columns: Span
-
-
-class NetworkImage(Protocol):
-    """An image on its way through a network: what a task's `predict` reads its outputs from."""
-
-    @property
-    def card(self) -> "ModelCard":
-        """What describes the network."""
-
-    @property
-    def pixels(self) -> Pixels:
-        """The image (H, W, C)."""
-
-    @property
-    def keeps_probabilities(self) -> bool:
-        """Whether the result is to have the probability of each class at each pixel."""
-
-    def run(self, images: FloatArray, /) -> tuple[FloatArray, ...]:
-        """The network's raw outputs for normalised images (N, C, H, W) of a size that it takes."""
-
-    def maps(self, activation: Callable[[FloatArray], FloatArray], /) -> Iterator[FloatArray]:
-        """For networks whose output has a value per pixel: the output at the image's size, from top to bottom.
-
-        Yields strips (1, K, rows, W). Large images pass through in windows that are blended. Where there are several
-        views, `activation` is applied to each view's output and the mean of the views is returned; to the output of a
-        single view it is applied where the probabilities are kept.
-        """
-
-    def looks(self) -> list[list[Look]]:
-        """For networks that find objects: the windows of each view."""
-
-    def in_turn(self, looks: Sequence[Sequence[Look]], /) -> Iterator[Look]:
-        """All looks one after another, with a progress bar where one was asked for."""
 
 
 @dataclass(frozen=True)

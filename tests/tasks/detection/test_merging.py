@@ -13,10 +13,10 @@ from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference import network_image
 from cyclemlp.inference.network_image import ImageThroughNetwork, WindowRule
 from cyclemlp.inference.views import Views
-from cyclemlp.tasks.base import Look
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.decoding import Detections, detect
 from cyclemlp.tasks.detection.predict import DetectionResult, find_objects, merged
+from cyclemlp.tasks.looks import Look
 
 Image = npt.NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cyclemlp.data.drawing import as_rgb
 from cyclemlp.data.resizing import MIN_SHARE_IN_CROP, fitted, share_in_crop
 from cyclemlp.files import JsonObject
-from cyclemlp.tasks.base import NetworkImage
+from cyclemlp.tasks.looks import NetworkImage
 
 TOP = 5
 _BAR = (0, 114, 178)

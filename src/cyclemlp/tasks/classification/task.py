@@ -12,11 +12,12 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.resizing import SQUARE_RULES
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_csv, write_json
-from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
+from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.classification.crops import note, note_cropped
 from cyclemlp.tasks.classification.predict import ClassificationResult, classify
+from cyclemlp.tasks.looks import NetworkImage
 from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED, score_lines
 

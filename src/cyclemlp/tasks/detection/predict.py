@@ -24,9 +24,9 @@ from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.files import JsonObject
 from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
-from cyclemlp.tasks.base import FloatArray, Look, NetworkImage, Span
 from cyclemlp.tasks.detection.decoding import Detections, detect, paste_patch, suppress
 from cyclemlp.tasks.detection.metrics import coco_results, patches_of
+from cyclemlp.tasks.looks import FloatArray, Look, NetworkImage, Span
 
 _MAX_NAMED = 60
 """With more objects than this, their names would cover the image."""

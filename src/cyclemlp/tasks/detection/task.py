@@ -13,11 +13,12 @@ from cyclemlp.data.objects import DetectionDataset, as_coco, check_size
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_text
 from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
-from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
+from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.demo import DigitsDemo
 from cyclemlp.tasks.detection.predict import DetectionResult, find_objects, labelled
+from cyclemlp.tasks.looks import NetworkImage
 from cyclemlp.tasks.options import PredictionOptions
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cyclemlp.data import drawing
 from cyclemlp.files import JsonObject
-from cyclemlp.tasks.base import FloatArray, NetworkImage
+from cyclemlp.tasks.looks import FloatArray, NetworkImage
 from cyclemlp.tasks.segmentation.components import components
 
 Mask = npt.NDArray[np.uint8]

@@ -15,8 +15,9 @@ from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
 from cyclemlp.data.problems import DataRequest, listed
 from cyclemlp.errors import DataError
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png
-from cyclemlp.tasks.base import NetworkImage, ScoreNames, Task, TrainingParts
+from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.looks import NetworkImage
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.score_text import score_lines
 from cyclemlp.tasks.segmentation.components import COLUMNS, component_row
