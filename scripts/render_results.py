@@ -211,6 +211,21 @@ def bench_train(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{note} {_measured(result)}"
 
 
+def bench_heads(result: dict[str, Any]) -> str:
+    """A training step of whole networks with their default heads over that of the backbone; misses in bold."""
+
+    def cell(ratio: float | None) -> str:
+        return "-" if ratio is None else f"{ratio:.2f}" if ratio <= result["target"] else f"**{ratio:.2f}**"
+
+    rows = [
+        [name, ", ".join(str(each) for each in (task["head"], task["head_width"]) if each), str(task["size"]),
+         cell(task["operations"]), cell(task["time"])]
+        for name, task in result["tasks"].items()
+    ]  # fmt: skip
+    table = _table(["task", "head, width", "pixels", "operations", "time of a step"], rows)
+    return f"{table}\n\nTarget: at most {result['target']:g} times `{result['model']}` alone. {_measured(result)}"
+
+
 def bench_scale(result: dict[str, Any]) -> str:
     """Time and memory by size with the fitted exponents, and by batch."""
     sizes = sorted({point["size"] for curve in result["models"].values() for point in curve["points"]})
@@ -268,6 +283,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "classification": classification,
     "bench-compare": bench_compare,
     "bench-train": bench_train,
+    "bench-heads": bench_heads,
     "bench-scale": bench_scale,
     "bench-loader": bench_loader,
     "detection-bccd": runs,

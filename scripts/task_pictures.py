@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from cyclemlp import Predictor
 from cyclemlp.files import atomic_write
+from cyclemlp.tasks.segmentation.predict import SegmentationResult
 
 SIZE = (300, 220)
 
@@ -20,8 +21,7 @@ SIZE = (300, 220)
 def picture(run: Path, image: Path) -> Image.Image:
     """What the network of `run` draws on `image`."""
     result = Predictor.load(run).predict(image)
-    shows_names_below = result.to_dict()["task"] == "segmentation"
-    drawn = result.draw(legend=False) if shows_names_below else result.draw()
+    drawn = result.draw(legend=False) if isinstance(result, SegmentationResult) else result.draw()
     return ImageOps.fit(drawn.convert("RGB"), SIZE, Image.Resampling.LANCZOS)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: the tests' processes share the cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: a second thread each would only wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor

@@ -150,9 +150,57 @@ def test_a_run_without_a_recipe_keeps_its_command(script: ModuleType) -> None:
 def test_demos_of_detectors(script: ModuleType) -> None:
     boxes = {"AP": {"island": 0.25, "lake": 0.5}, "mAP": 0.375, "AP50": 0.75}
     masks = {f"{kind}_{name}": value for kind in ("mask", "box") for name, value in boxes.items()}
-    start = {"task": "segmentation", "steps": 5, "seconds": 60.0}
-    made = {**SOURCE, "training": {"steps": 9, "seconds": 90.0, "start": start}}
+    made = {**SOURCE, "training": {"steps": 9, "seconds": 90.0}}
     row = "| boxes | 0.250 | 0.500 | 0.375 | 0.750 |"
     assert script.demo_objects({**made, "metrics": boxes}).count(row) == 1
     text = script.demo_objects({**made, "metrics": masks})
-    assert f"{row.replace('boxes', 'outlines')}\n{row}\n\n9 steps in 1.5 minutes of training, after 5 steps in" in text
+    assert (
+        f"{row.replace('boxes', 'outlines')}\n{row}\n\n9 steps in 1.5 minutes of training from random weights." in text
+    )
+
+
+def test_a_first_hour_has_a_line_for_each_command(script: ModuleType) -> None:
+    masks = {"mIoU": 0.8, "pixel_accuracy": 0.9, "IoU": {"background": 0.9, "cell": 0.7}}
+    boxes = {"mAP": 0.3, "AP50": 0.6, "AP75": 0.3, "APs": None, "APm": None, "APl": 0.3, "AP": {"cell": 0.3}}
+    runs = [
+        {
+            "task": task,
+            "command": f"cyclemlp train {task}",
+            "data": "d",
+            "budget": "15m",
+            "images_seen": 7,
+            "metrics": metrics,
+        }
+        for task, metrics in (("segmentation", masks), ("detection", boxes))
+    ]
+    text = script.first_hour({**SOURCE, "note": "So.", "runs": runs})
+    assert "| `cyclemlp train segmentation` | d | 15m | 7 | mIoU 0.80, background 0.90, cell 0.70 |" in text
+    assert "| `cyclemlp train detection` | d | 15m | 7 | AP50 0.60 |" in text
+
+
+def test_counts_of_objects_stand_below_the_published_ones(script: ModuleType) -> None:
+    line = {"accuracy": 0.7, "F1": 0.8, "PQ": 0.6}
+    objects = {"AJI": 0.5, "by_IoU": [{"IoU": 0.5, **line}, {"IoU": 0.9, **line}]}
+    run = {
+        "task": "instance-segmentation",
+        "model": "m",
+        "seconds": 60.0,
+        "data": "d",
+        "command": "cyclemlp train x --data d",
+    }
+    text = script.object_counts({**SOURCE, "task": "x", "note": "", "runs": [run | {"metrics": {"objects": objects}}]})
+    rows = [row for row in text.splitlines() if row.startswith("|")][2:]
+    assert rows[0].startswith("| StarDist, published")
+    assert rows[1:] == [
+        "| m, 1 min | d | 0.5 | 0.700 | 0.800 | 0.600 | 0.500 |",
+        "|  |  | 0.9 | 0.700 | 0.800 | 0.600 |  |",
+    ]
+
+
+def test_heads_beside_the_backbone_alone(script: ModuleType) -> None:
+    task = {"head": "retinanet", "head_width": 64, "size": 640, "operations": 1.5, "time": 2.0}
+    text = script.bench_heads(
+        {**SOURCE, "model": "m", "target": 1.8, "tasks": {"detection": task | {"time": None}, "x": task}}
+    )
+    assert "| detection | retinanet, 64 | 640 | 1.50 | - |" in text
+    assert "| x | retinanet, 64 | 640 | 1.50 | **2.00** |" in text

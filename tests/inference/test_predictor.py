@@ -102,7 +102,7 @@ def test_probabilities_on_request(predictor: Predictor) -> None:
     soft = np.clip(stripes(), 40, 200)
     expected = np.exp(soft.transpose(2, 0, 1) / 255.0)
     expected /= expected.sum(axis=0)
-    for each in (predictor, predictor.with_views((1.0, 1.0), flip=True), predictor.with_windows(32, 8)):
+    for each in (predictor, predictor.with_views(flip=True), predictor.with_windows(32, 8)):
         result = segmented(each.predict(soft, probabilities=True))
         assert result.probabilities is not None
         assert result.probabilities.dtype == np.float32

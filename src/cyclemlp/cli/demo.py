@@ -15,7 +15,6 @@ from cyclemlp.tasks.sample_demo import SampleDemo
 
 _logger = logging.getLogger(__name__)
 
-DEFAULT_TASK = "segmentation"
 RESULT, RUN = "result.json", "run"
 
 
@@ -38,9 +37,9 @@ def demo(*, task: str | None = None, out: Path | None = None, max_time: str | No
     json
         Print one JSON object instead of the table.
     """
-    task = task or DEFAULT_TASK
+    task = task or next(name for name, each in _demos().items() if each.by_default)
     shown = _demo_of(task)
-    out = out or Path("demo" if task == DEFAULT_TASK else f"demo-{task}")
+    out = out or Path("demo" if shown.by_default else f"demo-{task}")
     data = shown.prepare()
     config = _config(task, data, out / RUN, max_time)
     try:
@@ -111,7 +110,7 @@ def _result(shown: SampleDemo, task: str, out: Path, metrics: JsonMapping) -> Js
     record = read_record(out / RUN)
     assert record is not None  # training has just written it
     trained = {name: value for name, value in training_sessions(record)[-1].items() if name != "argv"}
-    command = "cyclemlp demo" if task == DEFAULT_TASK else f"cyclemlp demo --task {task}"
+    command = "cyclemlp demo" if shown.by_default else f"cyclemlp demo --task {task}"
     return {
         "task": task,
         "data": shown.data_name,

@@ -27,6 +27,8 @@ class SampleDemo(ABC):
     """What the scores are of."""
     picture: str
     """File name of what `draw` returns."""
+    by_default: bool = False
+    """Whether it is shown where no task is named."""
 
     @abstractmethod
     def prepare(self) -> Path:

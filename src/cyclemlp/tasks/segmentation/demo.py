@@ -31,6 +31,7 @@ class EarthDemo(SampleDemo):
     data_name = "blue-marble"
     held_out = "held-out columns of the Earth, all rows"
     picture = "earth.png"
+    by_default = True
 
     def prepare(self) -> Path:
         _logger.info("preparing the sample: NASA's Blue Marble with a mask of ocean, land and lakes")
