@@ -14,8 +14,9 @@ from PIL import Image
 from cyclemlp.data import checks
 from cyclemlp.data.check_cache import checks_folder
 from cyclemlp.data.checks import check_files
+from cyclemlp.data.file_reports import TimeLimit
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.inspect import FilesReport, TimeLimit, inspect_files
+from cyclemlp.data.inspect import FilesReport, inspect_files
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.errors import DataError
 from cyclemlp.inference.evaluate import evaluate_predictor

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclemlp.data.inspect import SplitReport, inspect_dataset
+from cyclemlp.data.file_reports import SplitReport
+from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.errors import DataError
 
 WriteDataset = Callable[..., Path]
@@ -42,7 +43,7 @@ def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
     (images / "f.png").write_text("not an image")
     Image.new("L", (40, 32)).save(masks / "g.png")
     Image.new("L", (48, 32), 9).save(masks / "h.png")
-    Image.new("RGB", (48, 32)).save(masks / "i.png")
+    Image.new("RGB", (48, 32), (9, 0, 0)).save(masks / "i.png")
     (masks / "j.png").write_bytes((masks / "j.png").read_bytes()[:45])
     report = inspect_dataset(root)
     found = {str(problem.path.relative_to(root)): problem.what for problem in report.problems}
@@ -54,7 +55,7 @@ def test_every_problem_is_found_in_one_go(write_dataset: WriteDataset) -> None:
         "images/train/f.png": "is not an image in a known format",
         "masks/train/g.png": "is 40x32",
         "masks/train/h.png": "holds the value 9, outside the 2 classes",
-        "masks/train/i.png": "is a RGB image, but a mask has one channel",
+        "masks/train/i.png": "is an RGB image and no list says which colour is which class; it has 9 0 0",
         "masks/train/j.png": "is damaged or incomplete",
     }
     assert len(report.problems) == 9  # none twice, though header and pixels are looked at separately

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from cyclemlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from cyclemlp.data.inspect import DatasetReport, SplitReport
+    from cyclemlp.data.file_reports import SplitReport
+    from cyclemlp.data.inspect import DatasetReport
 
 
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -21,6 +22,7 @@ def data(
     sheet: Path | None = None,
     sheet_images: int = 24,
     val_share: float | None = None,
+    palette: Path | None = None,
     allow_outside: bool = False,
     json: bool = False,
 ) -> None:
@@ -38,6 +40,8 @@ def data(
         How many images it has, spread evenly over classes or files, three quarters of the training split.
     val_share
         Share of the images to hold out for validation where there is no such split, as `cyclemlp train` does.
+    palette
+        File with the colours of the classes in masks, one class a line such as `building 255 0 0`, as for training.
     allow_outside
         Read images outside of the folder where its annotations name them.
     json
@@ -46,10 +50,12 @@ def data(
     from cyclemlp.data.folders import outside_allowed
     from cyclemlp.data.held_out import HoldOut
     from cyclemlp.data.inspect import inspect_dataset
+    from cyclemlp.data.palettes import read_palette
     from cyclemlp.data.problems import DataRequest
 
     _check_options(sheet, sheet_images)
-    request = DataRequest(hold_out=None if val_share is None else HoldOut(val_share))
+    how = None if val_share is None else HoldOut(val_share)
+    request = DataRequest(hold_out=how, palette=None if palette is None else read_palette(palette))
     with outside_allowed(allow_outside):
         report = inspect_dataset(directory, request)
     written = sheet if sheet is not None and _write_sheet(report, sheet, sheet_images) else None

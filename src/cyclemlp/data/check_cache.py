@@ -66,6 +66,7 @@ def state_of(dataset: AnyDataset) -> str:
     for root in (_CODE, dataset.root):
         for path in _files_below(root):
             _add(digest, path)
+    digest.update(repr(_reading(dataset)).encode())
     for path in _named_files(dataset):
         if not path.is_relative_to(dataset.root):
             _add(digest, path)
@@ -92,6 +93,11 @@ def _files_below(root: Path) -> Iterator[Path]:
         seen.add(real)
         inner[:] = sorted(name for name in inner if not name.startswith(".") and name != "__pycache__")
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _reading(dataset: AnyDataset) -> object:
+    """How masks are read, where that is not in a file of the data set."""
+    return [split.palette for split in dataset.splits.values()] if isinstance(dataset, MaskDataset) else None
 
 
 def _named_files(dataset: AnyDataset) -> Iterator[Path]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from cyclemlp.data.check_cache import Remembered, recall, remember, state_of
 from cyclemlp.data.datasets import ClassifiedDataset
+from cyclemlp.data.file_reports import TimeLimit
 from cyclemlp.data.formats.registry import AnyDataset
-from cyclemlp.data.inspect import TimeLimit, inspect_files
+from cyclemlp.data.inspect import inspect_files
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import Findings, Problem, log_notes

@@ -24,6 +24,8 @@ def labels_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
     for name in splits:
         split = dataset.splits[name]
         digest.update(f"\0{name}\0{len(split.images)}".encode())
+        if isinstance(split, MaskSplit) and split.palette is not None:
+            digest.update("\0".join(split.palette.texts()).encode())
         for path, label in zip(split.images, _labels(split), strict=True):
             digest.update(_name(path, dataset.root))
             digest.update(label)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, masks_folder, read_target_of
+from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, masks_folder
+from cyclemlp.data.palettes import Colour
 from cyclemlp.data.problems import Problem, listed
-from cyclemlp.data.stored_masks import Colour
 
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 
@@ -28,6 +28,8 @@ class MaskValues:
     counts: Counts
     colours: Mapping[int, Colour]
     transparent: tuple[int, ...]
+    nodata: int = 0
+    """Pixels that the file marks as no measurement."""
 
     @property
     def present(self) -> list[int]:
@@ -38,12 +40,13 @@ class MaskValues:
 ValuesIn = Mapping[Path, MaskValues]
 
 
-def values_of(zero_ignored: bool, white_class: bool, path: Path) -> MaskValues:
+def values_of(split: MaskSplit, path: Path) -> MaskValues:
     """The values of a mask; `counts` are by class, colours and transparency by stored number. Raises as `read_mask`."""
-    target, stored = read_target_of(path, zero_ignored=zero_ignored, white_class=white_class)
+    target, stored = split.stored(path)
     counts = np.bincount(target.ravel(), minlength=256).astype(np.int64)
-    ignored = (0, IGNORE_INDEX) if zero_ignored else (IGNORE_INDEX,)
-    return MaskValues(counts, stored.colours, tuple(each for each in stored.transparent if each not in ignored))
+    ignored = (0, IGNORE_INDEX) if split.zero_ignored else (IGNORE_INDEX,)
+    transparent = tuple(each for each in stored.transparent if each not in ignored)
+    return MaskValues(counts, stored.colours, transparent, 0 if stored.nodata is None else int(stored.nodata.sum()))
 
 
 def other_palettes(values_in: ValuesIn) -> list[Problem]:
@@ -72,6 +75,27 @@ def transparent_numbers(split: str, values_in: ValuesIn) -> list[Problem]:
     further = f", as do {len(marked) - 1} further masks" if len(marked) > 1 else ""
     what = f"marks {listed(numbers)} as transparent{further}, which counts as a class like any other"
     return [Problem(path, split, what, "set those pixels to 255 if they are to be ignored")]
+
+
+def nodata_pixels(split: str, values_in: ValuesIn) -> list[Problem]:
+    """A note on pixels that masks mark as nodata, since tools do so with 0, which may have been a class."""
+    marked = {path: values.nodata for path, values in values_in.items() if values.nodata}
+    if not marked:
+        return []
+    total = sum(values.counts.sum() for values in values_in.values())
+    path = next(iter(marked))
+    further = f", as do {len(marked) - 1} further masks" if len(marked) > 1 else ""
+    what = f"marks pixels as nodata{further}, which are ignored: {sum(marked.values()) / total:.1%} of all"
+    return [Problem(path, split, what, "remove the nodata value from the files if it is a class")]
+
+
+def palettes_by_number(dataset: MaskDataset, values_in: ValuesIn) -> list[Problem]:
+    """A note that the numbers of masks with palettes are their classes, whatever the colours."""
+    with_palette = [path for path, values in values_in.items() if values.colours]
+    if not with_palette:
+        return []
+    what = "have palettes: the number of a pixel is its class, and the colours play no part"
+    return [Problem(masks_folder(dataset), "", what, "to read them by colour, list the colours in classes.txt")]
 
 
 def grey_levels(dataset: MaskDataset, totals: Counts) -> list[Problem]:

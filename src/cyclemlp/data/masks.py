@@ -12,10 +12,11 @@ import numpy as np
 
 from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.images import SIDEWAYS, ImageError, Pixels, exif_orientation
+from cyclemlp.data.palettes import IGNORED, Palette
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels, valid_pixels
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.data.rasters import is_photo
-from cyclemlp.data.stored_masks import IGNORED, StoredMask, read_mask, read_stored_mask
+from cyclemlp.data.stored_masks import StoredMask, read_stored_mask
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = IGNORED
@@ -35,6 +36,8 @@ class MaskSplit:
     """Whether 0 in a mask is ignored and k means class k - 1."""
     white_class: bool = False
     """Whether 255 in a mask is class 1, as in masks of 0 and 255 alone, and not ignored."""
+    palette: Palette | None = None
+    """The colours by which masks are read; None where their numbers are the classes."""
     other_images: tuple[Path, ...] = ()
     """Images that have no sound mask. They and `other_masks` are only inspected."""
     other_masks: tuple[Path, ...] = ()
@@ -61,11 +64,15 @@ class MaskSplit:
         Pixels that an image other than a photograph marks as nodata or transparent are ignored. Raises as `read_mask`
         and `read_raster`.
         """
-        numbers = read_target(self.masks[index], zero_ignored=self.zero_ignored, white_class=self.white_class)
+        numbers = self.stored(self.masks[index])[0]
         image = self.images[index]
         if is_photo(image) or (valid := valid_pixels(image)) is None or valid.shape != numbers.shape:
             return numbers
         return np.where(valid, numbers, np.uint8(IGNORE_INDEX))
+
+    def stored(self, mask: Path) -> tuple[Pixels, StoredMask]:
+        """The class of each pixel of a mask, and what its file stores. Raises as `read_stored_mask`."""
+        return read_target_of(mask, zero_ignored=self.zero_ignored, white_class=self.white_class, palette=self.palette)
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,15 @@ def read_target(path: Path, *, zero_ignored: bool, white_class: bool = False) ->
     return read_target_of(path, zero_ignored=zero_ignored, white_class=white_class)[0]
 
 
-def read_target_of(path: Path, *, zero_ignored: bool, white_class: bool = False) -> tuple[Pixels, StoredMask]:
+def read_target_of(
+    path: Path, *, zero_ignored: bool, white_class: bool = False, palette: Palette | None = None
+) -> tuple[Pixels, StoredMask]:
     """As `read_target`, and what the file stores. With `white_class`, 255 is class 1; other values stay."""
-    stored = read_stored_mask(path)
+    stored = read_stored_mask(path, palette)
     if white_class:
-        return np.where(stored.numbers == IGNORE_INDEX, np.uint8(1), stored.numbers), stored
+        white = stored.numbers == IGNORE_INDEX
+        white = white if stored.nodata is None else white & ~stored.nodata
+        return np.where(white, np.uint8(1), stored.numbers), stored
     if not zero_ignored:
         return stored.numbers, stored
     ignored = (stored.numbers == 0) | (stored.numbers == IGNORE_INDEX)
@@ -99,15 +110,16 @@ def with_white_class(dataset: MaskDataset) -> MaskDataset:
     the check of all files.
     """
     splits = dataset.splits
-    known = any(split.zero_ignored or split.white_class for split in splits.values())
+    known = any(split.zero_ignored or split.white_class or split.palette for split in splits.values())
     if known or (dataset.named and len(dataset.classes) != 2):
         return dataset
     seen: set[int] = set()
     for path in (path for split in splits.values() for path in split.masks):
         try:
-            seen |= set(np.unique(read_mask(path)).tolist())
+            stored = read_stored_mask(path)
         except ImageError:
             continue
+        seen |= set(np.unique(stored.numbers if stored.nodata is None else stored.numbers[~stored.nodata]).tolist())
         if not seen <= {0, IGNORE_INDEX}:
             return dataset
     if seen != {0, IGNORE_INDEX}:
@@ -165,8 +177,12 @@ def outside_classes(
     return Problem(path, split, f"{what}, {allowed}", "name the class in classes.txt or set those pixels to 255")
 
 
-def no_second_class(dataset: MaskDataset) -> Problem:
+def no_second_class(dataset: MaskDataset, number: int = 0) -> Problem:
     """The problem that all masks hold a single class (and perhaps 255), as black-and-white drawings do."""
+    if number:
+        what = f"hold the class {number} alone, and pixels that are ignored, so there is nothing to tell apart"
+        fix = "give the other pixels a class as well; where they are marked as nodata, remove that mark"
+        return Problem(masks_folder(dataset), "train", what, fix)
     if any(split.zero_ignored for split in dataset.splits.values()):
         what = "hold at most one class (1) and the ignored values 0 and 255, so there is nothing to tell apart"
         fix = "write the classes as 1, 2, ...; where 0 is a class, put the masks into masks/train and masks/val"

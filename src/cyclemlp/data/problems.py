@@ -16,6 +16,7 @@ from cyclemlp.errors import DataError
 
 if TYPE_CHECKING:
     from cyclemlp.data.held_out import HoldOut
+    from cyclemlp.data.palettes import Palette
 
 Content = TypeVar("Content")
 
@@ -66,6 +67,8 @@ class DataRequest:
     """The names of a network's classes, for formats that otherwise take theirs from the labels of train."""
     hold_out: "HoldOut | None" = None
     """How images are held out of train for validation, where that is asked for; there is no other val then."""
+    palette: "Palette | None" = None
+    """The colours of classes that `--palette` gives, or gave for training."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def read_raster(path: Path) -> Raster:
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return checked(Raster(np.array(as_bands(read_array(path)))), path)
     if is_tiff(path):
-        return checked(_tiff(path), path)
+        return checked(read_tiff(path), path)
     return checked(_by_pillow(path), path)
 
 
@@ -136,7 +136,8 @@ def _by_pillow(path: Path) -> Raster:
         return Raster(np.array(turned.convert("L" if turned.mode == "1" else "RGB")))
 
 
-def _tiff(path: Path) -> Raster:
+def read_tiff(path: Path) -> Raster:
+    """The values in a TIFF file, of whatever type. Raises as `read_raster`, which refuses further types and bands."""
     with named_errors(path), path.open("rb") as file:
         tags = first_page(file)
         pages = 1 + further_pages(file)

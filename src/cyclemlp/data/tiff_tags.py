@@ -28,7 +28,7 @@ Tags = Mapping[int, Any]
 
 def unsupported(tags: Tags) -> tuple[str, str] | None:
     """Why the bands of a page cannot be read as an image, and what to do; None where they can."""
-    bands, photometric = _number(tags, _SAMPLES, 1), _number(tags, PHOTOMETRIC, 1)
+    bands, photometric = number_of(tags, _SAMPLES, 1), number_of(tags, PHOTOMETRIC, 1)
     colours = _COLOURS.get(photometric, bands)
     extra = bands - min(colours, bands)
     marks = tags.get(EXTRA_SAMPLES, ())
@@ -36,7 +36,7 @@ def unsupported(tags: Tags) -> tuple[str, str] | None:
     if extra and not alpha:
         what = f"has {bands} bands, of which an image has {colours}, or one more that is marked as transparency"
         return what, "save the bands to use as a grey or RGB image"
-    if _number(tags, SAMPLE_FORMAT, 1) == 2:
+    if number_of(tags, SAMPLE_FORMAT, 1) == 2:
         return "has values with a sign", "save it as unsigned 8-bit or 16-bit values"
     return None
 
@@ -70,10 +70,11 @@ def _pages(file: IO[bytes]) -> Iterator[Tags]:
 
 
 def _is_reduced(tags: Tags) -> bool:
-    return bool(_number(tags, _SUBFILE_TYPE, 0) & _REDUCED) or _number(tags, _OLD_SUBFILE_TYPE, 1) == 2
+    return bool(number_of(tags, _SUBFILE_TYPE, 0) & _REDUCED) or number_of(tags, _OLD_SUBFILE_TYPE, 1) == 2
 
 
-def _number(tags: Tags, tag: int, default: int) -> int:
+def number_of(tags: Tags, tag: int, default: int) -> int:
+    """The first number of a tag; the default where there is none."""
     value = tags.get(tag, default)
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else default
@@ -81,7 +82,7 @@ def _number(tags: Tags, tag: int, default: int) -> int:
 
 def alpha_band(tags: Tags) -> int | None:
     """The place, from 0, of the last band where it is marked as transparency."""
-    bands, marks = _number(tags, _SAMPLES, 1), tags.get(EXTRA_SAMPLES, ())
+    bands, marks = number_of(tags, _SAMPLES, 1), tags.get(EXTRA_SAMPLES, ())
     marks = marks if isinstance(marks, tuple) else (marks,)
     return bands - 1 if bands > 1 and marks and marks[-1] in _ALPHA else None
 
@@ -89,7 +90,7 @@ def alpha_band(tags: Tags) -> int | None:
 def band_names(tags: Tags) -> tuple[str, ...]:
     """The names of the bands, where GDAL has written one for each."""
     found = {int(place): unescape(name).strip() for place, name in _DESCRIPTION.findall(_text(tags, _GDAL_METADATA))}
-    names = tuple(found.get(place, "") for place in range(_number(tags, _SAMPLES, 1)))
+    names = tuple(found.get(place, "") for place in range(number_of(tags, _SAMPLES, 1)))
     return names if all(names) else ()
 
 

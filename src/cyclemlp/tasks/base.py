@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from cyclemlp.data.folders import name_key
 from cyclemlp.data.held_out import HoldOut
+from cyclemlp.data.palettes import from_texts
 from cyclemlp.data.problems import DataRequest, listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_png
@@ -197,7 +198,8 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
         Raises DataError, also where its classes are not the network's.
         """
-        dataset = self.find_requested(folder, DataRequest(split, card.classes, self._held_out(folder, split, card)))
+        how, palette = self._held_out(folder, split, card), from_texts(card.palette)
+        dataset = self.find_requested(folder, DataRequest(split, card.classes, how, palette))
         if split not in dataset.splits:
             near = did_you_mean(split, dataset.splits)
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")

@@ -48,7 +48,7 @@ MAX_CHANNELS = 1024
 MAX_OPTION = 2**14
 """Of the numbers in `model_options`: a network is built from them before its weights are compared."""
 _OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size", "resize")
-CardValue = str | float | None | Sequence[int] | JsonMapping | DetectionHead
+CardValue = str | float | None | Sequence[int] | Sequence[str] | JsonMapping | DetectionHead
 RecordT = TypeVar("RecordT", "ModelCard", DetectionHead)
 
 
@@ -108,6 +108,8 @@ class ModelCard:
     """Share of the images of its data that the run held out for validation; None where the data has such a split."""
     val_seed: int = 0
     """The seed of that choice."""
+    palette: tuple[str, ...] = ()
+    """The classes of the masks with their colours, as the file given as --palette has them; none without the option."""
     category_ids: tuple[int, ...] = ()
     """Number of each class in the training annotations, for results in COCO's format; none for 1, 2, ..."""
     metrics: JsonObject = field(default_factory=dict)

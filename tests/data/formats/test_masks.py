@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cyclemlp.data.datasets import SplitSamples
-from cyclemlp.data.formats.masks import named_classes
+from cyclemlp.data.formats.class_lists import class_list
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.inspect import inspect_dataset
@@ -196,14 +196,14 @@ def test_unreadable_header(write_dataset: WriteDataset) -> None:
 def test_unusable_class_names(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "classes.txt").write_bytes(content)
     findings = Findings()
-    assert named_classes(tmp_path, findings) == ()
+    assert class_list(tmp_path, findings).names == ()
     with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path))}/classes.txt {re.escape(message)}"):
         findings.check(tmp_path)
 
 
 def test_class_names_with_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfsea\r\nland \r\n\r\n")
-    assert named_classes(tmp_path, Findings()) == ("sea", "land")
+    assert class_list(tmp_path, Findings()).names == ("sea", "land")
 
 
 def test_samples_are_images_with_masks(write_dataset: WriteDataset) -> None:

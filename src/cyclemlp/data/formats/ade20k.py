@@ -5,7 +5,8 @@ The class names are the last column of `objectInfo150.txt`, unless there is a `c
 
 from pathlib import Path
 
-from cyclemlp.data.formats.masks import is_mask_dataset, named_classes, read_masks
+from cyclemlp.data.formats.class_lists import ClassList, class_list
+from cyclemlp.data.formats.masks import is_mask_dataset, read_masks
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, count_classes
 from cyclemlp.data.problems import Findings
@@ -23,9 +24,11 @@ def is_ade20k(root: Path) -> bool:
 
 def read_ade20k(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`."""
-    names = named_classes(root, findings) or _listed_classes(root / _NAMES, findings)
+    classes = class_list(root, findings)
+    if not classes.names:
+        classes = ClassList(_listed_classes(root / _NAMES, findings))
     folders = {split: (root / "images" / name, root / "annotations" / name) for split, name in _FOLDER_OF.items()}
-    return read_masks(root, folders, names, findings, zero_ignored=True)
+    return read_masks(root, folders, classes, findings, zero_ignored=classes.palette is None)
 
 
 def _listed_classes(path: Path, findings: Findings) -> tuple[str, ...]:

@@ -3,11 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cyclemlp.data.folders import Folders, pair_key
-from cyclemlp.data.problems import FileError, Findings
+from cyclemlp.data.problems import FileError, Findings, listed
+from cyclemlp.documents import shown, whole_number
 
 CLASSES_NAME = "classes.txt"
+YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+"""Usual names of a file that describes folders and classes."""
 _TEXT_SUFFIXES = frozenset({".txt", ".xml"})
 
 
@@ -62,6 +66,26 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         raise FileError(path, "has an empty line between classes", "remove it or name the class")
     refuse_repeated(path, names)
     return names
+
+
+def described_names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names in a data.yaml, as a list or a mapping of the numbers from 0 on. Raises FileError."""
+    names, count = content["names"], content.get("nc")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            what = f"has names for the classes {listed(list(map(shown, names)))}"
+            raise FileError(path, what, "number them 0, 1, 2, ... without a gap")
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise FileError(path, f"has the names {shown(names)}", "write a list of the classes' names")
+    for name in names:
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise FileError(path, f"has the class name {shown(name)}", "write it as text in quotation marks")
+    if count is not None and whole_number(count) != len(names):
+        raise FileError(path, f"says nc: {shown(count)}, but has {len(names)} names", "correct one of the two")
+    classes = tuple(str(name).strip() for name in names)
+    refuse_repeated(path, classes)
+    return classes
 
 
 def refuse_repeated(path: Path, names: Sequence[str]) -> None:

@@ -44,6 +44,8 @@ class DatasetFormat(Generic[Dataset]):
     """Reads and checks the annotations, and images at most by their headers; what is wrong is added to the findings."""
     complete: Callable[[Dataset], Dataset] = lambda dataset: dataset
     """Adds to a sound data set what takes decoding to find out."""
+    explicit: bool = False
+    """Whether a file says what the data are, so that this goes before formats known by their folders."""
 
 
 MAX_DESCRIBED = 150
@@ -103,7 +105,7 @@ def _layouts(known: Sequence[AnyFormat]) -> str:
 
 def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:
     """The first of these formats that a folder looks like, if any."""
-    return next((each for each in known if each.recognises(root)), None)
+    return next((each for each in sorted(known, key=lambda each: not each.explicit) if each.recognises(root)), None)
 
 
 def find_dataset(root: Path, dataset_type: type[Dataset], request: DataRequest = FOR_TRAINING) -> Dataset:

@@ -7,12 +7,12 @@ and names in each of train, valid and test.
 import csv
 from pathlib import Path
 
-from cyclemlp.data.folders import entries_of, name_key
+from cyclemlp.data.formats.class_lists import ClassList, check_number, class_list
 from cyclemlp.data.formats.layout import folder_of_split, read_lines, refuse_repeated
-from cyclemlp.data.formats.masks import SplitFolders, is_mask_dataset, named_classes, names_image, read_masks, unsplit
+from cyclemlp.data.formats.mask_pairs import SplitFolders, has_masks
+from cyclemlp.data.formats.masks import is_mask_dataset, read_masks, unsplit
 from cyclemlp.data.formats.registry import DatasetFormat, register
-from cyclemlp.data.images import IMAGE_SUFFIXES
-from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, count_classes
+from cyclemlp.data.masks import MaskDataset, count_classes
 from cyclemlp.data.problems import SPLITS, FileError, Findings
 
 _LAYOUT = "{train,val}/{images,masks}, or NAME_mask.png by images"
@@ -33,7 +33,7 @@ def read_split_masks(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`."""
     pattern = next(folders for folders in map(_folders, _places(root)) if folders)
     if pattern == (root, root):
-        return read_masks(root, unsplit(root, pattern, findings), named_classes(root, findings), findings)
+        return read_masks(root, unsplit(root, pattern, findings), class_list(root, findings), findings)
     together = pattern[0] == pattern[1]
     folders = {}
     held_out = findings.request.hold_out is not None
@@ -42,7 +42,9 @@ def read_split_masks(root: Path, findings: Findings) -> MaskDataset:
             continue
         parent = folder_of_split(root, split)
         folders[split] = (parent, parent) if together else (parent / "images", parent / "masks")
-    classes = named_classes(root, findings) or _tabled_classes(root, findings)
+    classes = class_list(root, findings)
+    if not classes.names:
+        classes = ClassList(_tabled_classes(root, findings))
     return read_masks(root, folders, classes, findings)
 
 
@@ -50,14 +52,7 @@ def _folders(parent: Path) -> SplitFolders | None:
     """Where the images and the masks of a split are, if it has both."""
     if (parent / "images").is_dir() and (parent / "masks").is_dir():
         return parent / "images", parent / "masks"
-    return (parent, parent) if parent.is_dir() and _has_masks(parent) else None
-
-
-def _has_masks(folder: Path) -> bool:
-    """Whether it has a PNG with the name of another image and an ending for masks; only names are looked at."""
-    names = [Path(entry.name) for entry in entries_of(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
-    stems = {name_key(name.stem) for name in names}
-    return any(name.suffix.lower() == ".png" and names_image(name.stem, stems) for name in names)
+    return (parent, parent) if parent.is_dir() and has_masks(parent) else None
 
 
 def _tabled_classes(root: Path, findings: Findings) -> tuple[str, ...]:
@@ -79,9 +74,7 @@ def _read_table(path: Path) -> tuple[str, ...]:
         raise FileError(path, "does not name the values 0, 1, 2, ... in order", "correct it, or write classes.txt")
     names = tuple(name for _, name in rows)
     refuse_repeated(path, names)
-    if not 2 <= len(names) <= IGNORE_INDEX:
-        raise FileError(path, f"names {len(names)} classes", "write 2 to 255 names, one per line")
-    return names
+    return check_number(path, names)
 
 
 register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_split_masks, read_split_masks, count_classes))

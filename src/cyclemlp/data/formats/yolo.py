@@ -18,11 +18,12 @@ import numpy as np
 from cyclemlp.data.folders import Folders, exists, files_below, may_read, other_files, walk
 from cyclemlp.data.formats.layout import (
     CLASSES_NAME,
+    YAML_NAMES,
+    described_names,
     folder_of_split,
     paired,
     read_class_names,
     read_lines,
-    refuse_repeated,
 )
 from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError
 from cyclemlp.data.formats.records import LabelledImage, read_objects
@@ -30,14 +31,13 @@ from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import Polygons
-from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem, listed
+from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem
 from cyclemlp.documents import DocumentError, read_yaml, shown, whole_number
 
 _LAYOUT = (
     "YOLO (data.yaml with names, train and val, or images/{train,val} with labels/{train,val} and classes.txt;"
     " a .txt for each image)"
 )
-_YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 _NOT_LABELS = frozenset({".txt", ".cache", ".npy", *IMAGE_SUFFIXES})
 """Suffixes of labels, of what training tools keep next to them, and of images, which may be in the same folder."""
 _BOX_VALUES = 5
@@ -76,7 +76,7 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
     try:
         description = _description(root)
         path = description.path if description else _classes_path(root)
-        names = _names(description) if description else read_class_names(path)
+        names = described_names(*description) if description else read_class_names(path)
         keypoints = _keypoint_values(description) if description else 0
     except FileError as error:
         findings.add_error(error)
@@ -121,7 +121,7 @@ def _keypoint_values(description: _Description) -> int:
 
 def _description(root: Path) -> _Description | None:
     """The file that names the classes and the training images. Raises FileError for a usual name that is no YAML."""
-    known = [root / name for name in _YAML_NAMES if (root / name).is_file()]
+    known = [root / name for name in YAML_NAMES if (root / name).is_file()]
     for path in (*known, *sorted({*root.glob("*.yaml"), *root.glob("*.yml")} - set(known))):
         try:
             content = read_yaml(path)
@@ -132,27 +132,6 @@ def _description(root: Path) -> _Description | None:
         if isinstance(content, dict) and "names" in content and not content.keys().isdisjoint((*SPLITS, "valid")):
             return _Description(path, content)
     return None
-
-
-def _names(description: _Description) -> tuple[str, ...]:
-    """A list, or a mapping of the numbers from 0 on."""
-    path, content = description
-    names, count = content["names"], content.get("nc")
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            what = f"has names for the classes {listed(list(map(shown, names)))}"
-            raise FileError(path, what, "number them 0, 1, 2, ... without a gap")
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise FileError(path, f"has the names {shown(names)}", "write a list of the classes' names")
-    for name in names:
-        if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise FileError(path, f"has the class name {shown(name)}", "write it as text in quotation marks")
-    if count is not None and whole_number(count) != len(names):
-        raise FileError(path, f"says nc: {shown(count)}, but has {len(names)} names", "correct one of the two")
-    classes = tuple(str(name).strip() for name in names)
-    refuse_repeated(path, classes)
-    return classes
 
 
 def _classes_path(root: Path) -> Path:

@@ -12,6 +12,7 @@ from cyclemlp.data.drawing import as_rgb, side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
+from cyclemlp.data.palettes import read_palette
 from cyclemlp.data.problems import DataRequest, listed
 from cyclemlp.errors import DataError
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png
@@ -54,7 +55,8 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
 
     def find_training_data(self, config: SegmentationConfig) -> MaskDataset:
         how = None if config.val_share is None else HoldOut(config.val_share, config.machine.seed)
-        return self.find_requested(config.data, DataRequest(hold_out=how))
+        palette = None if config.palette is None else read_palette(config.palette)
+        return self.find_requested(config.data, DataRequest(hold_out=how, palette=palette))
 
     def find_requested(self, folder: Path, request: DataRequest) -> MaskDataset:
         return find_dataset(folder, MaskDataset, request)

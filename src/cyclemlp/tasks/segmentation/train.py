@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 from cyclemlp.data.datasets import SplitSamples
 from cyclemlp.data.mask_transforms import MaskTrainTransform
 from cyclemlp.data.masks import MaskDataset, MaskSplit
+from cyclemlp.data.palettes import read_palette
 from cyclemlp.data.transforms import Normalisation
 from cyclemlp.errors import ConfigError
 from cyclemlp.heads.segmentation import MIN_BATCH, WITH_AUXILIARY, SegmentationModel, build_segmentation_model
@@ -27,7 +28,8 @@ def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> Trai
     """Network, loss and samples of a segmentation run. Raises ConfigError and DataError."""
     _check_batch(config)
     seed = config.machine.seed if config.val_share is not None else 0
-    card = ModelCard.of_run("segmentation", config, dataset, val_share=config.val_share, val_seed=seed)
+    palette = () if config.palette is None else read_palette(config.palette).texts()
+    card = ModelCard.of_run("segmentation", config, dataset, val_share=config.val_share, val_seed=seed, palette=palette)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = network_of(card, config.optimisation.drop_path, auxiliary=auxiliary > 0)
     train = replace(dataset.splits["train"], num_classes=len(card.classes), rule=card.pixel_rule)
