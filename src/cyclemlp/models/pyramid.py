@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
-from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates, get_device_dtype
+from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates, get_device_dtype, lecun_normal_
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
@@ -64,6 +64,9 @@ class PyramidSizes:
     """Numbers of blocks."""
     mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
     """Hidden channels of the channel MLPs, as a multiple of the width."""
+    scaled_init: bool = False
+    """Whether linear weights start with a deviation of 1 / sqrt(inputs), for networks so narrow that the authors' .02
+    leaves their blocks without effect at first."""
 
 
 Sizes = TypeVar("Sizes", bound=PyramidSizes)
@@ -175,6 +178,7 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
     ) -> None:
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
+        self.init_linear = scaled_init_linear if sizes.scaled_init else init_linear
         self.num_features = self.head_hidden_size = width = sizes.widths[-1]
         spacings = stage_spacings(output_stride)
         self.feature_info = [
@@ -200,7 +204,7 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
 
     def init_weights(self) -> None:
         """Draw the weights that do not start as those of torch's layers: here of all linear layers."""
-        self.apply(init_linear)
+        self.apply(self.init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (batch, in_chans, height, width) -> normalised channels-last map at stride 32."""
@@ -321,5 +325,13 @@ def init_linear(module: nn.Module) -> None:
     """Truncated normal weights of deviation .02 and zero biases for linear layers, as in the authors' code."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def scaled_init_linear(module: nn.Module) -> None:
+    """Truncated normal weights of deviation 1 / sqrt(inputs) and zero biases for linear layers."""
+    if isinstance(module, nn.Linear):
+        lecun_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
