@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: the tests' processes share the cores
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command sets it
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: a second thread each would only wait
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -9,7 +9,7 @@ from timm.models import PretrainedCfg
 from torch._inductor import cpp_builder, exc
 
 from cyclemlp.models.timm_internals import FeatureGetterNet, feature_take_indices, resolve_pretrained_source
-from cyclemlp.models.torch_internals import has_compiler
+from cyclemlp.models.torch_internals import has_compiler, process_store
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,8 @@ def test_without_a_compiler_torch_raises_the_error_that_is_caught(monkeypatch: p
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none_found)
     assert not has_compiler()
+
+
+def test_a_process_alone_has_no_store() -> None:
+    with pytest.raises(ValueError, match="has not been initialized"):
+        process_store()

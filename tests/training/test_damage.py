@@ -21,9 +21,17 @@ from cyclemlp.training.checkpoints import read_checkpoint
 from cyclemlp.training.run_folder import LOCK, locked
 
 Configured = Callable[..., SegmentationConfig]
-HELD = "import sys, time\nfrom pathlib import Path\nfrom cyclemlp.training.run_folder import locked\n" + (
-    "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
-)
+HELD = """
+import os, sys, time
+from pathlib import Path
+from cyclemlp.training.run_folder import locked
+with locked(Path(sys.argv[1])):
+    if os.name == "posix" and not os.fork():  # like a process that reads images: it ends seconds after the other
+        time.sleep(5)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def flip(path: Path, place: int, bit: int = 0) -> None:
@@ -141,6 +149,16 @@ def test_a_run_folder_has_one_process_at_a_time(run: Path, configured: Configure
         assert not left_over.exists()
         assert (run / ".keep-this").exists()
         assert (run / LOCK).exists()
+
+
+def test_a_run_folder_has_one_run_of_a_process_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        with pytest.raises(ConfigError, match="is in use"), locked(tmp_path):
+            pass
+        with pytest.raises(ConfigError, match="is in use"), locked(tmp_path):  # the attempt has not opened it
+            pass
+    with locked(tmp_path):
+        pass
 
 
 def test_a_lock_alone_is_no_run(configured: Configured, small_networks: None) -> None:

@@ -54,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(program: App, arguments: list[str] | None = None) -> None:
     """Run `program`; errors caused by user input become one line on standard error and exit status 2."""
     _prepare_streams()
+    # Before torch is imported: of a process that has gone the others would print frames of C++.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     program.suppress_keyboard_interrupt = False  # otherwise it would end without a word
     try:

@@ -45,7 +45,8 @@ def build_fabric(config: RunConfig) -> Fabric:
 
     Raises ConfigError where the device is not there, or the strategy is not supported or cannot be used here.
     """
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # of several processes the latter announces the start
+        logging.getLogger(name).setLevel(logging.ERROR)
     machine = config.machine
     device = available_device(machine.device)
     precision = choose_precision(config.optimisation.precision, device)
@@ -161,16 +162,6 @@ def without_advice() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
         yield
-
-
-@contextmanager
-def connected_processes() -> Iterator[None]:
-    """Disconnect the processes after the block, since gloo can hang when the interpreter does it at exit."""
-    try:
-        yield
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def any_process(fabric: Fabric, here: bool) -> bool:

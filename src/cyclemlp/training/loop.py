@@ -19,9 +19,10 @@ from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.checkpoints import LAST, checkpoint_is_due, checkpoint_path, read_checkpoint, save_checkpoint
 from cyclemlp.training.evaluations import Evaluations, History
-from cyclemlp.training.fabric import any_process, connected_processes, without_advice
+from cyclemlp.training.fabric import any_process, without_advice
 from cyclemlp.training.loader import derive_seed
 from cyclemlp.training.losses import LossMonitor
+from cyclemlp.training.peers import connected_processes
 from cyclemlp.training.plan import Plan
 from cyclemlp.training.progress import ProgressLine
 from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder
@@ -37,11 +38,11 @@ def fit(
     """Train to the end of the run, from the last checkpoint in its run folder if there is one.
 
     `began` is when the command did, by `time.monotonic`: --max-time holds for all of it. Returns the final state
-    and the best score of the evaluations during training, -1 if there was none. Raises UserError, and TrainingStopped
-    after SIGINT or SIGTERM.
+    and the best score of the evaluations during training, -1 if there was none. Raises UserError, PeerError where
+    another process of the run did, and TrainingStopped after SIGINT or SIGTERM.
     """
     try:
-        with StopRequest().watching() as stop, without_advice(), connected_processes():
+        with StopRequest().watching() as stop, without_advice(), connected_processes(fabric, stop):
             return _fit(fabric, config, parts, evaluator, began, stop)
     except (UserError, KeyboardInterrupt):
         # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.

@@ -1,13 +1,12 @@
 """The run folder: begun once, and continued only with the same options."""
 
-import errno
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import JsonObject, write_text
@@ -25,25 +24,17 @@ _LEFT_OVER = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 def locked(run_dir: Path) -> Iterator[None]:
     """Keep other processes out of a run folder, and remove what a killed one left half-written.
 
-    The folder is made if it is not there.
-
-    Raises ConfigError where another process holds it. The lock is the operating system's and ends with the process. On
-    Windows there is none.
+    The folder is made if it is not there. Raises ConfigError where it is held already. The lock is the operating
+    system's and ends with the process, however that ends; processes that load images do not inherit it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK).open("ab") as file:
-        if os.name == "posix":
-            import fcntl
-
-            try:
-                # Not flock: the processes that load images would keep it for seconds after a kill.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-                raise ConfigError(
-                    f"--out {run_dir} is in use: another process trains there; wait for it, stop it, or choose another"
-                ) from error
+    try:
+        lock = FileLock(run_dir / LOCK).acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"--out {run_dir} is in use: another process trains there; wait for it, stop it, or choose another"
+        ) from error
+    with lock:
         for folder in (run_dir, run_dir / "checkpoints"):
             for path in folder.glob(".*"):
                 if _LEFT_OVER.fullmatch(path.name) and path.is_file():

@@ -1,5 +1,6 @@
 """Stopping on Ctrl-C and SIGTERM at the end of a step, where a checkpoint can be exact."""
 
+import _thread
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,8 +28,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._error: Exception | None = None
+
+    def interrupt(self, error: Exception) -> None:
+        """From another thread: let the main thread raise `error` as soon as it runs Python."""
+        self._error = error
+        _thread.interrupt_main(signal.SIGTERM)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        if (error := self._error) is not None:
+            self._error = None
+            raise error
         if self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
