@@ -23,6 +23,7 @@ def data(
     sheet_images: int = 24,
     val_share: float | None = None,
     palette: Path | None = None,
+    label_field: str | None = None,
     allow_outside: bool = False,
     json: bool = False,
 ) -> None:
@@ -42,6 +43,8 @@ def data(
         Share of the images to hold out for validation where there is no such split, as `cyclemlp train` does.
     palette
         File with the colours of the classes in masks, one class a line such as `building 255 0 0`, as for training.
+    label_field
+        Property that names the class of an area, where masks are GeoJSON, GeoPackage or Shapefile, as for training.
     allow_outside
         Read images outside of the folder where its annotations name them.
     json
@@ -55,7 +58,8 @@ def data(
 
     _check_options(sheet, sheet_images)
     how = None if val_share is None else HoldOut(val_share)
-    request = DataRequest(hold_out=how, palette=None if palette is None else read_palette(palette))
+    colours = None if palette is None else read_palette(palette)
+    request = DataRequest(hold_out=how, palette=colours, label_field=label_field)
     with outside_allowed(allow_outside):
         report = inspect_dataset(directory, request)
     written = sheet if sheet is not None and _write_sheet(report, sheet, sheet_images) else None

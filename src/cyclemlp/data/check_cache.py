@@ -97,7 +97,11 @@ def _files_below(root: Path) -> Iterator[Path]:
 
 def _reading(dataset: AnyDataset) -> object:
     """How masks are read, where that is not in a file of the data set."""
-    return [split.palette for split in dataset.splits.values()] if isinstance(dataset, MaskDataset) else None
+    return (
+        [(split.palette, split.vectors) for split in dataset.splits.values()]
+        if isinstance(dataset, MaskDataset)
+        else None
+    )
 
 
 def _named_files(dataset: AnyDataset) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.masks import MaskSplit
 from cyclemlp.data.objects import DetectionSplit, Record
 from cyclemlp.data.outlines import Polygons
+from cyclemlp.data.vector_labels import files_of
 
 AnySplit = MaskSplit | DetectionSplit | ClassifiedSplit
 BYTES = 16
@@ -24,8 +25,9 @@ def labels_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
     for name in splits:
         split = dataset.splits[name]
         digest.update(f"\0{name}\0{len(split.images)}".encode())
-        if isinstance(split, MaskSplit) and split.palette is not None:
-            digest.update("\0".join(split.palette.texts()).encode())
+        if isinstance(split, MaskSplit) and (split.palette is not None or split.vectors is not None):
+            texts = split.palette.texts() if split.palette is not None else [str(split.vectors)]
+            digest.update("\0".join(texts).encode())
         for path, label in zip(split.images, _labels(split), strict=True):
             digest.update(_name(path, dataset.root))
             digest.update(label)
@@ -43,10 +45,17 @@ def data_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
 
 def _labels(split: AnySplit) -> Iterable[bytes]:
     if isinstance(split, MaskSplit):
-        return (hashlib.blake2b(path.read_bytes(), digest_size=BYTES).digest() for path in split.masks)
+        return (_content(path) for path in split.masks)
     if isinstance(split, ClassifiedSplit):
         return (f"\0{label}\0".encode() for label in split.labels)
     return (_objects(record) for record in split.records)
+
+
+def _content(mask: Path) -> bytes:
+    digest = hashlib.blake2b(digest_size=BYTES)
+    for path in files_of(mask):
+        digest.update(path.read_bytes())
+    return digest.digest()
 
 
 def _objects(record: Record) -> bytes:

@@ -1,5 +1,6 @@
 """What is in the masks of a data set, and everything that is wrong with them: every file is decoded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from cyclemlp.data.mask_values import (
     MaskValues,
     grey_levels,
     nodata_pixels,
+    objects_off_their_images,
     odd_values,
     other_palettes,
     palettes_by_number,
@@ -56,13 +58,16 @@ def inspect_masks(
     """The data set with its classes counted if they are not named, the counts of each split, and notes."""
     dataset = with_white_class(dataset)
     counted = {name: _count_masks(split, findings.of(name), limit) for name, split in dataset.splits.items()}
-    totals: Counts = np.sum([files.totals for files in counted.values()], axis=0)
+    totals: Counts = np.sum([np.zeros(256, np.int64), *(files.totals for files in counted.values())], axis=0)
     highest = int(np.flatnonzero(totals[:IGNORE_INDEX]).max(initial=0))
     classes = dataset.classes if dataset.named else numbered_classes(highest)
     values_in = {path: present for files in counted.values() for path, present in files.values_in.items()}
     for name, files in counted.items():
         findings.problems += _outside(dataset.splits[name], name, files, len(classes))
         findings.notes += transparent_numbers(name, files.values_in) + nodata_pixels(name, files.values_in)
+        lost, notes = objects_off_their_images(dataset.splits[name], name, files.values_in)
+        findings.problems += lost
+        findings.notes += notes
     findings.notes += palettes_by_number(dataset, values_in)
     findings.problems += other_palettes(values_in)
     stored = totals.copy()
@@ -107,7 +112,10 @@ def _count_masks(split: MaskSplit, findings: Findings, limit: TimeLimit | None) 
             mask = mask_of.get(path)
             turned += [path] if mask is not None and orientation_or_1(mask) != orientation else []
     findings.notes += turned_within_size(turned, findings.split, "masks are taken to be drawn", "90 or 180")
-    for path, values in read_all(partial(values_of, split), masks, findings, limit, "masks"):
+    read: Callable[[Path], MaskValues] = partial(values_of, split)
+    if split.vectors is not None:  # the values are then by image, since a file may have the areas of several
+        masks, read = list(split.images), lambda image: values_of(split, mask_of[image], image)
+    for path, values in read_all(read, masks, findings, limit, "masks"):
         totals += values.counts
         values_in[path] = values
     return _Counted(len(images), pixels, totals, values_in)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, masks_folder
 from cyclemlp.data.palettes import Colour
 from cyclemlp.data.problems import Problem, listed
+from cyclemlp.data.vector_labels import VectorCounts
 
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 
@@ -30,6 +31,8 @@ class MaskValues:
     transparent: tuple[int, ...]
     nodata: int = 0
     """Pixels that the file marks as no measurement."""
+    objects: VectorCounts | None = None
+    """Of areas that were drawn: how they fit the image."""
 
     @property
     def present(self) -> list[int]:
@@ -40,13 +43,14 @@ class MaskValues:
 ValuesIn = Mapping[Path, MaskValues]
 
 
-def values_of(split: MaskSplit, path: Path) -> MaskValues:
+def values_of(split: MaskSplit, path: Path, image: Path | None = None) -> MaskValues:
     """The values of a mask; `counts` are by class, colours and transparency by stored number. Raises as `read_mask`."""
-    target, stored = split.stored(path)
+    target, stored = split.stored(path, image)
     counts = np.bincount(target.ravel(), minlength=256).astype(np.int64)
     ignored = (0, IGNORE_INDEX) if split.zero_ignored else (IGNORE_INDEX,)
     transparent = tuple(each for each in stored.transparent if each not in ignored)
-    return MaskValues(counts, stored.colours, transparent, 0 if stored.nodata is None else int(stored.nodata.sum()))
+    nodata = 0 if stored.nodata is None else int(stored.nodata.sum())
+    return MaskValues(counts, stored.colours, transparent, nodata, stored.objects)
 
 
 def other_palettes(values_in: ValuesIn) -> list[Problem]:
@@ -87,6 +91,36 @@ def nodata_pixels(split: str, values_in: ValuesIn) -> list[Problem]:
     further = f", as do {len(marked) - 1} further masks" if len(marked) > 1 else ""
     what = f"marks pixels as nodata{further}, which are ignored: {sum(marked.values()) / total:.1%} of all"
     return [Problem(path, split, what, "remove the nodata value from the files if it is a class")]
+
+
+def objects_off_their_images(split: MaskSplit, name: str, values_in: ValuesIn) -> tuple[list[Problem], list[Problem]]:
+    """Of areas that were drawn on images: files of which none lies on an image, and notes on others and on overlaps.
+
+    `values_in` are by image.
+    """
+    mask_of = dict(zip(split.images, split.masks, strict=True))
+    counted = {image: values.objects for image, values in values_in.items() if values.objects is not None}
+    drawn = {mask_of[image] for image, counts in counted.items() if counts.outside < counts.objects}
+    fix = "give the labels of this place, or correct the coordinate reference system of one of the two"
+    problems, outside, overlapping = [], [], []
+    for image, counts in counted.items():
+        mask = mask_of[image]
+        if counts.objects and mask not in drawn:
+            what = f"has {counts.objects} objects, none of them on its image {image.name}"
+            problems.append(Problem(mask, name, what, fix))
+        elif counts.outside:
+            outside.append((mask, f"{counts.outside} of {counts.objects} objects outside of its image {image.name}"))
+        if counts.overlapping:
+            overlapping.append((mask, f"objects of different classes that overlap in {counts.overlapping} pixels"))
+    notes = [_first_of(outside, name, "they are left out"), _first_of(overlapping, name, "the last in the file counts")]
+    return problems, [note for note in notes if note is not None]
+
+
+def _first_of(found: list[tuple[Path, str]], split: str, meaning: str) -> Problem | None:
+    if not found:
+        return None
+    further = f" (and {len(found) - 1} further files)" if found[1:] else ""
+    return Problem(found[0][0], split, f"has {found[0][1]}{further}", meaning)
 
 
 def palettes_by_number(dataset: MaskDataset, values_in: ValuesIn) -> list[Problem]:

@@ -17,6 +17,7 @@ from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels, valid_pixels
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.data.rasters import is_photo
 from cyclemlp.data.stored_masks import StoredMask, read_stored_mask
+from cyclemlp.data.vector_labels import VectorRule, rasterised
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = IGNORED
@@ -38,6 +39,8 @@ class MaskSplit:
     """Whether 255 in a mask is class 1, as in masks of 0 and 255 alone, and not ignored."""
     palette: Palette | None = None
     """The colours by which masks are read; None where their numbers are the classes."""
+    vectors: VectorRule | None = None
+    """How areas on a map become masks; None where masks are images."""
     other_images: tuple[Path, ...] = ()
     """Images that have no sound mask. They and `other_masks` are only inspected."""
     other_masks: tuple[Path, ...] = ()
@@ -64,14 +67,21 @@ class MaskSplit:
         Pixels that an image other than a photograph marks as nodata or transparent are ignored. Raises as `read_mask`
         and `read_raster`.
         """
-        numbers = self.stored(self.masks[index])[0]
         image = self.images[index]
+        numbers = self.stored(self.masks[index], image)[0]
         if is_photo(image) or (valid := valid_pixels(image)) is None or valid.shape != numbers.shape:
             return numbers
         return np.where(valid, numbers, np.uint8(IGNORE_INDEX))
 
-    def stored(self, mask: Path) -> tuple[Pixels, StoredMask]:
-        """The class of each pixel of a mask, and what its file stores. Raises as `read_stored_mask`."""
+    def stored(self, mask: Path, image: Path | None = None) -> tuple[Pixels, StoredMask]:
+        """The class of each pixel of a mask, and what its file stores; areas need the image that they are drawn on.
+
+        Raises as `read_stored_mask` and `rasterised`.
+        """
+        if self.vectors is not None:
+            assert image is not None  # areas have no grid of their own
+            numbers, counts = rasterised(mask, image, self.vectors)
+            return numbers, StoredMask(numbers, objects=counts)
         return read_target_of(mask, zero_ignored=self.zero_ignored, white_class=self.white_class, palette=self.palette)
 
 
@@ -110,7 +120,7 @@ def with_white_class(dataset: MaskDataset) -> MaskDataset:
     the check of all files.
     """
     splits = dataset.splits
-    known = any(split.zero_ignored or split.white_class or split.palette for split in splits.values())
+    known = any(split.zero_ignored or split.white_class or split.palette or split.vectors for split in splits.values())
     if known or (dataset.named and len(dataset.classes) != 2):
         return dataset
     seen: set[int] = set()

@@ -69,6 +69,8 @@ class DataRequest:
     """How images are held out of train for validation, where that is asked for; there is no other val then."""
     palette: "Palette | None" = None
     """The colours of classes that `--palette` gives, or gave for training."""
+    label_field: str | None = None
+    """The property of areas on a map that names their class."""
 
     @property
     def splits(self) -> tuple[str, ...]:

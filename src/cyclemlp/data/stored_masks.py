@@ -25,6 +25,7 @@ from cyclemlp.data.images import (
 from cyclemlp.data.mask_content import MaskContent
 from cyclemlp.data.mask_tiffs import TIFF_SUFFIXES, tiff_content
 from cyclemlp.data.palettes import IGNORED, Colour, Palette, show_colours
+from cyclemlp.data.vector_labels import VectorCounts
 
 MASK_SUFFIXES = frozenset({".png", ".bmp", *TIFF_SUFFIXES, *ARRAY_SUFFIXES})
 """Suffixes of files that keep class numbers."""
@@ -46,6 +47,8 @@ class StoredMask:
     """Numbers that occur and that the file marks as transparent."""
     nodata: npt.NDArray[np.bool_] | None = None
     """Pixels that the file marks as no measurement, if there are any; their number is 255."""
+    objects: VectorCounts | None = None
+    """Of areas that were drawn on the grid of an image: how many, and how they fit it."""
 
 
 def read_mask(path: Path) -> Pixels:

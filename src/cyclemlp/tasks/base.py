@@ -199,7 +199,7 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         Raises DataError, also where its classes are not the network's.
         """
         how, palette = self._held_out(folder, split, card), from_texts(card.palette)
-        dataset = self.find_requested(folder, DataRequest(split, card.classes, how, palette))
+        dataset = self.find_requested(folder, DataRequest(split, card.classes, how, palette, card.label_field or None))
         if split not in dataset.splits:
             near = did_you_mean(split, dataset.splits)
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")

@@ -110,6 +110,8 @@ class ModelCard:
     """The seed of that choice."""
     palette: tuple[str, ...] = ()
     """The classes of the masks with their colours, as the file given as --palette has them; none without the option."""
+    label_field: str = ""
+    """The property that names the class of areas on a map, as --label-field has it; none without the option."""
     category_ids: tuple[int, ...] = ()
     """Number of each class in the training annotations, for results in COCO's format; none for 1, 2, ..."""
     metrics: JsonObject = field(default_factory=dict)

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from cyclemlp.data.folders import entries_of, is_system, name_key, walk
 from cyclemlp.data.formats.layout import paired
-from cyclemlp.data.georeference import check_same_place
+from cyclemlp.data.georeference import check_same_place, georeference
 from cyclemlp.data.images import IMAGE_SUFFIXES, ImageError, image_size, list_images
 from cyclemlp.data.masks import wrong_mask_size
 from cyclemlp.data.problems import Findings
 from cyclemlp.data.stored_masks import MASK_SUFFIXES
+from cyclemlp.data.vector_labels import VECTOR_SUFFIXES, is_vector
 
 SplitFolders = tuple[Path, Path]
 """The images and the masks of a split; one folder twice where they are next to each other."""
@@ -50,8 +51,8 @@ def find_pairs(folders: SplitFolders, findings: Findings) -> Pairs:
 
 
 def is_mask_file(path: Path) -> bool:
-    """Whether a file of this suffix keeps class numbers."""
-    return path.suffix.lower() in MASK_SUFFIXES
+    """Whether a file of this suffix keeps class numbers, or areas on a map."""
+    return path.suffix.lower() in MASK_SUFFIXES | VECTOR_SUFFIXES
 
 
 def names_image(stem: str, images: Collection[str]) -> bool:
@@ -60,14 +61,20 @@ def names_image(stem: str, images: Collection[str]) -> bool:
 
 
 def has_masks(folder: Path) -> bool:
-    """Whether it has a mask with the name of another image and an ending for masks; only names are looked at."""
-    names = [Path(entry.name) for entry in entries_of(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
-    stems = {name_key(name.stem) for name in names}
-    return any(is_mask_file(name) and names_image(name.stem, stems) for name in names)
+    """Whether it has a mask with the name of another image and an ending for masks, or areas; names are looked at."""
+    suffixes = IMAGE_SUFFIXES | VECTOR_SUFFIXES
+    names = [Path(entry.name) for entry in entries_of(folder) if Path(entry.name).suffix.lower() in suffixes]
+    stems = {name_key(name.stem) for name in names if not is_vector(name)}
+    return any(
+        is_mask_file(name) and (names_image(name.stem, stems) or (is_vector(name) and name_key(name.stem) in stems))
+        for name in names
+    )
 
 
 def headers_fit(image: Path, mask: Path, findings: Findings) -> bool:
     """Whether an image and its mask have one size and, where both say it, one place; a problem where they do not."""
+    if is_vector(mask):
+        return findings.attempt(image_size, image) is not None and _has_place(image, mask, findings)
     sizes = [findings.attempt(image_size, path) for path in (image, mask)]
     if sizes[0] and sizes[1] and sizes[0] != sizes[1]:
         findings.problems.append(wrong_mask_size(mask, findings.split, sizes[1], sizes[0], image))
@@ -79,6 +86,15 @@ def headers_fit(image: Path, mask: Path, findings: Findings) -> bool:
         findings.add_error(error)
         return False
     return True
+
+
+def _has_place(image: Path, mask: Path, findings: Findings) -> bool:
+    """Whether areas can be drawn on an image; a problem where it does not say where it lies."""
+    if georeference(image) is not None:
+        return True
+    what = f"does not say where it lies, so that the areas in {mask.name} have no place on it"
+    findings.add(image, what, "give it a coordinate reference system and a transform, or use masks of pixels")
+    return False
 
 
 def _has_ending(stem: str) -> bool:
@@ -102,7 +118,7 @@ def _listed(folders: SplitFolders) -> tuple[list[Path], list[Path]]:
         return _listed_together(folders[0])
     inner = [""] + [place for place in _folders_below(folders[0]) if (folders[1] / place).is_dir()]
     images, masks = ([path for place in inner for path in list_images(folder / place)] for folder in folders)
-    return images, masks
+    return images, [*masks, *(path for place in inner for path in _areas_in(folders[1] / place))]
 
 
 def _listed_together(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -111,7 +127,13 @@ def _listed_together(folder: Path) -> tuple[list[Path], list[Path]]:
     keys = {_key(path, folder) for path in images}
     masks = [path for path in images if is_mask_file(path) and _is_mask_of_another(path, folder, keys)]
     taken = set(masks)
-    return [path for path in images if path not in taken], masks
+    areas = [path for place in inner for path in _areas_in(folder / place)]
+    return [path for path in images if path not in taken], [*masks, *areas]
+
+
+def _areas_in(folder: Path) -> list[Path]:
+    """The files of areas directly in a folder."""
+    return sorted(path for path in entries_of(folder) if is_vector(path) and not path.name.startswith("."))
 
 
 def _is_mask_of_another(path: Path, folder: Path, images: Collection[Key]) -> bool:

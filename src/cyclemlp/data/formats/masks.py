@@ -13,11 +13,13 @@ from cyclemlp.data.formats.class_lists import ClassList, class_list
 from cyclemlp.data.formats.layout import folder_of_split
 from cyclemlp.data.formats.mask_pairs import SplitFolders, find_pairs, is_mask_file
 from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.formats.vector_classes import mask_dataset
 from cyclemlp.data.images import list_images
 from cyclemlp.data.masks import MaskDataset, MaskSplit, count_classes
 from cyclemlp.data.palettes import Palette
 from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, Findings, with_required
 from cyclemlp.data.unused_files import unused_files
+from cyclemlp.data.vector_labels import is_vector
 
 _LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
 _OTHER_NAMES = frozenset({"valid", "validation"})
@@ -80,7 +82,7 @@ def read_masks(
     }
     splits = {split: part for split, (part, _) in found.items()}
     findings.notes += unused_files(root, (path for _, known in found.values() for path in known))
-    return MaskDataset(root, classes.names, splits, named=bool(classes.names))
+    return mask_dataset(root, classes, splits, findings)
 
 
 def _read_split(
@@ -95,7 +97,7 @@ def _read_split(
         zero_ignored=zero_ignored,
         palette=palette,
         other_images=tuple(path for path in images if path not in mask_of),
-        other_masks=tuple(path for path in masks if is_mask_file(path) and path not in used),
+        other_masks=tuple(path for path in masks if is_mask_file(path) and not is_vector(path) and path not in used),
     )
     return split, [*images, *masks]
 

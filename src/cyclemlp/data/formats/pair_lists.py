@@ -17,6 +17,7 @@ from cyclemlp.data.formats.layout import read_lines
 from cyclemlp.data.formats.mask_pairs import headers_fit, is_mask_file
 from cyclemlp.data.formats.masks import no_validation
 from cyclemlp.data.formats.registry import DatasetFormat, register
+from cyclemlp.data.formats.vector_classes import mask_dataset
 from cyclemlp.data.masks import MaskDataset, MaskSplit, count_classes
 from cyclemlp.data.problems import FileError, Findings, listed
 from cyclemlp.data.unused_files import unused_files
@@ -87,7 +88,7 @@ def read_pair_lists(root: Path, findings: Findings) -> MaskDataset:
     classes = class_list(root, findings)
     made = {name: MaskSplit(tuple(each), tuple(each.values()), palette=classes.palette) for name, each in pairs.items()}
     findings.notes += unused_files(root, (path for row in pairs.values() for pair in row.items() for path in pair))
-    return MaskDataset(root, classes.names, made, named=bool(classes.names))
+    return mask_dataset(root, classes, made, findings)
 
 
 def _check_required(root: Path, pairs: dict[str, dict[Path, Path]], findings: Findings) -> None:

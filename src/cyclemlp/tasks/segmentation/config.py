@@ -38,6 +38,8 @@ class SegmentationConfig(RunConfig):
     """Share of the images, such as 0.2, that is held out for validation where the data has no validation split; which ones follows from --seed and their names."""  # noqa: E501
     palette: Path | None = None
     """File with the colours of the classes in the masks, one class a line such as `building 255 0 0` or `building #ff0000`, where --data has none in its classes.txt; the colours of `ignore` or `void` are ignored."""  # noqa: E501
+    label_field: str | None = None
+    """Property that names the class of an area, where masks are GeoJSON, GeoPackage or Shapefile; `none` where all areas are one class. By default the only one called class, label or category."""  # noqa: E501
     head: str = "semantic-fpn"
     """Segmentation head: semantic-fpn or upernet."""
     head_width: int | None = None

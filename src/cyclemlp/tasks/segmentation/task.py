@@ -56,7 +56,9 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def find_training_data(self, config: SegmentationConfig) -> MaskDataset:
         how = None if config.val_share is None else HoldOut(config.val_share, config.machine.seed)
         palette = None if config.palette is None else read_palette(config.palette)
-        return self.find_requested(config.data, DataRequest(hold_out=how, palette=palette))
+        return self.find_requested(
+            config.data, DataRequest(hold_out=how, palette=palette, label_field=config.label_field)
+        )
 
     def find_requested(self, folder: Path, request: DataRequest) -> MaskDataset:
         return find_dataset(folder, MaskDataset, request)

@@ -29,7 +29,8 @@ def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> Trai
     _check_batch(config)
     seed = config.machine.seed if config.val_share is not None else 0
     palette = () if config.palette is None else read_palette(config.palette).texts()
-    card = ModelCard.of_run("segmentation", config, dataset, val_share=config.val_share, val_seed=seed, palette=palette)
+    labels = {"palette": palette, "label_field": config.label_field or ""}
+    card = ModelCard.of_run("segmentation", config, dataset, val_share=config.val_share, val_seed=seed, **labels)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = network_of(card, config.optimisation.drop_path, auxiliary=auxiliary > 0)
     train = replace(dataset.splits["train"], num_classes=len(card.classes), rule=card.pixel_rule)
