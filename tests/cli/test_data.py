@@ -34,6 +34,10 @@ def test_sound_data_set_is_counted(lakes: Path, capsys: pytest.CaptureFixture[st
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         f"{lakes}: format masks, 2 classes",
+        "pairs: the same place and name in images and masks, such as images/train/a.png with masks/train/a.png",
+        "classes: by the numbers in masks: 0 is class0, 1 is class1; 255 is ignored; nothing names them, so they are"
+        " counted",
+        "splits: as the data has them: train 1, val 1",
         "",
         "train: 1 images, 1,280 pixels",
         "  class0                 960   75.000%",

@@ -24,6 +24,7 @@ def data(
     val_share: float | None = None,
     palette: Path | None = None,
     label_field: str | None = None,
+    prepare: Path | None = None,
     allow_outside: bool = False,
     json: bool = False,
 ) -> None:
@@ -45,6 +46,8 @@ def data(
         File with the colours of the classes in masks, one class a line such as `building 255 0 0`, as for training.
     label_field
         Property that names the class of an area, where masks are GeoJSON, GeoPackage or Shapefile, as for training.
+    prepare
+        Folder to write masks and images to in the ordinary layout: images/train, masks/train as PNG, ..., classes.txt.
     allow_outside
         Read images outside of the folder where its annotations name them.
     json
@@ -54,19 +57,25 @@ def data(
     from cyclemlp.data.held_out import HoldOut
     from cyclemlp.data.inspect import inspect_dataset
     from cyclemlp.data.palettes import read_palette
+    from cyclemlp.data.prepared import check_prepared
     from cyclemlp.data.problems import DataRequest
 
     _check_options(sheet, sheet_images)
+    if prepare is not None:
+        check_prepared(prepare, directory)
     how = None if val_share is None else HoldOut(val_share)
     colours = None if palette is None else read_palette(palette)
     request = DataRequest(hold_out=how, palette=colours, label_field=label_field)
     with outside_allowed(allow_outside):
         report = inspect_dataset(directory, request)
+        prepared = prepare if prepare is not None and _prepare(report, prepare) else None
     written = sheet if sheet is not None and _write_sheet(report, sheet, sheet_images) else None
     if json:
-        sys.stdout.write(dumps(report.to_dict() | ({"sheet": str(written)} if written else {})))
+        files = {"sheet": written, "prepared": prepared}
+        sys.stdout.write(dumps(report.to_dict() | {name: str(path) for name, path in files.items() if path}))
     else:
         sys.stdout.write(_as_text(report) + (f"\n\ncontact sheet: {written}" if written else ""))
+        sys.stdout.write(f"\n\nprepared: {prepared}" if prepared else "")
     sys.stdout.write("\n")
     if report.problems:
         count = len(report.problems)
@@ -95,8 +104,21 @@ def _write_sheet(report: "DatasetReport", path: Path, images: int) -> bool:
     return drawn is not None
 
 
+def _prepare(report: "DatasetReport", out: Path) -> bool:
+    """Whether there was something to write: masks without problems."""
+    from cyclemlp.data.masks import MaskDataset
+    from cyclemlp.data.prepared import write_prepared
+
+    if not isinstance(report.dataset, MaskDataset):
+        raise DataError(f"--prepare is for masks, and {report.dataset.root} has other labels: leave it out")
+    if not report.problems:
+        write_prepared(report.dataset, out)
+    return not report.problems
+
+
 def _as_text(report: "DatasetReport") -> str:
     lines = [f"{report.dataset.root}: format {report.format}, {len(report.dataset.classes)} classes"]
+    lines += [f"{what}: {how}" for what, how in report.read_as.items()]
     for name, split in report.splits.items():
         lines += ["", f"{name}: {split.images:,} images, {split.pixels:,} pixels", *_class_lines(split)]
     if report.notes:

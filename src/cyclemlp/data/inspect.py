@@ -1,8 +1,8 @@
 """What is in a data set, and everything that is wrong with it: every file is decoded."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset, check_size
 from cyclemlp.data.problems import DataRequest, Findings, Problem, listed
 from cyclemlp.data.rasters import decoded_size
+from cyclemlp.data.understood import understanding
 from cyclemlp.errors import DataError
 
 MAX_REPEATED = 1e-3
@@ -38,6 +39,8 @@ class DatasetReport:
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...] = ()
     """What is worth a look, but does not prevent training."""
+    read_as: Mapping[str, str] = field(default_factory=dict)
+    """Of masks without problems: how they were understood, by `pairs`, `classes` and `splits`."""
 
     def to_dict(self) -> dict[str, object]:
         """As plain values for JSON."""
@@ -45,6 +48,7 @@ class DatasetReport:
             "data": str(self.dataset.root),
             "format": self.format,
             "classes": list(self.dataset.classes),
+            **({"read_as": dict(self.read_as)} if self.read_as else {}),
             "splits": {name: split.to_dict() for name, split in self.splits.items()},
             "notes": [_as_dict(note) for note in self.notes],
             "problems": [_as_dict(problem) for problem in self.problems],
@@ -83,7 +87,10 @@ def inspect_dataset(root: Path, request: DataRequest = FOR_TRAINING) -> DatasetR
     remember(dataset, state, files.problems, files.notes)
     problems = tuple(dict.fromkeys((*findings.problems, *files.problems)))
     notes = tuple(dict.fromkeys((*findings.flaws, *findings.notes, *files.notes)))
-    return DatasetReport(files.dataset, found.name, files.splits, problems, notes)
+    read_as = {}
+    if isinstance(files.dataset, MaskDataset) and not problems:
+        read_as = understanding(files.dataset, found.pairing or found.layout, request)
+    return DatasetReport(files.dataset, found.name, files.splits, problems, notes, read_as)
 
 
 def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesReport:

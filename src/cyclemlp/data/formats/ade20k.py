@@ -43,4 +43,14 @@ def _listed_classes(path: Path, findings: Findings) -> tuple[str, ...]:
     return names
 
 
-register(DatasetFormat("masks", MaskDataset, "ADE20K's archive", is_ade20k, read_ade20k, count_classes))
+register(
+    DatasetFormat(
+        "masks",
+        MaskDataset,
+        "ADE20K's archive",
+        is_ade20k,
+        read_ade20k,
+        count_classes,
+        "the same name in images and annotations",
+    )
+)

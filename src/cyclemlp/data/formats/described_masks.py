@@ -165,4 +165,15 @@ def _colour(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_described, read_described, count_classes, explicit=True))
+register(
+    DatasetFormat(
+        "masks",
+        MaskDataset,
+        _LAYOUT,
+        is_described,
+        read_described,
+        count_classes,
+        "the folders that data.yaml names",
+        explicit=True,
+    )
+)

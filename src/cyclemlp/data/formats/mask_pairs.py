@@ -71,6 +71,11 @@ def has_masks(folder: Path) -> bool:
     )
 
 
+def has_labels(folder: Path) -> bool:
+    """Whether it has masks or areas."""
+    return bool(list_images(folder) or _areas_in(folder))
+
+
 def headers_fit(image: Path, mask: Path, findings: Findings) -> bool:
     """Whether an image and its mask have one size and, where both say it, one place; a problem where they do not."""
     if is_vector(mask):

@@ -11,7 +11,7 @@ from pathlib import Path
 from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.formats.class_lists import ClassList, class_list
 from cyclemlp.data.formats.layout import folder_of_split
-from cyclemlp.data.formats.mask_pairs import SplitFolders, find_pairs, is_mask_file
+from cyclemlp.data.formats.mask_pairs import SplitFolders, find_pairs, has_labels, is_mask_file
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.formats.vector_classes import mask_dataset
 from cyclemlp.data.images import list_images
@@ -40,7 +40,7 @@ def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
     if "val" not in names and (names & _OTHER_NAMES):
         names -= {folder_of_split(parents[0], "val").name}
     inside = names and not names & _SPLIT_NAMES  # folders of places or days, not of splits
-    if inside or (not names and all(list_images(parent) for parent in parents)):
+    if inside or (not names and list_images(parents[0]) and has_labels(parents[1])):
         return read_masks(root, unsplit(root, parents, findings), class_list(root, findings), findings)
     required = findings.request.splits if findings.request.hold_out else REQUIRED_SPLITS
     folders = {}
@@ -102,4 +102,5 @@ def _read_split(
     return split, [*images, *masks]
 
 
-register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_mask_dataset, read_mask_dataset, count_classes))
+_PAIRING = "the same place and name in images and masks"
+register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_mask_dataset, read_mask_dataset, count_classes, _PAIRING))

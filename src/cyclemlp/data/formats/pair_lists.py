@@ -221,4 +221,8 @@ def _resolved(root: Path, path: Path, row: Row, folders: Folders, findings: Find
     return found[0], found[1]
 
 
-register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_pair_list, read_pair_lists, count_classes, explicit=True))
+register(
+    DatasetFormat(
+        "masks", MaskDataset, _LAYOUT, is_pair_list, read_pair_lists, count_classes, "a list of pairs", explicit=True
+    )
+)

@@ -44,6 +44,8 @@ class DatasetFormat(Generic[Dataset]):
     """Reads and checks the annotations, and images at most by their headers; what is wrong is added to the findings."""
     complete: Callable[[Dataset], Dataset] = lambda dataset: dataset
     """Adds to a sound data set what takes decoding to find out."""
+    pairing: str = ""
+    """Of masks: what pairs an image with its mask, in words."""
     explicit: bool = False
     """Whether a file says what the data are, so that this goes before formats known by their folders."""
 

@@ -77,4 +77,5 @@ def _read_table(path: Path) -> tuple[str, ...]:
     return check_number(path, names)
 
 
-register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_split_masks, read_split_masks, count_classes))
+_PAIRING = "the same name in the folders of a split, or next to each other"
+register(DatasetFormat("masks", MaskDataset, _LAYOUT, is_split_masks, read_split_masks, count_classes, _PAIRING))
