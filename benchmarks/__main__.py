@@ -25,6 +25,7 @@ for _name, _target in {
     "robustness": "benchmarks.robustness:robustness",
     "compare": "benchmarks.compare:compare",
     "fuzz": "benchmarks.fuzz:fuzz",
+    "faults": "benchmarks.faults:faults",
 }.items():
     app.command(_target, name=_name)
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.failing_disk import FailingDisk, Fault
 from cyclemlp import api
 from cyclemlp.errors import ConfigError, DataError, PartlyFailedError
-from cyclemlp.inference.journal import JOURNAL_NAME
+from cyclemlp.inference.journal import JOURNAL_NAME, Journal
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import build_model, classifier_card, save_model
 
@@ -79,6 +82,27 @@ def test_an_interrupted_command_goes_on(
     assert [Path(entry["image"]).stem for entry in done.images] == list("abcd")
     assert table(out) == table(whole)
     assert not (out / JOURNAL_NAME).exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the disk that fails finds the names in /proc")
+@pytest.mark.parametrize("fault", ["full", "broken"])
+def test_a_disk_that_fails_leaves_the_earlier_journal(tmp_path: Path, fault: Fault) -> None:
+    first = Journal(tmp_path, {"a": 1}, resume=False)
+    for name in ("a.png", "b.png"):
+        first.add(name, {"image": name})
+    first.close(complete=False)
+    met = ["-"]
+    while met[-1]:
+        disk = FailingDisk(tmp_path, fault, len(met))
+        again = Journal(tmp_path, {"a": 1}, resume=True)
+        assert list(again.entries)[:2] == ["a.png", "b.png"]
+        with disk.in_use(), suppress(OSError):
+            again.add("c.png", {"image": "c.png"})
+        with suppress(OSError):
+            again.close(complete=False)
+        met.append(disk.met)
+    assert {each.partition(" ")[0] for each in met[1:-1]} == {"open", "write", "fsync", "rename"}
+    assert list(Journal(tmp_path, {"a": 1}, resume=True).entries) == ["a.png", "b.png", "c.png"]
 
 
 def test_an_image_that_has_changed_is_predicted_again(

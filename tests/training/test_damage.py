@@ -1,20 +1,24 @@
 """A damaged checkpoint or network is found when it is loaded; a run folder has one process at a time."""
 
+import errno
 import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from training_runs import train_segmentation
 
+from cyclemlp import files
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.files import sha256_of, verified
-from cyclemlp.tasks.card import ModelCard, load_model, save_card, save_model
+from cyclemlp.tasks import card as card_module
+from cyclemlp.tasks.card import ModelCard, build_model, classifier_card, load_model, save_card, save_model
 from cyclemlp.tasks.options import Length, Recording
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training.checkpoints import read_checkpoint
@@ -109,8 +113,6 @@ def test_damage_everywhere_is_one_line_of_error(run: Path) -> None:
 def test_a_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:
     card = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", ("a", "b"), head_width=8)
     torch.manual_seed(0)
-    from cyclemlp.tasks.card import build_model
-
     save_model(tmp_path, build_model(card), card)
     saved = json.loads((tmp_path / "model.json").read_text())
     weights = tmp_path / "model.safetensors"
@@ -126,6 +128,44 @@ def test_a_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:
     del saved["weights_sha256"]  # a card of an earlier version
     (tmp_path / "model.json").write_text(json.dumps(saved))
     load_model(tmp_path)
+
+
+def test_a_network_that_replaces_another_is_never_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is made longer writes its weights, then its card; a process may end between the two."""
+    card = classifier_card("test_byobnet", 32, 2)
+    before, after = build_model(card), build_model(card)
+    save_model(tmp_path, before, card)
+    usual, written = files.atomic_write, list[str]()
+
+    @contextmanager
+    def until_the_weights(path: Path) -> Iterator[Path]:
+        if "model.safetensors" in written:
+            raise OSError(errno.EIO, "Input/output error")
+        with usual(path) as part:
+            yield part
+        written.append(path.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(card_module, "atomic_write", until_the_weights)
+        patch.setattr(files, "atomic_write", until_the_weights)
+        with pytest.raises(OSError, match="Input/output error"):
+            save_model(tmp_path, after, card)
+    found, _ = load_model(tmp_path)
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in after.state_dict().items())
+    flip(tmp_path / "model.safetensors", -1000)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_model(tmp_path)
+
+
+def test_what_a_process_left_before_there_was_a_run_is_no_run(configured: Configured, small_networks: None) -> None:
+    config = configured(2, length=Length(steps=2))
+    config.out.mkdir(parents=True)
+    left_over = config.out / ".config-ab12cd_3.yaml"
+    left_over.write_text("half")
+    assert (train_segmentation(config) / "model.json").is_file()
+    assert not left_over.exists()
 
 
 def test_a_run_folder_has_one_process_at_a_time(run: Path, configured: Configured) -> None:

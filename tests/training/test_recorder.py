@@ -1,7 +1,12 @@
+import errno
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.failing_disk import FailingDisk
 from cyclemlp.training.recorder import Recorder, read_metrics
 
 ODD = ["a\u2028b", "c\u0085d", "e\x0cf", "g;h", "\ufeffi", "j,k", 'l"m', "n\x1co"]
@@ -24,3 +29,38 @@ def test_names_of_classes_do_not_end_a_row(tmp_path: Path, name: str) -> None:
 def test_a_row_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,loss\n1,0.5\n2,0.", encoding="utf-8")
     assert read_metrics(tmp_path) == [{"step": "1", "loss": "0.5"}]
+
+
+def test_tensorboard_shows_the_rows_and_not_those_before_a_continuation(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, ["step", "loss"])
+    for step in (1, 2, 3):
+        recorder.add(step, {"loss": step / 4, "score": None})
+    recorder.close()
+    continued = Recorder(tmp_path, ["step", "loss"], after_step=1)
+    continued.add(2, {"loss": 5.0})
+    continued.close()
+    shown = EventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    assert shown.Tags()["scalars"] == ["loss"]
+    assert [(event.step, event.value) for event in shown.Scalars("loss")] == [(1, 0.25), (2, 5.0)]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the disk that fails finds the names in /proc")
+def test_each_write_that_fails_is_an_error(tmp_path: Path) -> None:
+    """Also those of TensorBoard's file, whose own writer lets a thread find out."""
+    operations = ["-"]
+    while operations[-1]:
+        folder = tmp_path / str(len(operations))
+        folder.mkdir()
+        disk = FailingDisk(folder, "full", len(operations))
+        try:
+            with disk.in_use(), closing(Recorder(folder, ["step", "loss"])) as recorder:
+                recorder.add(1, {"loss": 0.5})
+        except OSError as error:
+            as_expected = error.errno == errno.ENOSPC
+        else:
+            as_expected = not disk.met or disk.met.startswith("rename")  # which needs no space
+        assert as_expected
+        operations.append(disk.met)
+    assert sum("metrics.csv" in each for each in operations) == 3  # renamed, opened, and a row
+    assert sum("tensorboard/" in each for each in operations) == 3  # its beginning, then a row

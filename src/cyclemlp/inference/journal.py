@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import JsonMapping, JsonObject
+from cyclemlp.files import JsonMapping, JsonObject, write_text
 
 JOURNAL_NAME = ".predicted.jsonl"
 """In the folder of the results, until all of them are there."""
@@ -30,10 +30,11 @@ class Journal:
         """Note a finished file."""
         line = {"source": source, "stamp": _stamp(source), "entry": entry}
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("w", encoding="utf-8")
-            self._write({"request": self._mark}, *self.entries.values())
-        self._write(line)
+            before = ({"request": self._mark}, *self.entries.values())
+            write_text(self.path, "".join(map(_line, before)))  # whole, or the earlier journal stays
+            self._file = self.path.open("a", encoding="utf-8")
+        self._file.write(_line(line))
+        self._file.flush()
 
     def close(self, *, complete: bool) -> None:
         """Close the file; where nothing is left to do it is removed."""
@@ -52,11 +53,6 @@ class Journal:
             return None
         return entry
 
-    def _write(self, *values: JsonMapping) -> None:
-        assert self._file is not None
-        self._file.writelines(json.dumps(value) + "\n" for value in values)
-        self._file.flush()
-
     def _read(self) -> dict[str, JsonObject]:
         """The whole lines of an earlier journal: a process may have been killed within one."""
         if not self.path.is_file():
@@ -68,6 +64,10 @@ class Journal:
                 " choose another --out"
             )
         return {line["source"]: line for line in lines[1:] if isinstance(line.get("entry"), dict) and "source" in line}
+
+
+def _line(value: JsonMapping) -> str:
+    return json.dumps(value) + "\n"
 
 
 def _stamp(source: str) -> list[int]:

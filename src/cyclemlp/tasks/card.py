@@ -7,6 +7,7 @@ and no pickle is needed to use it.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
@@ -119,7 +120,8 @@ class ModelCard:
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of cyclemlp, torch and timm that wrote the weights."""
     weights_sha256: str = ""
-    """SHA-256 of the weights' file that the card was written for; checked when both are loaded."""
+    """SHA-256 of the weights' file that the card was written for, checked when both are loaded; while new ones replace
+    it, theirs too, after a space."""
     licence: str = ""
     """Licence of the weights, where one is known."""
     source: str = ""
@@ -312,18 +314,24 @@ def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
     unwanted = tuple(f"{part}." for part in getattr(model, "training_only", ()))
     kept = {key: value for key, value in model.state_dict().items() if not key.startswith(unwanted)}
     state = {key: value.detach().cpu().contiguous() for key, value in kept.items()}
+    # By way of bytes, so that a full disk is the plain OSError the command line knows.
+    content = safetensors.torch.save(state, metadata={"format": "pt"})
+    if (folder / WEIGHTS_NAME).is_file():  # a process that ends between the two files leaves either network usable
+        save_card(folder, card, sha256(content).hexdigest())
     with atomic_write(folder / WEIGHTS_NAME) as part:
-        # By way of bytes, so that a full disk is the plain OSError the command line knows.
-        part.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
+        part.write_bytes(content)
     save_card(folder, card)
 
 
-def save_card(folder: Path, card: ModelCard) -> None:
-    """Write the card as JSON into `folder`, with the digest of the weights and the versions of what wrote it."""
+def save_card(folder: Path, card: ModelCard, *coming: str) -> None:
+    """Write the card as JSON into `folder`, with the digest of the weights and the versions of what wrote it.
+
+    `coming` is the digest of weights that are about to replace those that are there; meanwhile the card has both.
+    """
     versions = {package: version(package) for package in ("cyclemlp", "torch", "timm")}
     weights = folder / WEIGHTS_NAME
-    digest = sha256_of(weights) if weights.is_file() else ""
-    write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions, weights_sha256=digest).to_dict())
+    digests = " ".join([*([sha256_of(weights)] if weights.is_file() else []), *coming])
+    write_json(folder / CARD_NAME, dataclasses.replace(card, versions=versions, weights_sha256=digests).to_dict())
 
 
 def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
@@ -343,7 +351,7 @@ def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
             expected = build_model(card).state_dict()
     except ConfigError as error:
         raise CheckpointError(f"{card_path}: {error}") from error
-    check_digest(weights, {card.weights_sha256} - {""})
+    check_digest(weights, set(card.weights_sha256.split()))
     state = read_state_dict(weights)
     with naming(weights):
         check_fit(state, expected, f"; the network is that of its {CARD_NAME}")

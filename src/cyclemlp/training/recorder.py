@@ -5,9 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from cyclemlp.files import write_csv
+from cyclemlp.training.event_file import EventFile
 
 LOSS_COLUMNS = ("step", "epoch", "seconds", "lr", "images_per_second", "loss")
 
@@ -23,20 +22,19 @@ class Recorder:
         self._columns = list(columns)
         kept = [row for row in read_metrics(run_dir) if int(row["step"]) <= after_step]
         _write_rows(self._path, self._columns, kept)
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=after_step + 1)
+        self._events = EventFile(run_dir / "tensorboard", after_step + 1)
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
         """Write one row; a value of None leaves its cell empty."""
-        cells = {"step": str(step)} | {name: f"{value:.6g}" for name, value in values.items() if value is not None}
+        known = {name: value for name, value in values.items() if value is not None}
+        cells = {"step": str(step)} | {name: f"{value:.6g}" for name, value in known.items()}
         with self._path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(cells)
-        for name, value in values.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, step)
+        self._events.add(step, known)
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        self._events.close()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, str]]:

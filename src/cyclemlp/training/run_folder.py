@@ -61,8 +61,13 @@ def check_folder(config: RunConfig) -> None:
     run_dir = config.out
     if config.resume:
         _check_same_run(config, read_run_config(run_dir))
-    elif run_dir.exists() and (not run_dir.is_dir() or any(path.name != LOCK for path in run_dir.iterdir())):
+    elif run_dir.exists() and (not run_dir.is_dir() or not all(map(_is_of_no_run, run_dir.iterdir()))):
         raise ConfigError(f"--out {run_dir} exists and is not empty: continue it with --resume, or choose another")
+
+
+def _is_of_no_run(path: Path) -> bool:
+    """The lock, and what a process left that was killed before it had written the options: there is no run yet."""
+    return path.name == LOCK or (_LEFT_OVER.fullmatch(path.name) is not None and path.is_file())
 
 
 def _check_same_run(config: RunConfig, before: JsonObject) -> None:
