@@ -205,3 +205,11 @@ def test_sixteen_bits_are_no_colours(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 3), np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="has values of type uint16, but the colours of its classes have 8 bits"):
         read_stored_mask(tmp_path / "a.png", parsed(LISTED))
+
+
+def test_class_numbers_where_colours_are_listed_are_told_so(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    (root / "classes.txt").write_text("ground 0 0 0\nwater 0 0 255\n")
+    message = str(inspect_dataset(root).problems[0])
+    assert "has 2 colours that no class has: 1 1 1 (384 pixels), 255 255 255 (96 pixels); list it with" in message
+    assert message.endswith("; where masks hold class numbers, name the classes in classes.txt without colours")

@@ -142,6 +142,35 @@ def test_numbers_are_names_in_their_order_and_void_is_ignored(root: Path) -> Non
     assert np.unique(find_dataset(root, MaskDataset, request).splits["val"].target(0)).tolist() == [0, 1, 255]
 
 
+def test_the_background_may_be_drawn(root: Path) -> None:
+    write(root / "masks/val/a.geojson", [*AREAS, ((30, 10, 45, 20), "Background")])
+    dataset = find_dataset(root, MaskDataset)
+    assert dataset.classes == ("background", "house", "water")
+    np.testing.assert_array_equal(
+        dataset.splits["val"].target(0),
+        expected([*AREAS, ((30, 10, 45, 20), "background")], {"house": 1, "water": 2, "background": 0}),
+    )
+
+
+def test_a_scene_that_is_turned(root: Path) -> None:
+    """Its pixels are no north-up grid; the centre of each still decides."""
+    turned = rasterio.Affine.translation(LEFT, TOP) @ rasterio.Affine.rotation(30) @ rasterio.Affine.scale(2, -2)
+    with rasterio.open(root / "images/val/a.tif", "r+") as file:
+        file.transform = turned
+    box = (30.0, -15.0, 40.0, -5.0)  # in pixels of the scene that is north-up: above its first corner
+    corner = turned @ (0, 0)
+    write(root / "masks/val/a.geojson", [(box, "house")])
+    target = find_dataset(root, MaskDataset).splits["val"].target(0)
+    inside = np.zeros(SIZE, np.uint8)
+    for row in range(SIZE[0]):
+        for column in range(SIZE[1]):
+            x, y = turned @ (column + 0.5, row + 0.5)
+            place = (x - corner[0]) / METRES, (corner[1] - y) / METRES
+            inside[row, column] = box[0] < place[0] < box[2] and box[1] < place[1] < box[3]
+    assert inside.sum() == 100
+    np.testing.assert_array_equal(target, inside)
+
+
 def test_the_property_that_names_classes(root: Path) -> None:
     for split in ("train", "val"):
         write(root / f"masks/{split}/a.geojson", field="kind")

@@ -1,6 +1,7 @@
 """`cyclemlp data`: what is in a data set, and what is wrong with it."""
 
 import sys
+from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +34,9 @@ def data(
     Parameters
     ----------
     directory
-        Folder with images/{train,val} and masks/{train,val}, with train/CLASS and val/CLASS, of class folders, with
-        COCO's train.json, val.json, train/ and val/, with boxes as PASCAL VOC or YOLO have them, or ADE20K, COCO or
-        ImageNet as their archives are.
+        Folder with images/{train,val} and masks/{train,val}, with a CSV or YAML of pairs of images and masks, with
+        data.yaml, with train/CLASS and val/CLASS, of class folders, with COCO's train.json, val.json, train/ and val/,
+        with boxes as PASCAL VOC or YOLO have them, or ADE20K, COCO or ImageNet as their archives are.
     sheet
         Image to write (.png or .jpg): a contact sheet of some images with their labels.
     sheet_images
@@ -70,13 +71,8 @@ def data(
         report = inspect_dataset(directory, request)
         prepared = prepare if prepare is not None and _prepare(report, prepare) else None
     written = sheet if sheet is not None and _write_sheet(report, sheet, sheet_images) else None
-    if json:
-        files = {"sheet": written, "prepared": prepared}
-        sys.stdout.write(dumps(report.to_dict() | {name: str(path) for name, path in files.items() if path}))
-    else:
-        sys.stdout.write(_as_text(report) + (f"\n\ncontact sheet: {written}" if written else ""))
-        sys.stdout.write(f"\n\nprepared: {prepared}" if prepared else "")
-    sys.stdout.write("\n")
+    files = {name: str(path) for name, path in (("sheet", written), ("prepared", prepared)) if path}
+    sys.stdout.write((dumps(report.to_dict() | files) if json else _as_text(report, files)) + "\n")
     if report.problems:
         count = len(report.problems)
         listed = f"{count} problems, listed" if count > 1 else "1 problem, listed"
@@ -116,7 +112,7 @@ def _prepare(report: "DatasetReport", out: Path) -> bool:
     return not report.problems
 
 
-def _as_text(report: "DatasetReport") -> str:
+def _as_text(report: "DatasetReport", files: Mapping[str, str]) -> str:
     lines = [f"{report.dataset.root}: format {report.format}, {len(report.dataset.classes)} classes"]
     lines += [f"{what}: {how}" for what, how in report.read_as.items()]
     for name, split in report.splits.items():
@@ -125,6 +121,8 @@ def _as_text(report: "DatasetReport") -> str:
         lines += ["", "notes:", *(f"  {note}" for note in report.notes)]
     lines += ["", "problems:" if report.problems else "no problems found"]
     lines += [f"  {problem}" for problem in report.problems]
+    titles = {"sheet": "contact sheet", "prepared": "prepared"}
+    lines += [line for name, path in files.items() for line in ("", f"{titles[name]}: {path}")]
     return "\n".join(lines)
 
 

@@ -147,6 +147,10 @@ def count_classes(dataset: MaskDataset) -> MaskDataset:
     DataError if they hold a single class.
     """
     dataset = with_white_class(dataset)
+    split = next(iter(dataset.splits.values()), None)
+    if split is not None and (split.palette or split.vectors):
+        by = "the colours of masks" if split.palette else "areas on a map"
+        _LOG.info("%s: classes by %s: %s", dataset.root, by, listed(dataset.classes, 8))
     if dataset.named:
         return dataset
     _LOG.info("%s has no classes.txt: counting the classes in all masks", dataset.root)

@@ -171,6 +171,8 @@ def _unlisted(codes: npt.NDArray[Any]) -> tuple[str, str]:
     count = len(np.unique(codes))
     what = f"has {count} colour{'s' * (count > 1)} that no class has: {_counted(codes)}"
     fix = "list it with its class, or as `ignore RED GREEN BLUE`"
+    if (codes >> 16 == codes & 255).all() and (codes >> 16 == codes >> 8 & 255).all():
+        fix += "; where masks hold class numbers, name the classes in classes.txt without colours"
     if count > MAX_CLASSES:
         fix = "draw it without smoothing, resampling or JPEG, in the colours of its classes alone"
     return what, fix

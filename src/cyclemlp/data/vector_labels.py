@@ -44,6 +44,7 @@ class VectorRule:
 
     def number(self, name: str) -> int | None:
         """The number of a class, or 255 for `ignore` and `void`; None for another name."""
+        name = BACKGROUND if _is_background(name) else name
         if name in self.classes:
             return self.classes.index(name)
         return IGNORED if is_ignored(name) else None
@@ -59,7 +60,8 @@ class VectorCounts(NamedTuple):
     """Pixels that lie in objects of different classes."""
 
 
-class _Areas(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Areas:
     """The content of a vector file."""
 
     shapes: Any
@@ -112,11 +114,11 @@ def names_in(paths: Sequence[Path], field: str | None) -> tuple[str, ...]:
     """
     names: set[str] = set()
     for path in paths:
-        names |= {name for name in _names(path, field) if not is_ignored(name)}
+        names |= {name for name in _names(path, field) if not is_ignored(name) and not _is_background(name)}
         if len(names) > MAX_CLASSES:
             what = f"has, with the files before it, more than {MAX_CLASSES} values of {field}"
             raise ImageError(path, what, "choose another property with --label-field")
-    return (BACKGROUND, *sorted(names - {BACKGROUND}, key=_in_order))
+    return (BACKGROUND, *sorted(names, key=_in_order))
 
 
 def rasterised(path: Path, image: Path, rule: VectorRule) -> tuple[Pixels, VectorCounts]:
@@ -132,14 +134,14 @@ def rasterised(path: Path, image: Path, rule: VectorRule) -> tuple[Pixels, Vecto
         raise MissingExtraError("rasterio", "geo") from None
     with named_errors(image), _rasterio_errors(), rasterio.open(image) as scene:
         crs, transform, shape = scene.crs, scene.transform, (scene.height, scene.width)
-        bounds = tuple(scene.bounds)
+        corners = [transform @ place for place in ((0, 0), (shape[1], 0), (0, shape[0]), shape[::-1])]
     check_pixels(image, shape[0] * shape[1])
     if crs is None or transform.is_identity:
         what = f"does not say where it lies, so that the areas in {path.name} have no place on it"
         raise ImageError(image, what, "give it a coordinate reference system and a transform, or use masks of pixels")
-    shapes = _converted(path, crs)
+    shapes = _converted(path, _areas(path), crs.to_wkt())
     numbers = _numbers(path, rule)
-    inside = _touching(shapes, bounds)
+    inside = _touching(shapes, np.array(corners))
     pairs = list(zip(shapes[inside].tolist(), numbers[inside].tolist(), strict=True))
     background = rule.number(BACKGROUND) or 0
     drawn, reversed_ = (
@@ -183,6 +185,10 @@ def _numbers(path: Path, rule: VectorRule) -> npt.NDArray[np.uint8]:
     return np.array([rule.number(name) for name in names], np.uint8)
 
 
+def _is_background(name: str) -> bool:
+    return name.casefold() == BACKGROUND
+
+
 def _in_order(name: str) -> tuple[bool, int, str]:
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
@@ -222,17 +228,17 @@ def _read(path: Path, changed: int, size: int) -> _Areas:
     return _Areas(shapes[kept], properties, meta["crs"])
 
 
-def _converted(path: Path, crs: Any) -> Any:
+@lru_cache(maxsize=64)
+def _converted(path: Path, areas: _Areas, wkt: str) -> Any:
     """The areas of a file in the coordinates of an image."""
     import shapely
     from rasterio.crs import CRS
     from rasterio.warp import transform
 
-    areas = _areas(path)
     if areas.crs is None:
         what = "has no coordinate reference system"
         raise ImageError(path, what, "add it: a .prj next to a Shapefile, or save the file again from a map")
-    own = CRS.from_user_input(areas.crs)
+    own, crs = CRS.from_user_input(areas.crs), CRS.from_wkt(wkt)
     if own == crs or not len(areas.shapes):
         return areas.shapes
 
@@ -254,13 +260,12 @@ def _rasterio_errors() -> Iterator[None]:
         raise OSError(str(error)) from error
 
 
-def _touching(shapes: Any, bounds: tuple[float, ...]) -> npt.NDArray[np.bool_]:
-    """Which areas meet a box (left, bottom, right, top); those without finite coordinates do not."""
+def _touching(shapes: Any, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which areas meet the box around these corners (4, 2); those without finite coordinates do not."""
     import shapely
 
     if not len(shapes):
         return np.zeros(0, np.bool_)
     own = shapely.bounds(shapes)
-    left, bottom, right, top = bounds
-    meets = (own[:, 0] < right) & (own[:, 2] > left) & (own[:, 1] < top) & (own[:, 3] > bottom)
-    return np.isfinite(own).all(axis=1) & meets
+    least, most = corners.min(axis=0), corners.max(axis=0)
+    return np.isfinite(own).all(axis=1) & (own[:, :2] < most).all(axis=1) & (own[:, 2:] > least).all(axis=1)

@@ -64,6 +64,7 @@ BY_SPLIT = (
         ("pairs.yaml", YAML),
         ("p.yml", "pairs:\n" + YAML),
         ("data.yaml", BY_SPLIT),
+        ("windows.csv", table().replace("/", "\\")),
     ],
 )
 def test_pairs_are_those_of_the_list(root: Path, name: str, text: str) -> None:

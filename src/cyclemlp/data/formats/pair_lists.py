@@ -199,7 +199,8 @@ def _split_in(image: str) -> str:
 def _resolved(root: Path, path: Path, row: Row, folders: Folders, findings: Findings) -> tuple[Path, Path] | None:
     """The two files of a pair; None, and a problem, where one is missing or no mask."""
     found = []
-    for name, usual, what in ((row.image, "images", "image"), (row.mask, "masks", "mask")):
+    for given, usual, what in ((row.image, "images", "image"), (row.mask, "masks", "mask")):
+        name = given if "/" in given else given.replace("\\", "/")  # as Windows writes it
         if not name:
             findings.add(path, f"has no {what} in {row.where}", "name its file there, or remove the row")
             return None
