@@ -220,3 +220,30 @@ def test_a_square_image_that_is_turned_by_90_degrees_is_noted(tmp_path: Path) ->
             Image.fromarray(values).save(tmp_path / folder / split / "a.png")
     turned(tmp_path / "images/train/a.png", 6)
     assert "images/train/a.png is turned by 90 or 180 degrees" in remarks(inspect_dataset(tmp_path))
+
+
+@pytest.mark.parametrize("classes", [None, ("ground", "water")])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_255_that_is_a_class_in_one_split_alone(
+    write_dataset: WriteDataset, classes: tuple[str, str] | None, split: str
+) -> None:
+    """Otherwise it would be ignored there, and the class never learnt or never scored."""
+    root = write_dataset(classes=classes)
+    for path in root.glob("masks/*/*.png"):
+        white = 255 if path.parent.name == split else 1
+        Image.fromarray((np.eye(32, 48) * white).astype(np.uint8)).save(path)
+    other = {"train": "val", "val": "train"}[split]
+    what = (
+        f"masks/{split} hold 0 and 255 alone, but those of {other} 1, so that 255 is ignored in both; write one number"
+    )
+    assert any(what in str(problem) for problem in inspect_dataset(root).problems)
+
+
+def test_255_that_may_be_a_class_in_some_masks_is_noted(write_dataset: WriteDataset) -> None:
+    root = write_dataset()
+    Image.fromarray((np.eye(32, 48) * 255).astype(np.uint8)).save(root / "masks/train/b.png")
+    report = inspect_dataset(root)
+    assert report.problems == ()
+    assert "b.png holds 0 and 255 alone where others hold 1, and 255 is ignored in all; where 255 stands" in remarks(
+        report
+    )

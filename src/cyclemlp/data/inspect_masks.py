@@ -28,6 +28,8 @@ from cyclemlp.data.mask_values import (
     transparent_numbers,
     turned_within_size,
     values_of,
+    white_in_one_split,
+    white_in_some_masks,
 )
 from cyclemlp.data.masks import (
     IGNORE_INDEX,
@@ -70,6 +72,9 @@ def inspect_masks(
         findings.notes += notes
     findings.notes += palettes_by_number(dataset, values_in)
     findings.problems += other_palettes(values_in)
+    if all(split.by_number for split in dataset.splits.values()):
+        findings.problems += white_in_one_split({name: files.values_in for name, files in counted.items()})
+        findings.notes += white_in_some_masks(values_in)
     stored = totals.copy()
     stored[IGNORE_INDEX] -= sum(values.nodata for values in values_in.values())
     findings.problems += grey_levels(dataset, stored)

@@ -151,6 +151,33 @@ def grey_levels(dataset: MaskDataset, totals: Counts) -> list[Problem]:
     return []
 
 
+def white_in_one_split(values_of_split: Mapping[str, ValuesIn]) -> list[Problem]:
+    """The problem that masks of a split hold 0 and 255 alone, as drawings do, and those of another class numbers."""
+    held = {name: set().union(*(each.present for each in values.values())) for name, values in values_of_split.items()}
+    numbers = {name: sorted(values - {0, IGNORE_INDEX}) for name, values in held.items()}
+    other = next((name for name, values in numbers.items() if values), None)
+    if other is None:
+        return []
+    what = f"hold 0 and {IGNORE_INDEX} alone, but those of {other} {listed(numbers[other])}, so that {IGNORE_INDEX} is"
+    fix = f"write one number for a class in all splits; if {IGNORE_INDEX} is ignored, add images of other classes"
+    return [
+        Problem(next(iter(values_of_split[name])).parent, name, f"{what} ignored in both", fix)
+        for name, values in held.items()
+        if values == {0, IGNORE_INDEX}
+    ]
+
+
+def white_in_some_masks(values_in: ValuesIn) -> list[Problem]:
+    """A note that some masks of two classes hold 0 and 255 alone: there 255 may stand for class 1."""
+    white = [path for path, values in values_in.items() if values.present == [0, IGNORE_INDEX]]
+    held = set().union(*(values.present for values in values_in.values()))
+    if not white or held - {0, IGNORE_INDEX} != {1}:
+        return []
+    subject = f"and {len(white) - 1} further masks hold" if white[1:] else "holds"
+    what = f"{subject} 0 and {IGNORE_INDEX} alone where others hold 1, and {IGNORE_INDEX} is ignored in all"
+    return [Problem(white[0], "", what, f"where {IGNORE_INDEX} stands for the class, write it as 1")]
+
+
 def odd_values(root: Path, totals: Counts, values_in: ValuesIn) -> list[Problem]:
     """Values of masks without named classes that are rare, or missing below a higher one.
 

@@ -49,6 +49,11 @@ class MaskSplit:
     rule: PixelRule = PHOTO
     """How the images become pixels."""
 
+    @property
+    def by_number(self) -> bool:
+        """Whether the numbers that masks store are the classes, and 255 is ignored."""
+        return not (self.zero_ignored or self.white_class or self.palette or self.vectors)
+
     def read(self, index: int) -> tuple[Pixels, Pixels]:
         """An image, uint8 (H, W, C), and its mask as `target` returns it. Raises DataError if they are unusable."""
         mask = self.masks[index]
@@ -120,7 +125,7 @@ def with_white_class(dataset: MaskDataset) -> MaskDataset:
     the check of all files.
     """
     splits = dataset.splits
-    known = any(split.zero_ignored or split.white_class or split.palette or split.vectors for split in splits.values())
+    known = not all(split.by_number for split in splits.values())
     if known or (dataset.named and len(dataset.classes) != 2):
         return dataset
     seen: set[int] = set()
