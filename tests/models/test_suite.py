@@ -243,6 +243,6 @@ def test_linear_weights_of_our_narrow_networks_start_with_unit_gain(name: str) -
     torch.manual_seed(0)
     layers = [module for module in create(name).modules() if isinstance(module, nn.Linear)]
     for layer in layers:
-        expected = layer.in_features**-0.5 if name.endswith("_nano") else 0.02
+        expected = 0.88 * layer.in_features**-0.5 if name.endswith("_nano") else 0.02  # .88: without the tails
         assert layer.weight.std().item() == pytest.approx(expected, rel=0.15)
         assert layer.bias is None or not layer.bias.any()

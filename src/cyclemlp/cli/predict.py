@@ -66,7 +66,7 @@ def predict(
     else:
         task = get_task(done.task)
         for entry in done.images:
-            drawing = f" -> {entry[task.drawing[0]]}" if task.drawing[0] in entry else ""
-            sys.stdout.write(f"{entry['image']}: {task.summary(entry)}{drawing}\n")
+            drawing = entry.get(task.drawing[0], entry.get("mask"))
+            sys.stdout.write(f"{entry['image']}: {task.summary(entry)}{f' -> {drawing}' if drawing else ''}\n")
         sys.stdout.writelines(f"{entry['video']}: {video_summary(entry)}\n" for entry in done.videos)
     done.raise_failures()

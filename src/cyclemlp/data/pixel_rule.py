@@ -58,7 +58,7 @@ def read_pixels(path: Path, rule: PixelRule) -> Pixels:
     """The pixels of an image file by this rule. Raises ImageError and DataError for what does not fit it."""
     if rule.values == "photo":
         return read_image(path)
-    return pixels_of(_selected(read_raster(path), rule, str(path)), rule)
+    return pixels_of(selected_bands(read_raster(path), rule, str(path)), rule)
 
 
 def decode_pixels(image: ImageInput, rule: PixelRule, channels: int) -> Pixels:
@@ -70,7 +70,7 @@ def decode_pixels(image: ImageInput, rule: PixelRule, channels: int) -> Pixels:
         return decode_image(image, channels)
     name = str(image) if isinstance(image, str | Path) else "the image"
     raster = _raster_of(image)
-    selected = _selected(raster, rule, name)
+    selected = selected_bands(raster, rule, name)
     if rule.values == "fixed" and (doubt := range_doubt(selected, raster.valid(), rule)):
         _LOG.warning("warning: %s %s", name, doubt)
     return pixels_of(selected, rule)
@@ -144,7 +144,8 @@ def select_bands(raster: Raster, bands: tuple[int, ...], name: str) -> Values:
     return raster.values[..., wanted]
 
 
-def _selected(raster: Raster, rule: PixelRule, name: str) -> Values:
+def selected_bands(raster: Raster, rule: PixelRule, name: str) -> Values:
+    """The bands that the rule uses. Raises DataError, naming the image, where it has others."""
     if not rule.bands:
         if raster.bands not in (1, 3):
             raise DataError(

@@ -2,12 +2,13 @@
 
 import glob
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.images import IMAGE_SUFFIXES
+from cyclemlp.data.scenes import SCENE_SUFFIXES, is_scene
 from cyclemlp.data.videos import VIDEO_SUFFIXES
 from cyclemlp.errors import ConfigError, DataError
 
@@ -22,6 +23,8 @@ class Job:
     source: Path
     files: Mapping[str, Path]
     """Kind of file, such as `mask`, to its place."""
+    is_scene: bool = False
+    """Whether it is read in windows."""
 
     @property
     def is_video(self) -> bool:
@@ -82,11 +85,18 @@ def _note_unused(folder: Path, used: list[Path]) -> None:
         _LOG.warning("note: not used in %s: %s%s", folder, ", ".join(counted), hint)
 
 
-def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos: Mapping[str, str]) -> list[Job]:
+def plan(
+    sources: list[Path],
+    out: Path,
+    of_images: Mapping[str, str],
+    of_videos: Mapping[str, str],
+    of_scenes: Callable[[], Mapping[str, str]] | None = None,
+) -> list[Job]:
     """Where everything will be written, decided before anything is.
 
-    `of_images` are the suffixes of the files of an image by their kind, `of_videos` those of a video. Inputs of equal
-    name get numbered names. Raises ConfigError where a file would replace one of the inputs.
+    `of_images` are the suffixes of the files of an image by their kind, `of_videos` those of a video, and `of_scenes`
+    returns those of a scene, where scenes are no images. Inputs of equal name get numbered names. Raises ConfigError
+    where a file would replace one of the inputs.
     """
     given = {_identity(source) for source in sources}
     stems = {source.stem.casefold() for source in sources}
@@ -96,8 +106,10 @@ def plan(sources: list[Path], out: Path, of_images: Mapping[str, str], of_videos
     for source in sources:
         name = _free_name(source.stem, taken, stems, numbers)
         taken.add(name.casefold())
+        scene = of_scenes is not None and source.suffix.lower() in SCENE_SUFFIXES and is_scene(source)
         own = of_videos if source.suffix.lower() in VIDEO_SUFFIXES else of_images
-        jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}))
+        own = of_scenes() if scene and of_scenes is not None else own
+        jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}, scene))
     for path in (path for job in jobs for path in job.files.values()):
         if _identity(path) in given:
             raise ConfigError(f"--out {out}: {path.name} would replace an input; choose another folder")

@@ -49,18 +49,8 @@ class ImageThroughNetwork:
     keeps_probabilities: bool = False
 
     def run(self, images: FloatArray) -> tuple[FloatArray, ...]:
-        """The network's outputs for normalised images (N, C, H, W), padded to the multiples that it takes.
-
-        Raises DataError where an output is not finite: it would pass for the first class, or for no object.
-        """
-        rule = self.network.size_rule
-        down, right = (-edge % rule.multiple for edge in images.shape[-2:])
-        if down or right:
-            images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
-        outputs = self.network(images)
-        if not all(np.isfinite(output).all() for output in outputs):
-            raise DataError("the network's output is not finite: its weights or this image hold extreme values")
-        return outputs
+        """The network's outputs for normalised images (N, C, H, W): see `run_network`."""
+        return run_network(self.network, images)
 
     def maps(self, activation: Callable[[FloatArray], FloatArray]) -> Iterator[FloatArray]:
         """Strips (1, K, rows, W) of the output, from top to bottom, after `activation` where the task needs that."""
@@ -91,22 +81,37 @@ class ImageThroughNetwork:
     def _strips(self, images: npt.NDArray[np.uint8], view: View, *, progress: bool) -> Iterator[FloatArray]:
         tiling = tiling_for(self.card, images.shape[-2:], view.scale, MAP_WINDOWS)
         seen = images[..., ::-1] if view.flipped else images
-        strips = map_strips(self._dense_network(), seen, tiling, progress=progress)
+        strips = map_strips(dense_network(self.network, self.card), seen, tiling, progress=progress)
         return map(partial(np.flip, axis=-1), strips) if view.flipped else strips  # map keeps no strip alive
 
-    def _dense_network(self) -> DenseNetwork:
-        """The network on values 0 to 255 of any size: normalised, and padded to a size that it takes."""
 
-        def outputs(windows: FloatArray) -> FloatArray:
-            height, width = windows.shape[-2:]
-            down, right = (self.network.size_rule.padded(edge) - edge for edge in (height, width))
-            images = self.card.normalised(windows)
-            if down or right:
-                images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
-            (maps,) = self.run(images)
-            return maps[..., :height, :width]
+def run_network(network: Network, images: FloatArray) -> tuple[FloatArray, ...]:
+    """The network's outputs for normalised images (N, C, H, W), padded to the multiples that it takes.
 
-        return outputs
+    Raises DataError where an output is not finite: it would pass for the first class, or for no object.
+    """
+    down, right = (-edge % network.size_rule.multiple for edge in images.shape[-2:])
+    if down or right:
+        images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
+    outputs = network(images)
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise DataError("the network's output is not finite: its weights or this image hold extreme values")
+    return outputs
+
+
+def dense_network(network: Network, card: ModelCard) -> DenseNetwork:
+    """The network on values 0 to 255 of any size: normalised, and padded to a size that it takes."""
+
+    def outputs(windows: FloatArray) -> FloatArray:
+        height, width = windows.shape[-2:]
+        down, right = (network.size_rule.padded(edge) - edge for edge in (height, width))
+        images = card.normalised(windows)
+        if down or right:
+            images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
+        (maps,) = run_network(network, images)
+        return maps[..., :height, :width]
+
+    return outputs
 
 
 def tiling_for(card: ModelCard, size: Sequence[int], view_scale: float, rule: WindowRule) -> Tiling:

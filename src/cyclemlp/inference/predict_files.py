@@ -4,6 +4,7 @@ import errno
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cyclemlp.data.problems import listed
@@ -12,6 +13,7 @@ from cyclemlp.files import JsonObject
 from cyclemlp.inference.evaluate import check_out
 from cyclemlp.inference.inputs import Job, find_inputs, plan
 from cyclemlp.inference.journal import Journal
+from cyclemlp.inference.predict_scenes import predict_scene
 from cyclemlp.inference.predict_videos import predict_video, video_files
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.progress import progress_bar
@@ -20,6 +22,7 @@ from cyclemlp.tasks.options import PredictionOptions
 
 _OF_ONE_FILE = frozenset({errno.ENAMETOOLONG, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
 """System errors that say nothing of the next file; a full disk, say, ends the command."""
+SCENE_OPTIONS = ("probabilities", "vector", "simplify")
 MAX_NAMED = 100
 """Files that failed, named in a message; all are listed with --json."""
 
@@ -84,16 +87,19 @@ def predict_files(
     task = predictor.task
     refuse_foreign_options(task.name, task.prediction_options, asdict(options))
     of_videos = video_files(overlay=not options.no_pictures, coco=task.writes_coco)
-    jobs = plan(list(sources), out, task.image_files(options), of_videos)
+    of_scenes = None if task.scenes is None else partial(task.scenes.files, options)
+    jobs = plan(list(sources), out, task.image_files(options), of_videos, of_scenes)
+    _refuse_scene_options(jobs, options)
     predictor = predictor.described_as(task.card_for_prediction(predictor.card, options))
     predictor = predictor.with_value_range(options.value_range)
     predictor = predictor.with_options(options) if task.takes_views else predictor
     done = Predictions(task.name)
     request = {"card": predictor.card.to_dict(), "options": asdict(options), "every": every}
     journal = Journal(out, request, resume=resume)
+    predict = partial(_predict, predictor, every=every, options=options, resume=resume)
     try:
         for job in progress_bar(jobs, what="predicting", unit="files"):
-            _predict(predictor, job, every, options, done, journal)
+            predict(job, done=done, journal=journal)
         if done.images:
             done.files.update(task.finish(out, done.images))
     except BaseException:
@@ -105,8 +111,23 @@ def predict_files(
     return done
 
 
+def _refuse_scene_options(jobs: Sequence[Job], options: PredictionOptions) -> None:
+    names = [name for name in SCENE_OPTIONS if getattr(options, name) not in (None, False)]
+    if names and not any(job.is_scene for job in jobs):
+        raise ConfigError(f"--{names[0]} is for scenes, and no input is one: give a GeoTIFF (rasterio reads it)")
+    if options.simplify is not None and not (options.simplify >= 0 and options.vector):
+        raise ConfigError(f"--simplify {options.simplify:g}: 0 or more pixels, together with --vector")
+
+
 def _predict(
-    predictor: Predictor, job: Job, every: int, options: PredictionOptions, done: Predictions, journal: Journal
+    predictor: Predictor,
+    job: Job,
+    every: int,
+    options: PredictionOptions,
+    done: Predictions,
+    journal: Journal,
+    *,
+    resume: bool,
 ) -> None:
     source = {"video" if job.is_video else "image": str(job.source)}
     files = {kind: str(path) for kind, path in job.files.items()}
@@ -117,6 +138,8 @@ def _predict(
     try:
         if job.is_video:
             entry = predict_video(predictor, job, every, options)
+        elif job.is_scene and predictor.task.scenes is not None:
+            entry = predict_scene(predictor, predictor.task.scenes, job, options, resume=resume)
         else:
             result = predictor.predict(job.source, progress=True)
             predictor.task.write(result, job.files, options)

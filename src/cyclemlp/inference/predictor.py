@@ -43,7 +43,7 @@ class Predictor:
             raise ConfigError(f"several scales or flips are not for {card.task} models: leave them out")
         self.card = card
         self.views = views
-        self._network = network
+        self.network = network
 
     @classmethod
     def of_model(cls, model: "nn.Module", card: ModelCard, device: str = "auto") -> "Predictor":
@@ -76,9 +76,9 @@ class Predictor:
 
         Raises ConfigError for boxes that a network which decodes by itself has dropped.
         """
-        if decodes_by_itself(self._network, self.card) and card.detection and self.card.detection:
+        if decodes_by_itself(self.network, self.card) and card.detection and self.card.detection:
             refuse_looser(self.card.detection, card.detection)
-        return Predictor(self._network, card, self.views)
+        return Predictor(self.network, card, self.views)
 
     def with_options(self, options: ViewOptions) -> "Predictor":
         """The same network with the views and windows that these options ask for. Raises ConfigError."""
@@ -98,7 +98,7 @@ class Predictor:
         Segmentation averages over the views, detectors keep the top-scoring box of each object. Better and slower: one
         pass per view. Raises ConfigError for scales that are not usable and for a task without views.
         """
-        return Predictor(self._network, self.card, Views(tuple(scales), flip))
+        return Predictor(self.network, self.card, Views(tuple(scales), flip))
 
     def with_windows(self, window: int | None, overlap: int | None = None) -> "Predictor":
         """The same network, which sees images in windows of this edge that share `overlap`, in network pixels.
@@ -149,7 +149,7 @@ class Predictor:
 
     def _predict_one(self, image: ImageInput, progress: bool, probabilities: bool) -> "Prediction":
         pixels = decode_pixels(image, self.card.pixel_rule, self.card.in_chans)
-        seen = ImageThroughNetwork(self._network, self.card, pixels, self.views, progress, probabilities)
+        seen = ImageThroughNetwork(self.network, self.card, pixels, self.views, progress, probabilities)
         try:
             return cast("Prediction", self.task.predict(seen))
         except DataError as error:

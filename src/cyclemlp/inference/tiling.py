@@ -11,13 +11,25 @@ torch networks, and without torch.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.resizing import FloatArray, resize_bilinear
 from cyclemlp.progress import progress_bar
+
+
+class Planes(Protocol):
+    """Images (N, C, H, W) of which windows are read when they are taken."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)"""
+
+    def window(self, rows: slice, columns: slice, /) -> npt.NDArray[Any]:
+        """(N, C, height, width) of these rows and columns."""
+
 
 DenseNetwork = Callable[[FloatArray], FloatArray]
 """From images (N, C, H, W) to maps (N, K, H, W), logits for example."""
@@ -71,27 +83,35 @@ class _Cut:
 
 
 def map_strips(
-    network: DenseNetwork, images: npt.NDArray[Any], tiling: Tiling, *, progress: bool = False
+    network: DenseNetwork, images: npt.NDArray[Any] | Planes, tiling: Tiling, *, first: int = 0, progress: bool = False
 ) -> Iterator[FloatArray]:
-    """The network's maps at the size of `images` (N, C, H, W), from top to bottom, as strips (N, K, rows, W)."""
+    """The network's maps at the size of `images` (N, C, H, W), from top to bottom, as strips (N, K, rows, W).
+
+    There is a strip for each row of windows; `first` is the number of those that are left out at the top.
+    """
     height, width = images.shape[-2:]
     rows, columns = tiling.cuts(height), tiling.cuts(width)
+    begin = max(0, first - 1)  # the row before reaches into the first one that is wanted
+    rows = rows[begin:]
     total = len(rows) * len(columns)
     unfinished: FloatArray | None = None
     with progress_bar(what="windows", unit="windows", total=total, shown=progress) as bar:
-        for row, after in zip(rows, [*rows[1:], None], strict=True):
+        for number, (row, after) in enumerate(zip(rows, [*rows[1:], None], strict=True), start=begin):
             band = _band(network, images, row, columns, tiling, bar.update)
             if unfinished is not None:
                 band[:, :, : unfinished.shape[2]] += unfinished
             finished = (after.start if after else row.stop) - row.start
             strip, unfinished = [band[:, :, :finished]], band[:, :, finished:].copy()
             del band
+            if number < first:
+                strip.clear()
+                continue
             yield strip.pop()  # nothing here keeps a band, neither while waiting nor while the next one is made
 
 
 def _band(
     network: DenseNetwork,
-    images: npt.NDArray[Any],
+    images: npt.NDArray[Any] | Planes,
     row: _Cut,
     columns: Sequence[_Cut],
     tiling: Tiling,
@@ -104,7 +124,7 @@ def _band(
     band: FloatArray | None = None
     for first in range(0, len(columns), together):
         group = columns[first : first + together]
-        windows = np.concatenate([images[:, :, row.start : row.stop, c.start : c.stop] for c in group])
+        windows = np.concatenate([_window(images, slice(row.start, row.stop), slice(c.start, c.stop)) for c in group])
         maps = _window_maps(network, windows.astype(np.float32, copy=False), tiling.input_scale)
         if band is None:
             shape = (images.shape[0], maps.shape[1], edges[0], images.shape[-1])
@@ -114,6 +134,10 @@ def _band(
         advance(len(group))
     assert band is not None  # there is always a column
     return band
+
+
+def _window(images: npt.NDArray[Any] | Planes, rows: slice, columns: slice) -> npt.NDArray[Any]:
+    return images[:, :, rows, columns] if isinstance(images, np.ndarray) else images.window(rows, columns)
 
 
 def _window_maps(network: DenseNetwork, windows: FloatArray, input_scale: float) -> FloatArray:

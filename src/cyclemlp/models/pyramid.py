@@ -6,11 +6,11 @@ the loading of checkpoints in other layouts.
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
-from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates, get_device_dtype, lecun_normal_
+from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates, get_device_dtype
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
@@ -64,7 +64,7 @@ class PyramidSizes:
     """Numbers of blocks."""
     mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
     """Hidden channels of the channel MLPs, as a multiple of the width."""
-    scaled_init: bool = False
+    scaled_init: bool = field(default=False, kw_only=True)
     """Whether linear weights start with a deviation of 1 / sqrt(inputs), for networks so narrow that the authors' .02
     leaves their blocks without effect at first."""
 
@@ -330,8 +330,9 @@ def init_linear(module: nn.Module) -> None:
 
 
 def scaled_init_linear(module: nn.Module) -> None:
-    """Truncated normal weights of deviation 1 / sqrt(inputs) and zero biases for linear layers."""
+    """Normal weights of deviation 1 / sqrt(inputs), cut off at twice that, and zero biases for linear layers."""
     if isinstance(module, nn.Linear):
-        lecun_normal_(module.weight)
+        std = module.in_features**-0.5
+        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cyclemlp.tasks.loss import TaskLoss
     from cyclemlp.tasks.registry import Prediction
     from cyclemlp.tasks.sample_demo import SampleDemo
+    from cyclemlp.tasks.scenes import SceneOutput
 
 Predict = Callable[["ImageInput"], "Prediction"]
 """The prediction for one image, as `Predictor.predict` returns it."""
@@ -173,6 +174,8 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     """Validation images shown in the report."""
     dataset_type: type[DatasetT] | None = None
     """What annotation formats are read into for this task; None for a task that has formats of its own."""
+    scenes: "SceneOutput | None" = None
+    """What is made of a raster that lies somewhere on the Earth; None where it is predicted as any image."""
     demo: "SampleDemo | None" = None
     """How `cyclemlp demo` shows this task."""
 

@@ -252,6 +252,12 @@ class PredictionOptions(ViewOptions):
     """Segmentation: where the names and shares of classes stand: in NAME_legend.png next to the overlay (file), below the image in the overlay (inside), or nowhere (none); by default file, and inside in videos."""  # noqa: E501
     tint_background: bool = False
     """Segmentation: paint a class 0 that is a background (by its name) as well, which is left as it is otherwise."""
+    probabilities: bool = False
+    """Segmentation of scenes (GeoTIFF): write the probability of each class to NAME_probabilities.tif as well."""
+    vector: Literal["geojson", "gpkg"] | None = None
+    """Segmentation of scenes (GeoTIFF): write the connected pixels of each class but the background as polygons to NAME_polygons.geojson (in longitude and latitude) or .gpkg."""  # noqa: E501
+    simplify: float | None = None
+    """Most pixels by which an outline of --vector may move where it is simplified; by default none."""
     score_threshold: float | None = None
     """Detection: objects with lower scores are left out; 0.3 by default."""
     nms: float | None = None

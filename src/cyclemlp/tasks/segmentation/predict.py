@@ -1,6 +1,6 @@
 """From the raw output of a segmentation network to the class of every pixel, and what can be done with it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,7 +49,7 @@ class SegmentationResult:
     @property
     def has_background(self) -> bool:
         """Whether class 0 is what no other class is, by its name; alone it would be the whole image."""
-        return len(self.classes) > 1 and self.classes[0].strip(" _-").lower() in BACKGROUNDS
+        return is_background(self.classes)
 
     def objects(self) -> list[JsonObject]:
         """Class, area, centroid and box of the connected pixels of each class but the background; see `components`."""
@@ -76,6 +76,11 @@ class SegmentationResult:
         plain = self.has_background and not tint_background
         with_image = _with_legend(drawing.as_rgb(self.image), self.shares, plain=plain)
         return with_image.crop((0, self.mask.shape[0], *with_image.size))
+
+
+def is_background(classes: Sequence[str]) -> bool:
+    """Whether class 0 is what no other class is, by its name; alone it would be the whole image."""
+    return len(classes) > 1 and classes[0].strip(" _-").lower() in BACKGROUNDS
 
 
 BACKGROUNDS = frozenset(

@@ -25,6 +25,7 @@ from cyclemlp.tasks.segmentation.components import COLUMNS, component_row
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.demo import EarthDemo
 from cyclemlp.tasks.segmentation.predict import SegmentationResult, segment
+from cyclemlp.tasks.segmentation.scenes import MaskScenes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,10 +46,13 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     scores = ScoreNames(
         "mIoU", "IoU", ("pixel_accuracy",), {"pixel_accuracy": "{:.2f} % of the pixels are predicted correctly."}
     )
-    prediction_options = frozenset({*Task.prediction_options, "legend", "objects", "tint_background"})
+    prediction_options = frozenset(
+        {*Task.prediction_options, "legend", "objects", "tint_background", "probabilities", "vector", "simplify"}
+    )
     max_classes = 255  # this value marks ignored pixels in a mask
     dataset_type = MaskDataset
     demo = EarthDemo()
+    scenes = MaskScenes()
 
     def find_dataset(self, folder: Path) -> MaskDataset:
         return self.find_requested(folder, DataRequest())

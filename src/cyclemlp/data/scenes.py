@@ -1,0 +1,232 @@
+"""Rasters that are read in windows, because they lie somewhere on the Earth or are larger than memory: scenes.
+
+A scene is a TIFF file with a georeference, or with more pixels than `cyclemlp.data.images` decodes at once. rasterio
+reads it (extra `geo`). Pixels follow the rule of the model card, as those of any image do.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclemlp.data.images import MAX_PIXELS, ImageError, Pixels, is_tiff, named_errors
+from cyclemlp.data.pixel_rule import PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
+from cyclemlp.data.rasters import Raster, as_bands, checked
+from cyclemlp.data.tiff_tags import PHOTOMETRIC, first_page, further_pages
+from cyclemlp.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+SCENE_SUFFIXES = frozenset({".tif", ".tiff"})
+_MEASURED_PIXELS = 2**22
+"""Pixels, evenly spread, from which the range of a scene's values is measured."""
+_ORIENTATION = 274
+_CACHE_BYTES = 2**27
+"""What GDAL may keep of files that are open."""
+
+_LAYOUT = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
+
+_LOG = logging.getLogger(__name__)
+
+
+def is_scene(path: Path) -> bool:
+    """Whether a file is a scene, by its header. False where rasterio is missing or cannot open it."""
+    try:
+        import rasterio
+        from rasterio.errors import RasterioError
+    except ModuleNotFoundError:
+        return False
+    try:
+        if not is_tiff(path) or not _is_plain(path):
+            return False
+        with quiet(), rasterio.open(path) as source:
+            placed = source.crs is not None or not source.transform.is_identity
+            return bool(placed or source.width * source.height > MAX_PIXELS)
+    except (RasterioError, OSError):
+        return False
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a window of a TIFF is what its image has there: one page, upright, neither inverted nor a palette."""
+    with path.open("rb") as file:
+        tags, more = first_page(file), further_pages(file)
+    photometric, orientation = (_first(tags.get(tag), usual) for tag, usual in ((PHOTOMETRIC, 1), (_ORIENTATION, 1)))
+    return not more and photometric in (1, 2) and orientation == 1
+
+
+def _first(value: Any, usual: int) -> Any:
+    value = value[0] if isinstance(value, tuple) and value else value
+    return usual if value is None else value
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Rasterio without its warning about files that have no place on the Earth, and with bounded memory."""
+    import warnings
+
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scene lies: what is written into everything that is made of it."""
+
+    height: int
+    width: int
+    crs: Any
+    """rasterio's coordinate reference system, or None."""
+    transform: Any
+    """Affine transform from (column, row) to coordinates."""
+
+    @property
+    def pixel_area(self) -> float | None:
+        """Square metres of a pixel; None where the coordinates are no lengths."""
+        if self.crs is None or not self.crs.is_projected:
+            return None
+        metres = float(self.crs.linear_units_factor[1])
+        return abs(float(self.transform.determinant)) * metres**2
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An open scene. Raises ImageError where it does not fit the rule or is damaged, at whatever is read first."""
+
+    path: Path
+    source: "DatasetReader"
+    rule: PixelRule
+    place: Place
+    alpha: int | None
+    names: tuple[str, ...] = ()
+
+    def pixels(self, rows: slice, columns: slice) -> Pixels:
+        """The pixels (height, width, channels) of a window, by the rule."""
+        return pixels_of(selected_bands(self._raster(rows, columns), self.rule, str(self.path)), self.rule)
+
+    def valid(self, rows: slice) -> npt.NDArray[np.bool_] | None:
+        """Whether each pixel of whole rows is measured and not transparent; None where all are."""
+        return self._raster(rows, slice(0, self.place.width)).valid()
+
+    def _raster(self, rows: slice, columns: slice) -> Raster:
+        from rasterio.windows import Window
+
+        window = Window.from_slices(rows, columns)
+        return self._read(window=window)
+
+    def _read(self, **part: Any) -> Raster:
+        from rasterio.errors import RasterioError
+
+        with named_errors(self.path):
+            try:
+                values = np.moveaxis(self.source.read(**part), 0, -1)
+            except RasterioError as error:
+                raise OSError(str(error)) from error
+        return checked(Raster(as_bands(values), self.names, self.source.nodata, self.alpha), self.path)
+
+    def sampled(self) -> Raster:
+        """Evenly spread pixels of the whole scene."""
+        share = min(1.0, (_MEASURED_PIXELS / (self.place.height * self.place.width)) ** 0.5)
+        shape = (max(1, round(self.place.height * share)), max(1, round(self.place.width * share)))
+        return self._read(out_shape=(self.source.count, *shape))
+
+
+@contextmanager
+def open_scene(path: Path, rule: PixelRule) -> Iterator[Scene]:
+    """A scene whose pixels follow `rule`; a range of its own is measured once, on evenly spread pixels.
+
+    Values that do not fit the rule's range are named in the log. Raises ImageError for an unusable file or other
+    bands, MissingExtraError without rasterio.
+    """
+    try:
+        import rasterio
+        from rasterio.enums import ColorInterp
+        from rasterio.errors import RasterioError
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("rasterio", "geo") from error
+    with quiet():
+        with named_errors(path):
+            try:
+                source = rasterio.open(path)
+            except RasterioError as error:
+                raise OSError(str(error)) from error
+        with source:
+            bands = [each + 1 for each, kind in enumerate(source.colorinterp) if kind == ColorInterp.alpha]
+            place = Place(source.height, source.width, source.crs, source.transform)
+            names = tuple(name or "" for name in source.descriptions)
+            scene = Scene(path, source, rule, place, bands[0] - 1 if bands else None, names if all(names) else ())
+            yield replace(scene, rule=_rule_of(scene))
+
+
+def _rule_of(scene: Scene) -> PixelRule:
+    """The rule for all windows alike: per-image ranges are those of the scene."""
+    rule, sample = scene.rule, scene.sampled()
+    if rule.values == "photo":
+        bands = sample.bands
+        if sample.values.dtype != np.uint8 or bands not in (1, 3):
+            kind = sample.values.dtype.name
+            what = f"has {bands} bands of type {kind}, and the model was trained on photographs (8 bits, grey or RGB)"
+            raise ImageError(scene.path, what, "train on such images, or save it as those were")
+        return PixelRule("fixed", ranges=((0.0, 255.0),))
+    chosen = selected_bands(sample, rule, str(scene.path))
+    valid = sample.valid()
+    if rule.values == "fixed":
+        if doubt := range_doubt(chosen, valid, rule):
+            _LOG.warning("warning: %s %s", scene.path, doubt)
+        return rule
+    measured = chosen if valid is None or not valid.any() else chosen[valid][:, None]
+    ranges: tuple[Range, ...] = measured_ranges(measured, each=bool(rule.bands))
+    return replace(rule, values="fixed", ranges=ranges)
+
+
+@dataclass(frozen=True, eq=False)
+class ScenePlanes:
+    """A scene as an array (1, channels, height, width) of which windows are read when they are taken."""
+
+    scene: Scene
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(1, channels, height, width)"""
+        return 1, self.scene.rule.channels, self.scene.place.height, self.scene.place.width
+
+    def window(self, rows: slice, columns: slice) -> Pixels:
+        """(1, channels, height, width) of these rows and columns."""
+        return np.ascontiguousarray(self.scene.pixels(rows, columns).transpose(2, 0, 1))[None]
+
+
+def write_geotiff(
+    path: Path, place: Place, strips: Iterable[npt.NDArray[Any]], bands: int, nodata: float | None, **described: Any
+) -> None:
+    """Strips (bands, rows, width) from top to bottom as a tiled, compressed TIFF where the scene lies.
+
+    `described` may have `colours` (for a single band of uint8), `tags`, `scale` and `names` of the bands.
+    """
+    import rasterio
+    from rasterio.windows import Window
+
+    rows, source = 0, iter(strips)
+    first = next(source)
+    profile = {"driver": "GTiff", "height": place.height, "width": place.width, "count": bands, "dtype": first.dtype}
+    profile |= {"crs": place.crs, "transform": place.transform, "nodata": nodata, **_LAYOUT}
+    with quiet(), rasterio.open(path, "w", **profile) as target:
+        for strip in chain([first], source):
+            target.write(strip, window=Window(0, rows, place.width, strip.shape[1]))
+            rows += strip.shape[1]
+        target.update_tags(**described.get("tags", {}))
+        if colours := described.get("colours"):
+            target.write_colormap(1, colours)
+        if names := described.get("names"):
+            target.descriptions = names
+        if scale := described.get("scale"):
+            target.scales = (scale,) * bands

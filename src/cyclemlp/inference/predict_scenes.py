@@ -1,0 +1,104 @@
+"""Prediction on a scene: windows in, a raster of the same place out, in memory that does not grow with its height.
+
+Finished strips are kept in a hidden folder next to the results until those are written whole, so that an interrupted
+command goes on after the last one.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclemlp.data.scenes import ScenePlanes, open_scene
+from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.files import JsonObject, atomic_write
+from cyclemlp.inference.inputs import Job
+from cyclemlp.inference.network_image import MAP_WINDOWS, dense_network, tiling_for
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.inference.tiling import map_strips
+from cyclemlp.tasks.options import PredictionOptions
+from cyclemlp.tasks.scenes import SceneOutput, Strip
+
+
+class Strips:
+    """The finished strips of a scene, from top to bottom, in a folder that belongs to one request."""
+
+    def __init__(self, folder: Path, request: str, *, keep: bool) -> None:
+        self._folder = folder
+        mark = folder / "request.json"
+        if not keep or not mark.is_file() or mark.read_text(encoding="utf-8") != request:
+            self.remove()
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(mark) as file:
+            file.write_text(request, encoding="utf-8")
+
+    def __len__(self) -> int:
+        number = 0
+        while self._path(number).is_file():
+            number += 1
+        return number
+
+    def __iter__(self) -> Iterator[Strip]:
+        for number in range(len(self)):
+            with np.load(self._path(number), allow_pickle=False) as arrays:
+                yield dict(arrays)
+
+    def add(self, arrays: Strip) -> None:
+        """Keep the next strip."""
+        with atomic_write(self._path(len(self))) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def remove(self) -> None:
+        """Forget all strips."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.npz"
+
+
+def predict_scene(
+    predictor: Predictor, output: SceneOutput, job: Job, options: PredictionOptions, *, resume: bool
+) -> JsonObject:
+    """Write the files of a scene, and return its entry. With `resume` the strips of an interrupted call are used.
+
+    Raises ConfigError for several views, DataError for an unusable scene.
+    """
+    card, (view, *others) = predictor.card, predictor.views
+    if others or view.flipped:
+        raise ConfigError("scenes are predicted in one view: leave out --flip, and give one of --scales at most")
+    first = next(iter(job.files.values()))
+    strips = Strips(first.with_name(f".{first.stem}.parts"), _request(card.to_dict(), job, options), keep=resume)
+    with open_scene(job.source, card.pixel_rule) as scene:
+        place = scene.place
+        tiling = tiling_for(card, (place.height, place.width), view.scale, MAP_WINDOWS)
+        tops = [cut.start for cut in tiling.cuts(place.height)]
+        rows = [slice(*ends) for ends in zip(tops, [*tops[1:], place.height], strict=True)]
+        done = len(strips)
+        if done < len(rows):
+            network = dense_network(predictor.network, card)
+            maps = map_strips(network, ScenePlanes(scene), tiling, first=done, progress=True)
+            for part, values in zip(rows[done:], _named(maps, job.source), strict=True):
+                strips.add(output.strip(values, scene.valid(part), options))
+    entry = output.write(strips, place, card, job.files, options)
+    strips.remove()
+    return entry
+
+
+def _named(maps: Iterator[npt.NDArray[np.float32]], source: Path) -> Iterator[npt.NDArray[np.float32]]:
+    try:
+        yield from maps
+    except DataError as error:
+        named = str(error) if str(source) in str(error) else f"{source}: {error}"
+        raise DataError(named) from error
+
+
+def _request(card: Mapping[str, Any], job: Job, options: PredictionOptions) -> str:
+    """What the strips follow from; the file may have been replaced by another of the same name."""
+    found = job.source.stat()
+    text = json.dumps([card, repr(options), str(job.source), found.st_size, found.st_mtime_ns], default=str)
+    return sha256(text.encode()).hexdigest()
