@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _NAME_LENGTH = 40
 """Characters of a file's name that its temporary name begins with: names of 255 bytes are allowed."""
+_MARK = ".part-"
+_LEFT_OVER = re.compile(rf"\..*{re.escape(_MARK)}[a-z0-9_]{{8}}(\.\w+)?", re.DOTALL)
 _PROBED_BYTES = 2**20
 """Written where a run will be, to find a full disk, a quota or a limit before the work."""
 
@@ -38,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix because many writers choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:_NAME_LENGTH]}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:_NAME_LENGTH]}{_MARK}", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -49,6 +52,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a file is what `atomic_write` leaves where its process is killed; or is being written now."""
+    return _LEFT_OVER.fullmatch(path.name) is not None and path.is_file()
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder, if it is there; nobody else may write there now."""
+    for path in folder.glob(".*"):
+        if is_left_over(path):
+            path.unlink(missing_ok=True)
 
 
 def check_writable(path: Path, option: str = "--out") -> None:

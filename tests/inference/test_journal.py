@@ -118,6 +118,17 @@ def test_an_image_that_has_changed_is_predicted_again(
     assert seen == ["a", "c", "d"]
 
 
+def test_what_a_killed_command_left_half_written_is_removed(run: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    left_over, others = out / ".a_label.part-ab12cd_3.png", [out / ".vscode-settings.json", out / ".part-time"]
+    for path in (left_over, *others):
+        path.write_bytes(b"half")
+    api.predict(run, images / "a.png", out=out, device="cpu")
+    assert not left_over.exists()
+    assert all(path.exists() for path in others)
+
+
 def test_other_options_are_no_continuation(
     run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

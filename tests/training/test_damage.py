@@ -162,14 +162,14 @@ def test_a_network_that_replaces_another_is_never_taken_for_damage(
 def test_what_a_process_left_before_there_was_a_run_is_no_run(configured: Configured, small_networks: None) -> None:
     config = configured(2, length=Length(steps=2))
     config.out.mkdir(parents=True)
-    left_over = config.out / ".config-ab12cd_3.yaml"
+    left_over = config.out / ".config.part-ab12cd_3.yaml"
     left_over.write_text("half")
     assert (train_segmentation(config) / "model.json").is_file()
     assert not left_over.exists()
 
 
 def test_a_run_folder_has_one_process_at_a_time(run: Path, configured: Configured) -> None:
-    left_over = run / "checkpoints/.last-ab12cd_3.ckpt"
+    left_over = run / "checkpoints/.last.part-ab12cd_3.ckpt"
     left_over.write_bytes(b"half")
     (run / ".keep-this").write_bytes(b"")
     other = subprocess.Popen(

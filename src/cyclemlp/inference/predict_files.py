@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cyclemlp.data.problems import listed
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError, PartlyFailedError
-from cyclemlp.files import JsonObject
+from cyclemlp.files import JsonObject, remove_left_overs
 from cyclemlp.inference.evaluate import check_out
 from cyclemlp.inference.inputs import Job, find_inputs, plan
 from cyclemlp.inference.journal import Journal
@@ -93,6 +93,7 @@ def predict_files(
     predictor = predictor.described_as(task.card_for_prediction(predictor.card, options))
     predictor = predictor.with_value_range(options.value_range)
     predictor = predictor.with_options(options) if task.takes_views else predictor
+    remove_left_overs(out)
     done = Predictions(task.name)
     request = {"card": predictor.card.to_dict(), "options": asdict(options), "every": every}
     journal = Journal(out, request, resume=resume)

@@ -1,6 +1,5 @@
 """The run folder: begun once, and continued only with the same options."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +8,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.files import JsonObject, write_text
+from cyclemlp.files import JsonObject, is_left_over, remove_left_overs, write_text
 from cyclemlp.tasks.options import RunConfig, flat, resumable_options
 from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
 
 # With these in config.yaml, using it as a recipe would act on the wrong run.
 _NOT_SAVED = ("resume",)
 LOCK = ".lock"
-_LEFT_OVER = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
-"""Names of files that `cyclemlp.files.atomic_write` had not finished when its process was killed."""
 
 
 @contextmanager
@@ -36,9 +33,7 @@ def locked(run_dir: Path) -> Iterator[None]:
         ) from error
     with lock:
         for folder in (run_dir, run_dir / "checkpoints"):
-            for path in folder.glob(".*"):
-                if _LEFT_OVER.fullmatch(path.name) and path.is_file():
-                    path.unlink(missing_ok=True)
+            remove_left_overs(folder)
         yield
 
 
@@ -67,7 +62,7 @@ def check_folder(config: RunConfig) -> None:
 
 def _is_of_no_run(path: Path) -> bool:
     """The lock, and what a process left that was killed before it had written the options: there is no run yet."""
-    return path.name == LOCK or (_LEFT_OVER.fullmatch(path.name) is not None and path.is_file())
+    return path.name == LOCK or is_left_over(path)
 
 
 def _check_same_run(config: RunConfig, before: JsonObject) -> None:
