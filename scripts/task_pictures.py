@@ -3,7 +3,7 @@
     python scripts/task_pictures.py NAME=RUN:IMAGE... --out docs/images
 
 NAME is that of the picture, such as `mask`; RUN a run folder; IMAGE a file. All pictures have the same size: the middle
-of the drawing, which is resized to fill it.
+of the drawing, which is resized to fill it, or for a class the whole.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 
 from cyclemlp import Predictor
 from cyclemlp.files import atomic_write
+from cyclemlp.tasks.classification.predict import ClassificationResult
+from cyclemlp.tasks.detection.predict import DetectionResult
 from cyclemlp.tasks.segmentation.predict import SegmentationResult
 
 SIZE = (300, 220)
@@ -21,7 +23,13 @@ SIZE = (300, 220)
 def picture(run: Path, image: Path) -> Image.Image:
     """What the network of `run` draws on `image`."""
     result = Predictor.load(run).predict(image)
-    drawn = result.draw(legend=False) if isinstance(result, SegmentationResult) else result.draw()
+    if isinstance(result, ClassificationResult):
+        return ImageOps.pad(result.draw().convert("RGB"), SIZE, Image.Resampling.LANCZOS, color="white")
+    if isinstance(result, DetectionResult):
+        drawn = result.above(result.shown_score).draw()
+    else:
+        assert isinstance(result, SegmentationResult)
+        drawn = result.draw(legend=False)
     return ImageOps.fit(drawn.convert("RGB"), SIZE, Image.Resampling.LANCZOS)
 
 
