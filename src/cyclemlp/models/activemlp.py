@@ -27,6 +27,7 @@ from cyclemlp.models.pyramid import (
     Spacing,
     Stage,
     conv_downsample,
+    init_linear,
 )
 from cyclemlp.models.registration import register_models
 from cyclemlp.ops import ActiveFC, read_places
@@ -45,7 +46,7 @@ class ActiveMLPSizes(PyramidSizes):
 
 SIZES = {
     # This package's own, with the widths and depths of cyclemlp_nano: for small data, small machines and tests.
-    "activemlp_nano": ActiveMLPSizes((32, 64, 160, 256), (2, 2, 4, 2), scaled_init=True),
+    "activemlp_nano": ActiveMLPSizes((32, 64, 160, 256), (2, 2, 4, 2)),
     # Millions of parameters and billions of FLOPs as published: 15 and 2.2, 27 and 4.0, 39 and 6.9, 52 and 10.1, 76 and
     # 12.4. Widths, depths and ratios are those of CycleMLP B1 to B5.
     "activemlp_xtiny": ActiveMLPSizes((64, 128, 320, 512), (2, 2, 4, 2)),
@@ -161,7 +162,7 @@ class ActiveMLP(MlpPyramid[ActiveMLPSizes]):
 
     def init_weights(self) -> None:
         """As in the authors' code: linear layers as in CycleMLP, convolutions by the values that go out of them."""
-        super().init_weights()
+        self.apply(init_linear)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups

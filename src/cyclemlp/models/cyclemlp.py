@@ -32,7 +32,7 @@ class CycleMLPSizes(PyramidSizes):
 
 SIZES = {
     # This package's own, of about 4 M parameters: for small data, small machines and tests.
-    "cyclemlp_nano": CycleMLPSizes((32, 64, 160, 256), (2, 2, 4, 2), scaled_init=True),
+    "cyclemlp_nano": CycleMLPSizes((32, 64, 160, 256), (2, 2, 4, 2)),
     # Millions of parameters and billions of FLOPs as in the paper: 15.2 and 2.1, 26.8 and 3.9, 38.4 and 6.9, 51.8 and
     # 10.1, 75.7 and 12.3.
     "cyclemlp_b1": CycleMLPSizes((64, 128, 320, 512), (2, 2, 4, 2)),

@@ -6,7 +6,7 @@ the loading of checkpoints in other layouts.
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -64,9 +64,6 @@ class PyramidSizes:
     """Numbers of blocks."""
     mlp_ratios: tuple[int, int, int, int] = (4, 4, 4, 4)
     """Hidden channels of the channel MLPs, as a multiple of the width."""
-    scaled_init: bool = field(default=False, kw_only=True)
-    """Whether linear weights start with a deviation of 1 / sqrt(inputs), for networks so narrow that the authors' .02
-    leaves their blocks without effect at first."""
 
 
 Sizes = TypeVar("Sizes", bound=PyramidSizes)
@@ -178,7 +175,6 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
     ) -> None:
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
-        self.init_linear = scaled_init_linear if sizes.scaled_init else init_linear
         self.num_features = self.head_hidden_size = width = sizes.widths[-1]
         spacings = stage_spacings(output_stride)
         self.feature_info = [
@@ -204,7 +200,7 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
 
     def init_weights(self) -> None:
         """Draw the weights that do not start as those of torch's layers: here of all linear layers."""
-        self.apply(self.init_linear)
+        self.apply(init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (batch, in_chans, height, width) -> normalised channels-last map at stride 32."""
@@ -325,14 +321,5 @@ def init_linear(module: nn.Module) -> None:
     """Truncated normal weights of deviation .02 and zero biases for linear layers, as in the authors' code."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def scaled_init_linear(module: nn.Module) -> None:
-    """Normal weights of deviation 1 / sqrt(inputs), cut off at twice that, and zero biases for linear layers."""
-    if isinstance(module, nn.Linear):
-        std = module.in_features**-0.5
-        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
