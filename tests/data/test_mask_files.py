@@ -1,6 +1,7 @@
 """Class numbers in BMP, TIFF and array files are those stored, or the file is refused by name."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,25 @@ def test_tiff_files_that_are_no_masks(tmp_path: Path, write: Write, message: str
     write(tmp_path / "a.tif", VALUES)
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}/a.tif {message}")):
         read_stored_mask(tmp_path / "a.tif")
+
+
+def test_tiff_masks_need_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = np.stack([VALUES, VALUES * 2, np.full_like(VALUES, 9)], axis=2)
+    tifffile.imwrite(tmp_path / "bits.tif", VALUES > 3, photometric="minisblack")
+    for name, values in (
+        ("a", VALUES),
+        ("b", VALUES.astype(np.uint16)),
+        ("c", VALUES.astype(np.float32)),
+        ("rgb", rgb),
+    ):
+        tifffile.imwrite(tmp_path / f"{name}.tif", values)
+    for name in ("rasterio", "tifffile"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in "abc":
+        np.testing.assert_array_equal(read_stored_mask(tmp_path / f"{name}.tif").numbers, VALUES)
+    np.testing.assert_array_equal(read_stored_mask(tmp_path / "bits.tif").numbers, VALUES > 3)
+    palette = parse_palette(Path("p"), [f"c{number} {number} {2 * number} 9" for number in range(7)])
+    np.testing.assert_array_equal(read_stored_mask(tmp_path / "rgb.tif", palette).numbers, VALUES)
 
 
 def as_tiff(root: Path, **options: Any) -> Path:

@@ -133,7 +133,7 @@ def _by_pillow(path: Path) -> Raster:
             return Raster(as_bands(np.array(turned)))
         if turned.has_transparency_data:
             return Raster(np.array(turned.convert("RGBA")), alpha=3)
-        return Raster(np.array(turned.convert("L" if turned.mode == "1" else "RGB")))
+        return Raster(as_bands(np.array(turned.convert("L" if turned.mode == "1" else "RGB"))))
 
 
 def read_tiff(path: Path) -> Raster:
