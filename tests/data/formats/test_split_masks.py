@@ -132,3 +132,26 @@ def test_splits_alone_are_no_classes_but_a_train_may_be_one(tmp_path: Path) -> N
     assert not is_folder_dataset(tmp_path)
     pair(tmp_path / "bus/a.jpg", tmp_path / "bus/b.png")
     assert is_folder_dataset(tmp_path)
+
+
+NAMES = [("images", "labels"), ("img", "gt"), ("Image", "Mask"), ("imgs", "annotations")]
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("by_split", [False, True])
+def test_other_names_of_the_folders(tmp_path: Path, names: tuple[str, str], by_split: bool) -> None:
+    for split in ("train", "val"):
+        image, mask = (f"{split}/{name}" if by_split else f"{name}/{split}" for name in names)
+        pair(tmp_path / image / "a.jpg", tmp_path / mask / "a.png")
+    report = inspect_dataset(tmp_path)
+    assert (report.format, report.problems) == ("masks", ())
+    assert {name: split.images for name, split in report.splits.items()} == {"train": 1, "val": 1}
+
+
+def test_folders_of_labels_for_boxes_hold_no_masks(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        pair(tmp_path / f"images/{split}/a.jpg", tmp_path / "elsewhere.png")
+        (tmp_path / f"labels/{split}").mkdir(parents=True)
+        (tmp_path / f"labels/{split}/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert inspect_dataset(tmp_path).format == "yolo"

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from cyclemlp.data.folders import entries_of
 from cyclemlp.data.formats.layout import CLASSES_NAME, read_class_names
+from cyclemlp.data.formats.mask_pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from cyclemlp.data.palettes import MAX_CLASSES, Palette, parse_palette, read_palette
 from cyclemlp.data.problems import FileError, Findings
 
 COLOUR_LISTS = ("class_dict.csv", "label_colors.txt")
 """Usual names of lists with colours."""
-_PARENTS = frozenset({"images", "masks", "train", "val", "valid", "validation", "test"})
+_PARENTS = frozenset({*IMAGE_FOLDERS, *MASK_FOLDERS, "train", "val", "valid", "validation", "test"})
 """Folders that may have a copy of the list."""
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cyclemlp.data.folders import entries_of, is_system, name_key, walk
 from cyclemlp.data.formats.layout import paired
 from cyclemlp.data.georeference import check_same_place, georeference
-from cyclemlp.data.images import IMAGE_SUFFIXES, ImageError, image_size, list_images
+from cyclemlp.data.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, ImageError, image_size, list_images
 from cyclemlp.data.masks import wrong_mask_size
 from cyclemlp.data.problems import Findings
 from cyclemlp.data.stored_masks import MASK_SUFFIXES
@@ -21,6 +21,13 @@ from cyclemlp.data.vector_labels import VECTOR_SUFFIXES, is_vector
 SplitFolders = tuple[Path, Path]
 """The images and the masks of a split; one folder twice where they are next to each other."""
 _ENDING = re.compile(r"[_-](masks?|labels?)$", re.IGNORECASE)
+
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth")
+"""Usual names of folders, in any case."""
+_TOLD_BY_SUFFIX = VECTOR_SUFFIXES | MASK_SUFFIXES - ARRAY_SUFFIXES
+"""Suffixes of masks; tools for boxes keep arrays next to labels."""
 
 
 class Key(NamedTuple):
@@ -37,6 +44,31 @@ class Pairs(NamedTuple):
     masks: list[Path]
     mask_of: dict[Path, Path]
     """The mask of each image that has one that fits it."""
+
+
+def mask_folders(root: Path) -> SplitFolders | None:
+    """The folders of images and masks in `root` under their usual names, if the latter holds masks.
+
+    `images` and `masks` are enough by their names; folders of other names may hold labels of boxes.
+    """
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        return root / "images", root / "masks"
+    named = {path.name.casefold(): path for path in sorted(entries_of(root), reverse=True)}
+    images, masks = (
+        next((named[name] for name in names if name in named and named[name].is_dir()), None)
+        for names in (IMAGE_FOLDERS, MASK_FOLDERS)
+    )
+    if images is None or masks is None or not _holds_masks(masks):
+        return None
+    return images, masks
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Whether it or a folder in it has masks; not those of ADE20K's archive, whose 0 means something else."""
+    if any((folder / name).is_dir() for name in ("training", "validation")):
+        return False
+    places = (folder, *(folder / place for place in _folders_below(folder)))
+    return any(path.suffix.lower() in _TOLD_BY_SUFFIX for place in places for path in entries_of(place))
 
 
 def find_pairs(folders: SplitFolders, findings: Findings) -> Pairs:

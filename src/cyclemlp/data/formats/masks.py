@@ -11,7 +11,7 @@ from pathlib import Path
 from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.formats.class_lists import ClassList, class_list
 from cyclemlp.data.formats.layout import folder_of_split
-from cyclemlp.data.formats.mask_pairs import SplitFolders, find_pairs, has_labels, is_mask_file
+from cyclemlp.data.formats.mask_pairs import SplitFolders, find_pairs, has_labels, is_mask_file, mask_folders
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.formats.vector_classes import mask_dataset
 from cyclemlp.data.images import list_images
@@ -29,12 +29,12 @@ _SPLIT_NAMES = frozenset({*SPLITS, *_OTHER_NAMES})
 
 def is_mask_dataset(root: Path) -> bool:
     """Whether `root` has the folders of this format."""
-    return (root / "images").is_dir() and (root / "masks").is_dir()
+    return mask_folders(root) is not None
 
 
 def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`: train, val, and every further split that both the images and the masks have."""
-    parents = root / "images", root / "masks"
+    parents = mask_folders(root) or (root / "images", root / "masks")
     names = {path.name for path in entries_of(parents[0]) if (parents[1] / path.name).is_dir()}
     names = {name for name in names if not name.startswith(".") and not is_system(name)}
     if "val" not in names and (names & _OTHER_NAMES):

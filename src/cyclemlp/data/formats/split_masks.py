@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cyclemlp.data.formats.class_lists import ClassList, check_number, class_list
 from cyclemlp.data.formats.layout import folder_of_split, read_lines, refuse_repeated
-from cyclemlp.data.formats.mask_pairs import SplitFolders, has_masks
+from cyclemlp.data.formats.mask_pairs import SplitFolders, has_masks, mask_folders
 from cyclemlp.data.formats.masks import is_mask_dataset, read_masks, unsplit
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.masks import MaskDataset, count_classes
@@ -41,7 +41,8 @@ def read_split_masks(root: Path, findings: Findings) -> MaskDataset:
         if split == "val" and held_out and not folder_of_split(root, split).is_dir():
             continue
         parent = folder_of_split(root, split)
-        folders[split] = (parent, parent) if together else (parent / "images", parent / "masks")
+        names = [folder.name for folder in pattern]
+        folders[split] = (parent, parent) if together else (parent / names[0], parent / names[1])
     classes = class_list(root, findings)
     if not classes.names:
         classes = ClassList(_tabled_classes(root, findings))
@@ -50,8 +51,8 @@ def read_split_masks(root: Path, findings: Findings) -> MaskDataset:
 
 def _folders(parent: Path) -> SplitFolders | None:
     """Where the images and the masks of a split are, if it has both."""
-    if (parent / "images").is_dir() and (parent / "masks").is_dir():
-        return parent / "images", parent / "masks"
+    if (named := mask_folders(parent)) is not None:
+        return named
     return (parent, parent) if parent.is_dir() and has_masks(parent) else None
 
 
