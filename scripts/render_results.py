@@ -262,6 +262,28 @@ def bench_loader(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{note} {_measured(result)}"
 
 
+def fuzz(result: dict[str, Any]) -> str:
+    """How many damaged files of each kind have a result, are refused in a line, or show a fault."""
+    rows = [[name, *map(str, counts.values())] for name, counts in result["subjects"].items()]
+    sums = [sum(column) for column in zip(*(counts.values() for counts in result["subjects"].values()), strict=True)]
+    rows.append(["all", *map(str, sums)])
+    note = f"{result['cases']} damaged files, seed {result['seed']}."
+    return f"{_table(['files', *next(iter(result['subjects'].values()))], rows)}\n\n{note} {source(result)}"
+
+
+def faults(result: dict[str, Any]) -> str:
+    """How many operations on files met a fault, and what was wrong afterwards."""
+    rows = [
+        [f"{name}, {fault}", *map(str, counts.values())]
+        for name, by_fault in result["commands"].items()
+        for fault, counts in by_fault.items()
+    ]
+    kinds = next(iter(next(iter(result["commands"].values())).values()))
+    meaning = "; ".join(f"{name} is {text}" for name, text in result["faults"].items())
+    chosen = "" if result["every"] == 1 else f" One in {result['every']} of the operations, evenly spread."
+    return f"{_table(['command and fault', *kinds], rows)}\n\n{meaning}.{chosen} {source(result)}"
+
+
 def _time_and_memory(point: dict[str, Any]) -> str:
     return f"{1e3 * point['median_s']:.0f} ({_megabytes(point['forward_bytes'])})"
 
@@ -286,6 +308,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench-heads": bench_heads,
     "bench-scale": bench_scale,
     "bench-loader": bench_loader,
+    "fuzz": fuzz,
+    "faults": faults,
     "detection-bccd": runs,
     "instances-dsb2018": runs,
     "segmentation-dsb2018": runs,

@@ -63,6 +63,19 @@ def test_training_steps(script: ModuleType) -> None:
     assert "orientation" not in text
 
 
+def test_damaged_files_and_failing_disks(script: ModuleType) -> None:
+    subjects = {"png": {"results": 3, "refusals": 4, "faults": 0}, "voc": {"results": 1, "refusals": 2, "faults": 5}}
+    text = script.fuzz({**SOURCE, "cases": 15, "seed": 7, "subjects": subjects})
+    assert "| files | results | refusals | faults |" in text
+    assert "| voc | 1 | 2 | 5 |\n| all | 4 | 6 | 5 |\n\n15 damaged files, seed 7. *Measured by us" in text
+    counts = {"cases": 9, "lost": 1, "half-written": 2, "without a line": 3}
+    record = {**SOURCE, "every": 1, "faults": {"full": "ENOSPC"}, "commands": {"training": {"full": counts}}}
+    text = script.faults(record)
+    assert "| command and fault | cases | lost | half-written | without a line |" in text
+    assert "| training, full | 9 | 1 | 2 | 3 |\n\nfull is ENOSPC. *Measured by us" in text
+    assert "One in 3 of the operations" in script.faults({**record, "every": 3})
+
+
 def test_scaling(script: ModuleType) -> None:
     left_out = {"size": 1024, "batch": 1, "reason": "a pass would take too long"}
     curve = {"points": [POINT], "left_out": left_out, "time_exponent": 1.02, "memory_exponent": None}

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +109,29 @@ def test_damage_everywhere_is_one_line_of_error(run: Path) -> None:
         last.write_bytes(whole)
     assert refused
     assert read_checkpoint(run) is not None
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "no optimiser": {"optimizer": None},
+    "another optimiser": {"optimizer": {"state": {}, "param_groups": []}},
+    "another network": {"model": {"weight": torch.zeros(2)}},
+    "no numbers": {"step": "four", "loader": {"delivered": "four"}},
+    "no loader": {"loader": None},
+    "no evaluations": {"evaluations": {"unknown": 1}},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_checkpoint_of_another_network_is_one_line(run: Path, name: str, configured: Configured) -> None:
+    """Where no digest says that it is not of this run."""
+    folder = run / "checkpoints"
+    state = torch.load(folder / "last.ckpt", weights_only=True) | CHANGES[name]
+    (folder / "sha256.txt").unlink()
+    torch.save(state, folder / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt does not fit this run") as refused:
+        train_segmentation(configured(5, resume=True, recording=Recording(evaluations=1, checkpoint_every=1)))
+    assert "\n" not in str(refused.value)
+    assert (folder / "last.ckpt").is_file()
 
 
 def test_a_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:

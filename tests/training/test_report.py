@@ -1,15 +1,18 @@
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from torch import nn
 
 from cyclemlp.files import write_text
 from cyclemlp.tasks.card import ModelCard, save_model
+from cyclemlp.tasks.classification.confusion import write_confusion
 from cyclemlp.training.recorder import Recorder, read_metrics, record_last
-from cyclemlp.training.report import write_report
+from cyclemlp.training.report import _drawn, write_report
 
 CLASSES = ("sea", "<land & co>")
 
@@ -65,6 +68,19 @@ def test_the_page_stands_alone_and_shows_everything(tmp_path: Path) -> None:
         assert words in page.words, words
     assert "window" not in page.words
     assert len(text) < 400_000
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "$", "a $b_$ c", "_hidden", "\\alpha {"])
+def test_names_of_classes_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
+    """Neither as formulas, which may not be any, nor left out for their first letter."""
+    figure = _drawn("IoU", {"all": [(1, 0.5)], name: [(1, 0.25)]})
+    (legend,) = (axes.get_legend() for axes in figure.axes)
+    assert legend is not None
+    assert [text.get_text().strip() for text in legend.get_texts()] == ["all", name]
+    figure.savefig(io.BytesIO(), format="png")
+    matrix = write_confusion(tmp_path, np.eye(2, dtype=np.int64), ("all", name))
+    matrix.savefig(io.BytesIO(), format="png")
+    assert [text.get_text() for text in matrix.axes[0].get_xticklabels()] == ["all", name]
 
 
 def test_without_metrics_and_samples(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from cyclemlp.tasks.segmentation.config import Loss, SegmentationConfig
 from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
 from cyclemlp.tasks.segmentation.task import SegmentationTask
 from cyclemlp.training import evaluations, loop
+from cyclemlp.training import run as run_module
 from cyclemlp.training import state as state_module
 from cyclemlp.training.losses import LossError
 from cyclemlp.training.schedule import Clock
@@ -289,6 +290,20 @@ def test_a_damaged_image_is_named(configured: Configured, mask_folder: Path, tmp
         train_segmentation(config)
     assert str(mask) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("no\nformula"), DataError("a.png is gone")])
+def test_a_report_that_fails_does_not_fail_the_run(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(run_module, "write_report", failing)
+    run_dir = train_segmentation(configured(2))
+    assert read_card(run_dir).metrics["mIoU"] is not None
+    (line,) = (each.getMessage() for each in caplog.records if "report.html" in each.getMessage())
+    assert line.startswith(f"report.html is missing ({' '.join(str(error).split())}")
 
 
 def test_an_existing_folder_is_not_touched(configured: Configured) -> None:

@@ -12,7 +12,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from cyclemlp.errors import UserError
+from cyclemlp.errors import CheckpointError, ConfigError, UserError
+from cyclemlp.files import JsonObject
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.tasks.base import Batch, TrainingParts
 from cyclemlp.tasks.options import RunConfig
@@ -56,16 +57,14 @@ def _fit(
 ) -> tuple[TrainingState, float]:
     saved = read_checkpoint(config.out)
     state = TrainingState(fabric, config, parts)
+    history = History() if saved is None else _continued(state, saved)
     recorder = None
     if fabric.is_global_zero:
         scores = get_task(parts.card.task).scores.column_names(parts.card.classes)
         columns = [*LOSS_COLUMNS, *parts.loss.terms, *scores]
-        recorder = Recorder(config.out, columns, saved["step"] if saved else 0)
+        recorder = Recorder(config.out, columns, state.step)
     evaluations = Evaluations(state, evaluator, recorder, stop)
-    if saved is not None:
-        state.load_state_dict(saved)
-        evaluations.history = History(**saved["evaluations"])
-        _logger.info("continuing %s from step %d", config.out, state.step)
+    evaluations.history = history
     plan = Plan(state, evaluator)
     if config.length.max_seconds is not None and saved is None:
         plan.reserve(time.monotonic() - began)
@@ -75,6 +74,22 @@ def _fit(
         if recorder is not None:
             recorder.close()
     return state, evaluations.history.best
+
+
+def _continued(state: TrainingState, saved: JsonObject) -> History:
+    """Let `state` be the saved one, and return the evaluations before it."""
+    try:
+        state.load_state_dict(saved)
+        history = History(**saved["evaluations"])
+    except ConfigError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        path, reason = checkpoint_path(state.config.out), " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} does not fit this run ({reason}): restore the run's own, or begin the run again with another --out"
+        ) from error
+    _logger.info("continuing %s from step %d", state.config.out, state.step)
+    return history
 
 
 def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, plan: Plan, stop: StopRequest) -> None:

@@ -3,12 +3,15 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cyclemlp.files import write_csv
 from cyclemlp.training.event_file import EventFile
 
 LOSS_COLUMNS = ("step", "epoch", "seconds", "lr", "images_per_second", "loss")
+
+_STEP_DIGITS = 15
 
 
 class Recorder:
@@ -38,14 +41,33 @@ class Recorder:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv, none where there is no file; a last line truncated by a crash is left out."""
+    """Rows of metrics.csv, none where there is no file; a last line truncated by a crash is left out.
+
+    So is whatever else is no row with a step, and cells that are no numbers are empty: a run that took days is not to
+    end because a spreadsheet saved its table with other separators, or a disk filled a part of it with zeros.
+    """
     path = run_dir / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    # A row ends where csv says so: names of classes may hold any other character that ends a line of text.
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    # Not line by line: names of classes may hold any character that ends a line of text but not a row.
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    separator = ";" if text.startswith("step;") else ","
+    table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), restval="", delimiter=separator)
+    rows = list[dict[str, str]]()
+    with suppress(csv.Error):  # a quote without its end
+        for row in table:
+            rows.append({name: _number(cell, separator) for name, cell in row.items() if isinstance(cell, str)})
+    return [row for row in rows if row.get("step", "").isdecimal() and len(row["step"]) <= _STEP_DIGITS]
+
+
+def _number(cell: str, separator: str) -> str:
+    """The cell as it stands, with a decimal point; empty where it is no number."""
+    cell = cell if separator == "," else cell.replace(",", ".")
+    try:
+        float(cell)
+    except ValueError:
+        return ""
+    return cell
 
 
 def record_last(run_dir: Path, step: int, metrics: Mapping[str, float | None]) -> None:

@@ -109,12 +109,15 @@ def _drawn(title: str, series: Mapping[str, Sequence[tuple[int, float]]]) -> "Fi
     axes = figure.add_subplot()
     for name, points in series.items():
         if points:  # a line through a single evaluation would be invisible
-            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 20 else "", markersize=3, label=name)
+            # A label that begins with _ would be left out of the legend.
+            label = f" {name}" if name.startswith("_") else name
+            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 20 else "", markersize=3, label=label)
     axes.set(title=title, xlabel="step", yscale="log" if title == "Loss" else "linear")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(axes.lines) > 1:
-        axes.legend(fontsize="small", frameon=False)
+        for text in axes.legend(fontsize="small", frameon=False).get_texts():
+            text.set_parse_math(False)  # names of classes are no formulas
     return figure
 
 

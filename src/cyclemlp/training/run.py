@@ -13,7 +13,7 @@ import torch
 from cyclemlp.data.checks import check_files
 from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.sampling import evenly_spaced
-from cyclemlp.errors import MissingExtraError
+from cyclemlp.errors import MissingExtraError, UserError
 from cyclemlp.files import JsonMapping, verified
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
@@ -141,7 +141,11 @@ def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: flo
     save_card(run_dir, replace(card, metrics=metrics))
     record_last(run_dir, state.step, task.scores.columns(metrics))
     doubts = _doubts(state, task, counts, metrics)
-    _report(task, run_dir, predictor, evaluator, counts, doubts)
+    try:
+        _report(task, run_dir, predictor, evaluator, counts, doubts)
+    except (UserError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        _logger.warning("report.html is missing (%s); --resume writes it; network and scores are there", reason)
     return metrics, doubts
 
 

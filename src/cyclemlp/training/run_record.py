@@ -150,7 +150,7 @@ def _last(run_dir: Path) -> JsonObject:
     """The last step in metrics.csv, and the seconds of training until then."""
     rows = read_metrics(run_dir)
     step = max((int(row["step"]) for row in rows), default=0)
-    return {"step": step, "seconds": max((float(row["seconds"] or 0) for row in rows), default=0.0)}
+    return {"step": step, "seconds": max((float(row.get("seconds") or 0) for row in rows), default=0.0)}
 
 
 def _load_average() -> float | None:

@@ -139,8 +139,8 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["precision"]:  # float16's loss scale; another precision has none
             self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step = state["step"]
-        self.clock.before = state["elapsed_seconds"]
+        self.step = int(state["step"])
+        self.clock.before = float(state["elapsed_seconds"])
         self.overhead_seconds = state.get("overhead_seconds", 0.0)
 
 

@@ -39,6 +39,8 @@ def write_confusion(folder: Path, counts: "npt.NDArray[np.int64]", classes: Sequ
     if len(classes) <= MAX_NAMED:
         axes.set_xticks(range(len(classes)), classes, rotation=90)
         axes.set_yticks(range(len(classes)), classes)
+        for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            label.set_parse_math(False)  # names of classes are no formulas
     if len(classes) <= MAX_NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
