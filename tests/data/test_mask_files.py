@@ -137,6 +137,16 @@ def test_tiff_masks_need_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(read_stored_mask(tmp_path / "rgb.tif", palette).numbers, VALUES)
 
 
+def test_a_damaged_number_of_bands_is_refused_before_decoding(tmp_path: Path) -> None:
+    with_rasterio(tmp_path / "a.tif", VALUES)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    entry = content.index((277).to_bytes(2, "little") + b"\3\0\1\0\0\0")
+    content[entry + 8 : entry + 10] = (55553).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.tif has 55553 bands, and 32 are the most"):
+        read_stored_mask(tmp_path / "a.tif")
+
+
 def as_tiff(root: Path, **options: Any) -> Path:
     for path in sorted(root.glob("masks/*/*.png")):
         with_rasterio(path.with_suffix(".tif"), np.asarray(Image.open(path)), **options)

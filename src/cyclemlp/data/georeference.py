@@ -50,10 +50,9 @@ def georeference(path: Path) -> Georeference | None:
         return None
     with named_errors(path), path.open("rb") as file:
         tags = first_page(file)
-    matrix = _matrix(tags)
-    if matrix is None or abs(np.linalg.det(matrix[:, :2])) == 0:
+        matrix, keys = _matrix(tags), _keys(tags)
+    if matrix is None or not np.isfinite(matrix).all() or np.linalg.det(matrix[:, :2]) == 0:
         return None
-    keys = _keys(tags)
     if keys.get(_RASTER_TYPE) == _PIXEL_IS_POINT:  # the tie point is then the centre of a pixel
         matrix[:, 2] -= matrix[:, :2] @ (0.5, 0.5)
     epsg = keys.get(_PROJECTED, keys.get(_GEOGRAPHIC))

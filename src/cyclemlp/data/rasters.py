@@ -44,7 +44,7 @@ VALUE_TYPES = ("uint8", "uint16", "int16", "float32")
 MAX_BANDS = 32
 _TO_RGB = frozenset({3, 5, 6, 8})
 """Photometric interpretations that only Pillow turns into RGB: palette, CMYK, YCbCr, CIELab."""
-_ORIENTATION = 274
+_ORIENTATION, _SAMPLES = 274, 277
 _TURNED: Mapping[int, Callable[[Values], Values]] = {
     2: np.fliplr,
     3: lambda values: np.rot90(values, 2),
@@ -110,9 +110,13 @@ def checked(raster: Raster, path: Path) -> Raster:
     if kind not in VALUE_TYPES:
         raise ImageError(path, f"has values of type {kind}", f"convert them to {', '.join(VALUE_TYPES)}")
     if bands > MAX_BANDS:
-        what = f"has {bands} bands, and {MAX_BANDS} are the most"
-        raise ImageError(path, what, "save fewer; an array is (height, width, bands)")
+        raise _too_many_bands(path, bands)
     return raster
+
+
+def _too_many_bands(path: Path, bands: int) -> ImageError:
+    what = f"has {bands} bands, and {MAX_BANDS} are the most"
+    return ImageError(path, what, "save fewer; an array is (height, width, bands)")
 
 
 def as_bands(values: Values) -> Values:
@@ -141,6 +145,8 @@ def read_tiff(path: Path) -> Raster:
     with named_errors(path), path.open("rb") as file:
         tags = first_page(file)
         pages = 1 + further_pages(file)
+    if (bands := _number(tags, _SAMPLES) or 1) > MAX_BANDS + 1:  # decoding a damaged number takes hours
+        raise _too_many_bands(path, bands)
     if _number(tags, PHOTOMETRIC) in _TO_RGB:
         return _by_pillow(path)
     values = _by_tifffile(path, pages) if pages > 1 else _one_page(path, tags)
@@ -164,7 +170,7 @@ def _one_page(path: Path, tags: Tags) -> Values:
     try:
         return _by_tifffile(path, 1)
     except ModuleNotFoundError:
-        bands, bits = _number(tags, 277) or 1, _number(tags, 258)
+        bands, bits = _number(tags, _SAMPLES) or 1, _number(tags, 258)
         if bands == 1 or (bits == 8 and bands == 3):
             return _by_pillow(path).values
         raise MissingExtraError("tifffile or rasterio", "micro") from None
@@ -233,7 +239,7 @@ def is_photo(path: Path) -> bool:
             if further_pages(file):
                 return False
         eight = _number(tags, 258) in (1, 8, None) and _number(tags, 339) in (1, None)
-        bands, photometric = _number(tags, 277) or 1, _number(tags, PHOTOMETRIC)
+        bands, photometric = _number(tags, _SAMPLES) or 1, _number(tags, PHOTOMETRIC)
         return eight and (photometric in _TO_RGB or bands in (1, 3) or alpha_band(tags) == bands - 1)
     with opened(path) as image:
         return isinstance(image, Image.Image) and ";16" not in rawmode(image) and image.mode not in ("I", "F", "I;16")
