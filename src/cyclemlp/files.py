@@ -139,16 +139,29 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
+def write_lines(path: Path, parts: Iterable[str]) -> None:
+    """Write pieces of text one after another to `path`, whole or not at all, with one of them in memory at a time."""
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.writelines(parts)
+
+
+def json_list(values: Iterable[JsonMapping]) -> Iterator[str]:
+    """The pieces of a JSON list with a line for each value."""
+    yield "["
+    for number, value in enumerate(values):
+        yield f"{',' if number else ''}\n{json.dumps(value)}"
+    yield "\n]"
+
+
 def write_json(path: Path, value: JsonMapping) -> None:
     """Write `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table with comma-separated cells, whole or not at all."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    write_text(path, buffer.getvalue())
+    """Write a table with comma-separated cells, whole or not at all; rows are taken one at a time."""
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def write_png(path: Path, image: "Image") -> None:

@@ -12,6 +12,7 @@ from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.inference.entries import Entries
 from cyclemlp.inference.inputs import find_inputs
 from cyclemlp.inference.predict_files import Predictions
 
@@ -167,4 +168,4 @@ def test_inputs_that_are_not_predicted_are_counted(tmp_path: Path, caplog: pytes
 def test_all_that_failed_are_named() -> None:
     failed = [{"image": f"in/i{number}.jpg", "error": f"in/i{number}.jpg is damaged"} for number in range(5)]
     with pytest.raises(Exception, match=r"is damaged; and 2 more: i3\.jpg, i4\.jpg"):
-        Predictions("segmentation", images=[{}], failed=failed).raise_failures()
+        Predictions("segmentation", images=Entries([{}]), failed=failed).raise_failures()

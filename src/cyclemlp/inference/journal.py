@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import JsonMapping, JsonObject, write_text
+from cyclemlp.files import JsonMapping, JsonObject, write_lines
+from cyclemlp.inference.entries import Entries
 
 JOURNAL_NAME = ".predicted.jsonl"
 """In the folder of the results, until all of them are there."""
@@ -23,15 +25,17 @@ class Journal:
     def __init__(self, out: Path, request: JsonMapping, *, resume: bool) -> None:
         self.path = out / JOURNAL_NAME
         self._mark = sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+        self._before = Entries()
         self.entries = self._read() if resume else {}
+        """The place of each file's line among those of an earlier journal."""
         self._file: IO[str] | None = None
 
     def add(self, source: str, entry: JsonMapping) -> None:
         """Note a finished file."""
         line = {"source": source, "stamp": _stamp(source), "entry": entry}
         if self._file is None:
-            before = ({"request": self._mark}, *self.entries.values())
-            write_text(self.path, "".join(map(_line, before)))  # whole, or the earlier journal stays
+            before = chain([{"request": self._mark}], map(self._before.__getitem__, self.entries.values()))
+            write_lines(self.path, map(_line, before))  # whole, or the earlier journal stays
             self._file = self.path.open("a", encoding="utf-8")
         self._file.write(_line(line))
         self._file.flush()
@@ -45,7 +49,7 @@ class Journal:
 
     def finished(self, source: str, files: Mapping[str, str]) -> JsonObject | None:
         """The entry of an unchanged file whose results still have these names, None where it is to be predicted."""
-        noted = self.entries.get(source, {})
+        noted = self._before[self.entries[source]] if source in self.entries else {}
         entry: JsonObject | None = noted.get("entry")
         if entry is None or noted.get("stamp") != _stamp(source):
             return None
@@ -53,17 +57,23 @@ class Journal:
             return None
         return entry
 
-    def _read(self) -> dict[str, JsonObject]:
+    def _read(self) -> dict[str, int]:
         """The whole lines of an earlier journal: a process may have been killed within one."""
         if not self.path.is_file():
             return {}
-        lines = [line for line in map(_parsed, self.path.read_text("utf-8", "replace").splitlines()) if line]
-        if not lines or lines[0].get("request") != self._mark:
-            raise ConfigError(
-                f"--resume: {self.path.parent} was begun with another network or other options: leave --resume out, or"
-                " choose another --out"
-            )
-        return {line["source"]: line for line in lines[1:] if isinstance(line.get("entry"), dict) and "source" in line}
+        places: dict[str, int] = {}
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            lines = filter(None, map(_parsed, file))
+            if next(lines, {}).get("request") != self._mark:
+                raise ConfigError(
+                    f"--resume: {self.path.parent} was begun with another network or other options: leave --resume"
+                    " out, or choose another --out"
+                )
+            for line in lines:
+                if isinstance(line.get("entry"), dict) and isinstance(line.get("source"), str):
+                    places[line["source"]] = len(self._before)
+                    self._before.append(line)
+        return places
 
 
 def _line(value: JsonMapping) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from cyclemlp.data.problems import listed
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError, PartlyFailedError
 from cyclemlp.files import JsonObject, remove_left_overs
+from cyclemlp.inference.entries import Entries
 from cyclemlp.inference.evaluate import check_out
 from cyclemlp.inference.inputs import Job, find_inputs, plan
 from cyclemlp.inference.journal import Journal
@@ -36,13 +37,13 @@ class Predictions:
     task: str
     files: dict[str, str] = field(default_factory=dict)
     """Files about all images together, by kind."""
-    images: list[JsonObject] = field(default_factory=list)
-    videos: list[JsonObject] = field(default_factory=list)
+    images: Entries = field(default_factory=Entries)
+    videos: Entries = field(default_factory=Entries)
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def to_dict(self, run: Path | str) -> JsonObject:
         """As JSON values."""
-        entries = {"images": self.images, "videos": self.videos, "failed": self.failed}
+        entries = {"images": list(self.images), "videos": list(self.videos), "failed": self.failed}
         return {"task": self.task, "run": str(run), **self.files, **entries}
 
     def raise_failures(self, shown: int = 3) -> None:
@@ -157,5 +158,6 @@ def _predict(
             raise
         done.failed.append({**source, "error": f"{error.filename or job.source}: {error.strerror}"})
         return
-    entries.append({**source, **files, **entry})
-    journal.add(str(job.source), entries[-1])
+    whole = {**source, **files, **entry}
+    entries.append(whole)
+    journal.add(str(job.source), whole)

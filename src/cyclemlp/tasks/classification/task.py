@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.resizing import SQUARE_RULES
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import JsonMapping, JsonObject, atomic_write, write_csv, write_json
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write, json_list, write_csv, write_lines
 from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.config import ClassificationConfig
@@ -193,13 +194,13 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         """Write predictions.csv, with a row for each image, and predictions.json."""
         places = max(len(entry["top5"]) for entry in entries)
         further = [name for place in range(2, places + 1) for name in (f"label_{place}", f"probability_{place}")]
-        rows = [["image", "label", "probability", *further]]
-        for entry in entries:
-            cells = [cell for name, share in entry["top5"].items() for cell in (name, f"{share:.6f}")]
-            rows.append([entry["image"], *cells])
-        write_csv(out / TABLE_NAME, rows)
+        rows = (
+            [entry["image"], *(cell for name, share in entry["top5"].items() for cell in (name, f"{share:.6f}"))]
+            for entry in entries
+        )
+        write_csv(out / TABLE_NAME, chain([["image", "label", "probability", *further]], rows))
         note([entry["image"] for entry in entries if "seen" in entry], len(entries))
-        write_json(out / JSON_NAME, {"task": self.name, "images": list(entries)})
+        write_lines(out / JSON_NAME, chain([f'{{"task": "{self.name}", "images": '], json_list(entries), ["}\n"]))
         return {"table": str(out / TABLE_NAME), "predictions": str(out / JSON_NAME)}
 
 

@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +13,7 @@ from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.objects import DetectionDataset, as_coco, check_size
 from cyclemlp.data.problems import DataRequest
-from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_text
+from cyclemlp.files import JsonMapping, JsonObject, json_list, write_csv, write_lines, write_text
 from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
 from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
@@ -156,19 +158,20 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
 
     def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write objects.json, objects.csv and coco_results.json; image ids are 1, 2, ... in the order given."""
-        objects, results = [], []
-        for number, entry in enumerate(entries, start=1):
-            objects.append({"id": number, **{key: value for key, value in entry.items() if key != "coco"}})
-            results += [{"image_id": number, **found} for found in entry["coco"]]
-        write_text(out / OBJECTS_NAME, json.dumps(objects, indent=1) + "\n")
-        write_text(out / RESULTS_NAME, json.dumps(results) + "\n")
+        numbered = partial(enumerate, entries, start=1)
+        objects = (
+            {"id": i, **{key: value for key, value in entry.items() if key != "coco"}} for i, entry in numbered()
+        )
+        results = ({"image_id": i, **found} for i, entry in numbered() for found in entry["coco"])
+        write_lines(out / OBJECTS_NAME, chain(json_list(objects), "\n"))
+        write_lines(out / RESULTS_NAME, chain(json_list(results), "\n"))
         measured = any("counts" in entry for entry in entries)
-        rows = [
+        rows = (
             [entry["image"], *row, *(_measures(found) if measured else ())]
             for entry in entries
             for row, found in zip(self.rows(entry), entry["objects"], strict=True)
-        ]
-        write_csv(out / TABLE_NAME, [["image", *COLUMNS, *(MEASURES if measured else ())], *rows])
+        )
+        write_csv(out / TABLE_NAME, chain([["image", *COLUMNS, *(MEASURES if measured else ())]], rows))
         files = {"objects": OBJECTS_NAME, "coco_results": RESULTS_NAME, "table": TABLE_NAME}
         return {kind: str(out / name) for kind, name in files.items()}
 

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,8 +158,8 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         """Write objects.csv where objects were asked for."""
         if not any("objects" in entry for entry in entries):
             return {}
-        rows = [[entry["image"], *component_row(found)] for entry in entries for found in entry["objects"]]
-        write_csv(out / TABLE_NAME, [["image", *COLUMNS], *rows])
+        rows = ([entry["image"], *component_row(found)] for entry in entries for found in entry.get("objects", ()))
+        write_csv(out / TABLE_NAME, chain([["image", *COLUMNS]], rows))
         return {"table": str(out / TABLE_NAME)}
 
     def columns(self, classes: Sequence[str]) -> Sequence[str]:
