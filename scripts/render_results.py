@@ -131,6 +131,18 @@ def object_counts(result: dict[str, Any]) -> str:
     return f"{table}\n\n{result['note']} {source(result)}\n\n{_commands(result)}"
 
 
+def windows(result: dict[str, Any]) -> str:
+    """How much a mask changes where its image is seen in windows."""
+    rows = [
+        [str(row["window"]), str(row["overlap"]), f"{100 * row['other_class']:.3f} %",
+         f"{row['mean_difference']:.4f}", f"{row['largest_difference']:.2f}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = ["window", "overlap", "pixels of another class", "mean difference of probabilities", "largest"]
+    what = f"{result['images']} images through `{result['model']}` with {result['head']}."
+    return f"{_table(head, rows)}\n\n{what} {source(result)}"
+
+
 def _commands(result: dict[str, Any]) -> str:
     """The commands of runs that a recipe of the package repeats; the others are left to the results file."""
     found = [command for run in result["runs"] if (command := by_recipe(run["command"], result["task"]))]
@@ -306,6 +318,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench-compare": bench_compare,
     "bench-train": bench_train,
     "bench-heads": bench_heads,
+    "windows": windows,
     "bench-scale": bench_scale,
     "bench-loader": bench_loader,
     "fuzz": fuzz,
