@@ -147,6 +147,14 @@ def test_a_damaged_number_of_bands_is_refused_before_decoding(tmp_path: Path) ->
         read_stored_mask(tmp_path / "a.tif")
 
 
+def test_a_damaged_header_of_an_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VALUES)
+    content = (tmp_path / "a.npy").read_bytes().replace(b"}", b" ", 1)
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npy is damaged or incomplete"):
+        read_stored_mask(tmp_path / "a.npy")
+
+
 def as_tiff(root: Path, **options: Any) -> Path:
     for path in sorted(root.glob("masks/*/*.png")):
         with_rasterio(path.with_suffix(".tif"), np.asarray(Image.open(path)), **options)

@@ -239,6 +239,26 @@ def test_files_that_are_no_vector_files(root: Path) -> None:
     assert re.search(r"a\.geojson is damaged or incomplete \(", refusal(root))
 
 
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (
+            [[15, 45], [16, 45], [16, 46]],
+            "a.geojson is damaged or incomplete (IllegalArgumentException: Points of Linear",
+        ),
+        (
+            [[100, 100], [200, 100], [200, 200], [100, 100]],
+            "a.geojson has coordinates that do not exist in its EPSG:4326",
+        ),
+    ],
+)
+def test_areas_that_cannot_be(root: Path, points: list[list[float]], message: str) -> None:
+    geometry = {"type": "Polygon", "coordinates": [points]}
+    entry = {"type": "Feature", "properties": {"class": "house"}, "geometry": geometry}
+    (root / "masks/val/a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [entry]}))
+    assert message in refusal(root)
+
+
 def test_an_image_without_a_place(root: Path) -> None:
     scene(root / "images/val/a.tif", crs=None)
     assert "a.tif does not say where it lies, so that the areas in a.geojson have no place on it; give it" in refusal(

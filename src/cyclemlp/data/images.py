@@ -5,6 +5,7 @@ grey values instead of scaling them, drops transparency, and raises many differe
 """
 
 import struct
+import tokenize
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ _PNG_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 # What Pillow raised on some 60,000 files of every format with random bytes changed or cut off.
 _DAMAGED = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError),
-    *(RuntimeError, AssertionError, BufferError, struct.error, zlib.error),
+    *(RuntimeError, AssertionError, BufferError, struct.error, zlib.error, tokenize.TokenError),
 )
 """What Pillow and its parsers raise on damaged files: all but a lack of memory."""
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

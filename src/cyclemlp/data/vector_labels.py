@@ -5,6 +5,7 @@ that of the background. pyogrio reads the files, shapely holds the areas, raster
 (extra `geo`).
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,6 +210,7 @@ def _read(path: Path, changed: int, size: int) -> _Areas:
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "geo") from None
     with named_errors(path):
+        warnings.filterwarnings("ignore", message="Non closed ring")  # such a ring is refused below
         try:
             layers = [name for name, kind in pyogrio.list_layers(path).tolist() if kind is not None]
             if len(layers) != 1:
@@ -217,7 +219,10 @@ def _read(path: Path, changed: int, size: int) -> _Areas:
             meta, _, encoded, columns = pyogrio.raw.read(path, layer=layers[0])
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise OSError(str(error)) from error
-        shapes = shapely.from_wkb(encoded)
+        try:
+            shapes = shapely.from_wkb(encoded)
+        except shapely.errors.GEOSException as error:
+            raise OSError(str(error)) from error
     kept = ~shapely.is_missing(shapes) & ~shapely.is_empty(shapes)
     wrong = sorted({shape.geom_type for shape in shapes[kept]} - {*_AREAS})
     if wrong:
@@ -232,7 +237,9 @@ def _read(path: Path, changed: int, size: int) -> _Areas:
 def _converted(path: Path, areas: _Areas, wkt: str) -> Any:
     """The areas of a file in the coordinates of an image."""
     import shapely
+    from rasterio._err import CPLE_BaseError
     from rasterio.crs import CRS
+    from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
     if areas.crs is None:
@@ -245,8 +252,13 @@ def _converted(path: Path, areas: _Areas, wkt: str) -> Any:
     def converted(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.column_stack(transform(own, crs, points[:, 0], points[:, 1]))
 
-    with named_errors(path), _rasterio_errors():
+    try:
         return shapely.transform(areas.shapes, converted)
+    except (CPLE_BaseError, RasterioError) as error:
+        what = f"has coordinates that do not exist in its {areas.crs[:40]} ({' '.join(str(error).split())})"
+        raise ImageError(
+            path, what, "write longitude and latitude, or give it its coordinate reference system"
+        ) from error
 
 
 @contextmanager
