@@ -16,6 +16,7 @@ app = App(
 )
 for _name, _target in {
     "operators": "benchmarks.operators:operators",
+    "active": "benchmarks.active_mixing:active",
     "train": "benchmarks.training_steps:train",
     "heads": "benchmarks.heads:heads",
     "scale": "benchmarks.scale:scale",

@@ -84,7 +84,7 @@ def _check_stepsize(stepsize: "StepSize") -> None:
 
 
 def _entry(measured: Measurement, shape: Shape, direction: str) -> dict[str, Any]:
-    timings = {each: measured.timings[SUITE, _case_name(shape, direction, each)] for each in OPERATORS}
+    timings = {each: measured.timings[SUITE, case_name(shape, direction, each)] for each in OPERATORS}
     forward = direction == PASSES[0]
     return {
         "shape_nhwc": list(shape),
@@ -97,7 +97,8 @@ def _entry(measured: Measurement, shape: Shape, direction: str) -> dict[str, Any
     }
 
 
-def _case_name(shape: Shape, direction: str, operator: str) -> str:
+def case_name(shape: Shape, direction: str, operator: str) -> str:
+    """Of a timing within the suite."""
     return f"{'x'.join(map(str, shape))} {direction} {operator}"
 
 
@@ -106,8 +107,8 @@ def operator_cases(shapes: tuple[Shape, ...], stepsize: "StepSize") -> Mapping[s
     cases: dict[str, Case] = {}
     for shape in shapes:
         for operator, (function, inputs) in operators_and_inputs(shape, stepsize).items():
-            cases[_case_name(shape, PASSES[0], operator)] = partial(_forward, function, inputs)
-            cases[_case_name(shape, PASSES[1], operator)] = partial(_forward_backward, function, inputs)
+            cases[case_name(shape, PASSES[0], operator)] = partial(forward_only, function, inputs)
+            cases[case_name(shape, PASSES[1], operator)] = partial(backward_too, function, inputs)
     return cases
 
 
@@ -150,14 +151,16 @@ def authors_cycle_fc(offset: "Tensor", x_nchw: "Tensor", weight_oihw: "Tensor", 
     return deform_conv2d(x_nchw, offset.expand(batch, -1, height, width), weight_oihw, bias)
 
 
-def _forward(function: "Callable[..., Tensor]", inputs: "list[Tensor]") -> None:
+def forward_only(function: "Callable[..., Tensor]", inputs: "list[Tensor]") -> None:
+    """One pass without gradients."""
     import torch
 
     with torch.inference_mode():
         function(*inputs)
 
 
-def _forward_backward(function: "Callable[..., Tensor]", inputs: "list[Tensor]") -> None:
+def backward_too(function: "Callable[..., Tensor]", inputs: "list[Tensor]") -> None:
+    """One pass and its gradients by all inputs."""
     import torch
 
     out = function(*inputs)

@@ -99,8 +99,8 @@ def test_help_lists_the_benchmarks() -> None:
         [sys.executable, "-m", "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     for name in (
-        "operators", "train", "scale", "loader", "resolution", "receptive-field", "robustness", "compare", "fuzz",
-        "faults",
+        "operators", "active", "train", "scale", "loader", "resolution", "receptive-field", "robustness", "compare",
+        "fuzz", "faults",
     ):  # fmt: skip
         assert f" {name} " in done.stdout
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from benchmarks.active_mixing import OPERATORS as MIXINGS
+from benchmarks.active_mixing import bench_active, mixings_and_inputs
 from benchmarks.operators import OPERATORS, bench_operators, operators_and_inputs
 from cyclemlp.errors import ConfigError
 from cyclemlp.inference.rounds import Measurement, Plan, Suite, Timing
@@ -53,3 +55,29 @@ def test_the_record_is_json_with_medians_and_ratios(monkeypatch: pytest.MonkeyPa
 def test_step_sizes_that_cannot_be(stepsize: tuple[int, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         bench_operators(Plan(), stepsize)
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_ours_and_the_authors_give_the_same_values_and_gradients(share: int) -> None:
+    found = mixings_and_inputs((2, 5, 6, 8), share)
+    assert set(found) == set(MIXINGS)
+    (ours, our_inputs), (theirs, their_inputs) = (found[name] for name in MIXINGS)
+    out, expected = ours(*our_inputs), theirs(*their_inputs).permute(0, 2, 3, 1)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    gradients = torch.autograd.grad(out, our_inputs, torch.ones_like(out))
+    wanted = torch.autograd.grad(expected, their_inputs, torch.ones_like(out))
+    for k, (ours_k, theirs_k) in enumerate(zip(gradients, wanted, strict=True)):
+        nhwc = theirs_k.permute(0, 2, 3, 1) if k < 2 else theirs_k.reshape(ours_k.shape)
+        torch.testing.assert_close(ours_k, nhwc, rtol=1e-4, atol=1e-4)
+
+
+def test_the_record_of_active_mixing_is_json_with_medians_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.active_mixing.measure", measure_here)
+    record = json.loads(json.dumps(bench_active(Plan(rounds=2, threads=1), shares={(1, 4, 4, 6): 2})))
+    assert record["bench"] == "active"
+    assert [case["pass"] for case in record["cases"]] == ["forward", "forward+backward"]
+    assert [case["target_times_faster"] for case in record["cases"]] == [2.0, None]
+    for case in record["cases"]:
+        assert set(case["operators"]) == set(MIXINGS)
+        assert all(timing["median_s"] == 1.5 for timing in case["operators"].values())
+        assert case["times_faster_than_deform_conv2d"] is None

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, stack_module_state, vmap
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from cyclemlp import lean_, plain_
+
 # torch's own forward derivatives use what it has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 
@@ -42,6 +44,19 @@ def test_forward_derivatives_are_the_backward_ones(model: Any) -> None:
     assert_equal(tangent, torch.einsum("bobchw,bchw->bo", jacobian, direction))
     several = vmap(lambda v: jvp(model, (x,), (v,))[1])(torch.stack([direction, 2 * direction]))
     assert_equal(several, torch.stack([tangent, 2 * tangent]))
+
+
+@pytest.mark.parametrize("part", ["token_mixer", "channel_mlp"])
+def test_the_lean_form_refuses_forward_derivatives_and_names_the_plain_one(part: str) -> None:
+    model: Any = lean_(create("cyclemlp_nano"))
+    layer, x = model.stages[0].blocks[0].get_submodule(part), torch.randn(1, 8, 8, 12)
+    with pytest.raises(
+        NotImplementedError, match=r"^the lean form .* call cyclemlp\.plain_\(model\) before jvp[^\n]*$"
+    ):
+        jvp(layer, (x,), (x,))
+    plain_(model)
+    tangent: Any = jvp(layer, (x,), (x,))[1]
+    assert tangent.isfinite().all()
 
 
 @pytest.mark.parametrize("parameter", ["weight", "bias"])

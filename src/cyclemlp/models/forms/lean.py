@@ -32,6 +32,9 @@ from cyclemlp.ops.precision import at_least_float32, in_autocast_type
 from cyclemlp.ops.shift import Plan, add_back, only_moved, read_moved, shift
 
 Model = TypeVar("Model", bound=nn.Module)
+NO_FORWARD_DERIVATIVES = (
+    "the lean form has backward derivatives alone; call cyclemlp.plain_(model) before jvp or another forward derivative"
+)
 
 
 def lean_(model: Model) -> Model:
@@ -180,6 +183,10 @@ class _WeightedBranches(torch.autograd.Function):
         grad_wc = torch.einsum("bo,boi->oi", weights[:, 2], products)
         return grad_x, grad_weights, grad_wh, grad_bh, grad_ww, grad_bw, grad_wc, None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        raise NotImplementedError(NO_FORWARD_DERIVATIVES)
+
 
 def _branch_gradients(
     a: Tensor, weight: Tensor, still: Tensor, moving: Tensor, both: _Staircases
@@ -209,3 +216,7 @@ class _GeluLinear(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         grad_hidden = torch.ops.aten.gelu_backward(grad @ weight, hidden)
         return grad_hidden, rows.t() @ F.gelu(hidden).flatten(0, -2), rows.sum(0)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        raise NotImplementedError(NO_FORWARD_DERIVATIVES)
