@@ -107,7 +107,15 @@ def first_hour(result: dict[str, Any]) -> str:
         scores = get_task(run["task"]).scores.columns(run["metrics"])
         names = [SHOWN[run["task"]][0], *(name for name in scores if name.startswith("IoU/"))]
         shown = ", ".join(f"{name.rpartition('/')[2].replace('_', ' ')} {scores[name]:.2f}" for name in names)
-        rows.append([f"`cyclemlp train {run['task']} --max-time {run['budget']}`", run["data"], run["budget"], str(run["images_seen"]), shown])
+        rows.append(
+            [
+                f"`cyclemlp train {run['task']} --max-time {run['budget']}`",
+                run["data"],
+                run["budget"],
+                str(run["images_seen"]),
+                shown,
+            ]
+        )
     table = _table(["command", "data", "time in all", "images seen", "score"], rows)
     return f"{table}\n\n{result['note']} {source(result)}"
 

@@ -187,7 +187,9 @@ def test_a_first_hour_has_a_line_for_each_command(script: ModuleType) -> None:
         for task, metrics in (("segmentation", masks), ("detection", boxes))
     ]
     text = script.first_hour({**SOURCE, "note": "So.", "runs": runs})
-    assert "| `cyclemlp train segmentation --max-time 15m` | d | 15m | 7 | mIoU 0.80, background 0.90, cell 0.70 |" in text
+    assert (
+        "| `cyclemlp train segmentation --max-time 15m` | d | 15m | 7 | mIoU 0.80, background 0.90, cell 0.70 |" in text
+    )
     assert "| `cyclemlp train detection --max-time 15m` | d | 15m | 7 | AP50 0.60 |" in text
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from cyclemlp.documents import shown
 from cyclemlp.errors import CheckpointError
 from cyclemlp.models.layouts import StateDict, from_authors_layout, is_authors_layout
 from cyclemlp.models.timm_internals import FeatureGetterNet
@@ -92,7 +93,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = load_file(path) if path.suffix == ".safetensors" else _torch_content(path)
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable weight file ({reason})") from None
+        raise CheckpointError(f"{path}: not a readable weight file ({shown(ValueError(reason))})") from None
     if isinstance(content, Mapping):
         content = _weights_in(content, path)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):

@@ -1,11 +1,14 @@
 """Options in YAML files, under their names on the command line: recipes, and the config.yaml of a run."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from cyclemlp.documents import DocumentError, read_yaml, shown
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
+
+_TASK_NAME = re.compile(r"[a-z][a-z-]{0,40}")
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 CONFIG_NAME = "config.yaml"
@@ -50,6 +53,8 @@ def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> J
     path = _find(name)
     options = _with_base(path, ())
     wanted = options.pop("task", task)
+    if wanted is not None and not (isinstance(wanted, str) and _TASK_NAME.fullmatch(wanted)):
+        raise ConfigError(f"recipe {path} is for the task {shown(wanted)}: give the name of a task, such as detection")
     if task is not None and wanted != task:
         raise ConfigError(f"recipe {path} is for {wanted}: cyclemlp train {wanted} --config {name}")
     names = sorted(allowed)

@@ -56,7 +56,7 @@ def checked_archive(path: Path) -> io.BytesIO:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = _entries(archive)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError, RuntimeError, UnicodeError) as error:
         raise CheckpointError(f"{path} is not a readable .pt2 file: {error}; export it again") from error
     except _RefusedError as error:
         raise _refused(path, error) from error
