@@ -63,6 +63,19 @@ def bench_op(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{source(result)}"
 
 
+def bench_active(result: dict[str, Any]) -> str:
+    """ActiveMLP's layer against the authors' deformable convolution, forward and with the backward pass."""
+    rows = []
+    for case in result["cases"]:
+        medians = [f"{1e3 * operator['median_s']:.1f}" for operator in case["operators"].values()]
+        shape = "x".join(map(str, case["shape_nhwc"]))
+        rows.append(
+            [shape, str(case["share"]), case["pass"], *medians, _ratio(case["times_faster_than_deform_conv2d"])]
+        )
+    head = ["input (NHWC)", "share", "pass", "ours, ms", "deform_conv2d, ms", "deform / ours"]
+    return f"{_table(head, rows)}\n\n{_measured(result)}"
+
+
 def classification(result: dict[str, Any]) -> str:
     """Top-1 of runs of one length on one data set, and of the baseline."""
     classes = result["classes"]
@@ -322,6 +335,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo-detection": demo_objects,
     "demo-instance-segmentation": demo_objects,
     "bench-op": bench_op,
+    "bench-active": bench_active,
     "classification": classification,
     "bench-compare": bench_compare,
     "bench-train": bench_train,

@@ -219,3 +219,16 @@ def test_heads_beside_the_backbone_alone(script: ModuleType) -> None:
     )
     assert "| detection | retinanet, 64 | 640 | 1.50 | - |" in text
     assert "| x | retinanet, 64 | 640 | 1.50 | **2.00** |" in text
+
+
+def test_active_mixing_beside_the_authors_operator(script: ModuleType) -> None:
+    case = {"shape_nhwc": [8, 7, 7, 512], "share": 8, "pass": "forward", "times_faster_than_deform_conv2d": 2.5}
+    times = {"active_mix": {"median_s": 0.01}, "deform_conv2d": {"median_s": 0.025}}
+    text = script.bench_active({**SOURCE, "cases": [case | {"operators": times}]})
+    assert "| 8x7x7x512 | 8 | forward | 10.0 | 25.0 | 2.50 |" in text
+
+
+def test_windows_beside_the_whole_image(script: ModuleType) -> None:
+    row = {"window": 512, "overlap": 64, "other_class": 0.00288, "mean_difference": 0.0035, "largest_difference": 0.82}
+    text = script.windows({**SOURCE, "model": "m", "head": "h", "images": 3, "rows": [row]})
+    assert "| 512 | 64 | 0.288 % | 0.0035 | 0.82 |" in text
