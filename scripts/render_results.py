@@ -164,6 +164,16 @@ def windows(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{what} {source(result)}"
 
 
+def scene_memory(result: dict[str, Any]) -> str:
+    """Peak memory on scenes of one width."""
+    rows = [
+        [f"{row['width']} x {row['height']}", f"{row['peak_bytes'] / 1e9:.2f}", f"{row['seconds'] / 60:.1f}"]
+        for row in result["rows"]
+    ]
+    what = f"`{result['model']}` with {result['head']} and {result['classes']} classes."
+    return f"{_table(['scene, pixels', 'peak memory, GB', 'minutes'], rows)}\n\n{what} {source(result)}"
+
+
 def _commands(result: dict[str, Any]) -> str:
     """The commands of runs that a recipe of the package repeats; the others are left to the results file."""
     found = [command for run in result["runs"] if (command := by_recipe(run["command"], result["task"]))]
@@ -341,6 +351,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench-train": bench_train,
     "bench-heads": bench_heads,
     "windows": windows,
+    "scene-memory": scene_memory,
     "bench-scale": bench_scale,
     "bench-loader": bench_loader,
     "fuzz": fuzz,

@@ -232,3 +232,9 @@ def test_windows_beside_the_whole_image(script: ModuleType) -> None:
     row = {"window": 512, "overlap": 64, "other_class": 0.00288, "mean_difference": 0.0035, "largest_difference": 0.82}
     text = script.windows({**SOURCE, "model": "m", "head": "h", "images": 3, "rows": [row]})
     assert "| 512 | 64 | 0.288 % | 0.0035 | 0.82 |" in text
+
+
+def test_memory_of_scenes(script: ModuleType) -> None:
+    rows = [{"width": 20000, "height": 1536, "seconds": 90.0, "peak_bytes": 1_500_000_000}]
+    text = script.scene_memory({**SOURCE, "model": "m", "head": "h", "classes": 2, "rows": rows})
+    assert "| 20000 x 1536 | 1.50 | 1.5 |" in text

@@ -1,6 +1,7 @@
 """Scenes: read in windows, written where they lie, equal to the same image in memory, continued when interrupted."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from predictions import segmented
 from torch import Tensor, nn
 
+from cyclemlp.cli import main
 from cyclemlp.data.scenes import is_scene, quiet
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference import predict_scenes
@@ -210,3 +212,24 @@ def test_what_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     damaged.write_bytes(scene.read_bytes()[:20_000])
     with pytest.raises(DataError, match=r"damaged\.tif"):
         predict_files(predictor, [damaged], tmp_path / "out", PredictionOptions()).raise_failures()
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "scenes.md"
+
+
+@pytest.mark.parametrize("line", re.findall(r"^ {4}(cyclemlp .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+def test_the_commands_of_the_page_write_the_files_that_it_names(
+    line: str, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_scene(tmp_path / "scene.tif", colours())
+    monkeypatch.setattr(Predictor, "load", lambda *_: predictor)
+    with pytest.raises(SystemExit) as left:
+        main(line.split()[1:])
+    assert left.value.code in (0, None)
+    written = {path.name.replace("scene", "NAME") for path in Path("predicted").iterdir()}
+    assert "NAME_mask.tif" in written
+    assert all(
+        f"`{name}`" in PAGE.read_text(encoding="utf-8").replace("`.geojson`", "`NAME_polygons.geojson`")
+        for name in written
+    )
