@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--heights", type=int, nargs="+", default=[2048, 4096, 20000], help="pixels")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     options = parser.parse_args()
-    command = shlex.join(["python", "scripts/scene_memory.py", *sys.argv[1:-1], options.out.name])
+    command = shlex.join(["python", "scripts/scene_memory.py", *sys.argv[1:-1], f"results/{options.out.name}"])
     made = environment(command, torch.get_num_threads(), [])
     with tempfile.TemporaryDirectory() as name:
         run = Path(name, "run")
