@@ -52,7 +52,7 @@ def test_every_command_knows_it(data: Path, tmp_path: Path) -> None:
     image = data / "images" / "val" / "0.png"
     printed, log = run(
         ("train", "--help"),
-        ("train", "pixel-regression", "--help"),
+        ("train", "pixel-regression", "--help-all"),
         (*train, tmp_path / "whole", "--data", data, *OPTIONS, "--steps", 40, "--json"),
         (*train, tmp_path / "parts", "--data", data, *OPTIONS, "--steps", 3, "--json"),
         (*train, tmp_path / "parts", "--resume", "--steps", 5, "--json"),

@@ -34,7 +34,7 @@ _SPLIT_OF = {
 }
 _MAX_TITLES = 2**12
 """Characters of the first line of a table that are looked at."""
-_LAYOUT = "a CSV or YAML of pairs (columns image, mask, split)"
+_LAYOUT = "a list of pairs (CSV or YAML with image, mask, split)"
 _LOG = logging.getLogger(__name__)
 
 

@@ -102,7 +102,8 @@ def _layouts(known: Sequence[AnyFormat]) -> str:
     described = ", or ".join(each.layout for each in known)
     if len(described) <= MAX_DESCRIBED:
         return described
-    return ", or ".join(each.layout.partition(" (")[0] for each in known) + " (see cyclemlp data --help)"
+    *others, last = (each.layout.partition(" (")[0] for each in known)
+    return f"{', '.join(others)} or {last} (see cyclemlp data --help)"
 
 
 def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:

@@ -15,7 +15,7 @@ from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.masks import MaskDataset, count_classes
 from cyclemlp.data.problems import SPLITS, FileError, Findings
 
-_LAYOUT = "{train,val}/{images,masks}, or NAME_mask.png by images"
+_LAYOUT = "{train,val}/{images,masks} (or NAME_mask.png by images)"
 _TABLE_NAME = "_classes.csv"
 
 
