@@ -138,7 +138,7 @@ STARDIST = ("StarDist, published", "its own split of DSB2018, 67 images", {"accu
 
 
 def object_counts(result: dict[str, Any]) -> str:
-    """The scores that count objects, beside those of StarDist."""
+    """The scores that count objects, and those of StarDist."""
     names = tuple(STARDIST[2])
     rows = [[STARDIST[0], STARDIST[1], "0.5", *(f"{STARDIST[2][name]:.3f}" for name in names), ""]]
     for run in result["runs"]:

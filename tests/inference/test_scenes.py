@@ -214,6 +214,41 @@ def test_what_is_refused(predictor: Predictor, tmp_path: Path) -> None:
         predict_files(predictor, [damaged], tmp_path / "out", PredictionOptions()).raise_failures()
 
 
+def test_a_band_of_values_that_is_marked_as_transparency_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    """Near infrared, say: the three others alone would be predicted without a word."""
+    infrared = np.random.default_rng(0).integers(0, 256, (150, 170, 1), dtype=np.uint8)
+    values = np.concatenate([colours(), infrared], axis=2)
+    scene = write_scene(tmp_path / "infrared.tif", values, photometric="RGB", alpha="YES")
+    (failed,) = predict_files(predictor, [scene], tmp_path / "out", PredictionOptions()).failed
+    assert "marked as transparency, but holds values" in failed["error"]
+    assert not list((tmp_path / "out").glob(".*.parts"))
+
+
+@pytest.mark.parametrize("content", [b"II*\0" + b"\xff" * 20, b"II*\0", b"II+\0\x08\0\0\0" + b"\x10" * 30])
+def test_a_damaged_beginning_is_one_line(content: bytes, predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.tif"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged\.tif") as caught:
+        predict_files(predictor, [path], tmp_path / "out", PredictionOptions()).raise_failures()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_number_of_bands_is_refused_before_decoding(predictor: Predictor, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.zeros((8, 8, 200), np.uint8), photometric="MINISBLACK")
+    (failed,) = predict_files(predictor, [scene], tmp_path / "out", PredictionOptions()).failed
+    assert "has 200 bands" in failed["error"]
+
+
+def test_there_are_no_square_metres_where_coordinates_do_not_measure_them(predictor: Predictor, tmp_path: Path) -> None:
+    """Web Mercator stretches lengths by 1 / cos(latitude): areas at 48 degrees would be twice what they are."""
+    for crs in ("EPSG:3857", "EPSG:4326"):
+        scene = write_scene(tmp_path / "scene.tif", colours(), crs=crs)
+        options = PredictionOptions(vector="gpkg")
+        (entry,) = predict_files(predictor, [scene], tmp_path / crs[-4:], options).images
+        assert "areas_m2" not in entry
+        assert "area_m2" not in pyogrio.read_info(entry["polygons"])["fields"]
+
+
 PAGE = Path(__file__).parents[2] / "docs" / "scenes.md"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from cyclopts import App
-from cyclopts.help import DefaultFormatter, HelpPanel
+from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 
 FIRST = ("--data", "--model", "--max-time", "--fit", "--config", "--init", "--out", "--resume")
@@ -19,9 +19,8 @@ class FirstOptions(DefaultFormatter):
             super().__call__(console, options, panel.copy(entries=sorted(shown.values(), key=_place)))
 
 
-def _place(entry: object) -> int:
-    names = getattr(entry, "positive_names", ())
-    return min(FIRST.index(name) for name in names if name in FIRST)
+def _place(entry: HelpEntry) -> int:
+    return min(FIRST.index(name) for name in entry.positive_names if name in FIRST)
 
 
 def with_short_help(name: str, command: Callable[..., object], usage: str) -> App:

@@ -278,11 +278,15 @@ def _on_white(image: Image.Image, path: Path, *, checked: bool) -> Image.Image:
     """Composited on white; if `checked`, the transparency has to look like one."""
     rgba = image.convert("RGBA")
     if checked:
-        alpha = np.asarray(rgba)[..., 3]
-        if ((alpha == 0) | (alpha == 255)).mean() < _MIN_EXTREME_ALPHA:
-            what = "has a last band that is marked as transparency, but holds values like those of an image"
-            raise ImageError(path, what, "save the bands to use as a grey or RGB image")
+        check_transparency(np.asarray(rgba)[..., 3], path)
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+
+
+def check_transparency(alpha: Pixels, path: Path) -> None:
+    """Raise ImageError where a band that is marked as transparency is none: near infrared, for example."""
+    if ((alpha == 0) | (alpha == 255)).mean() < _MIN_EXTREME_ALPHA:
+        what = "has a last band that is marked as transparency, but holds values like those of an image"
+        raise ImageError(path, what, "save the bands to use as a grey or RGB image")
 
 
 def rawmode(image: Image.Image) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.scenes import quiet
+from cyclemlp.data.scenes import Place, quiet
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import atomic_write
 
@@ -15,30 +15,30 @@ DRIVERS = {".geojson": "GeoJSON", ".gpkg": "GPKG"}
 
 
 def write_polygons(
-    raster: Path, out: Path, classes: tuple[str, ...], left_out: Collection[int], simplify: float
+    raster: Path, out: Path, place: Place, classes: tuple[str, ...], left_out: Collection[int], simplify: float
 ) -> None:
     """The connected pixels of each class in `raster` as polygons with `class`, `class_id` and `area`, holes kept.
 
-    Areas are those of the pixels, in the squared unit of the coordinates; `area_m2` is there where that is known.
-    `simplify` is the most, in pixels, by which an outline may move. GeoJSON is in longitude and latitude (RFC 7946)
-    where the raster has a coordinate system, GeoPackage in that of the raster. Raises MissingExtraError.
+    Pixels that touch at a corner are not connected. Areas are those of the pixels, in the squared unit of the
+    coordinates; `area_m2` is there where `place` knows it. `simplify` is the most, in pixels, by which an outline may
+    move. GeoJSON is in longitude and latitude (RFC 7946) where the raster has a coordinate system, GeoPackage in that
+    of the raster. Raises MissingExtraError.
     """
     try:
         import pyogrio
         import rasterio
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "geo") from error
+    pixel, crs = abs(place.transform.determinant), place.crs
     with quiet(), rasterio.open(raster) as source:
-        pixel = abs(source.transform.determinant)
         shapes, values, areas = _outlines(source, left_out, simplify * pixel**0.5)
-        crs = source.crs
     fields: dict[str, npt.NDArray[Any]] = {
         "class": np.array([classes[value] for value in values], dtype=object),
         "class_id": np.array(values, dtype=np.int32),
         "area": np.array(areas, dtype=np.float64),
     }
-    if crs is not None and crs.is_projected:
-        fields["area_m2"] = fields["area"] * crs.linear_units_factor[1] ** 2
+    if place.pixel_area is not None:
+        fields["area_m2"] = fields["area"] * (place.pixel_area / pixel)
     driver = DRIVERS[out.suffix]
     as_rfc = {"RFC7946": "YES"} if driver == "GeoJSON" and crs is not None else {}
     with atomic_write(out) as file:

@@ -28,7 +28,9 @@ from cyclemlp.data.images import (
 )
 from cyclemlp.data.tiff_tags import (
     EXTRA_SAMPLES,
+    ORIENTATION,
     PHOTOMETRIC,
+    SAMPLES,
     Tags,
     alpha_band,
     band_names,
@@ -44,7 +46,6 @@ VALUE_TYPES = ("uint8", "uint16", "int16", "float32")
 MAX_BANDS = 32
 _TO_RGB = frozenset({3, 5, 6, 8})
 """Photometric interpretations that only Pillow turns into RGB: palette, CMYK, YCbCr, CIELab."""
-_ORIENTATION, _SAMPLES = 274, 277
 _TURNED: Mapping[int, Callable[[Values], Values]] = {
     2: np.fliplr,
     3: lambda values: np.rot90(values, 2),
@@ -114,6 +115,12 @@ def checked(raster: Raster, path: Path) -> Raster:
     return raster
 
 
+def check_bands(tags: Tags, path: Path) -> None:
+    """Raise ImageError where a TIFF says that it has far too many bands: decoding a damaged number takes hours."""
+    if (bands := _number(tags, SAMPLES) or 1) > MAX_BANDS + 1:
+        raise _too_many_bands(path, bands)
+
+
 def _too_many_bands(path: Path, bands: int) -> ImageError:
     what = f"has {bands} bands, and {MAX_BANDS} are the most"
     return ImageError(path, what, "save fewer; an array is (height, width, bands)")
@@ -145,14 +152,13 @@ def read_tiff(path: Path) -> Raster:
     with named_errors(path), path.open("rb") as file:
         tags = first_page(file)
         pages = 1 + further_pages(file)
-    if (bands := _number(tags, _SAMPLES) or 1) > MAX_BANDS + 1:  # decoding a damaged number takes hours
-        raise _too_many_bands(path, bands)
+    check_bands(tags, path)
     if _number(tags, PHOTOMETRIC) in _TO_RGB:
         return _by_pillow(path)
     values = _by_tifffile(path, pages) if pages > 1 else _one_page(path, tags)
     if _number(tags, PHOTOMETRIC) == 0 and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    turn = _TURNED.get(_number(tags, _ORIENTATION) or 1)
+    turn = _TURNED.get(_number(tags, ORIENTATION) or 1)
     values = values if turn is None else turn(values)
     alpha = alpha_band(tags) if EXTRA_SAMPLES in tags else None
     names = band_names(tags)
@@ -170,7 +176,7 @@ def _one_page(path: Path, tags: Tags) -> Values:
     try:
         return _by_tifffile(path, 1)
     except ModuleNotFoundError:
-        bands, bits = _number(tags, _SAMPLES) or 1, _number(tags, 258)
+        bands, bits = _number(tags, SAMPLES) or 1, _number(tags, 258)
         if bands == 1 or (bits == 8 and bands == 3):
             return _by_pillow(path).values
         raise MissingExtraError("tifffile or rasterio", "micro") from None
@@ -239,7 +245,7 @@ def is_photo(path: Path) -> bool:
             if further_pages(file):
                 return False
         eight = _number(tags, 258) in (1, 8, None) and _number(tags, 339) in (1, None)
-        bands, photometric = _number(tags, _SAMPLES) or 1, _number(tags, PHOTOMETRIC)
+        bands, photometric = _number(tags, SAMPLES) or 1, _number(tags, PHOTOMETRIC)
         return eight and (photometric in _TO_RGB or bands in (1, 3) or alpha_band(tags) == bands - 1)
     with opened(path) as image:
         return isinstance(image, Image.Image) and ";16" not in rawmode(image) and image.mode not in ("I", "F", "I;16")

@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import MAX_PIXELS, ImageError, Pixels, is_tiff, named_errors
+from cyclemlp.data.images import MAX_PIXELS, ImageError, Pixels, check_transparency, is_tiff, named_errors
 from cyclemlp.data.pixel_rule import PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
-from cyclemlp.data.rasters import Raster, as_bands, checked
-from cyclemlp.data.tiff_tags import PHOTOMETRIC, first_page, further_pages
+from cyclemlp.data.rasters import Raster, as_bands, check_bands, checked
+from cyclemlp.data.tiff_tags import (
+    ORIENTATION,
+    PHOTOMETRIC,
+    alpha_band,
+    band_names,
+    first_page,
+    further_pages,
+    number_of,
+)
 from cyclemlp.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -27,17 +35,18 @@ if TYPE_CHECKING:
 SCENE_SUFFIXES = frozenset({".tif", ".tiff"})
 _MEASURED_PIXELS = 2**22
 """Pixels, evenly spread, from which the range of a scene's values is measured."""
-_ORIENTATION = 274
 _CACHE_BYTES = 2**27
 """What GDAL may keep of files that are open."""
 
+_STRETCHED = frozenset({"merc", "webmerc"})
+"""Projections in which lengths depend on the latitude by far more than a few per mille."""
 _LAYOUT = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
 
 _LOG = logging.getLogger(__name__)
 
 
 def is_scene(path: Path) -> bool:
-    """Whether a file is a scene, by its header. False where rasterio is missing or cannot open it."""
+    """Whether a file is a scene, by its header. False where rasterio is missing, or the header is damaged."""
     try:
         import rasterio
         from rasterio.errors import RasterioError
@@ -49,21 +58,15 @@ def is_scene(path: Path) -> bool:
         with quiet(), rasterio.open(path) as source:
             placed = source.crs is not None or not source.transform.is_identity
             return bool(placed or source.width * source.height > MAX_PIXELS)
-    except (RasterioError, OSError):
-        return False
+    except (RasterioError, ImageError):
+        return False  # reading the image says what is wrong
 
 
 def _is_plain(path: Path) -> bool:
     """Whether a window of a TIFF is what its image has there: one page, upright, neither inverted nor a palette."""
-    with path.open("rb") as file:
+    with named_errors(path), path.open("rb") as file:
         tags, more = first_page(file), further_pages(file)
-    photometric, orientation = (_first(tags.get(tag), usual) for tag, usual in ((PHOTOMETRIC, 1), (_ORIENTATION, 1)))
-    return not more and photometric in (1, 2) and orientation == 1
-
-
-def _first(value: Any, usual: int) -> Any:
-    value = value[0] if isinstance(value, tuple) and value else value
-    return usual if value is None else value
+    return not more and number_of(tags, PHOTOMETRIC, 1) in (1, 2) and number_of(tags, ORIENTATION, 1) == 1
 
 
 @contextmanager
@@ -92,8 +95,8 @@ class Place:
 
     @property
     def pixel_area(self) -> float | None:
-        """Square metres of a pixel; None where the coordinates are no lengths."""
-        if self.crs is None or not self.crs.is_projected:
+        """Square metres of a pixel; None where coordinates are no lengths, or stretch them as Mercator's do."""
+        if self.crs is None or not self.crs.is_projected or self.crs.to_dict().get("proj") in _STRETCHED:
             return None
         metres = float(self.crs.linear_units_factor[1])
         return abs(float(self.transform.determinant)) * metres**2
@@ -150,21 +153,20 @@ def open_scene(path: Path, rule: PixelRule) -> Iterator[Scene]:
     """
     try:
         import rasterio
-        from rasterio.enums import ColorInterp
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:
         raise MissingExtraError("rasterio", "geo") from error
     with quiet():
-        with named_errors(path):
+        with named_errors(path), path.open("rb") as file:
+            tags = first_page(file)
+            check_bands(tags, path)
             try:
                 source = rasterio.open(path)
             except RasterioError as error:
                 raise OSError(str(error)) from error
         with source:
-            bands = [each + 1 for each, kind in enumerate(source.colorinterp) if kind == ColorInterp.alpha]
             place = Place(source.height, source.width, source.crs, source.transform)
-            names = tuple(name or "" for name in source.descriptions)
-            scene = Scene(path, source, rule, place, bands[0] - 1 if bands else None, names if all(names) else ())
+            scene = Scene(path, source, rule, place, alpha_band(tags), band_names(tags))
             yield replace(scene, rule=_rule_of(scene))
 
 
@@ -177,6 +179,8 @@ def _rule_of(scene: Scene) -> PixelRule:
             kind = sample.values.dtype.name
             what = f"has {bands} bands of type {kind}, and the model was trained on photographs (8 bits, grey or RGB)"
             raise ImageError(scene.path, what, "train on such images, or save it as those were")
+        if sample.alpha is not None:
+            check_transparency(sample.values[..., sample.alpha], scene.path)
         return PixelRule("fixed", ranges=((0.0, 255.0),))
     chosen = selected_bands(sample, rule, str(scene.path))
     valid = sample.valid()

@@ -12,7 +12,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 BITS, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 338, 339
-_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SAMPLES = 254, 255, 277
+ORIENTATION, SAMPLES = 274, 277
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
 _REDUCED = 1
 """Bit of the subfile type: a smaller copy of another page, as pyramids and thumbnails are."""
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
@@ -28,7 +29,7 @@ Tags = Mapping[int, Any]
 
 def unsupported(tags: Tags) -> tuple[str, str] | None:
     """Why the bands of a page cannot be read as an image, and what to do; None where they can."""
-    bands, photometric = number_of(tags, _SAMPLES, 1), number_of(tags, PHOTOMETRIC, 1)
+    bands, photometric = number_of(tags, SAMPLES, 1), number_of(tags, PHOTOMETRIC, 1)
     colours = _COLOURS.get(photometric, bands)
     extra = bands - min(colours, bands)
     marks = tags.get(EXTRA_SAMPLES, ())
@@ -82,7 +83,7 @@ def number_of(tags: Tags, tag: int, default: int) -> int:
 
 def alpha_band(tags: Tags) -> int | None:
     """The place, from 0, of the last band where it is marked as transparency."""
-    bands, marks = number_of(tags, _SAMPLES, 1), tags.get(EXTRA_SAMPLES, ())
+    bands, marks = number_of(tags, SAMPLES, 1), tags.get(EXTRA_SAMPLES, ())
     marks = marks if isinstance(marks, tuple) else (marks,)
     return bands - 1 if bands > 1 and marks and marks[-1] in _ALPHA else None
 
@@ -90,7 +91,7 @@ def alpha_band(tags: Tags) -> int | None:
 def band_names(tags: Tags) -> tuple[str, ...]:
     """The names of the bands, where GDAL has written one for each."""
     found = {int(place): unescape(name).strip() for place, name in _DESCRIPTION.findall(_text(tags, _GDAL_METADATA))}
-    names = tuple(found.get(place, "") for place in range(number_of(tags, _SAMPLES, 1)))
+    names = tuple(found.get(place, "") for place in range(number_of(tags, SAMPLES, 1)))
     return names if all(names) else ()
 
 

@@ -26,7 +26,7 @@ VECTOR_SUFFIXES = frozenset({".geojson", ".gpkg", ".shp"})
 BACKGROUND, OBJECT = "background", "object"
 """The class of pixels in no area, and that of all areas where no property says theirs."""
 USUAL_FIELDS = ("class", "label", "category", "class_name", "classname")
-"""Properties that are taken for the class without `--label-field`, in any case."""
+"""Properties that name the class where `--label-field` is not given, in upper or lower case."""
 NO_FIELD = "none"
 """What `--label-field` is given where all areas are one class."""
 MAX_CLASSES = 254

@@ -1,6 +1,7 @@
 """JSON objects by the thousand, on disk: the results of many images, of which only one is in memory at a time."""
 
 import json
+import operator
 import tempfile
 import weakref
 from array import array
@@ -11,7 +12,7 @@ from cyclemlp.files import JsonMapping, JsonObject
 
 
 class Entries(Sequence[JsonObject]):
-    """A list of JSON objects that can only grow; each is read anew from a temporary file when it is taken.
+    """A list of JSON objects that can only grow; each is read from a temporary file whenever it is taken.
 
     Equal to a list of equal objects. The file has no name on POSIX systems and goes with the last reference.
     """
@@ -48,14 +49,10 @@ class Entries(Sequence[JsonObject]):
         return entry
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(_equal, self, other))
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
 
     def __hash__(self) -> int:
         return id(self)
 
     def _start(self, place: int) -> int:
         return self._ends[place - 1] if place else 0
-
-
-def _equal(one: object, other: object) -> bool:
-    return one == other

@@ -72,9 +72,9 @@ def predict_scene(
     if others or view.flipped:
         raise ConfigError("scenes are predicted in one view: leave out --flip, and give one of --scales at most")
     first = next(iter(job.files.values()))
-    strips = Strips(first.with_name(f".{first.stem}.parts"), _request(card.to_dict(), job, options), keep=resume)
     with open_scene(job.source, card.pixel_rule) as scene:
         place = scene.place
+        strips = Strips(first.with_name(f".{first.stem}.parts"), _request(card.to_dict(), job, options), keep=resume)
         tiling = tiling_for(card, (place.height, place.width), view.scale, MAP_WINDOWS)
         tops = [cut.start for cut in tiling.cuts(place.height)]
         rows = [slice(*ends) for ends in zip(tops, [*tops[1:], place.height], strict=True)]

@@ -53,7 +53,7 @@ class DigitsDemo(SampleDemo):
 
 
 def enlarged(result: DetectionResult) -> DetectionResult:
-    """The same objects in an image of ZOOM times the size, so that names are small beside them."""
+    """The same objects in an image of ZOOM times the size, so that names cover little of them."""
     size = result.image.shape[1] * ZOOM, result.image.shape[0] * ZOOM
     image = np.asarray(Image.fromarray(result.image).resize(size, Image.Resampling.BICUBIC))
     boxes = result.boxes * np.float32(ZOOM)

@@ -69,7 +69,8 @@ class MaskScenes(SceneOutput):
                 write_geotiff(file, place, bands, len(card.classes), None, tags=tags, **names)
         if "polygons" in files:
             left_out = {IGNORE_INDEX} | ({0} if is_background(card.classes) else set())
-            write_polygons(files["mask"], files["polygons"], card.classes, left_out, options.simplify or 0.0)
+            simplify = options.simplify or 0.0
+            write_polygons(files["mask"], files["polygons"], place, card.classes, left_out, simplify)
         return _described(counts, place, card.classes)
 
 
