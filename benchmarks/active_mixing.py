@@ -5,9 +5,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peak
-from benchmarks.operators import PASSES, SHAPES, SUITE, Shape, backward_too, case_name, forward_only
-from benchmarks.records import SPREAD_NOTE, command_line, heading, ratio, shown_ratio, summary
-from cyclemlp.cli.bench_output import Json, Out, Rounds, Threads, aligned, check_out, deliver, milliseconds
+from benchmarks.operators import PASSES, SHAPES, SUITE, Shape, backward_too, by_direction, case_name, forward_only
+from benchmarks.records import command_line, heading, ratio, shown_ratio, summary
+from cyclemlp.cli.bench_output import Json, Out, Rounds, Threads, check_out, deliver, milliseconds
 from cyclemlp.inference.rounds import DEFAULT_THREADS, Measurement, Plan, Suite, measure
 
 if TYPE_CHECKING:
@@ -102,12 +102,7 @@ def authors_active_mix(
 
 
 def _table(record: dict[str, Any]) -> str:
-    lines = [heading(record), SPREAD_NOTE]
-    columns = ("input NHWC", "share", *OPERATORS, "deform / ours")
-    for direction in dict.fromkeys(case["pass"] for case in record["cases"]):
-        rows = [_row(case) for case in record["cases"] if case["pass"] == direction]
-        lines += ["", direction, *aligned([columns, *rows])]
-    return "\n".join(lines) + "\n"
+    return by_direction(record, heading(record), ("input NHWC", "share", *OPERATORS, "deform / ours"), _row)
 
 
 def _row(case: dict[str, Any]) -> tuple[str, ...]:

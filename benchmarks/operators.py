@@ -168,10 +168,17 @@ def backward_too(function: "Callable[..., Tensor]", inputs: "list[Tensor]") -> N
 
 
 def _table(record: dict[str, Any]) -> str:
-    lines = [f"{heading(record)}, stepsize {tuple(record['stepsize'])}", SPREAD_NOTE]
     columns = ("input NHWC", "cycle_fc", "deform_conv2d", "linear", "deform / ours", "ours / linear")
+    return by_direction(record, f"{heading(record)}, stepsize {tuple(record['stepsize'])}", columns, _row)
+
+
+def by_direction(
+    record: dict[str, Any], title: str, columns: tuple[str, ...], row: Callable[[dict[str, Any]], tuple[str, ...]]
+) -> str:
+    """A table of cases for each direction, forward and with the backward pass."""
+    lines = [title, SPREAD_NOTE]
     for direction in dict.fromkeys(case["pass"] for case in record["cases"]):
-        rows = [_row(case) for case in record["cases"] if case["pass"] == direction]
+        rows = [row(case) for case in record["cases"] if case["pass"] == direction]
         lines += ["", direction, *aligned([columns, *rows])]
     return "\n".join(lines) + "\n"
 
