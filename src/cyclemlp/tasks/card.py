@@ -5,13 +5,12 @@ and no pickle is needed to use it.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,12 @@ import numpy.typing as npt
 from cyclemlp.data.pixel_measurement import MeasuredPixels, measure_pixels, parse_value_range
 from cyclemlp.data.pixel_rule import PixelRule, ValueRule
 from cyclemlp.data.resizing import ResizeRule, SquareRule
-from cyclemlp.documents import DocumentError, finite_number, read_json, shown, whole_number
-from cyclemlp.errors import CheckpointError, ConfigError, did_you_mean
+from cyclemlp.documents import DocumentError, read_json
+from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, check_digest, sha256_of, write_json
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.base import Dataset
+from cyclemlp.tasks.card_json import from_json, numbers_in, require
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task, task_names
 
@@ -50,7 +50,6 @@ MAX_OPTION = 2**14
 """Of the numbers in `model_options`: a network is built from them before its weights are compared."""
 _OF_CONFIG = ("model", "head", "head_width", "input_scale", "window", "short_side", "long_side", "image_size", "resize")
 CardValue = str | float | None | Sequence[int] | Sequence[str] | JsonMapping | DetectionHead
-RecordT = TypeVar("RecordT", "ModelCard", DetectionHead)
 
 
 @dataclass(frozen=True)
@@ -129,28 +128,28 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         names = task_names()
-        _require(self.task in names, f"task {self.task!r}: allowed are {', '.join(names)}")
+        require(self.task in names, f"task {self.task!r}: allowed are {', '.join(names)}")
         task, count = get_task(self.task), len(self.classes)
-        _require(0 < count <= task.max_classes, f"{count} classes: allowed are 1 to {task.max_classes}")
-        _require(len(set(self.classes)) == count, "classes: two have the same name")
-        _require(1 <= self.in_chans <= MAX_CHANNELS, f"in_chans {self.in_chans}: allowed are 1 to {MAX_CHANNELS}")
+        require(0 < count <= task.max_classes, f"{count} classes: allowed are 1 to {task.max_classes}")
+        require(len(set(self.classes)) == count, "classes: two have the same name")
+        require(1 <= self.in_chans <= MAX_CHANNELS, f"in_chans {self.in_chans}: allowed are 1 to {MAX_CHANNELS}")
         lengths = (len(self.mean), len(self.std))
-        _require(lengths == (self.in_chans, self.in_chans), f"mean and std must have in_chans={self.in_chans} numbers")
+        require(lengths == (self.in_chans, self.in_chans), f"mean and std must have in_chans={self.in_chans} numbers")
         numbered = len(set(self.category_ids)) == len(self.category_ids) and len(self.category_ids) in (0, count)
-        _require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
-        _require(len(self.bands) in (0, self.in_chans), f"bands {self.bands}: one for each of in_chans={self.in_chans}")
-        _require(all(band >= 1 for band in self.bands), f"bands {self.bands}: numbers from 1 on")
+        require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
+        require(len(self.bands) in (0, self.in_chans), f"bands {self.bands}: one for each of in_chans={self.in_chans}")
+        require(all(band >= 1 for band in self.bands), f"bands {self.bands}: numbers from 1 on")
         _check_ranges(self)
-        _require(min(self.std) > 0, f"std {self.std}: must be above 0")
-        _require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
+        require(min(self.std) > 0, f"std {self.std}: must be above 0")
+        require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         shown = self.shown_score
-        _require(shown is None or 0 <= shown <= 1, f"shown_score {shown}: must be from 0 to 1, or none")
+        require(shown is None or 0 <= shown <= 1, f"shown_score {shown}: must be from 0 to 1, or none")
         for name, (least, most, without) in _LIMITS.items():
             value = getattr(self, name)
             fits = value is None or least <= value <= most
-            _require(fits, f"{name} {value}: allowed are {least} to {most}, or {without}")
-        too_large = [number for number in _numbers(self.model_options) if not abs(number) <= MAX_OPTION]
-        _require(not too_large, f"model_options: {too_large[:1]} is more than {MAX_OPTION}")
+            require(fits, f"{name} {value}: allowed are {least} to {most}, or {without}")
+        too_large = [number for number in numbers_in(self.model_options) if not abs(number) <= MAX_OPTION]
+        require(not too_large, f"model_options: {too_large[:1]} is more than {MAX_OPTION}")
         try:
             task.check_card(self)
         except ConfigError as error:
@@ -208,13 +207,13 @@ class ModelCard:
         """
         given = dict(values)
         form = given.pop("format", None)
-        _require(form == FORMAT, f"format {form!r}: this version of cyclemlp reads format {FORMAT}; update it")
+        require(form == FORMAT, f"format {form!r}: this version of cyclemlp reads format {FORMAT}; update it")
         if isinstance(given.get("detection"), dict):
             try:
-                given["detection"] = _from_json(DetectionHead, given["detection"], "detection.")
+                given["detection"] = from_json(DetectionHead, given["detection"], "detection.")
             except ConfigError as error:
                 raise CheckpointError(f"model card: detection: {error}") from error
-        return _from_json(cls, given)
+        return from_json(cls, given)
 
 
 def _of_pixels(measured: MeasuredPixels) -> JsonObject:
@@ -234,59 +233,11 @@ def _of_pixels(measured: MeasuredPixels) -> JsonObject:
 def _check_ranges(card: "ModelCard") -> None:
     """Raise CheckpointError where the rule of values and its ranges do not fit each other."""
     ranges, rules = card.value_range, get_args(ValueRule)
-    _require(card.values in rules, f"values {card.values!r}: allowed are {', '.join(rules)}")
+    require(card.values in rules, f"values {card.values!r}: allowed are {', '.join(rules)}")
     lengths = (2, 2 * card.in_chans) if card.values == "fixed" else (0,)
-    _require(
-        len(ranges) in lengths, f"value_range {ranges}: {' or '.join(map(str, lengths))} numbers for {card.values}"
-    )
+    require(len(ranges) in lengths, f"value_range {ranges}: {' or '.join(map(str, lengths))} numbers for {card.values}")
     rising = all(low < high for low, high in zip(ranges[::2], ranges[1::2], strict=True))
-    _require(rising, f"value_range {ranges}: the smaller number of each pair first")
-
-
-def _from_json(record: type[RecordT], values: JsonMapping, prefix: str = "") -> RecordT:
-    """The dataclass from JSON values; `prefix` stands before its keys in the messages of CheckpointError."""
-    fields = {item.name: item for item in dataclasses.fields(record)}
-    for key in values:
-        _require(key in fields, f"unknown key {prefix + key!r}.{did_you_mean(key, fields)}")
-    missing = [name for name, item in fields.items() if name not in values and not _has_default(item)]
-    _require(not missing, f"missing {', '.join(missing)}")
-    for key, value in values.items():
-        _require(_fits(value, fields[key].type), f"{prefix}{key} has the wrong type: {shown(value)}")
-    given: JsonObject = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return record(**given)
-
-
-def _has_default(item: "dataclasses.Field[object]") -> bool:
-    return item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
-
-
-def _fits(value: object, annotation: Any) -> bool:
-    """Whether a value read from JSON has the type of a field."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is UnionType:
-        return any(_fits(value, part) for part in parts)
-    if origin is tuple:
-        return isinstance(value, list) and all(_fits(one, parts[0]) for one in value)
-    plain = {Literal: str, dict: dict}.get(origin, annotation)
-    if plain is float:
-        return finite_number(value) is not None
-    return (
-        isinstance(value, plain) and not isinstance(value, bool) and (plain is not int or whole_number(value) == value)
-    )
-
-
-def _numbers(value: object) -> Iterator[float]:
-    """The numbers in JSON values, at any depth."""
-    if isinstance(value, int | float):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(each)
-
-
-def _require(condition: bool, complaint: str) -> None:
-    if not condition:
-        raise CheckpointError(f"model card: {complaint}")
+    require(rising, f"value_range {ranges}: the smaller number of each pair first")
 
 
 def build_model(card: ModelCard, drop_path_rate: float = 0.0) -> "nn.Module":
