@@ -105,6 +105,7 @@ RESUMABLE = [
         "fit",
         "evaluations",
         "evaluation-images",
+        "patience",
     ),
     *("checkpoint-every", "log-every", "device", "strategy", "workers", "precision", "checkpoint-activations"),
     "compile",

@@ -86,6 +86,7 @@ def _train(task: AnyTask, config: RunConfig, json: bool) -> None:
     if json:
         result = {"task": task.name, "run": str(config.out), "data": str(config.data), "metrics": run.metrics}
         result |= {"doubts": run.doubts} if run.doubts else {}
+        result |= {"early_end": run.early_end} if run.early_end else {}
         sys.stdout.write(dumps(result) + "\n")
 
 

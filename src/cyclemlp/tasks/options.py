@@ -127,6 +127,8 @@ class Recording:
     """Evaluations on the validation images, spread evenly over the run; the last one is at its end."""
     evaluation_images: int = field(default=200, metadata=RESUMABLE)
     """Maximum number of validation images, evenly spaced, for all evaluations but the last one, which uses all."""
+    patience: int | None = field(default=None, metadata=RESUMABLE)
+    """Stop when the validation score has not risen in this number of evaluations during training, and keep the network of the best one. Needs more evaluations than that; the score often rises until the learning rate has fallen."""  # noqa: E501
     checkpoint_every: int | None = field(default=None, metadata=RESUMABLE)
     """Steps between checkpoints; by default one is written about every minute. One is always written at the end."""
     score_raw_weights: bool = False
@@ -135,7 +137,12 @@ class Recording:
     """Steps between the rows of metrics.csv."""
 
     def __post_init__(self) -> None:
-        positive(self, "evaluations", "evaluation_images", "checkpoint_every", "log_every")
+        positive(self, "evaluations", "evaluation_images", "patience", "checkpoint_every", "log_every")
+        if self.patience is not None and self.patience > self.evaluations - 2:
+            raise ConfigError(
+                f"--patience {self.patience} would never stop a run with --evaluations {self.evaluations}, the last of"
+                f" which is at its end: give --evaluations {self.patience + 2} or more"
+            )
 
 
 @dataclass(frozen=True)

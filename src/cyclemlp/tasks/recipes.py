@@ -34,6 +34,7 @@ _NAMES_ELSEWHERE = {
     "precision": ("amp", "fp16", "bf16", "half"),
     "warmup": ("warmup-epochs", "warmup-ratio"),
     "workers": ("num-workers",),
+    "patience": ("early-stopping-patience", "early-stopping", "early-stop"),
 }
 """Options of other tools by their names here."""
 

@@ -69,6 +69,16 @@ def read_checkpoint(run_dir: Path) -> JsonObject | None:
     return None
 
 
+def read_best(run_dir: Path) -> JsonObject | None:
+    """The checkpoint with the best score, None where there is none that can be read."""
+    path = checkpoint_path(run_dir, BEST)
+    try:
+        return _read(path) if path.is_file() else None
+    except CheckpointError as error:
+        _logger.warning("%s; the network is that of the last step", error)
+        return None
+
+
 def _read(path: Path) -> JsonObject:
     check_digest(path, {digest for digest, _ in _digests(path.parent)})
     try:
@@ -116,8 +126,6 @@ def keep_as_best(run_dir: Path) -> None:
 
 def checkpoint_is_due(state: TrainingState, saved_at: float) -> bool:
     """Whether to write a checkpoint after this step, the last one being of `saved_at`; the same in all processes."""
-    if state.progress >= 1.0:
-        return True
     if (every := state.config.recording.checkpoint_every) is not None:
         return state.step % every == 0
     return any_process(state.fabric, time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS)

@@ -29,7 +29,10 @@ class History:
     """What a continued run needs to know of the evaluations before."""
 
     best: float = -1.0
-    """Best score so far."""
+    """Best score so far, and the step of its evaluation."""
+    best_step: int = 0
+    without_rise: int = 0
+    """Evaluations since then."""
     latest: float | None = None
     """Score of the last evaluation."""
     due: int = 0
@@ -67,6 +70,18 @@ class Evaluations:
     def _reached(self) -> int:
         return int(self._state.progress * self._state.config.recording.evaluations + 1e-9)
 
+    def early_end(self) -> str:
+        """Why the run ends before its length, as a sentence without a full stop; empty while it goes on."""
+        patience, history = self._state.config.recording.patience, self.history
+        if patience is None or history.without_rise < patience:
+            return ""
+        best = (
+            "it never had a value"
+            if history.best < 0
+            else f"the best, {history.best:.4f}, was at step {history.best_step}"
+        )
+        return f"{self.scores.main} has not risen in {history.without_rise} evaluations (--patience {patience}); {best}"
+
     def run(self) -> None:
         """Evaluate. If a stop is requested meanwhile, the evaluation is repeated when the run continues."""
         state, started = self._state, time.monotonic()
@@ -81,9 +96,11 @@ class Evaluations:
             self.history.latest_seconds = math.inf  # longer than there will ever be time for
             if state.fabric.is_global_zero:
                 _logger.warning(
-                    "an evaluation takes more than %.0f %% of --max-time, so there is none before the end: "
+                    "an evaluation takes more than %.0f %% of --max-time, so there is none before the end%s: "
                     "give fewer --evaluation-images (now %d) to have some",
-                    *(100 * MAX_EVALUATION_SHARE, state.config.recording.evaluation_images),
+                    100 * MAX_EVALUATION_SHARE,
+                    "" if state.config.recording.patience is None else ", and --patience cannot stop the run",
+                    state.config.recording.evaluation_images,
                 )
 
     def _keep(self, metrics: JsonMapping) -> None:
@@ -91,8 +108,10 @@ class Evaluations:
         self.history.latest = metrics[self.scores.main]
         if self._recorder is not None:
             self._recorder.add(self._state.step, self.scores.columns(metrics))
+        self.history.without_rise += 1
         if self.history.latest is not None and self.history.latest > self.history.best:
-            self.history.best = self.history.latest
+            self.history.best, self.history.best_step = self.history.latest, self._state.step
+            self.history.without_rise = 0
             save_checkpoint(self._state, asdict(self.history), BEST)
 
     def _evaluate(self, until: float) -> JsonMapping | None:

@@ -35,11 +35,11 @@ _logger = logging.getLogger(__name__)
 
 def fit(
     fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float
-) -> tuple[TrainingState, float]:
+) -> tuple[TrainingState, Evaluations]:
     """Train to the end of the run, from the last checkpoint in its run folder if there is one.
 
     `began` is when the command did, by `time.monotonic`: --max-time holds for all of it. Returns the final state
-    and the best score of the evaluations during training, -1 if there was none. Raises UserError, PeerError where
+    and the evaluations during training. Raises UserError, PeerError where
     another process of the run did, and TrainingStopped after SIGINT or SIGTERM.
     """
     try:
@@ -54,7 +54,7 @@ def fit(
 
 def _fit(
     fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float, stop: StopRequest
-) -> tuple[TrainingState, float]:
+) -> tuple[TrainingState, Evaluations]:
     saved = read_checkpoint(config.out)
     state = TrainingState(fabric, config, parts)
     history = History() if saved is None else _continued(state, saved)
@@ -73,7 +73,7 @@ def _fit(
     finally:
         if recorder is not None:
             recorder.close()
-    return state, evaluations.history.best
+    return state, evaluations
 
 
 def _continued(state: TrainingState, saved: JsonObject) -> History:
@@ -101,20 +101,23 @@ def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, pla
     state.update_progress()
     batches, saved_at = iter(state.loader), time.monotonic()
     with closing(ProgressLine(state, losses, evaluations)) as progress:
-        while state.progress < 1.0:
+        while state.progress < 1.0 and not evaluations.early_end():
             losses.after_step(training_step(state, batches))
             plan.after_step()
             if evaluations.is_due():
                 losses.check()
                 evaluations.run()
             stopping = any_process(state.fabric, stop.signum is not None)
-            if stopping or checkpoint_is_due(state, saved_at):
+            ended = state.progress >= 1.0 or bool(evaluations.early_end())
+            if stopping or ended or checkpoint_is_due(state, saved_at):
                 losses.check()
                 save_checkpoint(state, asdict(evaluations.history), LAST)
                 saved_at = time.monotonic()
             progress.after_step()
-            if stopping and state.progress < 1.0:
+            if stopping and not ended:
                 raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, state.config.out)
+    if state.fabric.is_global_zero and evaluations.early_end():
+        _logger.info("stopped at step %d: %s", state.step, evaluations.early_end())
 
 
 def training_step(state: TrainingState, batches: Iterator[Batch]) -> dict[str, Tensor]:

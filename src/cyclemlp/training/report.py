@@ -34,11 +34,13 @@ def write_report(
     samples: "Sequence[tuple[str, Image.Image]]" = (),
     figures: "Sequence[tuple[str, Figure]]" = (),
     doubts: str = "",
+    early_end: str = "",
 ) -> Path:
     """Write `run_dir/report.html` from the folder's metrics.csv, model.json and config.yaml, and return its path.
 
     `samples` are titled images to show, predictions for example, and `figures` further plots; all are embedded in the
-    page. `doubts` says why the network is not trained to the end, if it is not.
+    page. `doubts` says why the network is not trained to the end, and `early_end` why --patience ended the run; both
+    are empty where that is not so.
     """
     try:
         from jinja2 import Environment
@@ -54,6 +56,7 @@ def write_report(
         versions=", ".join(f"{name} {version}" for name, version in card["versions"].items()),
         score_name=names.per_class,
         doubts=doubts,
+        early_end=early_end,
         **_scores(names, card["metrics"]),
         tables=task.score_tables(card["metrics"]),
         figures=[(title, _plot(figure)) for title, figure in figures],

@@ -31,7 +31,8 @@ from cyclemlp.training.verdict import Outcome, in_words, losses_of, verdict
 try:
     from lightning.fabric import Fabric
 
-    from cyclemlp.training.checkpoints import checkpoint_path, keep_as_best
+    from cyclemlp.training.checkpoints import checkpoint_path, keep_as_best, read_best
+    from cyclemlp.training.evaluations import Evaluations
     from cyclemlp.training.fabric import accelerate, build_fabric
     from cyclemlp.training.fit import fitted
     from cyclemlp.training.loop import fit
@@ -54,6 +55,8 @@ class Run:
     """Scores on all validation images."""
     doubts: str = ""
     """Why the network is not trained to the end, in one sentence; empty where nothing speaks for that."""
+    early_end: str = ""
+    """Why --patience ended the run, in one sentence; empty where it did not."""
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -118,15 +121,19 @@ def _opened(fabric: Fabric, task: AnyTask, config: RunConfig, dataset: Dataset) 
 
 def _train_in_process(
     fabric: Fabric, *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float
-) -> tuple[JsonMapping, str] | None:
-    """Train; the first process evaluates the network and returns its metrics and doubts, the others return None."""
-    state, best = fit(fabric, config, parts, evaluator, began)
-    return _finish(state, task, evaluator, best) if fabric.is_global_zero else None
+) -> tuple[JsonMapping, str, str] | None:
+    """Train; the first process evaluates the network and returns what a `Run` says of it, the others return None."""
+    state, evaluations = fit(fabric, config, parts, evaluator, began)
+    return _finish(state, task, evaluator, evaluations) if fabric.is_global_zero else None
 
 
-def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: float) -> tuple[JsonMapping, str]:
+def _finish(
+    state: TrainingState, task: AnyTask, evaluator: Evaluator, evaluations: Evaluations
+) -> tuple[JsonMapping, str, str]:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
-    run_dir = state.config.out
+    run_dir, early_end = state.config.out, evaluations.early_end()
+    if early_end and (best := read_best(run_dir)) is not None:
+        state.load_network(best)
     save_model(run_dir, state.result, evaluator.card)
     predictor = Predictor.of_model(state.result, evaluator.card, state.config.machine.device)
     card = _chosen_card(task, predictor, evaluator)
@@ -134,19 +141,19 @@ def _finish(state: TrainingState, task: AnyTask, evaluator: Evaluator, best: flo
     # First the images of the evaluations during training: only their score compares with the best one so far.
     sample = evaluator.sample(state.config.recording.evaluation_images)
     counts = evaluator.count_all(predictor, sample)
-    if (counts.metrics(card.classes)[task.scores.main] or 0.0) >= best:
+    if not early_end and (counts.metrics(card.classes)[task.scores.main] or 0.0) >= evaluations.history.best:
         keep_as_best(run_dir)
     counts.merge(evaluator.count_all(predictor, sorted(set(range(evaluator.size)) - set(sample))))
     metrics = {**counts.metrics(card.classes), **_raw_score(state, task, evaluator)}
     save_card(run_dir, replace(card, metrics=metrics))
     record_last(run_dir, state.step, task.scores.columns(metrics))
-    doubts = _doubts(state, task, counts, metrics)
+    doubts = _doubts(state, task, counts, metrics, early_end)
     try:
-        _report(task, run_dir, predictor, evaluator, counts, doubts)
+        _report(task, run_dir, predictor, evaluator, counts, doubts, early_end)
     except (UserError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         _logger.warning("report.html is missing (%s); --resume writes it; network and scores are there", reason)
-    return metrics, doubts
+    return metrics, doubts, early_end
 
 
 def _chosen_card(task: AnyTask, predictor: Predictor, evaluator: Evaluator) -> ModelCard:
@@ -169,11 +176,11 @@ def _raw_score(state: TrainingState, task: AnyTask, evaluator: Evaluator) -> Jso
     return {RAW_WEIGHTS: {name: metrics[name] for name in (task.scores.main, *task.scores.further)}}
 
 
-def _doubts(state: TrainingState, task: AnyTask, counts: Counts, metrics: JsonMapping) -> str:
+def _doubts(state: TrainingState, task: AnyTask, counts: Counts, metrics: JsonMapping, early_end: str) -> str:
     outcome = Outcome(
         steps=state.step,
         passes=state.passes,
-        losses=losses_of(read_metrics(state.config.out)),
+        losses=[] if early_end else losses_of(read_metrics(state.config.out)),  # which may fall: more steps do not help
         score=metrics[task.scores.main],
         constant=task.constant_score(counts),
     )
@@ -181,7 +188,13 @@ def _doubts(state: TrainingState, task: AnyTask, counts: Counts, metrics: JsonMa
 
 
 def _report(
-    task: AnyTask, run_dir: Path, predictor: Predictor, evaluator: Evaluator, counts: Counts, doubts: str
+    task: AnyTask,
+    run_dir: Path,
+    predictor: Predictor,
+    evaluator: Evaluator,
+    counts: Counts,
+    doubts: str,
+    early_end: str,
 ) -> None:
     """Write report.html, with a few validation images spread over the split."""
     dataset, split = evaluator.dataset, evaluator.split
@@ -191,4 +204,4 @@ def _report(
         for index in evenly_spaced(range(len(images)), task.report_examples)
     ]
     _logger.info("writing the report")
-    write_report(run_dir, examples, task.report_figures(run_dir, counts, evaluator.card.classes), doubts)
+    write_report(run_dir, examples, task.report_figures(run_dir, counts, evaluator.card.classes), doubts, early_end)

@@ -133,15 +133,19 @@ class TrainingState:
     def load_state_dict(self, state: JsonObject) -> None:
         """Continue from `state`. Raises ConfigError where the batches would not be the same."""
         self.loader.load_state_dict(state["loader"])
-        self.model.load_state_dict(state["model"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
+        self.load_network(state)
         self.optimizer.load_state_dict(state["optimizer"])
         if state["precision"]:  # float16's loss scale; another precision has none
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step = int(state["step"])
         self.clock.before = float(state["elapsed_seconds"])
         self.overhead_seconds = state.get("overhead_seconds", 0.0)
+
+    def load_network(self, state: JsonObject) -> None:
+        """Take the weights of `state`, and no more of it."""
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
 
 
 def _loader(fabric: Fabric, config: RunConfig, parts: TrainingParts) -> ResumableLoader:
