@@ -121,6 +121,7 @@ def predict(
     images: PathInput | Sequence[PathInput],
     *,
     out: PathInput,
+    recursive: bool = False,
     every: int = 1,
     device: str = "auto",
     resume: bool = False,
@@ -133,6 +134,7 @@ def predict(
         run: a run, its folder or model.safetensors, or an exported file.
         images: images, videos, folders of them, or patterns.
         out: folder for the results.
+        recursive: read the folders in folders, too; results go into folders of the same names in `out`.
         every: of videos, use the first frame and every n-th frame after it.
         device: auto, cpu, cuda, cuda:1 or mps.
         resume: keep the results that an interrupted call with the same arguments has written.
@@ -145,7 +147,8 @@ def predict(
 
     given = parse_options(PredictionOptions, options, default=PredictionOptions())
     inputs = [images] if isinstance(images, str | PathLike) else images
-    sources = check_request([Path(path) for path in inputs], Path(out), every)  # before torch is imported
+    # Before torch is imported.
+    sources = check_request([Path(path) for path in inputs], Path(out), every, recursive=recursive)
     check_writable(Path(out))
 
     from cyclemlp.inference.predictor import Predictor

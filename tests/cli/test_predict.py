@@ -172,12 +172,12 @@ def test_pattern_that_fits_nothing(photos: Path) -> None:
 
 def test_file_whose_name_looks_like_a_pattern(photos: Path) -> None:
     (photos / "a.png").rename(photos / "a[1].png")
-    assert find_inputs([photos / "a[1].png"]) == [photos / "a[1].png"]
+    assert list(find_inputs([photos / "a[1].png"])) == [photos / "a[1].png"]
 
 
 def test_image_given_twice_is_taken_once(photos: Path) -> None:
     again = photos / ".." / photos.name / "a.png"
-    assert find_inputs([photos / "a.png", photos, again]) == [photos / n for n in ("a.png", "b.png", "c.jpg")]
+    assert list(find_inputs([photos / "a.png", photos, again])) == [photos / n for n in ("a.png", "b.png", "c.jpg")]
 
 
 def test_images_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def predict(
     /,
     *,
     out: Path,
+    recursive: bool = False,
     every: int = 1,
     options: Annotated[PredictionOptions, Parameter(name="*")] = _NO_OPTIONS,
     device: str = "auto",
@@ -42,6 +43,8 @@ def predict(
         Images, videos, folders of them, or patterns such as 'photos/*.jpg'.
     out
         Folder for the results; created where it does not exist.
+    recursive
+        Read the folders in folders, too; results go into folders of the same names.
     every
         Of videos, use the first frame and every N-th frame after it.
     options
@@ -59,7 +62,15 @@ def predict(
     from cyclemlp.inference.predict_videos import video_summary
 
     done = api.predict(
-        run, inputs, out=out, every=every, device=device, resume=resume, no_verify=no_verify, **asdict(options)
+        run,
+        inputs,
+        out=out,
+        recursive=recursive,
+        every=every,
+        device=device,
+        resume=resume,
+        no_verify=no_verify,
+        **asdict(options),
     )
     if json:
         sys.stdout.write(dumps(done.to_dict(run)) + "\n")

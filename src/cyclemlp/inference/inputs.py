@@ -2,18 +2,19 @@
 
 import glob
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.images import IMAGE_SUFFIXES
+from cyclemlp.data.problems import listed
 from cyclemlp.data.scenes import SCENE_SUFFIXES, is_scene
 from cyclemlp.data.videos import VIDEO_SUFFIXES
 from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.inference.input_folders import read_folder
 
+_logger = logging.getLogger(__name__)
 _SUFFIXES = sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,34 +33,39 @@ class Job:
         return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_inputs(inputs: list[Path]) -> list[Path]:
+def find_inputs(inputs: list[Path], *, recursive: bool = False, out: Path | None = None) -> dict[Path, Path]:
     """The images and videos that files, folders and patterns stand for, each once, in the order given.
 
-    Raises DataError where an input does not exist, a pattern fits nothing, or a folder has none.
+    Each comes with the folder below that of the results in which its own go: with `recursive`, which takes folders with
+    all that are in them but `out`, the one in which it lies below the folder given. Raises DataError where an input
+    does not exist, a pattern fits nothing, or a folder has none, ConfigError for `recursive` without a folder.
     """
-    found: dict[Path, Path] = {}
+    if recursive and not any(given.is_dir() for given in inputs):
+        raise ConfigError("--recursive is for folders, and no input is one: leave it out")
+    found: dict[Path, tuple[Path, Path]] = {}
+    repeated = []
     for given in inputs:
-        for path in _expanded(given):
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+        for path, folder in _expanded(given, out, recursive=recursive):
+            if found.setdefault(path.resolve(), (path, folder)) != (path, folder):
+                repeated.append(path)
+    if repeated:
+        _logger.info("note: each file is predicted once: %d are given again (%s)", len(repeated), listed(repeated, 1))
+    return dict(found.values())
 
 
-def _expanded(given: Path) -> list[Path]:
+def _expanded(given: Path, out: Path | None, *, recursive: bool) -> list[tuple[Path, Path]]:
     if given.is_dir():
-        files = _usable(entries_of(given))
-        if not files:
-            raise DataError(f"{given} has no images or videos directly in it: looked for {', '.join(_SUFFIXES)}")
-        _note_unused(given, files)
-        return files
+        paths = read_folder(given, _SUFFIXES, recursive=recursive, out=out)
+        return [(path, path.parent.relative_to(given)) for path in paths]
     if given.exists():
-        return [given]
+        return [(given, Path())]
     if not glob.has_magic(str(given)):
         raise DataError(f"{given} does not exist: give an image, a video, a folder of them, or a pattern")
     # Path.glob takes no absolute pattern.
     files = _usable(Path(name) for name in glob.glob(str(given), recursive=True))  # noqa: PTH207
     if not files:
         raise DataError(f"{given} fits no image or video: correct the pattern")
-    return files
+    return [(path, Path()) for path in files]
 
 
 def _usable(paths: Iterable[Path]) -> list[Path]:
@@ -67,44 +73,28 @@ def _usable(paths: Iterable[Path]) -> list[Path]:
     return sorted(p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and p.is_file())
 
 
-def _note_unused(folder: Path, used: list[Path]) -> None:
-    """Log how many entries of a folder are not predicted, by reason."""
-    left = sorted(path for path in set(entries_of(folder)) - set(used) if not is_system(path.name))
-    counted = [
-        f"{len(paths)} {reason} ({'such as ' if paths[1:] else ''}{paths[0].name})"
-        for reason, paths in (
-            ("with other suffixes", [p for p in left if p.is_file() and p.suffix.lower() not in _SUFFIXES]),
-            ("with hidden names", [p for p in left if p.is_file() and p.suffix.lower() in _SUFFIXES]),
-            ("by links that lead nowhere", [p for p in left if p.is_symlink() and not p.exists()]),
-            ("that are folders", [p for p in left if p.is_dir() and not p.name.startswith(".")]),
-        )
-        if paths
-    ]
-    if counted:
-        hint = f"; folders are read where they are named, or by '{folder}/**/*'" if "folders" in counted[-1] else ""
-        _LOG.warning("note: not used in %s: %s%s", folder, ", ".join(counted), hint)
-
-
 def plan(
-    sources: list[Path],
+    sources: Mapping[Path, Path] | Sequence[Path],
     out: Path,
     of_images: Mapping[str, str],
     of_videos: Mapping[str, str],
     of_scenes: Callable[[], Mapping[str, str]] | None = None,
 ) -> list[Job]:
-    """Where everything will be written, decided before anything is.
+    """Where everything will be written, decided before anything is: that of each source in its folder below `out`,
+    where sources have folders.
 
     `of_images` are the suffixes of the files of an image by their kind, `of_videos` those of a video, and `of_scenes`
-    returns those of a scene, where scenes are no images. Inputs of equal name get numbered names. Raises ConfigError
-    where a file would replace one of the inputs.
+    returns those of a scene, where scenes are no images. Inputs of equal name in one folder get numbered names. Raises
+    ConfigError where a file would replace one of the inputs.
     """
     given = {_identity(source) for source in sources}
-    stems = {source.stem.casefold() for source in sources}
+    folders = sources if isinstance(sources, Mapping) else dict.fromkeys(sources, Path())
+    stems = {str(folder / source.stem).casefold() for source, folder in folders.items()}
     taken: set[str] = set()
     numbers: dict[str, int] = {}
     jobs = []
-    for source in sources:
-        name = _free_name(source.stem, taken, stems, numbers)
+    for source, folder in folders.items():
+        name = _free_name(str(folder / source.stem), taken, stems, numbers)
         taken.add(name.casefold())
         scene = of_scenes is not None and source.suffix.lower() in SCENE_SUFFIXES and is_scene(source)
         own = of_videos if source.suffix.lower() in VIDEO_SUFFIXES else of_images

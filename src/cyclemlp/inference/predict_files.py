@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -62,24 +62,27 @@ class Predictions:
         raise PartlyFailedError(f"{len(self.failed)} of {total} {noun} failed, the others are written: {errors}{more}")
 
 
-def check_request(inputs: Sequence[Path], out: Path, every: int) -> list[Path]:
-    """The images and videos to predict. Raises ConfigError and DataError, before any model is loaded."""
+def check_request(inputs: Sequence[Path], out: Path, every: int, *, recursive: bool = False) -> dict[Path, Path]:
+    """The images and videos to predict, each with the folder below `out` for its results.
+
+    Raises ConfigError and DataError, before any model is loaded.
+    """
     check_out(out)
     if every < 1:
         raise ConfigError(f"--every {every} is not allowed: 1 or more")
-    return find_inputs(list(inputs))
+    return find_inputs(list(inputs), recursive=recursive, out=out)
 
 
 def predict_files(
     predictor: Predictor,
-    sources: Sequence[Path],
+    sources: Mapping[Path, Path] | Sequence[Path],
     out: Path,
     options: PredictionOptions,
     every: int = 1,
     *,
     resume: bool = False,
 ) -> Predictions:
-    """Predict on `sources` and write the files of the task to `out`.
+    """Predict on `sources` and write the files of the task to `out`, those of each source in its folder below.
 
     A file that cannot be read is listed in `failed`; the others are predicted all the same. Of videos every `every`-th
     frame is used. What is done is noted in a journal; with `resume` it is not done again. Raises ConfigError for
@@ -89,12 +92,13 @@ def predict_files(
     refuse_foreign_options(task.name, task.prediction_options, asdict(options))
     of_videos = video_files(overlay=not options.no_pictures, coco=task.writes_coco)
     of_scenes = None if task.scenes is None else partial(task.scenes.files, options)
-    jobs = plan(list(sources), out, task.image_files(options), of_videos, of_scenes)
+    jobs = plan(sources, out, task.image_files(options), of_videos, of_scenes)
     _refuse_scene_options(jobs, options)
     predictor = predictor.described_as(task.card_for_prediction(predictor.card, options))
     predictor = predictor.with_value_range(options.value_range)
     predictor = predictor.with_options(options) if task.takes_views else predictor
-    remove_left_overs(out)
+    for folder in {out, *(path.parent for job in jobs for path in job.files.values())}:
+        remove_left_overs(folder)
     done = Predictions(task.name)
     request = {"card": predictor.card.to_dict(), "options": asdict(options), "every": every}
     journal = Journal(out, request, resume=resume)
