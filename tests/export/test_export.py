@@ -34,7 +34,9 @@ from cyclemlp.models.forms.fused_mixer import BlendedMixer
 from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
 from cyclemlp.tasks.detection.predict import DetectionResult
 
-SEGMENTATION = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", ("sea", "land"), head_width=16)
+SEGMENTATION = ModelCard(
+    "segmentation", "cyclemlp_nano", "semantic-fpn", ("sea", "land"), head_width=16, ground_resolution=(10.0, 9.5, 12.0)
+)
 DETECTION = ModelCard(
     "detection",
     "cyclemlp_nano",

@@ -5,6 +5,7 @@ command goes on after the last one.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.ground_resolution import metres_per_pixel
 from cyclemlp.data.scenes import ScenePlanes, open_scene
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import JsonObject, atomic_write
@@ -21,8 +23,12 @@ from cyclemlp.inference.inputs import Job
 from cyclemlp.inference.network_image import MAP_WINDOWS, dense_network, tiling_for
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.inference.tiling import map_strips
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.ground import card_at
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.scenes import SceneOutput, Strip
+
+_LOG = logging.getLogger(__name__)
 
 
 class Strips:
@@ -68,12 +74,14 @@ def predict_scene(
 
     Raises ConfigError for several views, DataError for an unusable scene.
     """
-    card, (view, *others) = predictor.card, predictor.views
+    trained, (view, *others) = predictor.card, predictor.views
     if others or view.flipped:
         raise ConfigError("scenes are predicted in one view: leave out --flip, and give one of --scales at most")
     first = next(iter(job.files.values()))
-    with open_scene(job.source, card.pixel_rule) as scene:
+    with open_scene(job.source, trained.pixel_rule) as scene:
         place = scene.place
+        metres = metres_per_pixel(place.crs, place.transform, (place.height, place.width))
+        card = _card_for(trained, metres, job.source)
         strips = Strips(first.with_name(f".{first.stem}.parts"), _request(card.to_dict(), job, options), keep=resume)
         tiling = tiling_for(card, (place.height, place.width), view.scale, MAP_WINDOWS)
         tops = [cut.start for cut in tiling.cuts(place.height)]
@@ -86,7 +94,15 @@ def predict_scene(
                 strips.add(output.strip(values, scene.valid(part), options))
     entry = output.write(strips, place, card, job.files, options)
     strips.remove()
-    return entry
+    return entry if metres is None else {**entry, "ground_resolution_m": metres}
+
+
+def _card_for(card: ModelCard, metres: float | None, source: Path) -> ModelCard:
+    """The card for a scene of this ground resolution; one that does not say it is worth a warning."""
+    if card.ground_resolution and metres is None:
+        what = f"does not say its ground resolution, and the model was trained at {card.ground_resolution[0]:.4g} m"
+        _LOG.warning("warning: %s %s: predicted as it is; --ground-resolution METRES says it", source, what)
+    return card_at(card, metres, source)
 
 
 def _named(maps: Iterator[npt.NDArray[np.float32]], source: Path) -> Iterator[npt.NDArray[np.float32]]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
+from cyclemlp.data.ground_resolution import ground_resolution
 from cyclemlp.data.images import ImageInput
 from cyclemlp.data.pixel_rule import decode_pixels
 from cyclemlp.errors import ConfigError, DataError
@@ -16,6 +17,7 @@ from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
 from cyclemlp.tasks.detection.decoding import refuse_looser
+from cyclemlp.tasks.ground import card_at, card_for_images
 from cyclemlp.tasks.options import ViewOptions
 from cyclemlp.tasks.registry import get_task
 
@@ -83,6 +85,7 @@ class Predictor:
     def with_options(self, options: ViewOptions) -> "Predictor":
         """The same network with the views and windows that these options ask for. Raises ConfigError."""
         predictor = self.with_views(options.scales or (1.0,), flip=options.flip)
+        predictor = predictor.with_ground_resolution(options.ground_resolution)
         return predictor.with_windows(options.window, options.overlap)
 
     def with_value_range(self, words: Sequence[str] | None) -> "Predictor":
@@ -91,6 +94,13 @@ class Predictor:
         None leaves them as the card has them. Raises ConfigError.
         """
         return self if words is None else self.described_as(self.card.with_value_range(words))
+
+    def with_ground_resolution(self, given: str | None) -> "Predictor":
+        """The same network for images of so many metres per pixel, such as "0.5", or, with "keep", of any.
+
+        None leaves it to each GeoTIFF to say its own. Raises ConfigError.
+        """
+        return self if given is None else self.described_as(card_for_images(self.card, given))
 
     def with_views(self, scales: Sequence[float] = (1.0,), *, flip: bool = False) -> "Predictor":
         """The same network, which sees images at these factors of their usual size, and mirrored as well with `flip`.
@@ -149,7 +159,10 @@ class Predictor:
 
     def _predict_one(self, image: ImageInput, progress: bool, probabilities: bool) -> "Prediction":
         pixels = decode_pixels(image, self.card.pixel_rule, self.card.in_chans)
-        seen = ImageThroughNetwork(self.network, self.card, pixels, self.views, progress, probabilities)
+        card = self.card
+        if card.ground_resolution and isinstance(image, str | Path):
+            card = card_at(card, ground_resolution(Path(image)), Path(image))
+        seen = ImageThroughNetwork(self.network, card, pixels, self.views, progress, probabilities)
         try:
             return cast("Prediction", self.task.predict(seen))
         except DataError as error:

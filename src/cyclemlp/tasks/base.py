@@ -151,6 +151,9 @@ ResultT = TypeVar("ResultT", bound=Result)
 CountsT = TypeVar("CountsT", bound=Counts)
 
 
+_OF_VIEWS = frozenset({"scales", "flip", "window", "overlap", "ground_resolution"})
+
+
 class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     """A kind of prediction that networks are trained for."""
 
@@ -166,9 +169,9 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     """Whether results are about places in the image, so that several scales, flips and windows make sense."""
     combines_views: str = "averaged over"
     """How the predictions of several views become one, before "scales 1 1.5"."""
-    evaluation_options: frozenset[str] = frozenset({"scales", "flip", "window", "overlap"})
+    evaluation_options: frozenset[str] = _OF_VIEWS
     """Fields of `EvaluationOptions` that apply."""
-    prediction_options: frozenset[str] = frozenset({"scales", "flip", "window", "overlap"})
+    prediction_options: frozenset[str] = _OF_VIEWS
     """Fields of `PredictionOptions` that apply."""
     report_examples: int = 4
     """Validation images shown in the report."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.ground_resolution import measure_ground
 from cyclemlp.data.pixel_measurement import MeasuredPixels, measure_pixels, parse_value_range
 from cyclemlp.data.pixel_rule import PixelRule, ValueRule
 from cyclemlp.data.resizing import ResizeRule, SquareRule
@@ -82,6 +83,8 @@ class ModelCard:
     """How many bands a file must have, where `bands` are given."""
     band_names: tuple[str, ...] = ()
     """Names of `bands`, where the training images had them."""
+    ground_resolution: tuple[float, ...] = ()
+    """Metres per pixel of the training images: mean, smallest and largest; none where they do not say it."""
     input_scale: float = 1.0
     """Factor by which an image is resized before the network; the outputs are resized back."""
     window: int | None = None
@@ -140,6 +143,9 @@ class ModelCard:
         require(len(self.bands) in (0, self.in_chans), f"bands {self.bands}: one for each of in_chans={self.in_chans}")
         require(all(band >= 1 for band in self.bands), f"bands {self.bands}: numbers from 1 on")
         _check_ranges(self)
+        ground = self.ground_resolution
+        ordered = not ground or (len(ground) == 3 and 0 < ground[1] <= ground[0] <= ground[2])
+        require(ordered, f"ground_resolution {ground}: mean, smallest and largest, above 0, or none")
         require(min(self.std) > 0, f"std {self.std}: must be above 0")
         require(0 < self.input_scale <= 16, f"input_scale {self.input_scale}: must be above 0 and at most 16")
         shown = self.shown_score
@@ -160,6 +166,8 @@ class ModelCard:
         """The card of what a run trains: what its config has under the same names, and fields of the task's `own`."""
         shared: JsonObject = {name: getattr(config, name) for name in _OF_CONFIG if hasattr(config, name)}
         shared |= _of_pixels(measure_pixels(tuple(dataset.splits["train"].images), config.bands, config.value_range))
+        if get_task(task).takes_views:
+            shared |= _of_ground(config, tuple(dataset.splits["train"].images))
         source = f"trained by cyclemlp on {config.data.name}"
         return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})
 
@@ -228,6 +236,12 @@ def _of_pixels(measured: MeasuredPixels) -> JsonObject:
         "in_chans": rule.channels,
     }
     return values | ({"mean": measured.mean, "std": measured.std} if measured.mean else {})
+
+
+def _of_ground(config: RunConfig, images: tuple[Path, ...]) -> JsonObject:
+    """What the card says of the ground: nothing where images are resized to a size, whatever their resolution."""
+    sized = any(getattr(config, name, None) is not None for name in ("short_side", "long_side"))
+    return {} if sized else {"ground_resolution": measure_ground(images)}
 
 
 def _check_ranges(card: "ModelCard") -> None:

@@ -235,6 +235,8 @@ class ViewOptions:
     """Network pixels that windows share; larger objects may be found in pieces."""
     value_range: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None
     """Values of these images that are black and white, such as 0 4095, or per-image; by default as trained."""
+    ground_resolution: str | None = None
+    """Segmentation, detection: metres per pixel of these images, such as 0.5, where their files do not say it, or `keep`. By default a GeoTIFF says its own, and one of another resolution than the training images is resampled for the network; `keep` leaves that out."""  # noqa: E501
 
 
 @dataclass(frozen=True, kw_only=True)

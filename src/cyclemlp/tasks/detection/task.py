@@ -44,7 +44,9 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
 
     has_masks: bool
     """Whether objects are scored by their masks as well."""
-    prediction_options = frozenset({"no_pictures", "score_threshold", "nms", "scales", "flip", "window", "overlap"})
+    prediction_options = frozenset(
+        {"no_pictures", "score_threshold", "nms", "scales", "flip", "window", "overlap", "ground_resolution"}
+    )
     combines_views = "top-scoring boxes of"
     report_examples = 6
     writes_coco = True
