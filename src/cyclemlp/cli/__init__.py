@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 
 from cyclemlp.errors import UserError, did_you_mean
 from cyclemlp.option_checks import refuse_fractions
+from cyclemlp.tasks.option_names import own_spellings
 
 _VERBS = {
     "demo": ("demo", "train on satellite images for some minutes and draw the result"),
@@ -59,7 +60,8 @@ def run(program: App, arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     program.suppress_keyboard_interrupt = False  # otherwise it would end without a word
     try:
-        program(arguments, exit_on_error=False, print_error=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        program(own_spellings(given), exit_on_error=False, print_error=False)
         sys.stdout.flush()  # here, where a closed pipe is caught
     except CycloptsError as error:
         _refuse(_one_line(error))

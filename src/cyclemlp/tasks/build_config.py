@@ -10,8 +10,9 @@ from cyclopts.config import Dict
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.option_checks import refuse_fractions
+from cyclemlp.tasks.option_names import own_spellings, unknown_option
 from cyclemlp.tasks.options import RunConfig
-from cyclemlp.tasks.recipes import named_here, read_recipe, read_run_config
+from cyclemlp.tasks.recipes import read_recipe, read_run_config
 from cyclemlp.tasks.registry import get_task
 
 OptionsT = TypeVar("OptionsT")
@@ -33,7 +34,7 @@ def parse_options(
     config: Callable[..., None] | None = None,
     default: OptionsT | None = None,
 ) -> OptionsT:
-    """The `kind` of options with these values, by their names on the command line with - or _.
+    """The `kind` of options with these values, by their names on the command line with - or _, in either spelling.
 
     Raises ConfigError for an unknown name, with the nearest one, and for values of the wrong type or out of range.
     `config` gives values to further options, as one of cyclopts does. Where no option is required, `default` is needed.
@@ -49,7 +50,7 @@ def parse_options(
     app.default(takes_options_of(kind, collect))
     tokens = [token for name, value in options.items() for token in _tokens(name.replace("_", "-"), value)]
     try:
-        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        command, bound, _ = app.parse_args(own_spellings(tokens), exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise ConfigError(in_one_line(error)) from error
     parsed: OptionsT = command(*bound.args, **bound.kwargs)
@@ -90,9 +91,8 @@ def in_one_line(error: CycloptsError) -> str:
         error = _unknown_option(error.unused_tokens or (), error.app) or error
     if isinstance(error, UnknownOptionError) and error.argument_collection is not None:
         known = {name for option in error.argument_collection for name in option.names}
-        here = [f"--{name}" for name in named_here(error.token.keyword or "") if f"--{name}" in known]
-        if here:
-            return f"Unknown option: {error.token.keyword}. Here it is {' or '.join(here)}."
+        if hint := unknown_option(error.token.keyword or "", known):
+            return f"Unknown option: {error.token.keyword}.{hint}"
     return " ".join(str(error).split())
 
 

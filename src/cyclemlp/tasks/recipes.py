@@ -7,6 +7,7 @@ from pathlib import Path
 from cyclemlp.documents import DocumentError, read_yaml, shown
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
+from cyclemlp.tasks.option_names import own_spelling, unknown_option
 
 _TASK_NAME = re.compile(r"[a-z][a-z-]{0,40}")
 
@@ -17,39 +18,12 @@ MAX_TEXT = 1000
 """Characters of the name or the value of an option."""
 
 
-_NAMES_ELSEWHERE = {
-    "lr": ("learning-rate", "lr0", "base-lr", "init-lr", "learningrate"),
-    "batch-size": ("batch", "bs", "batchsize", "per-device-train-batch-size", "train-batch-size", "samples-per-gpu"),
-    "crop-size": ("imgsz", "img", "img-size", "imgsize", "image-size", "input-size", "resolution"),
-    "image-size": ("imgsz", "img", "img-size", "imgsize", "input-size", "crop-size", "resolution"),
-    "init": ("weights", "pretrained", "checkpoint", "finetune", "load-from", "resume-from"),
-    "out": ("output", "output-dir", "save-dir", "project", "work-dir", "name"),
-    "model": ("arch", "backbone", "encoder", "encoder-name"),
-    "epochs": ("max-epochs", "num-epochs", "num-train-epochs"),
-    "steps": ("max-steps", "iters", "max-iters", "iterations"),
-    "weight-decay": ("wd",),
-    "clip-norm": ("clip-grad", "max-grad-norm", "grad-clip"),
-    "accumulate": ("gradient-accumulation-steps", "accumulate-grad-batches", "grad-accum-steps"),
-    "drop-path": ("drop-path-rate",),
-    "precision": ("amp", "fp16", "bf16", "half"),
-    "warmup": ("warmup-epochs", "warmup-ratio"),
-    "workers": ("num-workers",),
-    "patience": ("early-stopping-patience", "early-stopping", "early-stop"),
-}
-"""Options of other tools by their names here."""
-
-
-def named_here(option: str) -> list[str]:
-    """Names here, without dashes in front, of what other tools call `option`; it may apply to some commands alone."""
-    given = option.removeprefix("--").replace("_", "-").lower()
-    return [ours for ours, theirs in _NAMES_ELSEWHERE.items() if given in theirs]
-
-
 def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> JsonObject:
     """Options of a recipe file, or of a recipe that comes with the package, by their names on the command line.
 
-    `crop-size` and `crop_size` are the same. `base: NAME` takes the options of another recipe first; `task: NAME` says
-    what the recipe trains. Raises ConfigError: no such recipe, not YAML, an unknown option, or another task.
+    `crop-size` and `crop_size` are the same, and so are `colour-jitter` and `color-jitter`. `base: NAME` takes the
+    options of another recipe first; `task: NAME` says what the recipe trains. Raises ConfigError: no such recipe, not
+    YAML, an unknown option or one given twice, or another task.
     """
     path = _find(name)
     options = _with_base(path, ())
@@ -61,8 +35,7 @@ def read_recipe(name: str, allowed: Iterable[str], task: str | None = None) -> J
     names = sorted(allowed)
     for key in options:
         if key not in names:
-            here = [name for name in named_here(key) if name in names]
-            hint = f" Here it is {' or '.join(here)}." if here else did_you_mean(key, names)
+            hint = unknown_option(key, names) or did_you_mean(key, names)
             raise ConfigError(f"recipe {path}: unknown option {key!r}.{hint} See --help")
     return options
 
@@ -105,7 +78,13 @@ def _read(path: Path) -> JsonObject:
     for key, value in content.items():
         if max(len(text) for text in (key, value, "") if isinstance(text, str)) > MAX_TEXT:
             raise ConfigError(f"recipe {path}: {shown(key)} has more than {MAX_TEXT} characters")
-    return {str(key).replace("_", "-"): value for key, value in content.items()}
+    options: JsonObject = {}
+    for key, value in content.items():
+        name = own_spelling(str(key).replace("_", "-"))
+        if name in options:
+            raise ConfigError(f"recipe {path}: {name} is given twice, once as {key}: leave one of them out")
+        options[name] = value
+    return options
 
 
 def packaged() -> list[str]:
