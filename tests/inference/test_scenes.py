@@ -14,7 +14,8 @@ from predictions import segmented
 from torch import Tensor, nn
 
 from cyclemlp.cli import main
-from cyclemlp.data.scenes import is_scene, quiet
+from cyclemlp.data.gdal import quiet
+from cyclemlp.data.scenes import is_scene
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference import predict_scenes
 from cyclemlp.inference.predict_files import predict_files
@@ -252,7 +253,9 @@ def test_there_are_no_square_metres_where_coordinates_do_not_measure_them(predic
 PAGE = Path(__file__).parents[2] / "docs" / "scenes.md"
 
 
-@pytest.mark.parametrize("line", re.findall(r"^ {4}(cyclemlp .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+@pytest.mark.parametrize(
+    "line", re.findall(r"^ {4}(cyclemlp predict .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+)
 def test_the_commands_of_the_page_write_the_files_that_it_names(
     line: str, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,11 +22,12 @@ from cyclemlp.data.drawing import (
     with_legend,
 )
 from cyclemlp.data.formats.registry import AnyDataset
-from cyclemlp.data.images import ImageError, image_size
+from cyclemlp.data.images import ImageError
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.pixel_rule import display_pixels
 from cyclemlp.data.sampling import evenly_spaced
+from cyclemlp.data.windows import middle_of, size_of
 
 CELL_WIDTH = 320
 _COLUMNS = 6
@@ -90,7 +91,7 @@ def _cell_height(images: Sequence[Path]) -> int:
     ratios = []
     for path in images:
         with suppress(ImageError):
-            height, width = image_size(path)
+            height, width = size_of(path)
             ratios.append(height / width)
     return round(CELL_WIDTH * min(1.5, max(0.5, median(ratios or [0.75]))))
 
@@ -125,15 +126,23 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 
 
 def _drawn(dataset: AnyDataset, split_name: str, index: int, size: tuple[int, int]) -> Image.Image:
-    """The image with its labels, as large as fits into `size` (width, height). Raises ImageError."""
+    """The image with its labels, as large as fits into `size` (width, height); of a large one its middle.
+
+    Raises ImageError.
+    """
     split = dataset.splits[split_name]
-    whole = Image.fromarray(display_pixels(split.images[index]))
+    large = split.size_in_windows(index) if isinstance(split, MaskSplit) else None
+    window = None if large is None else middle_of(large)
+    whole = Image.fromarray(display_pixels(split.images[index], window))
     zoom = min(size[0] / whole.width, size[1] / whole.height, _MAX_ZOOM)
     width, height = (max(1, round(edge * zoom)) for edge in whole.size)
     small = whole.resize((width, height), Image.Resampling.BICUBIC)
     if isinstance(split, DetectionSplit):
         return draw_objects(small, split.records[index], dataset.classes)
-    return draw_mask(small, split.target(index), len(dataset.classes)) if isinstance(split, MaskSplit) else small
+    if not isinstance(split, MaskSplit):
+        return small
+    target = split.target(index) if window is None else split.window_target(index, window)
+    return draw_mask(small, target, len(dataset.classes))
 
 
 def _legend(dataset: AnyDataset, chosen: Sequence[tuple[str, int]]) -> list[tuple[Colour | None, str]]:

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from cyclemlp.data.images import ImageError, exif_orientation, ignore_harmless_warnings
 from cyclemlp.data.problems import Findings
 from cyclemlp.data.rasters import decoded_size
+from cyclemlp.data.windows import windowed_size
 from cyclemlp.progress import progress_bar
 
 Result = TypeVar("Result")
@@ -121,12 +122,12 @@ def _spread(count: int) -> list[int]:
 
 def size_and_orientation(path: Path) -> tuple[tuple[int, int], int]:
     """(height, width) as decoded, and the EXIF orientation. Raises ImageError."""
-    return decoded_size(path), exif_orientation(path)
+    return decoded_size(path), 1 if windowed_size(path) else exif_orientation(path)
 
 
 def orientation_or_1(path: Path) -> int:
     """1 for a file that cannot be read, which is named elsewhere."""
     try:
-        return exif_orientation(path)
+        return 1 if windowed_size(path) else exif_orientation(path)
     except ImageError:
         return 1

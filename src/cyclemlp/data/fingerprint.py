@@ -14,6 +14,7 @@ from cyclemlp.data.vector_labels import files_of
 
 AnySplit = MaskSplit | DetectionSplit | ClassifiedSplit
 BYTES = 16
+_BYTES_AT_ONCE = 2**20
 
 
 def labels_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
@@ -54,7 +55,9 @@ def _labels(split: AnySplit) -> Iterable[bytes]:
 def _content(mask: Path) -> bytes:
     digest = hashlib.blake2b(digest_size=BYTES)
     for path in files_of(mask):
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while content := file.read(_BYTES_AT_ONCE):
+                digest.update(content)
     return digest.digest()
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import ImageError, is_tiff, named_errors, opened, upright
+from cyclemlp.data.gdal import quiet
+from cyclemlp.data.images import ImageError, image_size, is_tiff, named_errors, opened, upright
 from cyclemlp.data.mask_content import MaskContent
 from cyclemlp.data.palettes import Colour
 from cyclemlp.data.rasters import Raster, read_tiff
 from cyclemlp.data.tiff_tags import BITS, PHOTOMETRIC, Tags, first_page, further_pages, nodata_value, number_of
+from cyclemlp.data.windows import Window, windowed_size
 
-TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 _COMPRESSION = 259
 _BLURRED = {6: "JPEG", 7: "JPEG", 34712: "JPEG 2000", 34892: "JPEG", 50001: "WebP", 50002: "JPEG XL"}
 """Compressions that may change values, by the number of the tag."""
@@ -22,8 +23,18 @@ _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE = 0, 1, 2, 3
 _WHOLE_BITS = (1, 8, 16, 32, 64)
 
 
-def tiff_content(path: Path) -> MaskContent:
-    """The values of a mask in a TIFF file.
+def mask_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) of a mask that is read in windows; None for any other. Raises ImageError."""
+    return windowed_size(path, (_GREY, _RGB, _PALETTE))
+
+
+def size_of_mask(path: Path) -> tuple[int, int]:
+    """(height, width) of any mask of pixels. Raises ImageError."""
+    return mask_size(path) or image_size(path)
+
+
+def tiff_content(path: Path, window: Window | None = None) -> MaskContent:
+    """The values of a mask in a TIFF file, or of a window of one that has a `mask_size`.
 
     Raises ImageError as `read_raster` does, and for a file that is no TIFF, that was compressed with a loss, whose
     white is 0, or that has several pages.
@@ -37,8 +48,8 @@ def tiff_content(path: Path) -> MaskContent:
         pages = 1 + further_pages(file)
     _check(path, tags, pages)
     if number_of(tags, PHOTOMETRIC, _GREY) == _PALETTE:
-        return _with_palette(path, tags)
-    raster = read_tiff(path)
+        return _with_palette(path, tags) if window is None else _part_with_palette(path, tags, window)
+    raster = read_tiff(path, window)
     values = raster.values
     if number_of(tags, BITS, 1) == 1:  # some readers scale them
         values = (values > 0).astype(np.uint8)
@@ -77,6 +88,15 @@ def _with_palette(path: Path, tags: Tags) -> MaskContent:
         colours = turned.getpalette("RGB") or []
         values = np.array(turned)
     table: dict[int, Colour] = {place: tuple(colours[3 * place : 3 * place + 3]) for place in range(len(colours) // 3)}
+    return MaskContent(values, table, nodata=_equal(values, nodata_value(tags)))
+
+
+def _part_with_palette(path: Path, tags: Tags, window: Window) -> MaskContent:
+    import rasterio
+
+    values = read_tiff(path, window).values[..., 0]
+    with named_errors(path), quiet(), rasterio.open(path) as source:
+        table: dict[int, Colour] = {number: (r, g, b) for number, (r, g, b, _) in source.colormap(1).items()}
     return MaskContent(values, table, nodata=_equal(values, nodata_value(tags)))
 
 

@@ -7,12 +7,12 @@ pixels of the sample.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.data.images import Pixels
+from cyclemlp.data.labelled_images import LabelledImage, WholeImage
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import (
@@ -42,21 +42,24 @@ class MaskTrainTransform:
     rule: ResizeRule = field(default_factory=ResizeRule)
 
     def __call__(self, image: Pixels, mask: Pixels) -> tuple[Tensor, Tensor]:
+        return self.sample(WholeImage(image, mask))
+
+    def sample(self, labelled: LabelledImage) -> tuple[Tensor, Tensor]:
+        """As a call, of an image that may be larger than memory."""
         options, crop = self.augmentation, self.augmentation.crop_size
-        image_chw, mask_hw = torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
-        height, width = mask_hw.shape
+        height, width = labelled.size
         edge = max(1, round(crop / (drawn_scale(options) * self.rule.factor(height, width))))
-        top, left = _varied_place(mask_hw, edge, options)
+        top, left = _varied_place(labelled, edge, options)
         rows, columns = _span(top, edge, crop, height), _span(left, edge, crop, width)
-        source, target = (..., rows.source, columns.source), (..., rows.target, columns.target)
+        image, mask = labelled.read((rows.source, columns.source))
+        image_chw, mask_hw = torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
+        target = (..., rows.target, columns.target)
         size = (rows.target.stop - rows.target.start, columns.target.stop - columns.target.start)
-        image_part = jittered(resize_image(image_chw[source], size), options, options.colour_probability)
-        image_out = image_chw.new_zeros(
-            (image_chw.shape[0], crop, crop), dtype=torch.float32
-        )  # 0 is the mean once normalised
+        image_part = jittered(resize_image(image_chw, size), options, options.colour_probability)
+        image_out = torch.zeros(labelled.channels, crop, crop)  # 0 is the mean once normalised
         mask_out = torch.full((crop, crop), IGNORE_INDEX, dtype=torch.int64)
         image_out[target] = self.normalisation(image_part)
-        mask_out[target] = resize_labels(mask_hw[source][None], size)[0]
+        mask_out[target] = resize_labels(mask_hw[None], size)[0]
         for axis in drawn_flips(options):
             image_out, mask_out = image_out.flip(axis), mask_out.flip(axis)
         return image_out, mask_out
@@ -83,37 +86,36 @@ def _span(start: int, edge: int, crop: int, length: int) -> _Span:
     return _Span(slice(first, last), slice(place, max(end, place + 1)))
 
 
-def _varied_place(mask_hw: Tensor, edge: int, options: MaskAugmentation) -> tuple[int, int]:
+def _varied_place(labelled: LabelledImage, edge: int, options: MaskAugmentation) -> tuple[int, int]:
     """Top and left of a region that no class fills, as far as a few draws find one."""
-    place = _place(mask_hw, edge, options.rare_class_crops)
+    place = _place(labelled, edge, options.rare_class_crops)
     if options.largest_class >= 1:
         return place
     for _ in range(MAX_REDRAWS):
-        top, left = place  # below 0 where the region is larger than the image
-        region = mask_hw[max(top, 0) : top + edge, max(left, 0) : left + edge]
+        rows, columns = (  # they start below 0 where the region is larger than the image
+            slice(max(start, 0), min(start + edge, length)) for start, length in zip(place, labelled.size, strict=True)
+        )
+        region = torch.from_numpy(labelled.target((rows, columns)))
         counts = torch.bincount(region.reshape(-1), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
         if int(counts.max()) < options.largest_class * int(counts.sum()):
             break
-        place = _place(mask_hw, edge, options.rare_class_crops)
+        place = _place(labelled, edge, options.rare_class_crops)
     return place
 
 
-def _place(mask_hw: Tensor, edge: int, rare_class_crops: float) -> tuple[int, int]:
+def _place(labelled: LabelledImage, edge: int, rare_class_crops: float) -> tuple[int, int]:
     """Top and left of the region: anywhere, or over a pixel of a class drawn from those present."""
-    height, width = mask_hw.shape
+    height, width = labelled.size
     row = column = None
-    if rare_class_crops and uniform(0, 1) < rare_class_crops and (pixel := _pixel_of_any_class(mask_hw)):
+    if rare_class_crops and uniform(0, 1) < rare_class_crops and (pixel := _pixel_of_any_class(labelled)):
         row, column = pixel
     return random_start(edge, height, row), random_start(edge, width, column)
 
 
-def _pixel_of_any_class(mask_hw: Tensor) -> tuple[int, int] | None:
-    flat = mask_hw.reshape(-1)
-    counts = torch.bincount(flat, minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+def _pixel_of_any_class(labelled: LabelledImage) -> tuple[int, int] | None:
+    counts = torch.from_numpy(labelled.totals())
     present = counts.nonzero().flatten().tolist()
     if not present:
         return None
     drawn = present[int(torch.multinomial(counts[present].double().rsqrt(), 1))]
-    nth = int(torch.randint(int(counts[drawn]), ()))
-    index = int(np.flatnonzero((flat == drawn).numpy())[nth])
-    return divmod(index, mask_hw.shape[1])
+    return labelled.pixel_of(drawn, int(torch.randint(int(counts[drawn]), ())))

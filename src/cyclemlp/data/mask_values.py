@@ -45,12 +45,21 @@ ValuesIn = Mapping[Path, MaskValues]
 
 def values_of(split: MaskSplit, path: Path, image: Path | None = None) -> MaskValues:
     """The values of a mask; `counts` are by class, colours and transparency by stored number. Raises as `read_mask`."""
-    target, stored = split.stored(path, image)
-    counts = np.bincount(target.ravel(), minlength=256).astype(np.int64)
+    counts, nodata = np.zeros(256, np.int64), 0
+    colours: dict[int, Colour] = {}
+    transparent: dict[int, None] = {}
+    objects: VectorCounts | None = None
+    for target, stored in split.stored_parts(path, image):
+        counts += np.bincount(target.ravel(), minlength=256)
+        nodata += 0 if stored.nodata is None else int(stored.nodata.sum())
+        colours |= stored.colours
+        transparent |= dict.fromkeys(stored.transparent)
+        if stored.objects is not None:  # of strips only the pixels add up
+            before = 0 if objects is None else objects.overlapping
+            objects = stored.objects._replace(overlapping=stored.objects.overlapping + before)
     ignored = (0, IGNORE_INDEX) if split.zero_ignored else (IGNORE_INDEX,)
-    transparent = tuple(each for each in stored.transparent if each not in ignored)
-    nodata = 0 if stored.nodata is None else int(stored.nodata.sum())
-    return MaskValues(counts, stored.colours, transparent, nodata, stored.objects)
+    marked = tuple(each for each in transparent if each not in ignored)
+    return MaskValues(counts, colours, marked, nodata, objects)
 
 
 def other_palettes(values_in: ValuesIn) -> list[Problem]:

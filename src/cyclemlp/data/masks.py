@@ -4,20 +4,24 @@ Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers w
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.images import SIDEWAYS, ImageError, Pixels, exif_orientation
+from cyclemlp.data.mask_tiffs import mask_size
 from cyclemlp.data.palettes import IGNORED, Palette
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels, valid_pixels
 from cyclemlp.data.problems import Problem, listed
-from cyclemlp.data.rasters import is_photo
-from cyclemlp.data.stored_masks import StoredMask, read_stored_mask
+from cyclemlp.data.rasters import is_photo, may_lack_pixels, read_tiff
+from cyclemlp.data.scenes import rule_of_windows, stored_scene
+from cyclemlp.data.stored_masks import StoredMask, read_stored_mask, stored_parts
 from cyclemlp.data.vector_labels import VectorRule, rasterised
+from cyclemlp.data.windows import Window, strips_of, windowed_size
 from cyclemlp.errors import DataError
 
 IGNORE_INDEX = IGNORED
@@ -54,10 +58,24 @@ class MaskSplit:
         """Whether the numbers that masks store are the classes, and 255 is ignored."""
         return not (self.zero_ignored or self.white_class or self.palette or self.vectors)
 
-    def read(self, index: int) -> tuple[Pixels, Pixels]:
-        """An image, uint8 (H, W, C), and its mask as `target` returns it. Raises DataError if they are unusable."""
+    def size_in_windows(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of an image that is read in windows with its mask; None for one that is read whole.
+
+        Raises ImageError.
+        """
+        size = windowed_size(self.images[index])
+        return size if size is None or self.vectors is not None else mask_size(self.masks[index])
+
+    def read(self, index: int, window: Window | None = None) -> tuple[Pixels, Pixels]:
+        """An image, uint8 (H, W, C), and its mask as `target` returns it, or a window of both.
+
+        Raises DataError if they are unusable.
+        """
         mask = self.masks[index]
-        pixels, numbers = read_pixels(self.images[index], self.rule), self.target(index)
+        if window is None:
+            pixels, numbers = read_pixels(self.images[index], self.rule), self.target(index)
+        else:
+            pixels, numbers = self._read_window(index, window)
         if pixels.shape[:2] != numbers.shape:
             raise DataError(str(wrong_mask_size(mask, "", numbers.shape, pixels.shape[:2], self.images[index])))
         if self.num_classes is not None and numbers.max() >= self.num_classes:
@@ -74,20 +92,52 @@ class MaskSplit:
         """
         image = self.images[index]
         numbers = self.stored(self.masks[index], image)[0]
-        if is_photo(image) or (valid := valid_pixels(image)) is None or valid.shape != numbers.shape:
-            return numbers
-        return np.where(valid, numbers, np.uint8(IGNORE_INDEX))
+        return numbers if is_photo(image) else _ignoring(numbers, valid_pixels(image))
 
-    def stored(self, mask: Path, image: Path | None = None) -> tuple[Pixels, StoredMask]:
+    def targets(self, index: int) -> Iterator[tuple[Window, Pixels]]:
+        """What `target` returns, of an image that is read in windows in strips from top to bottom."""
+        size = self.size_in_windows(index)
+        if size is None:
+            target = self.target(index)
+            yield (slice(0, target.shape[0]), slice(0, target.shape[1])), target
+            return
+        for window in strips_of(size):
+            yield window, self.window_target(index, window)
+
+    def window_target(self, index: int, window: Window) -> Pixels:
+        """The class of each pixel of a window of an image; what is nodata or transparent is ignored. Raises so, too."""
+        image = self.images[index]
+        numbers = self.stored(self.masks[index], image, window)[0]
+        return _ignoring(numbers, read_tiff(image, window).valid() if may_lack_pixels(image) else None)
+
+    def _read_window(self, index: int, window: Window) -> tuple[Pixels, Pixels]:
+        image = self.images[index]
+        with stored_scene(image, rule_of_windows(image, self.rule)) as scene:
+            pixels, valid = scene.measured(window)
+        return pixels, _ignoring(self.stored(self.masks[index], image, window)[0], valid)
+
+    def stored(self, mask: Path, image: Path | None = None, window: Window | None = None) -> tuple[Pixels, StoredMask]:
         """The class of each pixel of a mask, and what its file stores; areas need the image that they are drawn on.
 
-        Raises as `read_stored_mask` and `rasterised`.
+        With `window`, of a part of a mask that is read in windows. Raises as `read_stored_mask` and `rasterised`.
         """
         if self.vectors is not None:
             assert image is not None  # areas have no grid of their own
-            numbers, counts = rasterised(mask, image, self.vectors)
+            numbers, counts = rasterised(mask, image, self.vectors, window)
             return numbers, StoredMask(numbers, objects=counts)
-        return read_target_of(mask, zero_ignored=self.zero_ignored, white_class=self.white_class, palette=self.palette)
+        return self._of_stored(read_stored_mask(mask, self.palette, window))
+
+    def stored_parts(self, mask: Path, image: Path | None = None) -> Iterator[tuple[Pixels, StoredMask]]:
+        """As `stored`, of a mask that is read in windows in strips from top to bottom."""
+        if self.vectors is None:
+            yield from map(self._of_stored, stored_parts(mask, self.palette))
+            return
+        size = None if image is None else windowed_size(image)
+        for window in [None] if size is None else strips_of(size):
+            yield self.stored(mask, image, window)
+
+    def _of_stored(self, stored: StoredMask) -> tuple[Pixels, StoredMask]:
+        return target_of(stored, zero_ignored=self.zero_ignored, white_class=self.white_class), stored
 
 
 @dataclass(frozen=True)
@@ -100,22 +150,26 @@ class MaskDataset(SplitDataset[MaskSplit]):
 
 def read_target(path: Path, *, zero_ignored: bool, white_class: bool = False) -> Pixels:
     """The class of each pixel of a mask, uint8 (H, W). Raises as `read_mask`."""
-    return read_target_of(path, zero_ignored=zero_ignored, white_class=white_class)[0]
+    return target_of(read_stored_mask(path), zero_ignored=zero_ignored, white_class=white_class)
 
 
-def read_target_of(
-    path: Path, *, zero_ignored: bool, white_class: bool = False, palette: Palette | None = None
-) -> tuple[Pixels, StoredMask]:
-    """As `read_target`, and what the file stores. With `white_class`, 255 is class 1; other values stay."""
-    stored = read_stored_mask(path, palette)
+def target_of(stored: StoredMask, *, zero_ignored: bool, white_class: bool) -> Pixels:
+    """The class of each pixel of a mask. With `white_class`, 255 is class 1; other values stay."""
     if white_class:
         white = stored.numbers == IGNORE_INDEX
         white = white if stored.nodata is None else white & ~stored.nodata
-        return np.where(white, np.uint8(1), stored.numbers), stored
+        return np.where(white, np.uint8(1), stored.numbers)
     if not zero_ignored:
-        return stored.numbers, stored
+        return stored.numbers
     ignored = (stored.numbers == 0) | (stored.numbers == IGNORE_INDEX)
-    return np.where(ignored, np.uint8(IGNORE_INDEX), stored.numbers - np.uint8(1)), stored
+    return np.where(ignored, np.uint8(IGNORE_INDEX), stored.numbers - np.uint8(1))
+
+
+def _ignoring(numbers: Pixels, valid: npt.NDArray[np.bool_] | None) -> Pixels:
+    """The classes with those pixels ignored that are not measured."""
+    if valid is None or valid.shape != numbers.shape:
+        return numbers
+    return np.where(valid, numbers, np.uint8(IGNORE_INDEX))
 
 
 def with_white_class(dataset: MaskDataset) -> MaskDataset:
@@ -131,12 +185,13 @@ def with_white_class(dataset: MaskDataset) -> MaskDataset:
     seen: set[int] = set()
     for path in (path for split in splits.values() for path in split.masks):
         try:
-            stored = read_stored_mask(path)
+            for stored in stored_parts(path):
+                numbers = stored.numbers if stored.nodata is None else stored.numbers[~stored.nodata]
+                seen |= set(np.unique(numbers).tolist())
+                if not seen <= {0, IGNORE_INDEX}:
+                    return dataset
         except ImageError:
             continue
-        seen |= set(np.unique(stored.numbers if stored.nodata is None else stored.numbers[~stored.nodata]).tolist())
-        if not seen <= {0, IGNORE_INDEX}:
-            return dataset
     if seen != {0, IGNORE_INDEX}:
         return dataset
     classes = dataset.classes if dataset.named else BLACK_AND_WHITE
@@ -162,8 +217,8 @@ def count_classes(dataset: MaskDataset) -> MaskDataset:
     highest = 0
     for split in dataset.splits.values():
         for index in range(len(split.masks)):
-            numbers = split.target(index)
-            highest = max(highest, int(numbers.max(initial=0, where=numbers != IGNORE_INDEX)))
+            for _, numbers in split.targets(index):
+                highest = max(highest, int(numbers.max(initial=0, where=numbers != IGNORE_INDEX)))
     if highest == 0:
         raise DataError(str(no_second_class(dataset)))
     return replace(dataset, classes=numbered_classes(highest))

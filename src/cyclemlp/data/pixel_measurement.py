@@ -21,11 +21,14 @@ from cyclemlp.data.pixel_rule import (
 )
 from cyclemlp.data.rasters import MAX_BANDS, Raster, Values, is_photo, read_raster
 from cyclemlp.data.sampling import evenly_spaced
+from cyclemlp.data.scenes import stored_scene
+from cyclemlp.data.windows import windowed_size
 from cyclemlp.errors import ConfigError, DataError
 
 WORDS = ("percentile", "dtype", "per-image")
 """What may be given in place of two numbers."""
 _HEADERS_READ, _IMAGES_MEASURED = 200, 32
+_PIXELS_OF_SCENE = 2**18
 _BITS = (8, 10, 12, 14, 16)
 _BRIGHT = 0.25
 """Integers whose brightest values reach this share of a range of bits are taken to have that number of bits."""
@@ -87,7 +90,7 @@ def measure_pixels(
     if bands is None and asked is None and all(map(is_photo, looked_at)):
         return MeasuredPixels()
     chosen = evenly_spaced(images, _IMAGES_MEASURED)
-    rasters = {path: read_raster(path) for path in chosen}
+    rasters = {path: _looked_at(path) for path in chosen}
     first, count = _common(rasters)
     numbers = bands or (() if count in (1, 3) else tuple(range(1, count + 1)))
     sample = np.concatenate([_sample(raster, numbers, str(path)) for path, raster in rasters.items()])
@@ -98,6 +101,14 @@ def measure_pixels(
     mean, std = _statistics(rasters, rule) if numbers else ((), ())
     _tell(rule, count, first.values.dtype.name, why, len(chosen))
     return MeasuredPixels(rule, mean, std)
+
+
+def _looked_at(path: Path) -> Raster:
+    """The values of an image; of one that is read in windows some that lie evenly over it."""
+    if windowed_size(path) is None:
+        return read_raster(path)
+    with stored_scene(path) as scene:
+        return scene.sampled(_PIXELS_OF_SCENE)
 
 
 def _common(rasters: dict[Path, Raster]) -> tuple[Raster, int]:

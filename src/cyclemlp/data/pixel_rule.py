@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data.images import ImageInput, Pixels, decode_image, read_image
-from cyclemlp.data.rasters import Raster, Values, as_bands, checked, is_photo, read_raster
+from cyclemlp.data.rasters import Raster, Values, as_bands, checked, is_photo, read_raster, read_tiff
+from cyclemlp.data.windows import Window
 from cyclemlp.errors import DataError
 
 ValueRule = Literal["photo", "fixed", "per-image"]
@@ -81,11 +82,14 @@ def valid_pixels(path: Path) -> npt.NDArray[np.bool_] | None:
     return read_raster(path).valid()
 
 
-def display_pixels(path: Path) -> Pixels:
-    """An image as RGB for a person to look at: other than photographs by the range of its own first bands."""
-    if is_photo(path):
+def display_pixels(path: Path, window: Window | None = None) -> Pixels:
+    """An image, or a window of a large one, as RGB for a person to look at.
+
+    Other than photographs by the range of its own first bands.
+    """
+    if window is None and is_photo(path):
         return read_image(path)
-    raster = read_raster(path)
+    raster = read_raster(path) if window is None else checked(read_tiff(path, window), path)
     shown = raster.values[..., : 3 if raster.bands >= 3 else 1]
     pixels = pixels_of(shown, PixelRule("per-image", tuple(range(1, shown.shape[2] + 1))))
     return np.repeat(pixels, 3 // pixels.shape[2], axis=2)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.scenes import Place, quiet
+from cyclemlp.data.gdal import quiet
+from cyclemlp.data.scenes import Place
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import atomic_write
 

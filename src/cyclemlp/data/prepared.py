@@ -1,6 +1,7 @@
 """A data set of masks written in the ordinary layout: images/SPLIT, masks/SPLIT as PNG of class numbers, classes.txt.
 
-Images are copied as they are. Masks hold what training sees: the number of a class, or 255 for ignored pixels.
+Images are copied as they are. Masks hold what training sees: the number of a class, or 255 for ignored pixels. Those of
+images that are read in windows are TIFF, which are read in windows as well.
 """
 
 import os
@@ -11,7 +12,8 @@ from PIL import Image
 
 from cyclemlp.data.folders import pair_key
 from cyclemlp.data.formats.layout import CLASSES_NAME
-from cyclemlp.data.masks import MaskDataset, MaskSplit
+from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit
+from cyclemlp.data.scenes import stored_scene, write_geotiff
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import atomic_folder, check_writable
 from cyclemlp.progress import progress_bar
@@ -36,9 +38,19 @@ def write_prepared(dataset: MaskDataset, out: Path) -> None:
                 for path in (image, mask):
                     path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(split.images[index], image)
-                Image.fromarray(split.target(index)).save(mask.with_name(f"{mask.stem}.png"))
+                _write_mask(split, index, mask)
         lines = [" ".join(name.split()) for name in dataset.classes]
         (part / CLASSES_NAME).write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _write_mask(split: MaskSplit, index: int, mask: Path) -> None:
+    """As PNG; of an image that is read in windows as TIFF, which can be, too."""
+    if split.size_in_windows(index) is None:
+        Image.fromarray(split.target(index)).save(mask.with_name(f"{mask.stem}.png"))
+        return
+    with stored_scene(split.images[index]) as scene:
+        strips = (target[None] for _, target in split.targets(index))
+        write_geotiff(mask.with_name(f"{mask.stem}.tif"), scene.place, strips, 1, IGNORE_INDEX)
 
 
 def _places(split: MaskSplit) -> list[Path]:

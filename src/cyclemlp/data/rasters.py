@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cyclemlp.data.gdal import quiet
 from cyclemlp.data.images import (
     ARRAY_SUFFIXES,
     ImageError,
@@ -30,6 +31,7 @@ from cyclemlp.data.tiff_tags import (
     EXTRA_SAMPLES,
     ORIENTATION,
     PHOTOMETRIC,
+    SAMPLE_FORMAT,
     SAMPLES,
     Tags,
     alpha_band,
@@ -38,6 +40,7 @@ from cyclemlp.data.tiff_tags import (
     further_pages,
     nodata_value,
 )
+from cyclemlp.data.windows import Window, strips_of, windowed_size
 from cyclemlp.errors import MissingExtraError
 
 Values = npt.NDArray[Any]
@@ -147,15 +150,18 @@ def _by_pillow(path: Path) -> Raster:
         return Raster(as_bands(np.array(turned.convert("L" if turned.mode == "1" else "RGB"))))
 
 
-def read_tiff(path: Path) -> Raster:
-    """The values in a TIFF file, of whatever type. Raises as `read_raster`, which refuses further types and bands."""
+def read_tiff(path: Path, window: Window | None = None) -> Raster:
+    """The values in a TIFF file, of whatever type, or in a window of a plain one (`cyclemlp.data.windows`).
+
+    Raises as `read_raster`, which refuses further types and bands.
+    """
     with named_errors(path), path.open("rb") as file:
         tags = first_page(file)
         pages = 1 + further_pages(file)
     check_bands(tags, path)
-    if _number(tags, PHOTOMETRIC) in _TO_RGB:
+    if _number(tags, PHOTOMETRIC) in _TO_RGB and window is None:
         return _by_pillow(path)
-    values = _by_tifffile(path, pages) if pages > 1 else _one_page(path, tags)
+    values = _by_tifffile(path, pages) if pages > 1 else _one_page(path, tags, window)
     if _number(tags, PHOTOMETRIC) == 0 and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
     turn = _TURNED.get(_number(tags, ORIENTATION) or 1)
@@ -167,10 +173,10 @@ def read_tiff(path: Path) -> Raster:
     return Raster(np.ascontiguousarray(values), names, nodata_value(tags), alpha)
 
 
-def _one_page(path: Path, tags: Tags) -> Values:
+def _one_page(path: Path, tags: Tags, window: Window | None) -> Values:
     """By rasterio, which knows every compression, or else by tifffile, or else by Pillow what it does not squash."""
     try:
-        return _by_rasterio(path)
+        return _by_rasterio(path, window)
     except ModuleNotFoundError:
         pass
     try:
@@ -182,15 +188,17 @@ def _one_page(path: Path, tags: Tags) -> Values:
         raise MissingExtraError("tifffile or rasterio", "micro") from None
 
 
-def _by_rasterio(path: Path) -> Values:
+def _by_rasterio(path: Path, window: Window | None) -> Values:
     import rasterio
     from rasterio.errors import RasterioError
+    from rasterio.windows import Window as Part
 
-    with named_errors(path):
+    with named_errors(path), quiet():
         try:
             with rasterio.open(path) as source:
-                check_pixels(path, source.width * source.height)
-                return np.moveaxis(source.read(), 0, -1)
+                part = Part(0, 0, source.width, source.height) if window is None else Part.from_slices(*window)
+                check_pixels(path, part.width * part.height)
+                return np.moveaxis(source.read(window=part), 0, -1)
         except RasterioError as error:
             raise OSError(str(error)) from error
 
@@ -251,7 +259,18 @@ def is_photo(path: Path) -> bool:
         return isinstance(image, Image.Image) and ";16" not in rawmode(image) and image.mode not in ("I", "F", "I;16")
 
 
+def may_lack_pixels(path: Path) -> bool:
+    """Whether the header of a TIFF leaves it open that pixels are nodata, transparent or no number."""
+    with named_errors(path), path.open("rb") as file:
+        tags = first_page(file)
+    return alpha_band(tags) is not None or nodata_value(tags) is not None or _number(tags, SAMPLE_FORMAT) == 3
+
+
 def decoded_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image that is decoded whole, photograph or not. Raises as `read_raster` does."""
+    """(height, width) of an image whose pixels are all decoded, photograph or not. Raises as `read_raster` does."""
+    if (size := windowed_size(path)) is not None:
+        for window in strips_of(size):
+            checked(read_tiff(path, window), path)
+        return size
     height, width = (read_image(path) if is_photo(path) else read_raster(path).values).shape[:2]
     return height, width

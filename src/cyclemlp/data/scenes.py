@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,28 +16,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.gdal import quiet
 from cyclemlp.data.images import MAX_PIXELS, ImageError, Pixels, check_transparency, is_tiff, named_errors
-from cyclemlp.data.pixel_rule import PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
 from cyclemlp.data.rasters import Raster, as_bands, check_bands, checked
 from cyclemlp.data.tiff_tags import (
-    ORIENTATION,
-    PHOTOMETRIC,
     alpha_band,
     band_names,
     first_page,
-    further_pages,
-    number_of,
 )
+from cyclemlp.data.windows import TIFF_SUFFIXES, Window, is_plain
 from cyclemlp.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-SCENE_SUFFIXES = frozenset({".tif", ".tiff"})
+_LARGE_BLOCK = 2**20
+"""Pixels of a block from which on reading small windows is slow."""
 _MEASURED_PIXELS = 2**22
 """Pixels, evenly spread, from which the range of a scene's values is measured."""
-_CACHE_BYTES = 2**27
-"""What GDAL may keep of files that are open."""
 
 _STRETCHED = frozenset({"merc", "webmerc"})
 """Projections in which lengths depend on the latitude by far more than a few per mille."""
@@ -53,33 +51,13 @@ def is_scene(path: Path) -> bool:
     except ModuleNotFoundError:
         return False
     try:
-        if not is_tiff(path) or not _is_plain(path):
+        if not is_tiff(path) or not is_plain(path):
             return False
         with quiet(), rasterio.open(path) as source:
             placed = source.crs is not None or not source.transform.is_identity
             return bool(placed or source.width * source.height > MAX_PIXELS)
     except (RasterioError, ImageError):
         return False  # reading the image says what is wrong
-
-
-def _is_plain(path: Path) -> bool:
-    """Whether a window of a TIFF is what its image has there: one page, upright, neither inverted nor a palette."""
-    with named_errors(path), path.open("rb") as file:
-        tags, more = first_page(file), further_pages(file)
-    return not more and number_of(tags, PHOTOMETRIC, 1) in (1, 2) and number_of(tags, ORIENTATION, 1) == 1
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Rasterio without its warning about files that have no place on the Earth, and with bounded memory."""
-    import warnings
-
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
 
 
 @dataclass(frozen=True)
@@ -115,17 +93,21 @@ class Scene:
 
     def pixels(self, rows: slice, columns: slice) -> Pixels:
         """The pixels (height, width, channels) of a window, by the rule."""
-        return pixels_of(selected_bands(self._raster(rows, columns), self.rule, str(self.path)), self.rule)
+        return self.measured((rows, columns))[0]
 
     def valid(self, rows: slice) -> npt.NDArray[np.bool_] | None:
         """Whether each pixel of whole rows is measured and not transparent; None where all are."""
-        return self._raster(rows, slice(0, self.place.width)).valid()
+        return self._raster((rows, slice(0, self.place.width))).valid()
 
-    def _raster(self, rows: slice, columns: slice) -> Raster:
-        from rasterio.windows import Window
+    def measured(self, window: Window) -> tuple[Pixels, npt.NDArray[np.bool_] | None]:
+        """The pixels (height, width, channels) of a window, by the rule, and as `valid` which of them are measured."""
+        raster = self._raster(window)
+        return pixels_of(selected_bands(raster, self.rule, str(self.path)), self.rule), raster.valid()
 
-        window = Window.from_slices(rows, columns)
-        return self._read(window=window)
+    def _raster(self, window: Window) -> Raster:
+        from rasterio.windows import Window as RasterioWindow
+
+        return self._read(window=RasterioWindow.from_slices(*window))
 
     def _read(self, **part: Any) -> Raster:
         from rasterio.errors import RasterioError
@@ -137,9 +119,9 @@ class Scene:
                 raise OSError(str(error)) from error
         return checked(Raster(as_bands(values), self.names, self.source.nodata, self.alpha), self.path)
 
-    def sampled(self) -> Raster:
-        """Evenly spread pixels of the whole scene."""
-        share = min(1.0, (_MEASURED_PIXELS / (self.place.height * self.place.width)) ** 0.5)
+    def sampled(self, pixels: int = _MEASURED_PIXELS) -> Raster:
+        """Evenly spread pixels of the whole scene, so many at most."""
+        share = min(1.0, (pixels / (self.place.height * self.place.width)) ** 0.5)
         shape = (max(1, round(self.place.height * share)), max(1, round(self.place.width * share)))
         return self._read(out_shape=(self.source.count, *shape))
 
@@ -150,6 +132,16 @@ def open_scene(path: Path, rule: PixelRule) -> Iterator[Scene]:
 
     Values that do not fit the rule's range are named in the log. Raises ImageError for an unusable file or other
     bands, MissingExtraError without rasterio.
+    """
+    with stored_scene(path, rule) as scene:
+        yield replace(scene, rule=_rule_of(scene))
+
+
+@contextmanager
+def stored_scene(path: Path, rule: PixelRule = PHOTO) -> Iterator[Scene]:
+    """A scene with a rule that is taken as it is, such as one that `rule_of_windows` has found.
+
+    Raises as `open_scene`.
     """
     try:
         import rasterio
@@ -166,8 +158,42 @@ def open_scene(path: Path, rule: PixelRule) -> Iterator[Scene]:
                 raise OSError(str(error)) from error
         with source:
             place = Place(source.height, source.width, source.crs, source.transform)
-            scene = Scene(path, source, rule, place, alpha_band(tags), band_names(tags))
-            yield replace(scene, rule=_rule_of(scene))
+            yield Scene(path, source, rule, place, alpha_band(tags), band_names(tags))
+
+
+def rule_of_windows(path: Path, rule: PixelRule) -> PixelRule:
+    """The rule by which the windows of an image become pixels: measured once where its values decide.
+
+    Raises as `open_scene`.
+    """
+    with named_errors(path):
+        state = path.stat()
+    return _remembered_rule(path, rule, state.st_mtime_ns, state.st_size)
+
+
+def slow_windows(path: Path) -> str:
+    """What makes windows of a large TIFF slow to read, in a few words; empty where nothing does."""
+    import rasterio
+
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return ""
+    with named_errors(path), quiet(), rasterio.open(path) as source:
+        rows, columns = source.block_shapes[0]
+        if rows * columns <= _LARGE_BLOCK or source.is_tiled:
+            return ""
+        return (
+            f"is stored in strips of {columns} x {rows} pixels, each read whole for a window: "
+            "gdal_translate -co TILED=YES makes it faster"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _remembered_rule(path: Path, rule: PixelRule, changed: int, size: int) -> PixelRule:
+    del changed, size  # they only tell one state of the file from another
+    if rule.values == "fixed":
+        return rule
+    with stored_scene(path, rule) as scene:
+        return _rule_of(scene)
 
 
 def _rule_of(scene: Scene) -> PixelRule:

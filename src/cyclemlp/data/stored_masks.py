@@ -3,7 +3,7 @@
 A mask is a PNG, a BMP, a TIFF or an array, never a kind of file that blurs numbers, such as JPEG.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from cyclemlp.data.images import (
     upright,
 )
 from cyclemlp.data.mask_content import MaskContent
-from cyclemlp.data.mask_tiffs import TIFF_SUFFIXES, tiff_content
+from cyclemlp.data.mask_tiffs import mask_size, tiff_content
 from cyclemlp.data.palettes import IGNORED, Colour, Palette, show_colours
 from cyclemlp.data.vector_labels import VectorCounts
+from cyclemlp.data.windows import TIFF_SUFFIXES, Window, strips_of
 
 MASK_SUFFIXES = frozenset({".png", ".bmp", *TIFF_SUFFIXES, *ARRAY_SUFFIXES})
 """Suffixes of files that keep class numbers."""
@@ -56,8 +57,15 @@ def read_mask(path: Path) -> Pixels:
     return read_stored_mask(path).numbers
 
 
-def read_stored_mask(path: Path, palette: Palette | None = None) -> StoredMask:
-    """A mask with the numbers that its file stores, turned as its EXIF orientation says.
+def stored_parts(path: Path, palette: Palette | None = None) -> Iterator[StoredMask]:
+    """A mask as `read_stored_mask` has it, one that is read in windows in strips from top to bottom."""
+    size = mask_size(path)
+    for window in [None] if size is None else strips_of(size):
+        yield read_stored_mask(path, palette, window)
+
+
+def read_stored_mask(path: Path, palette: Palette | None = None, window: Window | None = None) -> StoredMask:
+    """A mask with the numbers that its file stores, turned as its EXIF orientation says, or a window of one.
 
     Grey values of 1, 2 and 4 bits are those stored, not scaled. With `palette` the numbers are the classes of the
     colours: those of an RGB image, those that a palette of its own gives to its numbers, or grey (v, v, v). Raises
@@ -68,7 +76,7 @@ def read_stored_mask(path: Path, palette: Palette | None = None) -> StoredMask:
     if suffix in ARRAY_SUFFIXES:
         content = MaskContent(np.asarray(read_array(path)))
     elif suffix in TIFF_SUFFIXES:
-        content = tiff_content(path)
+        content = tiff_content(path, window)
     else:
         content = _by_pillow(path, _FORMAT_OF.get(suffix, "PNG"), scaled=palette is not None)
     if palette is not None:

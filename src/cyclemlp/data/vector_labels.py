@@ -19,6 +19,7 @@ import numpy.typing as npt
 from cyclemlp.data.images import ImageError, Pixels, check_pixels, named_errors
 from cyclemlp.data.palettes import IGNORED, is_ignored
 from cyclemlp.data.problems import listed
+from cyclemlp.data.windows import Window
 from cyclemlp.documents import shown
 from cyclemlp.errors import MissingExtraError, did_you_mean
 
@@ -122,36 +123,52 @@ def names_in(paths: Sequence[Path], field: str | None) -> tuple[str, ...]:
     return (BACKGROUND, *sorted(names, key=_in_order))
 
 
-def rasterised(path: Path, image: Path, rule: VectorRule) -> tuple[Pixels, VectorCounts]:
-    """The class of each pixel of an image, uint8 (height, width), from the areas in a file.
+def rasterised(path: Path, image: Path, rule: VectorRule, window: Window | None = None) -> tuple[Pixels, VectorCounts]:
+    """The class of each pixel of an image, or of a window of it, uint8 (height, width), from the areas in a file.
 
     Raises ImageError for an image without georeference, a file without coordinate reference system, and areas of a
     class that is not one of the rule's; MissingExtraError.
     """
     try:
-        import rasterio
         from rasterio.features import rasterize
     except ModuleNotFoundError:
         raise MissingExtraError("rasterio", "geo") from None
-    with named_errors(image), _rasterio_errors(), rasterio.open(image) as scene:
-        crs, transform, shape = scene.crs, scene.transform, (scene.height, scene.width)
-        corners = [transform @ place for place in ((0, 0), (shape[1], 0), (0, shape[0]), shape[::-1])]
+    crs, transform, size = _placed(image, path)
+    rows, columns = window or (slice(0, size[0]), slice(0, size[1]))
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
     check_pixels(image, shape[0] * shape[1])
-    if crs is None or transform.is_identity:
-        what = f"does not say where it lies, so that the areas in {path.name} have no place on it"
-        raise ImageError(image, what, "give it a coordinate reference system and a transform, or use masks of pixels")
     shapes = _converted(path, _areas(path), crs.to_wkt())
     numbers = _numbers(path, rule)
-    inside = _touching(shapes, np.array(corners))
+    outside = len(shapes) - int(_touching(shapes, _corners(transform, size)).sum())
+    part = transform @ transform.translation(columns.start, rows.start)
+    inside = _touching(shapes, _corners(part, shape))
     pairs = list(zip(shapes[inside].tolist(), numbers[inside].tolist(), strict=True))
     background = rule.number(BACKGROUND) or 0
     drawn, reversed_ = (
-        rasterize(order, shape, fill=background, transform=transform, dtype="uint8")
+        rasterize(order, shape, fill=background, transform=part, dtype="uint8")
         if order
         else np.full(shape, background, np.uint8)
         for order in (pairs, pairs[::-1])
     )
-    return drawn, VectorCounts(len(shapes), int((~inside).sum()), int((drawn != reversed_).sum()))
+    return drawn, VectorCounts(len(shapes), outside, int((drawn != reversed_).sum()))
+
+
+def _placed(image: Path, labels: Path) -> tuple[Any, Any, tuple[int, int]]:
+    """Coordinate reference system, transform and size of an image. Raises ImageError where it lies nowhere."""
+    import rasterio
+
+    with named_errors(image), _rasterio_errors(), rasterio.open(image) as scene:
+        crs, transform, size = scene.crs, scene.transform, (scene.height, scene.width)
+    if crs is None or transform.is_identity:
+        what = f"does not say where it lies, so that the areas in {labels.name} have no place on it"
+        raise ImageError(image, what, "give it a coordinate reference system and a transform, or use masks of pixels")
+    return crs, transform, size
+
+
+def _corners(transform: Any, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """(4, 2): the coordinates of the corners of a grid of `size` (height, width)."""
+    height, width = size
+    return np.array([transform @ place for place in ((0, 0), (width, 0), (0, height), (width, height))])
 
 
 def _names(path: Path, field: str | None) -> list[str]:

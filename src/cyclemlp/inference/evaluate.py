@@ -6,13 +6,17 @@ from pathlib import Path
 
 from cyclemlp.data.checks import check_files
 from cyclemlp.data.folders import outside_allowed
+from cyclemlp.data.ground_resolution import metres_per_pixel
 from cyclemlp.data.sampling import evenly_spaced
+from cyclemlp.data.scenes import rule_of_windows, stored_scene
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject, write_json
 from cyclemlp.inference.predictor import Predictor
+from cyclemlp.inference.scene_maps import SceneMaps
 from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.base import Counts, Dataset, refuse_foreign_options
 from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.ground import card_at
 from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.registry import get_task
 
@@ -48,9 +52,28 @@ class Evaluator:
         for index in progress_bar(images, what="evaluation", unit="images", shown=progress):
             if stop():
                 return None
+            if self._task.in_windows(self.dataset, self.split, index):
+                if not self._count_scene(counts, predictor, index, stop, progress=progress):
+                    return None
+                continue
             result = predictor.predict(self._images[index], progress=progress)
             self._task.count(counts, self.dataset, self.split, index, result)
         return counts
+
+    def _count_scene(
+        self, counts: Counts, predictor: Predictor, index: int, stop: Callable[[], bool], *, progress: bool
+    ) -> bool:
+        """Count an image that is read in windows, strip by strip; whether it was counted to its end."""
+        path = self._images[index]
+        with stored_scene(path, rule_of_windows(path, self.card.pixel_rule)) as scene:
+            place = scene.place
+            metres = metres_per_pixel(place.crs, place.transform, (place.height, place.width))
+            maps = SceneMaps(predictor.described_as(card_at(predictor.card, metres, path)), scene)
+            for rows, strip in zip(maps.rows, maps.strips(progress=progress), strict=True):
+                if stop():
+                    return False
+                self._task.count_strip(counts, self.dataset, self.split, index, rows, strip)
+        return True
 
     def sample(self, limit: int) -> list[int]:
         """The numbers of at most `limit` images, spread evenly over the split."""

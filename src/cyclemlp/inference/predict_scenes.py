@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cyclemlp.data.ground_resolution import metres_per_pixel
-from cyclemlp.data.scenes import ScenePlanes, open_scene
-from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.data.scenes import open_scene
 from cyclemlp.files import JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
-from cyclemlp.inference.network_image import MAP_WINDOWS, dense_network, tiling_for
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.tiling import map_strips
+from cyclemlp.inference.scene_maps import SceneMaps
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.ground import card_at
 from cyclemlp.tasks.options import PredictionOptions
@@ -74,23 +71,16 @@ def predict_scene(
 
     Raises ConfigError for several views, DataError for an unusable scene.
     """
-    trained, (view, *others) = predictor.card, predictor.views
-    if others or view.flipped:
-        raise ConfigError("scenes are predicted in one view: leave out --flip, and give one of --scales at most")
-    first = next(iter(job.files.values()))
+    trained, first = predictor.card, next(iter(job.files.values()))
     with open_scene(job.source, trained.pixel_rule) as scene:
         place = scene.place
         metres = metres_per_pixel(place.crs, place.transform, (place.height, place.width))
         card = _card_for(trained, metres, job.source)
+        maps = SceneMaps(predictor.described_as(card), scene)
         strips = Strips(first.with_name(f".{first.stem}.parts"), _request(card.to_dict(), job, options), keep=resume)
-        tiling = tiling_for(card, (place.height, place.width), view.scale, MAP_WINDOWS)
-        tops = [cut.start for cut in tiling.cuts(place.height)]
-        rows = [slice(*ends) for ends in zip(tops, [*tops[1:], place.height], strict=True)]
         done = len(strips)
-        if done < len(rows):
-            network = dense_network(predictor.network, card)
-            maps = map_strips(network, ScenePlanes(scene), tiling, first=done, progress=True)
-            for part, values in zip(rows[done:], _named(maps, job.source), strict=True):
+        if done < len(maps.rows):
+            for part, values in zip(maps.rows[done:], maps.strips(done), strict=True):
                 strips.add(output.strip(values, scene.valid(part), options))
     entry = output.write(strips, place, card, job.files, options)
     strips.remove()
@@ -103,14 +93,6 @@ def _card_for(card: ModelCard, metres: float | None, source: Path) -> ModelCard:
         what = f"does not say its ground resolution, and the model was trained at {card.ground_resolution[0]:.4g} m"
         _LOG.warning("warning: %s %s: predicted as it is; --ground-resolution METRES says it", source, what)
     return card_at(card, metres, source)
-
-
-def _named(maps: Iterator[npt.NDArray[np.float32]], source: Path) -> Iterator[npt.NDArray[np.float32]]:
-    try:
-        yield from maps
-    except DataError as error:
-        named = str(error) if str(source) in str(error) else f"{source}: {error}"
-        raise DataError(named) from error
 
 
 def _request(card: Mapping[str, Any], job: Job, options: PredictionOptions) -> str:

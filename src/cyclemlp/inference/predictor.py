@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
 from cyclemlp.data.ground_resolution import ground_resolution
-from cyclemlp.data.images import ImageInput
+from cyclemlp.data.images import ImageInput, Pixels
 from cyclemlp.data.pixel_rule import decode_pixels
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.network import Network, SizeRule
@@ -157,13 +157,17 @@ class Predictor:
             return [self._predict_one(image, progress, probabilities) for image in images]
         return self._predict_one(images, progress, probabilities)
 
+    def predict_pixels(self, pixels: Pixels, *, progress: bool = False, probabilities: bool = False) -> "Prediction":
+        """The result for an image that follows the card's rule already, uint8 (H, W, C). Raises DataError."""
+        seen = ImageThroughNetwork(self.network, self.card, pixels, self.views, progress, probabilities)
+        return cast("Prediction", self.task.predict(seen))
+
     def _predict_one(self, image: ImageInput, progress: bool, probabilities: bool) -> "Prediction":
         pixels = decode_pixels(image, self.card.pixel_rule, self.card.in_chans)
-        card = self.card
-        if card.ground_resolution and isinstance(image, str | Path):
-            card = card_at(card, ground_resolution(Path(image)), Path(image))
-        seen = ImageThroughNetwork(self.network, card, pixels, self.views, progress, probabilities)
+        predictor = self
+        if self.card.ground_resolution and isinstance(image, str | Path):
+            predictor = self.described_as(card_at(self.card, ground_resolution(Path(image)), Path(image)))
         try:
-            return cast("Prediction", self.task.predict(seen))
+            return predictor.predict_pixels(pixels, progress=progress, probabilities=probabilities)
         except DataError as error:
             raise DataError(f"{image if isinstance(image, str | Path) else 'image'}: {error}") from error

@@ -16,7 +16,7 @@ from cyclemlp.data.palettes import from_texts
 from cyclemlp.data.problems import DataRequest, listed_classes
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
 from cyclemlp.files import JsonMapping, JsonObject, write_png
-from cyclemlp.tasks.looks import NetworkImage, Pixels
+from cyclemlp.tasks.looks import FloatArray, NetworkImage, Pixels
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED, ScoreTable, further_lines, score_lines
 
@@ -259,6 +259,16 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def count(self, counts: CountsT, dataset: DatasetT, split: str, index: int, result: ResultT) -> None:
         """Add the prediction for image `index` of a split. Raises DataError for labels that are not usable."""
 
+    def in_windows(self, dataset: DatasetT, split: str, index: int) -> bool:
+        """Whether an image is read in windows, so that its maps are counted by `count_strip`."""
+        return False
+
+    def count_strip(
+        self, counts: CountsT, dataset: DatasetT, split: str, index: int, rows: slice, maps: FloatArray
+    ) -> None:
+        """Add the maps (1, K, rows, W) of some rows of an image that is read in windows. Raises as `count`."""
+        raise NotImplementedError(f"images are not read in windows for {self.name}")
+
     def constant_score(self, counts: CountsT) -> float | None:
         """The main score of the best answer that is the same for every image; None where there is none to compare."""
         return None
@@ -288,6 +298,12 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     @abstractmethod
     def draw_example(self, dataset: DatasetT, split: str, index: int, result: ResultT) -> "tuple[str, Image]":
         """For the report: a title, and the prediction for an image next to its labels."""
+
+    def draw_part(
+        self, dataset: DatasetT, split: str, index: int, predict: "Callable[[Pixels], Prediction]"
+    ) -> "tuple[str, Image]":
+        """As `draw_example`, of a part of an image that is read in windows; `predict` takes its pixels."""
+        raise NotImplementedError(f"images are not read in windows for {self.name}")
 
     def report_figures(self, run_dir: Path, counts: CountsT, classes: tuple[str, ...]) -> "list[tuple[str, Figure]]":
         """Further titled figures for the report; their values may be written to `run_dir` as well."""

@@ -200,7 +200,9 @@ def _report(
     dataset, split = evaluator.dataset, evaluator.split
     images = dataset.splits[split].images
     examples = [
-        task.draw_example(dataset, split, index, predictor.predict(images[index]))
+        task.draw_part(dataset, split, index, predictor.predict_pixels)
+        if task.in_windows(dataset, split, index)
+        else task.draw_example(dataset, split, index, predictor.predict(images[index]))
         for index in evenly_spaced(range(len(images)), task.report_examples)
     ]
     _logger.info("writing the report")

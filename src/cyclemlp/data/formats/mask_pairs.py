@@ -12,11 +12,13 @@ from typing import NamedTuple
 from cyclemlp.data.folders import entries_of, is_system, name_key, walk
 from cyclemlp.data.formats.layout import paired
 from cyclemlp.data.georeference import check_same_place, georeference
-from cyclemlp.data.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, ImageError, image_size, list_images
+from cyclemlp.data.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, ImageError, list_images
+from cyclemlp.data.mask_tiffs import size_of_mask
 from cyclemlp.data.masks import wrong_mask_size
 from cyclemlp.data.problems import Findings
 from cyclemlp.data.stored_masks import MASK_SUFFIXES
 from cyclemlp.data.vector_labels import VECTOR_SUFFIXES, is_vector
+from cyclemlp.data.windows import size_of
 
 SplitFolders = tuple[Path, Path]
 """The images and the masks of a split; one folder twice where they are next to each other."""
@@ -111,8 +113,8 @@ def has_labels(folder: Path) -> bool:
 def headers_fit(image: Path, mask: Path, findings: Findings) -> bool:
     """Whether an image and its mask have one size and, where both say it, one place; a problem where they do not."""
     if is_vector(mask):
-        return findings.attempt(image_size, image) is not None and _has_place(image, mask, findings)
-    sizes = [findings.attempt(image_size, path) for path in (image, mask)]
+        return findings.attempt(size_of, image) is not None and _has_place(image, mask, findings)
+    sizes = [findings.attempt(size_of, image), findings.attempt(size_of_mask, mask)]
     if sizes[0] and sizes[1] and sizes[0] != sizes[1]:
         findings.problems.append(wrong_mask_size(mask, findings.split, sizes[1], sizes[0], image))
     if sizes[0] is None or sizes[0] != sizes[1]:

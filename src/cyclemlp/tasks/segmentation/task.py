@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -15,26 +15,29 @@ from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
 from cyclemlp.data.palettes import read_palette
 from cyclemlp.data.problems import DataRequest, listed
+from cyclemlp.data.windows import middle_of
 from cyclemlp.errors import DataError
 from cyclemlp.files import JsonMapping, JsonObject, write_csv, write_png
 from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.looks import NetworkImage
+from cyclemlp.tasks.looks import FloatArray, NetworkImage, Pixels
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.score_text import score_lines
 from cyclemlp.tasks.segmentation.components import COLUMNS, component_row
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.demo import EarthDemo
-from cyclemlp.tasks.segmentation.predict import SegmentationResult, segment
+from cyclemlp.tasks.segmentation.predict import SegmentationResult, most_probable_classes, segment
 from cyclemlp.tasks.segmentation.scenes import MaskScenes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import nn
 
+    from cyclemlp.tasks.registry import Prediction
     from cyclemlp.tasks.segmentation.metrics import ConfusionMatrix
 
 TABLE_NAME = "objects.csv"
+_SIDES = "prediction left, labels right"
 _LOG = logging.getLogger(__name__)
 
 
@@ -114,6 +117,21 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         except DataError as error:
             raise DataError(f"{mask}: {error}") from error
 
+    def in_windows(self, dataset: MaskDataset, split: str, index: int) -> bool:
+        return dataset.splits[split].size_in_windows(index) is not None
+
+    def count_strip(
+        self, counts: "ConfusionMatrix", dataset: MaskDataset, split: str, index: int, rows: slice, maps: FloatArray
+    ) -> None:
+        import torch
+
+        pairs = dataset.splits[split]
+        target = pairs.window_target(index, (rows, slice(0, maps.shape[-1])))
+        try:
+            counts.update(torch.from_numpy(most_probable_classes([maps])[0]), torch.from_numpy(target))
+        except DataError as error:
+            raise DataError(f"{pairs.masks[index]}: {error}") from error
+
     def constant_score(self, counts: "ConfusionMatrix") -> float | None:
         return counts.constant_miou()
 
@@ -126,12 +144,19 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         self, dataset: MaskDataset, split: str, index: int, result: SegmentationResult
     ) -> "tuple[str, Image]":
         pairs = dataset.splits[split]
-        target = pairs.target(index)
-        counted = target != IGNORE_INDEX
-        labels = SegmentationResult(np.where(counted, target, 0), result.classes, result.image)
-        right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), np.asarray(as_rgb(result.image)))
-        both = side_by_side(result.draw(legend=False), right)
-        return f"{pairs.images[index].name}: prediction left, labels right", both
+        return f"{pairs.images[index].name}: {_SIDES}", _with_labels(result, pairs.target(index))
+
+    def draw_part(
+        self, dataset: MaskDataset, split: str, index: int, predict: "Callable[[Pixels], Prediction]"
+    ) -> "tuple[str, Image]":
+        pairs = dataset.splits[split]
+        size = pairs.size_in_windows(index)
+        assert size is not None  # it is not called otherwise
+        rows, columns = middle_of(size)
+        pixels, target = pairs.read(index, (rows, columns))
+        result = cast("SegmentationResult", predict(pixels))
+        place = f"columns {columns.start} to {columns.stop}, rows {rows.start} to {rows.stop}"
+        return f"{pairs.images[index].name}, {place}: {_SIDES}", _with_labels(result, target)
 
     def predict(self, image: NetworkImage) -> SegmentationResult:
         return segment(image)
@@ -171,3 +196,11 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def summary(self, entry: JsonMapping) -> str:
         largest = sorted(entry["shares"].items(), key=lambda item: -item[1])[:5]
         return ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)
+
+
+def _with_labels(result: SegmentationResult, target: Pixels) -> "Image":
+    """A prediction next to its labels; ignored pixels are not painted."""
+    counted = target != IGNORE_INDEX
+    labels = SegmentationResult(np.where(counted, target, 0), result.classes, result.image)
+    right = np.where(counted[..., None], np.asarray(labels.draw(legend=False)), np.asarray(as_rgb(result.image)))
+    return side_by_side(result.draw(legend=False), right)

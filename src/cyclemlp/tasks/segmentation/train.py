@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from cyclemlp.data.datasets import SplitSamples
+from cyclemlp.data.mask_samples import MaskSamples
 from cyclemlp.data.mask_transforms import MaskTrainTransform
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.palettes import read_palette
@@ -37,7 +37,7 @@ def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> Trai
     weights = _class_weights(config, train, len(card.classes))
     loss = SegmentationLoss(weights, config.loss.dice, auxiliary)
     normalisation = Normalisation(card.mean, card.std)
-    samples = SplitSamples(train, MaskTrainTransform(config.augmentation, normalisation, card.resize_rule))
+    samples = MaskSamples(train, MaskTrainTransform(config.augmentation, normalisation, card.resize_rule))
     groups = partial(decay_groups, weight_decay=config.optimisation.weight_decay)
     return TrainingParts(card, model, loss, samples, groups, default_collate)
 
@@ -93,5 +93,6 @@ def _class_weights(config: SegmentationConfig, split: MaskSplit, num_classes: in
         return None
     counts = np.zeros(256, dtype=np.int64)
     for index in progress_bar(range(len(split.masks)), what="counting classes", unit="masks"):
-        counts += np.bincount(split.target(index).reshape(-1), minlength=256)
+        for _, target in split.targets(index):
+            counts += np.bincount(target.reshape(-1), minlength=256)
     return class_weights_from_counts(counts[:num_classes].tolist(), config.loss.class_weights)
