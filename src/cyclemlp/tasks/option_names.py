@@ -24,6 +24,7 @@ _NAMES_ELSEWHERE = {
     "flip": ("fliplr", "hflip", "horizontal-flip"),
     "vertical-flip": ("flipud", "vflip"),
     "val-share": ("val-split", "validation-split", "test-size"),
+    "freeze": ("freeze-backbone", "frozen-stages", "freeze-layers"),
     "patience": ("early-stopping-patience", "early-stopping", "early-stop"),
 }
 """Options of other tools by their names here."""

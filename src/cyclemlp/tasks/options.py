@@ -100,6 +100,8 @@ class Optimisation:
     """Decay of the moving average of the weights, which is what is evaluated and saved; 0 saves the raw weights."""
     drop_path: float = 0.0
     """Stochastic depth rate of the backbone."""
+    freeze: tuple[str, ...] = ()
+    """Parts that stay as they are, with --init: `backbone` for all that a pretrained backbone has, or names such as stem, stages.0 or stages.*.norm1. Their norms keep their statistics."""  # noqa: E501
     precision: Precision = field(default="auto", metadata=RESUMABLE)
     """Number format; auto is bf16-mixed on a CUDA GPU that computes with bfloat16, 16-mixed on other CUDA GPUs, 32-true elsewhere."""  # noqa: E501
 

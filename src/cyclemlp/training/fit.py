@@ -9,6 +9,7 @@ from lightning.fabric import Fabric
 
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.parameter_groups import with_frozen
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.fabric import accelerate
 from cyclemlp.training.plan import FEW_STEPS
@@ -66,7 +67,7 @@ def fitted(fabric: Fabric, task: AnyTask, config: ConfigT, dataset: Any) -> Conf
     limit = config.length.max_seconds
     assert limit is not None  # `Length` checks it
     config = _cropped(config)
-    parts = task.training_parts(config, dataset)
+    parts = with_frozen(task.training_parts(config, dataset), config.optimisation.freeze)
     accelerate(parts.model, config)
     batch, crop = config.optimisation.batch_size, getattr(getattr(config, "augmentation", None), "crop_size", None)
     before = Cost(_seconds_of_a_step(fabric, parts, batch), batch, crop)

@@ -20,6 +20,7 @@ from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.base import DEVELOPMENT, Counts, Dataset, TrainingParts
 from cyclemlp.tasks.card import ModelCard, save_card, save_model
 from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.parameter_groups import with_frozen
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.report import RAW_WEIGHTS, write_report
@@ -89,7 +90,9 @@ def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
     if config.length.fit and not config.resume:
         config = fitted(fabric, task, config, used)
     torch.manual_seed(config.machine.seed)
-    parts = task.training_parts(config, used)
+    parts = with_frozen(task.training_parts(config, used), config.optimisation.freeze)
+    if config.optimisation.freeze and config.init is None:
+        _logger.warning("--freeze keeps random weights as they are: give trained ones with --init")
     if config.init is not None and not (config.resume and checkpoint_path(config.out).is_file()):
         load_initial_weights(parts.model, parts.card, config.init)
     accelerate(parts.model, config)

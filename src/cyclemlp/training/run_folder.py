@@ -70,9 +70,14 @@ def _check_same_run(config: RunConfig, before: JsonObject) -> None:
     for name, value in flat(config).items():
         if name in before and before[name] != value and name not in resumable:
             raise ConfigError(
-                f"--{name} {value} cannot be changed within a run ({config.out} has {before[name]}): leave it out, or"
-                " begin a new run with another --out"
+                f"--{name} {_as_typed(value)} cannot be changed within a run ({config.out} has"
+                f" {_as_typed(before[name])}): leave it out, or begin a new run with another --out"
             )
+
+
+def _as_typed(value: object) -> str:
+    """A value as the command line has it."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def training_data(run: Path) -> Path:

@@ -24,8 +24,6 @@ class ClassificationOptimisation(Optimisation):
     """How the learning rate falls afterwards."""
     layer_decay: float = 1.0
     """The learning rate of each layer as a share of the next one's, for fine-tuning; 1 for all alike."""
-    freeze: tuple[str, ...] = ()
-    """Parts that stay as they are: `backbone` for all but the classifier, or names such as stem, stages.0 or stages.*.norm1."""  # noqa: E501
 
     def __post_init__(self) -> None:
         super().__post_init__()

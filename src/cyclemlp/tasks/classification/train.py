@@ -27,7 +27,7 @@ from cyclemlp.tasks.classification.crops import note_cropped
 from cyclemlp.tasks.classification.metrics import classification_loss, distillation_loss
 from cyclemlp.tasks.classification.teacher import Teacher, load_teacher
 from cyclemlp.tasks.loss import TaskLoss
-from cyclemlp.tasks.parameter_groups import freeze, layer_groups
+from cyclemlp.tasks.parameter_groups import layer_groups
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 224
 """Bounds of the image size that is chosen where none is given."""
@@ -54,7 +54,6 @@ def classification_parts(config: ClassificationConfig, dataset: ClassifiedDatase
     options = config.optimisation
     model = build_model(card, options.drop_path)
     check_image_size(model, config.model, size)
-    frozen = freeze(model, options.freeze)
     teacher = None if config.loss.teacher is None else load_teacher(config.loss.teacher, card)
     loss = LabelLoss(config, len(card.classes), teacher)
     transform: Callable[[Pixels, int], tuple[Tensor, Tensor]]
@@ -65,7 +64,7 @@ def classification_parts(config: ClassificationConfig, dataset: ClassifiedDatase
     samples = SplitSamples(replace(dataset.splits["train"], rule=card.pixel_rule), transform)
     groups = partial(layer_groups, weight_decay=options.weight_decay, layer_decay=options.layer_decay)
     repeats = config.augmentation.repeated
-    return TrainingParts(card, model, loss, samples, groups, default_collate, frozen, repeats)
+    return TrainingParts(card, model, loss, samples, groups, default_collate, repeats=repeats)
 
 
 def natural_size(split: ClassifiedSplit) -> int:
