@@ -11,20 +11,22 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.fuzz_rasters import read_mask, read_values, write_arrays, write_map, write_mask_tiffs, write_rasters
 from benchmarks.mutations import Mutator, chunks, cut, entries, flip, header, move, tags, text
 from cyclemlp.data.contact_sheet import contact_sheet
 from cyclemlp.data.images import exif_orientation, image_size, read_image
 from cyclemlp.data.inspect import inspect_dataset
-from cyclemlp.data.stored_masks import read_stored_mask
 from cyclemlp.files import write_json, write_text
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.runtimes.facts import INPUT_NAME, Facts
+from cyclemlp.inference.runtimes.facts import INPUT_NAME, PREFIX, Facts
+from cyclemlp.inference.runtimes.openvino import FACTS_SECTION
 from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE
 from cyclemlp.models.checkpoints import read_state_dict
 from cyclemlp.tasks.build_config import build_config
 from cyclemlp.tasks.card import ModelCard, build_model, load_model, save_model
 from cyclemlp.training.checkpoints import FORMAT, LAST, checkpoint_path, read_checkpoint
+from cyclemlp.training.recorder import Recorder, read_metrics
 
 EDGE = 32
 _CARD = ModelCard("segmentation", "cyclemlp_nano", "semantic-fpn", ("ground", "water"), head_width=8)
@@ -95,11 +97,6 @@ def _write_masks(folder: Path) -> None:
     numbers.point(lambda value: value > 1, "1").save(folder / "bits.png")
 
 
-def _read_mask(_: Path, path: Path) -> list[str]:
-    read_stored_mask(path)
-    return []
-
-
 def _inspect(folder: Path, _: Path) -> list[str]:
     """As `cyclemlp data FOLDER --sheet`; problems that it lists are one line each."""
     report = inspect_dataset(folder)
@@ -141,6 +138,42 @@ def _write_yolo(folder: Path) -> None:
     write_text(
         folder / "data.yaml", "path: .\ntrain: images/train\nval: images/val\nnc: 2\nnames:\n  0: boat\n  1: car\n"
     )
+
+
+def _write_pairs(folder: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(_pixels()).save(folder / f"{name}.jpg")
+        colours = np.array([[0, 0, 0], [0, 0, 200]], np.uint8)
+        Image.fromarray(colours[_pixels()[..., 0] % 2]).save(folder / f"{name}_mask.png")
+    write_text(folder / "pairs.csv", "image,mask,split\na.jpg,a_mask.png,train\nb.jpg,b_mask.png,val\n")
+    write_text(folder / "classes.txt", "ground 0 0 0\nwater 0 0 200\n")
+
+
+def _write_pair_yaml(folder: Path) -> None:
+    _write_pairs(folder)
+    (folder / "pairs.csv").unlink()
+    rows = [f"- image: {name}.jpg\n  mask: {name}_mask.png\n" for name in ("a", "b")]
+    write_text(folder / "pairs.yaml", f"train:\n{rows[0]}val:\n{rows[1]}")
+
+
+def _write_metrics(folder: Path) -> None:
+    rows = [
+        "step,epoch,seconds,lr,images_per_second,loss,mIoU,IoU/land",
+        "1,0,2.5,0.001,4,0.7,,",
+        "2,1,5,0.001,4,0.6,0.5,0.5",
+    ]
+    write_text(folder / "metrics.csv", "\n".join(rows) + "\n")
+
+
+def _continue_metrics(folder: Path, _: Path) -> list[str]:
+    """As a run does that continues."""
+    rows = read_metrics(folder)
+    recorder = Recorder(folder, list(rows[0]) if rows else ["step", "loss"], after_step=1)
+    recorder.add(2, {"loss": 0.5} if not rows or "loss" in rows[0] else {})
+    recorder.close()
+    for path in (folder / "tensorboard").iterdir():
+        path.unlink()
+    return []
 
 
 def _write_recipe(folder: Path) -> None:
@@ -212,7 +245,24 @@ def _write_onnx(folder: Path) -> None:
     save_model(model, folder / "network.onnx")
 
 
+def _write_openvino(folder: Path) -> None:
+    """Without an `openvino.Core`, whose threads would not survive that the process is forked."""
+    import openvino
+    from openvino import opset13 as ops
+
+    images = ops.parameter([1, 3, -1, -1], dtype=np.float32, name=INPUT_NAME)
+    images.output(0).set_names({INPUT_NAME})
+    kernel = ops.constant(np.full((2, 3, 1, 1), 0.5, np.float32))
+    logits = ops.convolution(images, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+    logits.output(0).set_names({"logits"})
+    model = openvino.Model([logits], [images], "network")
+    for key, text_of in _facts().items():
+        model.set_rt_info(text_of, [FACTS_SECTION, key.removeprefix(PREFIX)])
+    openvino.serialize(model, folder / "network.xml")
+
+
 def _predict(_: Path, path: Path) -> list[str]:
+    path = path.with_suffix(".xml") if path.suffix == ".bin" else path
     Predictor.load(path, "cpu").predict(_pixels())
     return []
 
@@ -224,7 +274,15 @@ SUBJECTS = {
     for each in (
         Subject("image", 26, _write_images, "*", (*_BYTES, tags, tags, tags), _read_image),
         Subject("png", 6, _write_images, "*.png", (chunks,), _read_image),
-        Subject("mask", 8, _write_masks, "*", (*_BYTES, chunks, chunks), _read_mask),
+        Subject("mask", 8, _write_masks, "*", (*_BYTES, chunks, chunks), read_mask),
+        Subject("array", 6, write_arrays, "*", (*_BYTES, text, entries, entries), read_values),
+        Subject("raster", 16, write_rasters, "*", (*_BYTES, tags, tags, tags, tags), read_values),
+        Subject("mask raster", 5, write_mask_tiffs, "*", (*_BYTES, tags, tags), read_mask),
+        Subject("map", 5, write_map, "**/*.geojson", (text, text, text, flip), _inspect),
+        Subject("geopackage", 2, write_map, "**/*.gpkg", _BYTES, _inspect),
+        Subject("pairs", 4, _write_pairs, "*[vt]", (text, text, text, flip), _inspect),
+        Subject("pair list", 2, _write_pair_yaml, "*.yaml", (text, text, text, flip), _inspect),
+        Subject("metrics", 3, _write_metrics, "*.csv", (text, text, flip, cut, move), _continue_metrics),
         Subject("coco", 10, _write_coco, "*.json", (text, text, text, flip), _inspect),
         Subject("voc", 8, _write_voc, "*/**/*[lt]", (text, text, text, flip), _inspect),
         Subject("yolo", 10, _write_yolo, "**/*[lt]", (text, text, text, flip), _inspect),
@@ -233,6 +291,7 @@ SUBJECTS = {
         Subject("safetensors", 3, _write_model, "*.safetensors", (header, header, header, flip, cut), _load_model),
         Subject("torch", 10, _write_torch_files, "**/*[ht]", (*_BYTES, entries, entries), _read_torch_file),
         Subject("onnx", 4, _write_onnx, "*", (*_BYTES, text), _predict),
+        Subject("openvino", 3, _write_openvino, "*", (text, text, *_BYTES), _predict),
         Subject("pt2", 2, _write_pt2, "*", (flip, cut, entries, entries), _predict),
     )
 }

@@ -6,6 +6,8 @@ A message tells three things: what was given, what is allowed, what to do.
 import difflib
 from collections.abc import Iterable
 
+LONGEST_REASON = 200
+
 
 class UserError(Exception):
     """The input is wrong; `str(error)` is one line for the user."""
@@ -40,6 +42,12 @@ class MissingExtraError(UserError):
     def __str__(self) -> str:
         package, extra = self.args
         return f"this needs {package}, which is not installed: pip install 'cyclemlp[{extra}]'"
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library says, in one line of at most 200 characters; the name of the error where it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

@@ -12,7 +12,22 @@ from benchmarks.mutations import flip
 from cyclemlp.errors import DataError
 
 CASES = 12
-QUICK = ("image", "png", "mask", "coco", "voc", "yolo", "recipe", "torch")
+QUICK = (
+    "image",
+    "png",
+    "mask",
+    "coco",
+    "voc",
+    "yolo",
+    "recipe",
+    "torch",
+    "array",
+    "raster",
+    "mask raster",
+    "map",
+    "pairs",
+    "metrics",
+)
 
 
 @pytest.mark.parametrize("name", QUICK)

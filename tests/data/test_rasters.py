@@ -1,7 +1,10 @@
 """Bands, bit depths and ranges: files are read as the arrays they were made from, and become pixels by one rule."""
 
+import io
 import re
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,40 @@ def test_arrays_are_images(tmp_path: Path, dtype: str, suffix: str) -> None:
     assert image_size(path) == SIZE
     assert exif_orientation(path) == 1
     assert not is_photo(path)
+
+
+def _npz(path: Path, shape: tuple[int, ...], kept: int = 4096) -> Path:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_2_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", header.getvalue() + bytes(kept))
+    return path
+
+
+def _flipped(path: Path) -> Path:
+    np.savez(path, noise(3, "uint8"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_flipped, r"is damaged or incomplete \(Bad CRC-32"),
+        (lambda path: _npz(path, (8, 8, 64)), "has 64 bands, and 32 are the most"),
+        (lambda path: _npz(path, (2**13, 2**13, 32)), "lacks a part of its values"),
+        (lambda path: _npz(path, (2**20, 2**20)), "unpacks to more than"),
+        (lambda path: _npz(path, (8,)), r"holds an array of shape \(8,\)"),
+    ],
+)
+def test_a_bad_archive_is_one_line_and_takes_no_memory(
+    tmp_path: Path, write: Callable[[Path], Path], message: str
+) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        read_raster(write(tmp_path / "a.npz"))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_missing_reader_is_named_and_files_that_pillow_reads_need_none(

@@ -4,9 +4,12 @@ Pillow decodes. The checks around it are ours because Pillow alone only warns ab
 grey values instead of scaling them, drops transparency, and raises many different exceptions on damaged files.
 """
 
+import lzma
+import math
 import struct
 import tokenize
 import warnings
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from cyclemlp.data.folders import entries_of
 from cyclemlp.data.problems import FileError
 from cyclemlp.data.tiff_tags import PHOTOMETRIC, TIFF_HEIGHT, TIFF_WIDTH, first_page, further_pages, unsupported
-from cyclemlp.errors import DataError
+from cyclemlp.errors import DataError, reason_of
 
 Pixels = npt.NDArray[np.uint8]
 ImageInput = str | Path | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -33,6 +36,7 @@ ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}) | ARRAY_SUFFIXES
 MAX_PIXELS = 2**27
 MAX_FILE_BYTES = 2**29
+MAX_BANDS = 32
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = Image.Transpose
@@ -52,6 +56,7 @@ _PNG_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 _DAMAGED = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError),
     *(RuntimeError, AssertionError, BufferError, struct.error, zlib.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, lzma.LZMAError),
 )
 """What Pillow and its parsers raise on damaged files: all but a lack of memory."""
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -166,18 +171,37 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     """
     with named_errors(path):
         _check_bytes(path)
-        loaded = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                if len(loaded.files) != 1:
-                    what = f"has {len(loaded.files)} arrays, and an image is one"
-                    raise ImageError(path, what, "save each as a file of its own")
-                loaded = loaded[loaded.files[0]]
-        if loaded.ndim not in (2, 3) or not loaded.size:
-            what = f"holds an array of shape {loaded.shape}, and an image is (height, width) or (height, width, bands)"
-            raise ImageError(path, what, "save it in that order")
-        check_pixels(path, loaded.shape[0] * loaded.shape[1])
+        if zipfile.is_zipfile(path):
+            loaded = _unpacked(path)
+        else:
+            loaded = np.lib.format.open_memmap(path, mode="r")
+            _check_shape(path, loaded.shape)
         return loaded[..., None] if loaded.ndim == 2 else loaded
+
+
+def _unpacked(path: Path) -> npt.NDArray[Any]:
+    """The array in an archive of one, whose header is read before memory is taken for its values."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if len(names) != 1:
+            raise ImageError(path, f"has {len(names)} arrays, and an image is one", "save each as a file of its own")
+        with archive.open(names[0]) as file:
+            reads_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, dtype = reads_header[np.lib.format.read_magic(file)](file)
+            _check_shape(path, shape)
+            if math.prod(shape) * dtype.itemsize > archive.getinfo(names[0]).file_size:
+                raise ImageError(path, f"lacks a part of its values of shape {shape}", "replace or remove it")
+        with archive.open(names[0]) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or not math.prod(shape):
+        what = f"holds an array of shape {shape}, and an image is (height, width) or (height, width, bands)"
+        raise ImageError(path, what, "save it in that order")
+    check_pixels(path, shape[0] * shape[1])
+    if len(shape) == 3 and shape[2] > MAX_BANDS:
+        raise too_many_bands(path, shape[2])
 
 
 def is_tiff(path: Path) -> bool:
@@ -250,7 +274,7 @@ def named_errors(path: Path) -> Iterator[None]:
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk; Pillow's own have no number
             raise ImageError(path, f"cannot be read: {error.strerror}", "check the disk it is on") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise ImageError(path, f"is damaged or incomplete ({reason})", "replace or remove it") from error
 
 
@@ -315,6 +339,12 @@ def _of_array(values: object, channels: int) -> Pixels:
         )
     pixels: Pixels = values if values.dtype == np.uint8 else _sixteen_to_eight_bits(values, Path("the image"))
     return np.repeat(pixels[..., None], channels, axis=2) if pixels.ndim == 2 else pixels
+
+
+def too_many_bands(path: Path, bands: int) -> ImageError:
+    """The refusal of an image with more bands than are read."""
+    what = f"has {bands} bands, and {MAX_BANDS} are the most"
+    return ImageError(path, what, "save fewer; an array is (height, width, bands)")
 
 
 def check_pixels(path: Path, pixels: int) -> None:

@@ -25,8 +25,8 @@ from cyclemlp.errors import DataError
 
 MAX_REPEATED = 1e-3
 """Share of the images that may be in two classes or splits: large collections have a few such, ImageNet among them."""
-_COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv"})
-"""Suffixes of labels, which may be next to images."""
+_COMPANIONS = frozenset({".xml", ".txt", ".json", ".csv", ".tsv", ".yaml", ".yml"})
+"""Suffixes of labels and of lists, which may be next to images."""
 
 
 @dataclass(frozen=True)

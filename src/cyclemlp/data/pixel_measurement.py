@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclemlp.data.images import MAX_BANDS
 from cyclemlp.data.pixel_rule import (
     PHOTO,
     PixelRule,
@@ -19,7 +20,7 @@ from cyclemlp.data.pixel_rule import (
     shown_ranges,
     thinned,
 )
-from cyclemlp.data.rasters import MAX_BANDS, Raster, Values, is_photo, read_raster
+from cyclemlp.data.rasters import Raster, Values, is_photo, read_raster
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.data.scenes import stored_scene
 from cyclemlp.data.windows import windowed_size

@@ -17,6 +17,7 @@ from PIL import Image
 from cyclemlp.data.gdal import quiet
 from cyclemlp.data.images import (
     ARRAY_SUFFIXES,
+    MAX_BANDS,
     ImageError,
     check_pixels,
     is_tiff,
@@ -25,6 +26,7 @@ from cyclemlp.data.images import (
     rawmode,
     read_array,
     read_image,
+    too_many_bands,
     upright,
 )
 from cyclemlp.data.tiff_tags import (
@@ -46,7 +48,6 @@ from cyclemlp.errors import MissingExtraError
 Values = npt.NDArray[Any]
 """(height, width, bands), of one of `VALUE_TYPES`."""
 VALUE_TYPES = ("uint8", "uint16", "int16", "float32")
-MAX_BANDS = 32
 _TO_RGB = frozenset({3, 5, 6, 8})
 """Photometric interpretations that only Pillow turns into RGB: palette, CMYK, YCbCr, CIELab."""
 _TURNED: Mapping[int, Callable[[Values], Values]] = {
@@ -114,19 +115,14 @@ def checked(raster: Raster, path: Path) -> Raster:
     if kind not in VALUE_TYPES:
         raise ImageError(path, f"has values of type {kind}", f"convert them to {', '.join(VALUE_TYPES)}")
     if bands > MAX_BANDS:
-        raise _too_many_bands(path, bands)
+        raise too_many_bands(path, bands)
     return raster
 
 
 def check_bands(tags: Tags, path: Path) -> None:
     """Raise ImageError where a TIFF says that it has far too many bands: decoding a damaged number takes hours."""
     if (bands := _number(tags, SAMPLES) or 1) > MAX_BANDS + 1:
-        raise _too_many_bands(path, bands)
-
-
-def _too_many_bands(path: Path, bands: int) -> ImageError:
-    what = f"has {bands} bands, and {MAX_BANDS} are the most"
-    return ImageError(path, what, "save fewer; an array is (height, width, bands)")
+        raise too_many_bands(path, bands)
 
 
 def as_bands(values: Values) -> Values:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from cyclemlp.errors import ConfigError
+from cyclemlp.errors import ConfigError, reason_of
 from cyclemlp.heads.decoded import DECODED_NAMES, DecodedRetinaNet
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.network import SizeRule
@@ -107,7 +107,7 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
             program = torch.export.export(raw.module, (example,), dynamic_shapes=shapes, strict=False)
     except _UNEXPORTABLE as error:
         logging.getLogger(__name__).debug("torch.export failed", exc_info=error)
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
         raise ConfigError(
             f"model {raw.facts.card.model!r} cannot be exported: torch.export does not follow it ({reason});"
             " predict with the run folder, or train another --model (cyclemlp_*, activemlp_*, asmlp_*, resnet18,"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from cyclemlp.errors import CheckpointError
+from cyclemlp.errors import CheckpointError, reason_of
 from cyclemlp.files import JsonObject, atomic_write, check_digest, write_text
 from cyclemlp.tasks.card import WEIGHTS_NAME
 from cyclemlp.training.fabric import any_process
@@ -84,7 +84,7 @@ def _read(path: Path) -> JsonObject:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({reason}): remove it to begin the run again"
         ) from error

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cyclemlp.errors import ConfigError
+from cyclemlp.errors import ConfigError, reason_of
 from cyclemlp.heads.pyramid import PyramidNetwork
 from cyclemlp.inference.runtimes.torch import choose_device
 from cyclemlp.models.forms.lean import lean_
@@ -62,7 +62,7 @@ def build_fabric(config: RunConfig) -> Fabric:
                 plugins=None if precision == "32-true" else [Autocast(precision, device)],
             )
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise ConfigError(f"--strategy {machine.strategy} --devices {machine.devices}: {reason}") from error
     if not isinstance(fabric.strategy, SingleDeviceStrategy | DDPStrategy):
         raise ConfigError(

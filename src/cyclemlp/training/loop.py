@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from cyclemlp.errors import CheckpointError, ConfigError, UserError
+from cyclemlp.errors import CheckpointError, ConfigError, UserError, reason_of
 from cyclemlp.files import JsonObject
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.tasks.base import Batch, TrainingParts
@@ -84,7 +84,7 @@ def _continued(state: TrainingState, saved: JsonObject) -> History:
     except ConfigError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        path, reason = checkpoint_path(state.config.out), " ".join(str(error).split())[:200]
+        path, reason = checkpoint_path(state.config.out), reason_of(error)
         raise CheckpointError(
             f"{path} does not fit this run ({reason}): restore the run's own, or begin the run again with another --out"
         ) from error

@@ -13,7 +13,7 @@ import torch
 from cyclemlp.data.checks import check_files
 from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.sampling import evenly_spaced
-from cyclemlp.errors import MissingExtraError, UserError
+from cyclemlp.errors import MissingExtraError, UserError, reason_of
 from cyclemlp.files import JsonMapping, verified
 from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
@@ -154,7 +154,7 @@ def _finish(
     try:
         _report(task, run_dir, predictor, evaluator, counts, doubts, early_end)
     except (UserError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         _logger.warning("report.html is missing (%s); --resume writes it; network and scores are there", reason)
     return metrics, doubts, early_end
 

@@ -76,6 +76,19 @@ def test_pairs_are_those_of_the_list(root: Path, name: str, text: str) -> None:
     assert (val.images, val.masks) == ((root / "photos/2.jpg",), (root / "drawn/m7.png",))
 
 
+@pytest.mark.parametrize("name", ["pairs.yaml", "list.tsv"])
+def test_a_list_next_to_its_images_is_no_image_that_is_skipped(tmp_path: Path, name: str) -> None:
+    pairs: list[tuple[str, ...]] = [(f"{split}.png", f"{split}_mask.png", split) for split in ("train", "val")]
+    for image, mask, _ in pairs:
+        save(tmp_path / image)
+        save(tmp_path / mask, 1)
+    yaml = "".join(f"- {{image: {image}, mask: {mask}, split: {split}}}\n" for image, mask, split in pairs)
+    text = table("image\tmask\tsplit", "\t", rows=pairs) if name.endswith("tsv") else yaml
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    report = inspect_dataset(tmp_path)
+    assert (report.problems, report.notes) == ((), ())
+
+
 def test_a_list_for_each_split(root: Path) -> None:
     for split, rows in (("train", ROWS[:3]), ("val", ROWS[3:])):
         (root / f"{split}.csv").write_text(table("image,mask", rows=[row[:2] for row in rows]))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cyclemlp.errors import CheckpointError
+from cyclemlp.errors import CheckpointError, reason_of
 from cyclemlp.heads.network import FloatArray
 from cyclemlp.inference.runtimes.facts import INPUT_NAME, ExportedNetwork
 from cyclemlp.inference.runtimes.registry import Runtime
@@ -28,7 +28,7 @@ class OnnxNetwork(ExportedNetwork):
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             entries = self._session.get_modelmeta().custom_metadata_map
         except (*unusable, UnicodeDecodeError) as error:  # the latter for names that are not UTF-8
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise CheckpointError(f"{path} is not a usable ONNX file ({reason}): export it again") from error
         super().__init__(path, entries)
 

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclemlp.errors import CheckpointError
+from cyclemlp.errors import CheckpointError, reason_of
 from cyclemlp.heads.network import FloatArray
 from cyclemlp.inference.runtimes.facts import INPUT_NAME, PREFIX, ExportedNetwork
 from cyclemlp.inference.runtimes.registry import Runtime
@@ -39,10 +39,11 @@ class OpenVinoNetwork(ExportedNetwork):
         try:
             model = core().read_model(path)
             self._compiled = core().compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads})
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
+            entries = _entries(model)
+        except (RuntimeError, UnicodeDecodeError) as error:  # the latter for names that are not UTF-8
+            reason = reason_of(error)
             raise CheckpointError(f"{path} is not a usable OpenVINO file ({reason}): export it again") from error
-        super().__init__(path, _entries(model))
+        super().__init__(path, entries)
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs in the order of the file's facts."""
