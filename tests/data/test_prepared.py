@@ -110,7 +110,10 @@ def test_what_was_understood_is_told_and_written(tmp_path: Path, write: Callable
     report = inspect_dataset(root, SHARE)
     assert report.problems == ()
     pairs, classes = WAYS[write]
-    splits = "--val-share 0.34 by a hash of the names and seed 0: train 2, val 1"
+    splits = (
+        "--val-share 0.34 by 8 of 24 blocks of the ground (edge 5 pixels) and seed 0; an image can be in both: train 3,"
+        " val 3"
+    )
     assert report.read_as["classes"] == classes
     assert report.read_as["splits"] == splits
     assert report.read_as["pairs"].partition(", such as")[0] == pairs.partition(", such as")[0]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cyclemlp.data.folders import walk
 from cyclemlp.data.formats.registry import AnyDataset
-from cyclemlp.data.masks import MaskDataset
+from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.problems import Problem
 from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.files import user_cache, write_json
@@ -98,10 +98,15 @@ def _files_below(root: Path) -> Iterator[Path]:
 def _reading(dataset: AnyDataset) -> object:
     """How masks are read, where that is not in a file of the data set."""
     return (
-        [(split.palette, split.vectors) for split in dataset.splits.values()]
+        [(split.palette, split.vectors, _blocks(split)) for split in dataset.splits.values()]
         if isinstance(dataset, MaskDataset)
         else None
     )
+
+
+def _blocks(split: MaskSplit) -> object:
+    """Which blocks of the ground a split has."""
+    return None if split.part is None else (split.part.blocks.edge, sorted(split.part.blocks.held_out))
 
 
 def _named_files(dataset: AnyDataset) -> Iterator[Path]:

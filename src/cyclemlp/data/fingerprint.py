@@ -29,6 +29,9 @@ def labels_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
         if isinstance(split, MaskSplit) and (split.palette is not None or split.vectors is not None):
             texts = split.palette.texts() if split.palette is not None else [str(split.vectors)]
             digest.update("\0".join(texts).encode())
+        if isinstance(split, MaskSplit) and split.part is not None:
+            blocks = split.part.blocks
+            digest.update(f"{blocks.edge} {sorted(blocks.held_out)}".encode())
         for path, label in zip(split.images, _labels(split), strict=True):
             digest.update(_name(path, dataset.root))
             digest.update(label)

@@ -14,7 +14,8 @@ from cyclemlp.data.images import ImageError, is_tiff, named_errors
 from cyclemlp.data.tiff_tags import TIFF_HEIGHT, TIFF_WIDTH, Tags, first_page, number_of
 
 _SCALE, _TIE_POINT, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
-_RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1025, 2048, 3072
+_MODEL_TYPE, _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
+_MODEL_IS_GEOGRAPHIC = 2
 _PIXEL_IS_POINT = 2
 _USER_DEFINED = 32767
 _TIFF = frozenset({".tif", ".tiff"})
@@ -32,6 +33,8 @@ class Georeference:
     """The number of the coordinate reference system, where the file has one."""
     size: tuple[int, int]
     """(height, width)"""
+    degrees: bool = False
+    """Whether coordinates are longitude and latitude."""
 
     def corners(self) -> npt.NDArray[np.float64]:
         """(4, 2): the coordinates of the corners."""
@@ -57,7 +60,8 @@ def georeference(path: Path) -> Georeference | None:
         matrix[:, 2] -= matrix[:, :2] @ (0.5, 0.5)
     epsg = keys.get(_PROJECTED, keys.get(_GEOGRAPHIC))
     known = None if epsg in (None, 0, _USER_DEFINED) else epsg
-    return Georeference(matrix, known, (number_of(tags, TIFF_HEIGHT, 0), number_of(tags, TIFF_WIDTH, 0)))
+    size = (number_of(tags, TIFF_HEIGHT, 0), number_of(tags, TIFF_WIDTH, 0))
+    return Georeference(matrix, known, size, keys.get(_MODEL_TYPE) == _MODEL_IS_GEOGRAPHIC)
 
 
 def check_same_place(image: Path, mask: Path) -> None:

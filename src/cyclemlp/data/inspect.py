@@ -13,6 +13,7 @@ from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.file_reports import Reports, SplitReport, TimeLimit, read_all, size_and_orientation
 from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.formats.registry import FOR_TRAINING, AnyDataset, all_formats, find_format, held_out_of
+from cyclemlp.data.ground_neighbours import neighbours_on_the_ground
 from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE
 from cyclemlp.data.inspect_masks import inspect_masks
 from cyclemlp.data.mask_values import turned_within_size
@@ -106,6 +107,8 @@ def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesR
     named = not isinstance(dataset, MaskDataset) or dataset.named
     if named and (limit is None or not limit.unread):
         notes += _absent_classes(dataset.root, splits)
+    if not (isinstance(dataset, MaskDataset) and any(split.part for split in dataset.splits.values())):
+        notes += neighbours_on_the_ground({name: split.images for name, split in dataset.splits.items()})
     notes += [note for name, split in dataset.splits.items() for note in _skipped_files(split.images, name)]
     return FilesReport(dataset, splits, tuple(dict.fromkeys(findings.problems)), (*findings.notes, *notes))
 

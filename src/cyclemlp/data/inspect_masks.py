@@ -75,7 +75,7 @@ def inspect_masks(
     if all(split.by_number for split in dataset.splits.values()):
         findings.problems += white_in_one_split({name: files.values_in for name, files in counted.items()})
         findings.notes += white_in_some_masks(values_in)
-    stored = totals.copy()
+    stored: Counts = np.sum([np.zeros(256, np.int64), *(values.counts for values in values_in.values())], axis=0)
     stored[IGNORE_INDEX] -= sum(values.nodata for values in values_in.values())
     findings.problems += grey_levels(dataset, stored)
     if np.count_nonzero(totals[:IGNORE_INDEX]) == 1 or (totals.any() and highest == 0):
@@ -118,9 +118,12 @@ def _count_masks(split: MaskSplit, findings: Findings, limit: TimeLimit | None) 
             turned += [path] if mask is not None and orientation_or_1(mask) != orientation else []
     findings.notes += turned_within_size(turned, findings.split, "masks are taken to be drawn", "90 or 180")
     read: Callable[[Path], MaskValues] = partial(values_of, split)
+    if split.part is not None:
+        image_of = {mask: image for image, mask in mask_of.items()}
+        read = lambda mask: values_of(split, mask, image_of.get(mask))  # noqa: E731
     if split.vectors is not None:  # the values are then by image, since a file may have the areas of several
         masks, read = list(split.images), lambda image: values_of(split, mask_of[image], image)
     for path, values in read_all(read, masks, findings, limit, "masks"):
-        totals += values.counts
+        totals += values.counts if values.own is None else values.own
         values_in[path] = values
     return _Counted(len(images), pixels, totals, values_in)

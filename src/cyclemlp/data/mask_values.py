@@ -33,6 +33,8 @@ class MaskValues:
     """Pixels that the file marks as no measurement."""
     objects: VectorCounts | None = None
     """Of areas that were drawn: how they fit the image."""
+    own: Counts | None = None
+    """Pixels of each class in the part of the ground that the split has, and ignored ones; None where that is all."""
 
     @property
     def present(self) -> list[int]:
@@ -49,7 +51,13 @@ def values_of(split: MaskSplit, path: Path, image: Path | None = None) -> MaskVa
     colours: dict[int, Colour] = {}
     transparent: dict[int, None] = {}
     objects: VectorCounts | None = None
+    own = None if split.part is None or image is None else np.zeros(256, np.int64)
+    top = 0
     for target, stored in split.stored_parts(path, image):
+        if own is not None and image is not None:
+            window = slice(top, top + target.shape[0]), slice(0, target.shape[1])
+            own += np.bincount(split.own(target, image, window).ravel(), minlength=256)
+            top += target.shape[0]
         counts += np.bincount(target.ravel(), minlength=256)
         nodata += 0 if stored.nodata is None else int(stored.nodata.sum())
         colours |= stored.colours
@@ -59,7 +67,7 @@ def values_of(split: MaskSplit, path: Path, image: Path | None = None) -> MaskVa
             objects = stored.objects._replace(overlapping=stored.objects.overlapping + before)
     ignored = (0, IGNORE_INDEX) if split.zero_ignored else (IGNORE_INDEX,)
     marked = tuple(each for each in transparent if each not in ignored)
-    return MaskValues(counts, colours, marked, nodata, objects)
+    return MaskValues(counts, colours, marked, nodata, objects, own)
 
 
 def other_palettes(values_in: ValuesIn) -> list[Problem]:

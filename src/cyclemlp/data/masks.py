@@ -6,12 +6,14 @@ Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers w
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.datasets import SplitDataset
+from cyclemlp.data.ground_blocks import GroundPart
 from cyclemlp.data.images import SIDEWAYS, ImageError, Pixels, exif_orientation
 from cyclemlp.data.mask_tiffs import mask_size
 from cyclemlp.data.palettes import IGNORED, Palette
@@ -52,6 +54,8 @@ class MaskSplit:
     """Reading an image refuses values of its mask that are neither one of this many classes nor 255, if it is given."""
     rule: PixelRule = PHOTO
     """How the images become pixels."""
+    part: GroundPart | None = None
+    """The part of the ground that the split has: pixels elsewhere are ignored; None where all are the split's."""
 
     @property
     def by_number(self) -> bool:
@@ -87,11 +91,11 @@ class MaskSplit:
     def target(self, index: int) -> Pixels:
         """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W).
 
-        Pixels that an image other than a photograph marks as nodata or transparent are ignored. Raises as `read_mask`
-        and `read_raster`.
+        Pixels that an image other than a photograph marks as nodata or transparent are ignored, and those of another
+        split. Raises as `read_mask` and `read_raster`.
         """
         image = self.images[index]
-        numbers = self.stored(self.masks[index], image)[0]
+        numbers = self.own(self.stored(self.masks[index], image)[0], image)
         return numbers if is_photo(image) else _ignoring(numbers, valid_pixels(image))
 
     def targets(self, index: int) -> Iterator[tuple[Window, Pixels]]:
@@ -107,14 +111,22 @@ class MaskSplit:
     def window_target(self, index: int, window: Window) -> Pixels:
         """The class of each pixel of a window of an image; what is nodata or transparent is ignored. Raises so, too."""
         image = self.images[index]
-        numbers = self.stored(self.masks[index], image, window)[0]
+        numbers = self.own(self.stored(self.masks[index], image, window)[0], image, window)
         return _ignoring(numbers, read_tiff(image, window).valid() if may_lack_pixels(image) else None)
 
     def _read_window(self, index: int, window: Window) -> tuple[Pixels, Pixels]:
         image = self.images[index]
         with stored_scene(image, rule_of_windows(image, self.rule)) as scene:
             pixels, valid = scene.measured(window)
-        return pixels, _ignoring(self.stored(self.masks[index], image, window)[0], valid)
+        numbers = self.stored(self.masks[index], image, window)[0]
+        return pixels, _ignoring(self.own(numbers, image, window), valid)
+
+    def own(self, numbers: Pixels, image: Path, window: Window | None = None) -> Pixels:
+        """The classes of an image or a window of it, of which pixels of the ground of other splits are ignored."""
+        if self.part is None:
+            return numbers
+        rows, columns = window or tuple(map(partial(slice, 0), numbers.shape))
+        return _ignoring(numbers, self.part.kept(image, rows, columns))
 
     def stored(self, mask: Path, image: Path | None = None, window: Window | None = None) -> tuple[Pixels, StoredMask]:
         """The class of each pixel of a mask, and what its file stores; areas need the image that they are drawn on.

@@ -65,4 +65,7 @@ def _splits(splits: Mapping[str, MaskSplit], request: DataRequest) -> str:
     how = request.hold_out
     if how is None:
         return f"as the data has them: {counts}"
+    if (part := splits["val"].part if "val" in splits else None) is not None:
+        by = f"{part.blocks.describe()} and seed {how.seed}"
+        return f"--val-share {how.share:g} by {by}; an image can be in both: {counts}"
     return f"--val-share {how.share:g} by a hash of the names and seed {how.seed}: {counts}"

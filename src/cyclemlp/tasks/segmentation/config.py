@@ -35,7 +35,7 @@ class SegmentationConfig(RunConfig):
     out: Path = Path("runs/segmentation")
     """Run folder; new or empty, unless --resume is given."""
     val_share: float | None = None
-    """Share of the images, such as 0.2, that is held out for validation where the data has no validation split; which ones follows from --seed and their names."""  # noqa: E501
+    """Share of the images, such as 0.2, that is held out for validation where the data has no validation split; which ones follows from --seed and their names; of GeoTIFFs blocks of the ground with a margin, by --seed and their places."""  # noqa: E501
     palette: Path | None = None
     """File with the colours of the classes in the masks, one class a line such as `building 255 0 0` or `building #ff0000`, where --data has none in its classes.txt; the colours of `ignore` or `void` are ignored."""  # noqa: E501
     label_field: str | None = None

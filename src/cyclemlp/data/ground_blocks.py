@@ -1,0 +1,143 @@
+"""Square blocks of the ground, some of which validate: pixels, not images, are divided, by where they lie.
+
+Neighbouring pixels resemble each other, and images that are held out at random lie next to images that train, or on
+them: their scores say how well a network remembers. Here a pixel validates if its centre lies in a held-out block, and
+trains if it lies in none and not within the margin of one. Overlapping images agree, and one image can do for both.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cyclemlp.data.common_ground import Footprint
+
+MARGIN = 0.1
+"""Of the edge of a block: pixels that are nearer to a held-out block neither train nor validate."""
+_BLOCKS_HELD_OUT = 5
+"""About so many blocks validate where the images cover their surroundings: one place alone would not tell."""
+_NICE = (1.0, 2.0, 5.0)
+_SAMPLES = 32
+"""Pixels along each edge of an image by which its share in a block is estimated."""
+_LEAST_SHARE = 0.01
+"""Of the pixels of an image, below which it is left out of a split."""
+Place = tuple[int, int]
+"""Column and row of a block, counted from the origin of the coordinates."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Which blocks of the ground are held out, and where the images lie."""
+
+    edge: float
+    """In the units of the coordinates."""
+    held_out: frozenset[Place]
+    places: tuple[tuple[Path, Footprint], ...]
+    total: int
+    """The number of blocks in which there are images."""
+
+    @cached_property
+    def _place_of(self) -> dict[Path, Footprint]:
+        return dict(self.places)
+
+    def describe(self) -> str:
+        """How many blocks are held out; their edge in pixels of the image with the smallest ones."""
+        edge = self.edge / min(place.pixel for _, place in self.places)
+        return f"{len(self.held_out)} of {self.total} blocks of the ground (edge {edge:.0f} pixels)"
+
+    def kept(self, image: Path, rows: slice, columns: slice, *, validates: bool) -> npt.NDArray[np.bool_]:
+        """Whether each pixel of a window of an image belongs to the part that validates, or to the one that trains."""
+        centres = np.arange(columns.start, columns.stop)[None] + 0.5, np.arange(rows.start, rows.stop)[:, None] + 0.5
+        x, y = (each / self.edge for each in self._place_of[image].points(*centres))
+        if validates:
+            return self._in_held_out(x, y)
+        shifts = (-MARGIN, 0.0, MARGIN)
+        near = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.bool_)
+        for right, up in product(shifts, shifts):
+            near |= self._in_held_out(x + right, y + up)
+        return ~near
+
+    def _in_held_out(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Of places in units of blocks; x and y broadcast."""
+        column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+        left, top = int(column.min()), int(row.min())
+        table = np.zeros((int(row.max()) - top + 1, int(column.max()) - left + 1), np.bool_)
+        for held in self.held_out:
+            place = held[1] - top, held[0] - left
+            if 0 <= place[0] < table.shape[0] and 0 <= place[1] < table.shape[1]:
+                table[place] = True
+        found: npt.NDArray[np.bool_] = table[row - top, column - left]
+        return found
+
+    def share(self, image: Path, *, validates: bool) -> float:
+        """Of the pixels of an image, about."""
+        height, width = self._place_of[image].size
+        sampled = Blocks(self.edge, self.held_out, ((image, _thinned(self._place_of[image])),), 1)
+        rows, columns = slice(0, min(_SAMPLES, height)), slice(0, min(_SAMPLES, width))
+        return float(sampled.kept(image, rows, columns, validates=validates).mean())
+
+
+@dataclass(frozen=True)
+class GroundPart:
+    """The part of the ground that one split has."""
+
+    blocks: Blocks
+    validates: bool
+
+    def kept(self, image: Path, rows: slice, columns: slice) -> npt.NDArray[np.bool_]:
+        """Whether each pixel of a window of an image is this split's."""
+        return self.blocks.kept(image, rows, columns, validates=self.validates)
+
+    def has(self, image: Path) -> bool:
+        """Whether the split has more than a sliver of an image."""
+        return self.blocks.share(image, validates=self.validates) >= _LEAST_SHARE
+
+
+def blocks_of(places: Mapping[Path, Footprint], share: float, order: Callable[[str], float]) -> Blocks | None:
+    """Blocks of which about `share` of the pixels is held out; `order` of their names says which come first.
+
+    None where all images lie in one block.
+    """
+    edge = _edge(places, share)
+    pixels: dict[Place, float] = {}
+    for footprint in places.values():
+        thin = _thinned(footprint)
+        x, y = thin.points(np.arange(thin.size[1])[None] + 0.5, np.arange(thin.size[0])[:, None] + 0.5)
+        numbers = np.stack(np.broadcast_arrays(np.floor(x / edge), np.floor(y / edge)), axis=-1).reshape(-1, 2)
+        found, counts = np.unique(numbers.astype(np.int64), axis=0, return_counts=True)
+        weight = footprint.size[0] * footprint.size[1] * footprint.pixel**2 / (thin.size[0] * thin.size[1])
+        for (column, row), count in zip(found.tolist(), counts.tolist(), strict=True):
+            pixels[column, row] = pixels.get((column, row), 0.0) + count * weight
+    if len(pixels) < 2:
+        return None
+    held: set[Place] = set()
+    wanted, total = share * sum(pixels.values()), 0.0
+    for place in sorted(pixels, key=lambda place: order(f"{place[0]} {place[1]}"))[:-1]:
+        if held and total + pixels[place] / 2 > wanted:
+            break
+        held.add(place)
+        total += pixels[place]
+    return Blocks(edge, frozenset(held), tuple(places.items()), len(pixels))
+
+
+def _edge(places: Mapping[Path, Footprint], share: float) -> float:
+    """A round number near the edge of so many squares that `_BLOCKS_HELD_OUT` of them are the share."""
+    bounds = np.array([place.bounds for place in places.values()])
+    width, height = bounds[:, 2:].max(axis=0) - bounds[:, :2].min(axis=0)
+    wanted = float(np.sqrt(width * height * share / _BLOCKS_HELD_OUT))
+    power = 10.0 ** np.floor(np.log10(wanted))
+    candidates = [power * number for number in (*_NICE, 10.0)]
+    return float(min(candidates, key=lambda edge: abs(np.log(edge / wanted))))
+
+
+def _thinned(place: Footprint) -> Footprint:
+    """The same ground with few, large pixels."""
+    height, width = place.size
+    rows, columns = min(_SAMPLES, height), min(_SAMPLES, width)
+    a, b, c, d, e, f = place.matrix
+    wide, high = width / columns, height / rows
+    return Footprint((a * wide, b * high, c, d * wide, e * high, f), (rows, columns))
