@@ -2,6 +2,8 @@
 
 import json
 import re
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference import predict_scenes
 from cyclemlp.inference.predict_files import predict_files
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.tasks.card import ModelCard, build_model
+from cyclemlp.tasks.card import ModelCard, build_model, save_model
 from cyclemlp.tasks.options import PredictionOptions
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
@@ -177,6 +179,37 @@ def test_an_interrupted_scene_goes_on_after_its_last_strip(
     rest.clear()
     predict_files(predictor, [scene], out, PredictionOptions())  # without --resume from the start
     assert sum(rest) == 150
+
+
+def test_a_killed_process_leaves_no_half_file_and_its_strips(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run, out = tmp_path / "run", tmp_path / "out"
+    save_model(run, build_model(CARD), CARD)
+    blocks = np.random.default_rng(0).integers(0, 256, (10, 3, 3), np.uint8)
+    scene = write_scene(tmp_path / "scene.tif", blocks.repeat(30, axis=0).repeat(30, axis=1))
+    killed = f"""
+import os, signal
+from cyclemlp.inference import predict_scenes
+add = predict_scenes.Strips.add
+def killing(self, arrays):
+    add(self, arrays)
+    if len(self) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+predict_scenes.Strips.add = killing
+import cyclemlp
+cyclemlp.predict({str(run)!r}, {str(scene)!r}, out={str(out)!r}, vector="gpkg")
+"""
+    assert subprocess.run([sys.executable, "-c", killed], capture_output=True).returncode == -signal.SIGKILL
+    assert [path.name for path in out.iterdir() if path.suffix in (".tif", ".gpkg")] == []
+    assert len(list((out / ".scene_mask.parts").glob("*.npz"))) == 3
+    predictor, options = Predictor.load(run), PredictionOptions(vector="gpkg")
+    resumed = predict_files(predictor, [scene], out, options, resume=True).images[0]
+    fresh = predict_files(predictor, [scene], tmp_path / "fresh", options).images[0]
+    with rasterio.open(resumed["mask"]) as mask, rasterio.open(fresh["mask"]) as expected:
+        assert np.array_equal(mask.read(1), expected.read(1))
+    assert sorted(path.name for path in out.iterdir()) == ["scene_mask.tif", "scene_polygons.gpkg"]
+    counts = [pyogrio.read_info(entry["polygons"])["features"] for entry in (resumed, fresh)]
+    assert counts[0] == counts[1] > 0
 
 
 def test_what_a_scene_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
