@@ -86,6 +86,7 @@ def evaluate(
     device: str = "auto",
     allow_outside: bool = False,
     no_verify: bool = False,
+    trust: bool = False,
     **options: OptionValue,
 ) -> JsonObject:
     """The scores of a trained network on labelled images, as a report of JSON values.
@@ -98,19 +99,21 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1 or mps.
         allow_outside: read images outside of `data` where its annotations name them.
         no_verify: load weights although they differ from the digest written with them.
+        trust: load a .pt2 file that may run code.
         options: those of `cyclemlp eval --help`, such as `scales=(0.75, 1.0)` or `flip=True`.
     """
     given = parse_options(EvaluationOptions, options, default=EvaluationOptions())
 
     from cyclemlp.inference.evaluate import check_out, evaluate_predictor
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.inference.runtimes.pt2_archive import trusting
     from cyclemlp.training.run_folder import training_data
 
     run, folder = Path(run), None if out is None else Path(out)
     check_out(folder)
     if folder is not None:
         check_writable(folder)
-    with verified(not no_verify):
+    with verified(not no_verify), trusting(trust):
         predictor = Predictor.load(run, device)
     found = Path(data) if data else training_data(run)
     return evaluate_predictor(predictor, run, found, split, given, folder, allow_outside=allow_outside)
@@ -126,6 +129,7 @@ def predict(
     device: str = "auto",
     resume: bool = False,
     no_verify: bool = False,
+    trust: bool = False,
     **options: OptionValue,
 ) -> "Predictions":
     """Predict on images and videos, with the results in the folder `out`.
@@ -139,6 +143,7 @@ def predict(
         device: auto, cpu, cuda, cuda:1 or mps.
         resume: keep the results that an interrupted call with the same arguments has written.
         no_verify: load weights although they differ from the digest written with them.
+        trust: load a .pt2 file that may run code.
         options: those of `cyclemlp predict --help`, such as `score_threshold=0.5`.
 
     Raises DataError where no image can be predicted; single failures are listed in `failed`.
@@ -152,8 +157,9 @@ def predict(
     check_writable(Path(out))
 
     from cyclemlp.inference.predictor import Predictor
+    from cyclemlp.inference.runtimes.pt2_archive import trusting
 
-    with verified(not no_verify):
+    with verified(not no_verify), trusting(trust):
         predictor = Predictor.load(Path(run), device)
     done = predict_files(predictor, sources, Path(out), given, every, resume=resume)
     if not done.images and not done.videos:

@@ -1,5 +1,6 @@
 """Results of many images: a list of objects of which one is in memory at a time."""
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from cyclemlp.files import JsonObject
 from cyclemlp.inference.entries import Entries
 from cyclemlp.inference.journal import Journal
+from cyclemlp.inference.predict_files import Predictions
 
 
 def entry(number: int, objects: int = 3) -> JsonObject:
@@ -60,3 +62,17 @@ def test_a_journal_that_goes_on_keeps_places_alone(tmp_path: Path) -> None:
     assert len(again.entries) == 300
     assert kept < 300 * 1000
     assert again.finished("7.png", {}) == entry(7, objects=100)
+
+
+def test_json_of_many_images_is_one_line_that_is_never_in_memory() -> None:
+    images = Entries({"image": f"{n}\n.png", "objects": [{"score": 0.5, "label": n}] * 100} for n in range(300))
+    done = Predictions("detection", {"objects": "o.json"}, images, failed=[{"image": "x", "error": "is empty"}])
+    tracemalloc.start()
+    longest = max(map(len, done.json_parts("run")))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    text = "".join(done.json_parts("run"))
+    assert json.loads(text) == done.to_dict("run")
+    assert "\n" not in text
+    assert longest < len(text) / 200
+    assert most < len(text) / 5

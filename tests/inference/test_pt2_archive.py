@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cyclemlp.errors import CheckpointError
-from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE, checked_archive
+from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE, checked_archive, trusting
 from cyclemlp.inference.runtimes.torch import Pt2Network
 
 WEIGHTS, CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
@@ -159,6 +159,18 @@ def test_the_payloads_would_run(good: Entries, tmp_path: Path) -> None:
     with suppress(Exception):
         torch.export.load(path)
     assert proof.exists()
+
+
+def test_a_file_is_loaded_as_it_is_only_where_it_is_trusted(good: Entries, tmp_path: Path) -> None:
+    path, proof = tmp_path / "own.pt2", tmp_path / "proof"
+    write(path, opaque_constant(good, proof))
+    with trusting(True), suppress(CheckpointError):
+        Pt2Network(path, "cpu")
+    assert proof.exists()
+    proof.unlink()
+    with trusting(False), pytest.raises(CheckpointError, match="give --trust if it is your own"):
+        Pt2Network(path, "cpu")
+    assert not proof.exists()
 
 
 @pytest.mark.parametrize(

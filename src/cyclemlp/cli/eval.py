@@ -26,6 +26,7 @@ def evaluate(
     device: str = "auto",
     allow_outside: bool = False,
     no_verify: bool = False,
+    trust: bool = False,
     json: bool = False,
 ) -> None:
     """Evaluate a trained model on labelled images, with the scores of its task.
@@ -52,6 +53,8 @@ def evaluate(
         Read images outside of the data folder where its annotations name them.
     no_verify
         Load weights although they differ from the digest written with them.
+    trust
+        Load a .pt2 file that was not written by `cyclemlp export` and may run code: only where you know who made it.
     json
         Print one JSON object instead of a table.
     """
@@ -65,6 +68,7 @@ def evaluate(
         device=device,
         allow_outside=allow_outside,
         no_verify=no_verify,
+        trust=trust,
         **asdict(options),
     )
     sys.stdout.write(dumps(report) + "\n" if json else "\n".join(_table(report)) + "\n")

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict
-from json import dumps
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ def predict(
     device: str = "auto",
     resume: bool = False,
     no_verify: bool = False,
+    trust: bool = False,
     json: bool = False,
 ) -> None:
     """Predict on images and videos, with the results in a folder.
@@ -55,6 +56,8 @@ def predict(
         Keep the results that an interrupted command with the same options has written.
     no_verify
         Load weights although they differ from the digest written with them.
+    trust
+        Load a .pt2 file that was not written by `cyclemlp export` and may run code: only where you know who made it.
     json
         Print one JSON object instead of a line per image or video.
     """
@@ -70,10 +73,11 @@ def predict(
         device=device,
         resume=resume,
         no_verify=no_verify,
+        trust=trust,
         **asdict(options),
     )
     if json:
-        sys.stdout.write(dumps(done.to_dict(run)) + "\n")
+        sys.stdout.writelines(chain(done.json_parts(run), "\n"))
     else:
         task = get_task(done.task)
         for entry in done.images:

@@ -1,15 +1,16 @@
 """Prediction on many images and videos, with the results in a folder."""
 
 import errno
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 from cyclemlp.data.problems import listed
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError, PartlyFailedError
-from cyclemlp.files import JsonObject, remove_left_overs
+from cyclemlp.files import JsonObject, json_list, remove_left_overs
 from cyclemlp.inference.entries import Entries
 from cyclemlp.inference.evaluate import check_out
 from cyclemlp.inference.inputs import Job, find_inputs, plan
@@ -45,6 +46,14 @@ class Predictions:
         """As JSON values."""
         entries = {"images": list(self.images), "videos": list(self.videos), "failed": self.failed}
         return {"task": self.task, "run": str(run), **self.files, **entries}
+
+    def json_parts(self, run: Path | str) -> Iterator[str]:
+        """The pieces of `to_dict` as JSON in one line, with one image in memory at a time."""
+        yield json.dumps({"task": self.task, "run": str(run), **self.files})[:-1]
+        for name, entries in (("images", self.images), ("videos", self.videos), ("failed", self.failed)):
+            yield f', "{name}": '
+            yield from (part.replace("\n", "") for part in json_list(entries))
+        yield "}"
 
     def raise_failures(self, shown: int = 3) -> None:
         """Raise DataError, in one line, if all failed, or PartlyFailedError if some did: the others are written."""
