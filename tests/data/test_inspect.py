@@ -161,7 +161,9 @@ def test_files_passed_over_are_one_note_a_split(write_dataset: WriteDataset) -> 
     (root / "images/val/y.gif").touch()
     report = inspect_dataset(root)
     assert report.problems == ()
-    suffixes = "because images have one of the suffixes .bmp, .jpeg, .jpg, .npy, .npz, .png, .tif, .tiff, .webp"
+    suffixes = (
+        "because images have one of the suffixes .bmp, .j2k, .jp2, .jpeg, .jpg, .npy, .npz, .png, .tif, .tiff, .webp"
+    )
     assert list(map(str, report.notes)) == [
         f"{root}/images/train/scan.HEIC is skipped {suffixes}; convert what is an image to JPEG or PNG",
         f"{root}/images/val/x.gif and another file are skipped {suffixes}; convert what is an image to JPEG or PNG",

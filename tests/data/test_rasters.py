@@ -15,8 +15,9 @@ from PIL import Image
 
 from cyclemlp.data.images import ImageError, exif_orientation, image_size
 from cyclemlp.data.masks import MaskSplit
+from cyclemlp.data.measured_images import decode_measured, read_measured
 from cyclemlp.data.pixel_measurement import measure_pixels, parse_value_range
-from cyclemlp.data.pixel_rule import PixelRule, decode_pixels, read_pixels
+from cyclemlp.data.pixel_rule import PixelRule
 from cyclemlp.data.rasters import is_photo, read_raster
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 
@@ -156,7 +157,7 @@ def test_twelve_bits_are_the_eight_bit_image(tmp_path: Path) -> None:
     measured = measure_pixels((tmp_path / "a.tif",), None, None)
     assert measured.rule == PixelRule("fixed", ranges=((0, 4095),))
     assert measured.mean == ()  # as the photograph is normalised
-    np.testing.assert_array_equal(read_pixels(tmp_path / "a.tif", measured.rule), eight)
+    np.testing.assert_array_equal(read_measured(tmp_path / "a.tif", measured.rule).pixels, eight)
     assert measure_pixels((tmp_path / "a.png",), None, None).rule == PixelRule()
 
 
@@ -169,7 +170,7 @@ def test_bands_are_chosen_measured_and_told(tmp_path: Path, caplog: pytest.LogCa
     assert (rule.bands, rule.file_bands, rule.names, rule.ranges) == ((4, 3, 2), 4, ("B04", "B03", "B02"), ((0, 4095),))
     told = "images of 4 bands of type uint16, of which 4 3 2 are used, .*; value range 0 to 4095"
     assert re.search(told, caplog.text)
-    pixels = read_pixels(path, rule)
+    pixels = read_measured(path, rule).pixels
     np.testing.assert_allclose(pixels, values[..., [3, 2, 1]] / 4095 * 255, atol=0.5001)
     np.testing.assert_allclose(measured.mean, pixels.mean(axis=(0, 1)) / 255, atol=1e-5)
     np.testing.assert_allclose(measured.std, pixels.std(axis=(0, 1)) / 255, atol=1e-5)
@@ -182,16 +183,16 @@ def test_other_bands_and_other_ranges_are_named_at_prediction(tmp_path: Path, ca
     with pytest.raises(
         DataError, match="the image has 3 bands, but the model was trained on images of 4, of which it u"
     ):
-        decode_pixels(noise(3), rule, 2)
+        decode_measured(noise(3), rule, 2)
     path = tmp_path / "a.npy"
     np.save(path, noise(4) >> 5)
-    decode_pixels(path, rule, 2)
+    decode_measured(path, rule, 2)
     assert "a.npy uses only 3.1% of the range of values" in caplog.text
     caplog.clear()
-    decode_pixels(path, PixelRule("fixed", (4, 1), 4, (), ((0.0, 255.0),)), 2)
+    decode_measured(path, PixelRule("fixed", (4, 1), 4, (), ((0.0, 255.0),)), 2)
     assert "outside of it and cut off" in caplog.text
     caplog.clear()
-    decode_pixels(noise(4), rule, 2)
+    decode_measured(noise(4), rule, 2)
     assert not caplog.text
 
 

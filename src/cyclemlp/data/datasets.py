@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from cyclemlp.data.images import Pixels
-from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels
+from cyclemlp.data.measured_images import MeasuredImage, read_measured
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule
+from cyclemlp.errors import DataError
 
 Label_co = TypeVar("Label_co", covariant=True)
 Label = TypeVar("Label")
@@ -51,6 +53,12 @@ class SplitSamples(Generic[Label, Sample]):
         return self.transform(*self.split.read(index))
 
 
+def require_measured(image: MeasuredImage, name: Path | str) -> None:
+    """Raise DataError where no pixel of an image is measured: it has no class."""
+    if image.valid is not None and not image.valid.any():
+        raise DataError(f"{name} has no measured pixel: all are nodata or transparent; remove it")
+
+
 @dataclass(frozen=True)
 class ClassifiedSplit:
     """The images of a split and the class number of each, in the same order."""
@@ -68,7 +76,9 @@ class ClassifiedSplit:
 
     def read(self, index: int) -> tuple[Pixels, int]:
         """An image, uint8 (H, W, C), and its class number. Raises DataError for an unusable file."""
-        return read_pixels(self.images[index], self.rule), self.labels[index]
+        image = read_measured(self.images[index], self.rule)
+        require_measured(image, self.images[index])
+        return image.pixels, self.labels[index]
 
 
 class ClassifiedDataset(SplitDataset[ClassifiedSplit]):

@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from cyclemlp.data.folders import entries_of
+from cyclemlp.data.gdal import JPEG2000, opened_raster
 from cyclemlp.data.problems import FileError
 from cyclemlp.data.tiff_tags import PHOTOMETRIC, TIFF_HEIGHT, TIFF_WIDTH, first_page, further_pages, unsupported
 from cyclemlp.errors import DataError, reason_of
@@ -33,7 +34,10 @@ ImageInput = str | Path | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.u
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 """Arrays of numpy, (height, width) or (height, width, bands)."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}) | ARRAY_SUFFIXES
+JPEG2000_SUFFIXES = frozenset({".jp2", ".j2k"})
+"""Read by rasterio, with all their bands and bits."""
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = _SUFFIXES | ARRAY_SUFFIXES | JPEG2000_SUFFIXES
 MAX_PIXELS = 2**27
 MAX_FILE_BYTES = 2**29
 MAX_BANDS = 32
@@ -126,6 +130,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the header. Raises ImageError as `read_image` does."""
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return read_array(path).shape[:2]
+    if path.suffix.lower() in JPEG2000_SUFFIXES:
+        with named_errors(path), opened_raster(path, JPEG2000) as source:
+            return source.height, source.width
     try:
         return _pillow_size(path)
     except UnknownBandsError:
@@ -151,7 +158,7 @@ def exif_orientation(path: Path) -> int:
 
     Raises ImageError as `read_image` does.
     """
-    if path.suffix.lower() in ARRAY_SUFFIXES:
+    if path.suffix.lower() in ARRAY_SUFFIXES | JPEG2000_SUFFIXES:
         return 1
     try:
         with opened(path) as image:
@@ -306,11 +313,18 @@ def _on_white(image: Image.Image, path: Path, *, checked: bool) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
 
 
-def check_transparency(alpha: Pixels, path: Path) -> None:
+def check_transparency(alpha: npt.NDArray[Any], path: Path) -> None:
     """Raise ImageError where a band that is marked as transparency is none: near infrared, for example."""
-    if ((alpha == 0) | (alpha == 255)).mean() < _MIN_EXTREME_ALPHA:
+    if not looks_transparent(alpha):
         what = "has a last band that is marked as transparency, but holds values like those of an image"
         raise ImageError(path, what, "save the bands to use as a grey or RGB image")
+
+
+def looks_transparent(alpha: npt.NDArray[Any]) -> bool:
+    """Whether most values of a band are those of transparency: nothing, or all."""
+    most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
+    share = ((alpha == 0) | (alpha == most)).mean()
+    return bool(share >= _MIN_EXTREME_ALPHA)
 
 
 def rawmode(image: Image.Image) -> str:

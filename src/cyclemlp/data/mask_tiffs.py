@@ -103,9 +103,11 @@ def _part_with_palette(path: Path, tags: Tags, window: Window) -> MaskContent:
 def _nodata(values: npt.NDArray[Any], raster: Raster) -> npt.NDArray[np.bool_] | None:
     """Where all bands hold the value that the file marks as no measurement, or no number; None for nowhere."""
     missing = _equal(values, raster.nodata)
+    unmeasured = [] if raster.masked is None else [raster.masked]
     if values.dtype.kind == "f" and np.isnan(values).any():
-        unmeasured = np.isnan(values).all(axis=-1)
-        missing = unmeasured if missing is None else missing | unmeasured
+        unmeasured.append(np.isnan(values).all(axis=-1))
+    for each in unmeasured:
+        missing = each if missing is None else missing | each
     return missing
 
 

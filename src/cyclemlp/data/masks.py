@@ -16,10 +16,11 @@ from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.ground_blocks import GroundPart
 from cyclemlp.data.images import SIDEWAYS, ImageError, Pixels, exif_orientation
 from cyclemlp.data.mask_tiffs import mask_size
+from cyclemlp.data.measured_images import read_measured, valid_pixels
 from cyclemlp.data.palettes import IGNORED, Palette
-from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels, valid_pixels
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule
 from cyclemlp.data.problems import Problem, listed
-from cyclemlp.data.rasters import is_photo, may_lack_pixels, read_tiff
+from cyclemlp.data.rasters import may_lack_pixels, read_tiff
 from cyclemlp.data.scenes import rule_of_windows, stored_scene
 from cyclemlp.data.stored_masks import StoredMask, read_stored_mask, stored_parts
 from cyclemlp.data.vector_labels import VectorRule, rasterised
@@ -77,7 +78,9 @@ class MaskSplit:
         """
         mask = self.masks[index]
         if window is None:
-            pixels, numbers = read_pixels(self.images[index], self.rule), self.target(index)
+            whole = read_measured(self.images[index], self.rule)
+            stored = self.stored(mask, self.images[index])[0]
+            pixels, numbers = whole.pixels, _ignoring(self.own(stored, self.images[index]), whole.valid)
         else:
             pixels, numbers = self._read_window(index, window)
         if pixels.shape[:2] != numbers.shape:
@@ -91,12 +94,12 @@ class MaskSplit:
     def target(self, index: int) -> Pixels:
         """The class of each pixel of an image, 255 for ignored ones, uint8 (H, W).
 
-        Pixels that an image other than a photograph marks as nodata or transparent are ignored, and those of another
-        split. Raises as `read_mask` and `read_raster`.
+        Pixels that the image marks as nodata or transparent are ignored, and those of another split. Raises as
+        `read_mask` and `read_raster`.
         """
         image = self.images[index]
         numbers = self.own(self.stored(self.masks[index], image)[0], image)
-        return numbers if is_photo(image) else _ignoring(numbers, valid_pixels(image))
+        return _ignoring(numbers, valid_pixels(image, self.rule))
 
     def targets(self, index: int) -> Iterator[tuple[Window, Pixels]]:
         """What `target` returns, of an image that is read in windows in strips from top to bottom."""
@@ -112,7 +115,7 @@ class MaskSplit:
         """The class of each pixel of a window of an image; what is nodata or transparent is ignored. Raises so, too."""
         image = self.images[index]
         numbers = self.own(self.stored(self.masks[index], image, window)[0], image, window)
-        return _ignoring(numbers, read_tiff(image, window).valid() if may_lack_pixels(image) else None)
+        return _ignoring(numbers, read_tiff(image, window).valid(self.rule.bands) if may_lack_pixels(image) else None)
 
     def _read_window(self, index: int, window: Window) -> tuple[Pixels, Pixels]:
         image = self.images[index]
@@ -158,6 +161,10 @@ class MaskDataset(SplitDataset[MaskSplit]):
 
     named: bool = True
     """Whether the data set names its classes; otherwise they are class0, class1, ..."""
+
+    def by_rule(self, rule: PixelRule) -> "MaskDataset":
+        """The same data, whose images become pixels by this rule."""
+        return replace(self, splits={name: replace(split, rule=rule) for name, split in self.splits.items()})
 
 
 def read_target(path: Path, *, zero_ignored: bool, white_class: bool = False) -> Pixels:

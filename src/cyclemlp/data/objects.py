@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.images import SIDEWAYS, Pixels, exif_orientation
+from cyclemlp.data.measured_images import read_measured
 from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
-from cyclemlp.data.pixel_rule import PHOTO, PixelRule, read_pixels
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule
 from cyclemlp.data.problems import FileError
+from cyclemlp.data.rasters import Measured
 
 CocoTruth = dict[str, Any]
 Boxes = npt.NDArray[np.float32]
@@ -58,6 +60,23 @@ class Record:
         return all(outline is not None for outline in self.segmentations)
 
 
+def where_seen(record: Record, valid: Measured | None) -> Record:
+    """The record with objects of which no pixel is measured marked as regions to ignore."""
+    if valid is None or not len(record.labels):
+        return record
+    return replace(record, crowd=record.crowd | ~any_measured(record.boxes_xyxy, valid))
+
+
+def any_measured(boxes_xyxy: Boxes, valid: Measured) -> npt.NDArray[np.bool_]:
+    """(N,) whether a box holds any pixel that is measured."""
+    sums = np.zeros((valid.shape[0] + 1, valid.shape[1] + 1), np.int64)
+    sums[1:, 1:] = valid.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    left, top = (np.floor(boxes_xyxy[:, i]).astype(np.intp).clip(0, sums.shape[1 - i] - 1) for i in (0, 1))
+    right, bottom = (np.ceil(boxes_xyxy[:, i + 2]).astype(np.intp).clip(0, sums.shape[1 - i] - 1) for i in (0, 1))
+    counted: npt.NDArray[np.bool_] = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left] > 0
+    return counted
+
+
 @dataclass(frozen=True)
 class DetectionSplit:
     """The images of a split and the objects of each, in the same order."""
@@ -72,9 +91,9 @@ class DetectionSplit:
     def read(self, index: int) -> tuple[Pixels, Record]:
         """An image, uint8 (H, W, C), and its record. Raises DataError for an unusable file or one of another size."""
         path, record = self.images[index], self.records[index]
-        pixels = read_pixels(path, self.rule)
-        check_size(path, (pixels.shape[0], pixels.shape[1]), record.size)
-        return pixels, record
+        image = read_measured(path, self.rule)
+        check_size(path, (image.pixels.shape[0], image.pixels.shape[1]), record.size)
+        return image.pixels, where_seen(record, image.valid)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from cyclemlp.data.pixel_rule import (
     shown_ranges,
     thinned,
 )
-from cyclemlp.data.rasters import Raster, Values, is_photo, read_raster
+from cyclemlp.data.rasters import Raster, Values, has_further_band, is_photo, read_raster, with_true_alpha
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.data.scenes import stored_scene
 from cyclemlp.data.windows import windowed_size
@@ -88,17 +88,16 @@ def measure_pixels(
     asked = parse_value_range(value_range)
     check_bands(bands)
     looked_at = evenly_spaced(images, _HEADERS_READ)
-    if bands is None and asked is None and all(map(is_photo, looked_at)):
-        return MeasuredPixels()
     chosen = evenly_spaced(images, _IMAGES_MEASURED)
-    rasters = {path: _looked_at(path) for path in chosen}
+    if bands is None and asked is None and all(map(is_photo, looked_at)) and not any(map(_has_four_bands, chosen)):
+        return MeasuredPixels()
+    rasters = _as_one_kind({path: _looked_at(path) for path in chosen})
     first, count = _common(rasters)
     numbers = bands or (() if count in (1, 3) else tuple(range(1, count + 1)))
     sample = np.concatenate([_sample(raster, numbers, str(path)) for path, raster in rasters.items()])
     values, ranges, why = _ranges(sample, asked, first.values.dtype, each=bool(numbers))
-    kept = first.values.shape[2] if max(numbers, default=0) > count else count
-    names = tuple(first.names[number - 1] for number in numbers) if len(first.names) >= max(numbers, default=1) else ()
-    rule = PixelRule(values, numbers, kept if numbers else None, names if numbers else (), ranges)
+    kept = first.values.shape[2] if first.alpha is not None and first.alpha + 1 in numbers else count
+    rule = PixelRule(values, numbers, kept if numbers else None, _names(rasters, numbers), ranges)
     mean, std = _statistics(rasters, rule) if numbers else ((), ())
     _tell(rule, count, first.values.dtype.name, why, len(chosen))
     return MeasuredPixels(rule, mean, std)
@@ -109,7 +108,42 @@ def _looked_at(path: Path) -> Raster:
     if windowed_size(path) is None:
         return read_raster(path)
     with stored_scene(path) as scene:
-        return scene.sampled(_PIXELS_OF_SCENE)
+        return with_true_alpha(scene.sampled(_PIXELS_OF_SCENE))
+
+
+def _has_four_bands(path: Path) -> bool:
+    """Whether a photograph's last band is not the transparency that it is marked as."""
+    return has_further_band(path) and _looked_at(path).alpha is None
+
+
+def _as_one_kind(rasters: dict[Path, Raster]) -> dict[Path, Raster]:
+    """Without the marks of transparency where some of the images have values in that band."""
+    shapes = {raster.values.shape[2] for raster in rasters.values()}
+    if len(shapes) > 1 or all(raster.alpha is not None for raster in rasters.values()):
+        return rasters
+    return {path: replace(raster, alpha=None) for path, raster in rasters.items()}
+
+
+def _names(rasters: dict[Path, Raster], numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """The names of these bands, none where some images have none. Raises DataError for the same names in other orders.
+
+    Names that differ otherwise, such as dates, say nothing of the bands.
+    """
+    named = [
+        (path, tuple(raster.names[number - 1] for number in numbers))
+        for path, raster in rasters.items()
+        if raster.names
+    ]
+    if not numbers or len(named) < len(rasters):
+        return ()
+    first_path, first = named[0]
+    for path, names in named:
+        if names != first and sorted(names) == sorted(first):
+            raise DataError(
+                f"{path} has the bands {', '.join(names)}, but {first_path} has {', '.join(first)}: save all with their"
+                " bands in one order"
+            )
+    return first if all(names == first for _, names in named) else ()
 
 
 def _common(rasters: dict[Path, Raster]) -> tuple[Raster, int]:
@@ -126,7 +160,7 @@ def _common(rasters: dict[Path, Raster]) -> tuple[Raster, int]:
 def _sample(raster: Raster, numbers: tuple[int, ...], name: str) -> Values:
     """Some measured pixels (pixels, bands), or all their values as one band where bands are not told apart."""
     values = select_bands(raster, numbers, name)
-    valid = raster.valid()
+    valid = raster.valid(numbers)
     kept = thinned(values if valid is None else values[valid])
     return kept if numbers else kept.reshape(-1, 1)
 
@@ -166,8 +200,8 @@ def _statistics(rasters: dict[Path, Raster], rule: PixelRule) -> tuple[tuple[flo
     """Mean and standard deviation of each channel over the measured pixels, from 0 to 1."""
     parts = []
     for path, raster in rasters.items():
-        pixels = pixels_of(select_bands(raster, rule.bands, str(path)), rule)
-        valid = raster.valid()
+        valid = raster.valid(rule.bands)
+        pixels = pixels_of(select_bands(raster, rule.bands, str(path)), rule, valid)
         parts.append(thinned(pixels if valid is None else pixels[valid]))
     numbers = np.concatenate(parts).astype(np.float64) / 255
     if not len(numbers):

@@ -4,17 +4,25 @@ A rule is chosen from the training images and kept in the model card, so that tr
 exported files see an image alike. Pixels are uint8: between the two ends of its range a band has 256 steps.
 """
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from cyclemlp.data.images import ImageInput, Pixels, decode_image, read_image
-from cyclemlp.data.rasters import Raster, Values, as_bands, checked, is_photo, read_raster, read_tiff
+from cyclemlp.data.images import Pixels, read_image
+from cyclemlp.data.rasters import (
+    Measured,
+    Raster,
+    Values,
+    checked,
+    has_further_band,
+    is_photo,
+    read_raster,
+    read_tiff,
+    with_true_alpha,
+)
 from cyclemlp.data.windows import Window
 from cyclemlp.errors import DataError
 
@@ -27,8 +35,6 @@ _SLIVER = 1 / 16
 _MANY_OUTSIDE = 0.05
 """Share of the values outside of the range that is worth a warning; measured ranges leave some out."""
 _MAX_MEASURED = 2**16
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,49 +61,28 @@ class PixelRule:
 PHOTO = PixelRule()
 
 
-def read_pixels(path: Path, rule: PixelRule) -> Pixels:
-    """The pixels of an image file by this rule. Raises ImageError and DataError for what does not fit it."""
-    if rule.values == "photo":
-        return read_image(path)
-    return pixels_of(selected_bands(read_raster(path), rule, str(path)), rule)
-
-
-def decode_pixels(image: ImageInput, rule: PixelRule, channels: int) -> Pixels:
-    """A path, a Pillow image or an array by this rule; values that do not fit its range are named in the log.
-
-    Raises DataError for an unusable image or one with other bands, TypeError for anything else.
-    """
-    if rule.values == "photo":
-        return decode_image(image, channels)
-    name = str(image) if isinstance(image, str | Path) else "the image"
-    raster = _raster_of(image)
-    selected = selected_bands(raster, rule, name)
-    if rule.values == "fixed" and (doubt := range_doubt(selected, raster.valid(), rule)):
-        _LOG.warning("warning: %s %s", name, doubt)
-    return pixels_of(selected, rule)
-
-
-def valid_pixels(path: Path) -> npt.NDArray[np.bool_] | None:
-    """Whether each pixel of an image is measured and not transparent; None where all are. Raises as `read_raster`."""
-    return read_raster(path).valid()
-
-
 def display_pixels(path: Path, window: Window | None = None) -> Pixels:
     """An image, or a window of a large one, as RGB for a person to look at.
 
     Other than photographs by the range of its own first bands.
     """
-    if window is None and is_photo(path):
+    photo = window is None and is_photo(path)
+    if photo and not has_further_band(path):
         return read_image(path)
-    raster = read_raster(path) if window is None else checked(read_tiff(path, window), path)
-    shown = raster.values[..., : 3 if raster.bands >= 3 else 1]
-    pixels = pixels_of(shown, PixelRule("per-image", tuple(range(1, shown.shape[2] + 1))))
+    raster = read_raster(path) if window is None else with_true_alpha(checked(read_tiff(path, window), path))
+    if photo and raster.alpha is not None:
+        return read_image(path)
+    bands = tuple(range(1, (3 if raster.bands >= 3 else 1) + 1))
+    pixels = pixels_of(raster.values[..., : len(bands)], PixelRule("per-image", bands), raster.valid(bands))
     return np.repeat(pixels, 3 // pixels.shape[2], axis=2)
 
 
-def pixels_of(values: Values, rule: PixelRule) -> Pixels:
-    """Values (H, W, bands) that are those of the rule, scaled."""
-    ranges = rule.ranges if rule.values == "fixed" else measured_ranges(values, each=bool(rule.bands))
+def pixels_of(values: Values, rule: PixelRule, valid: Measured | None = None) -> Pixels:
+    """Values (H, W, bands) that are those of the rule, scaled; `valid` are the pixels that a range is measured on."""
+    ranges = rule.ranges
+    if rule.values != "fixed":
+        measured = values if valid is None or not valid.any() else values[valid][:, None]
+        ranges = measured_ranges(measured, each=bool(rule.bands))
     scaled = np.stack(
         [_scaled(values[..., band], ranges[band if len(ranges) > 1 else 0]) for band in range(values.shape[2])], axis=-1
     )
@@ -110,7 +95,7 @@ def measured_ranges(values: Values, *, each: bool) -> tuple[Range, ...]:
     return tuple(_range_of(band) for band in bands)
 
 
-def range_doubt(values: Values, valid: npt.NDArray[np.bool_] | None, rule: PixelRule) -> str:
+def range_doubt(values: Values, valid: Measured | None, rule: PixelRule) -> str:
     """What speaks for another range than that of the rule, in a few words; empty where nothing does."""
     measured = thinned(values if valid is None else values[valid]).astype(np.float64).reshape(-1, values.shape[2])
     measured = measured[np.isfinite(measured).all(axis=1)]
@@ -149,7 +134,7 @@ def select_bands(raster: Raster, bands: tuple[int, ...], name: str) -> Values:
 
 
 def selected_bands(raster: Raster, rule: PixelRule, name: str) -> Values:
-    """The bands that the rule uses. Raises DataError, naming the image, where it has others."""
+    """The bands that the rule uses. Raises DataError, naming the image, where it has others, by number or by name."""
     if not rule.bands:
         if raster.bands not in (1, 3):
             raise DataError(
@@ -162,17 +147,18 @@ def selected_bands(raster: Raster, rule: PixelRule, name: str) -> Values:
             f"{name} has {raster.bands} band{'s' * (raster.bands != 1)}, but the model was trained on images of"
             f" {rule.file_bands}, of which it uses {uses}: choose an image with the same bands"
         )
-    return select_bands(raster, rule.bands, name)
+    selected = select_bands(raster, rule.bands, name)
+    theirs = tuple(raster.names[band - 1] for band in rule.bands) if raster.names else ()
+    if theirs and rule.names and list(map(_plain, theirs)) != list(map(_plain, rule.names)):
+        raise DataError(
+            f"{name} has the bands {', '.join(theirs)}, but the model was trained on {', '.join(rule.names)}: choose an"
+            " image with the same bands in the same order, or remove names that are wrong"
+        )
+    return selected
 
 
-def _raster_of(image: ImageInput) -> Raster:
-    if isinstance(image, str | Path):
-        return read_raster(Path(image))
-    if isinstance(image, Image.Image):
-        return checked(Raster(as_bands(np.asarray(image))), Path("the image"))
-    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or not image.size:
-        raise TypeError(f"an image is a path, a Pillow image or an array (height, width, bands), not {type(image)}")
-    return checked(Raster(as_bands(image)), Path("the image"))
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
 
 
 def _scaled(band: npt.NDArray[Any], ends: Range) -> Pixels:

@@ -2,7 +2,8 @@
 
 `cyclemlp.data.images` reads photographs, which become RGB. Here nothing is converted: `read_raster` returns the values,
 and `cyclemlp.data.pixel_rule` says how they become pixels. TIFF files are read by rasterio (extra `geo`) or tifffile
-(extra `micro`), whichever is installed, arrays in `.npy` and `.npz` by numpy, everything else by Pillow.
+(extra `micro`), whichever is installed, JPEG 2000 by rasterio, arrays in `.npy` and `.npz` by numpy, everything else
+by Pillow.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.gdal import quiet
+from cyclemlp.data.gdal import JPEG2000, TIFF, masked_by_file, opened_raster
 from cyclemlp.data.images import (
     ARRAY_SUFFIXES,
+    JPEG2000_SUFFIXES,
     MAX_BANDS,
     ImageError,
     check_pixels,
     is_tiff,
+    looks_transparent,
     named_errors,
     opened,
     rawmode,
@@ -33,20 +36,23 @@ from cyclemlp.data.tiff_tags import (
     EXTRA_SAMPLES,
     ORIENTATION,
     PHOTOMETRIC,
-    SAMPLE_FORMAT,
     SAMPLES,
     Tags,
     alpha_band,
     band_names,
     first_page,
     further_pages,
+    has_mask_page,
     nodata_value,
+    unsupported,
 )
 from cyclemlp.data.windows import Window, strips_of, windowed_size
 from cyclemlp.errors import MissingExtraError
 
 Values = npt.NDArray[Any]
 """(height, width, bands), of one of `VALUE_TYPES`."""
+Measured = npt.NDArray[np.bool_]
+"""Whether each pixel (height, width) is measured and not transparent."""
 VALUE_TYPES = ("uint8", "uint16", "int16", "float32")
 _TO_RGB = frozenset({3, 5, 6, 8})
 """Photometric interpretations that only Pillow turns into RGB: palette, CMYK, YCbCr, CIELab."""
@@ -76,21 +82,26 @@ class Raster:
     """The value that stands for no measurement, where the file names one."""
     alpha: int | None = None
     """The place of the band that the file marks as transparency, from 0."""
+    masked: Measured | None = None
+    """Where a mask of the file's own hides pixels."""
 
     @property
     def bands(self) -> int:
         """The number of bands that are not transparency."""
         return self.values.shape[2] - (self.alpha is not None)
 
-    def valid(self) -> npt.NDArray[np.bool_] | None:
-        """Whether each pixel (height, width) is measured and not transparent; None where all are."""
-        colours = self.values if self.alpha is None else np.delete(self.values, self.alpha, axis=2)
+    def valid(self, bands: tuple[int, ...] = ()) -> Measured | None:
+        """Whether each pixel is measured in the bands of these numbers, from 1, or in all; None where all are."""
+        places = [band - 1 for band in bands] or [place for place in range(self.values.shape[2]) if place != self.alpha]
+        colours = self.values if len(places) == self.values.shape[2] else self.values[..., places]
         kept = np.ones(colours.shape[:2], np.bool_)
         if self.nodata is not None:
             missing = np.isnan(colours) if np.isnan(self.nodata) else colours == self.nodata
             kept &= ~missing.all(axis=2)
-        if self.alpha is not None:
+        if self.alpha is not None and self.alpha not in places:
             kept &= self.values[..., self.alpha] > 0
+        if self.masked is not None:
+            kept &= ~self.masked
         if colours.dtype.kind == "f":
             kept &= np.isfinite(colours).all(axis=2)
         return None if kept.all() else kept
@@ -99,14 +110,24 @@ class Raster:
 def read_raster(path: Path) -> Raster:
     """The values in an image file.
 
-    Raises ImageError as `read_image` does, and for values of another type, more than 32 bands and several pages;
-    MissingExtraError where a TIFF needs a reader that is not installed.
+    A band that a TIFF marks as transparency, but that does not look like it, is one of its bands: GDAL marks the fourth
+    of four bands of 8 bits. Raises ImageError as `read_image` does, and for values of another type, more than 32 bands
+    and several pages; MissingExtraError where a file needs a reader that is not installed.
     """
-    if path.suffix.lower() in ARRAY_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in ARRAY_SUFFIXES:
         return checked(Raster(np.array(as_bands(read_array(path)))), path)
+    if suffix in JPEG2000_SUFFIXES:
+        return checked(_jpeg2000(path), path)
     if is_tiff(path):
-        return checked(read_tiff(path), path)
+        return with_true_alpha(checked(read_tiff(path), path))
     return checked(_by_pillow(path), path)
+
+
+def with_true_alpha(raster: Raster) -> Raster:
+    """The raster without the mark of a band that is not transparency, but values."""
+    measured = raster.alpha is not None and not looks_transparent(raster.values[..., raster.alpha])
+    return replace(raster, alpha=None) if measured else raster
 
 
 def checked(raster: Raster, path: Path) -> Raster:
@@ -153,50 +174,65 @@ def read_tiff(path: Path, window: Window | None = None) -> Raster:
     """
     with named_errors(path), path.open("rb") as file:
         tags = first_page(file)
-        pages = 1 + further_pages(file)
+        pages, has_mask = 1 + further_pages(file), has_mask_page(file)
     check_bands(tags, path)
     if _number(tags, PHOTOMETRIC) in _TO_RGB and window is None:
         return _by_pillow(path)
-    values = _by_tifffile(path, pages) if pages > 1 else _one_page(path, tags, window)
+    if pages > 1 and has_mask:
+        raise ImageError(path, f"has {pages} pages, some of which are masks", "save each as a file of its own")
+    values, masked = (
+        (_by_tifffile(path, pages), None) if pages > 1 else _one_page(path, tags, window, has_mask=has_mask)
+    )
     if _number(tags, PHOTOMETRIC) == 0 and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
     turn = _TURNED.get(_number(tags, ORIENTATION) or 1)
-    values = values if turn is None else turn(values)
+    if turn is not None:
+        values, masked = turn(values), None if masked is None else turn(masked[..., None])[..., 0]
     alpha = alpha_band(tags) if EXTRA_SAMPLES in tags else None
     names = band_names(tags)
-    if len(names) != values.shape[2] - (alpha is not None):
-        names = names[: values.shape[2] - (alpha is not None)] if len(names) == values.shape[2] else ()
-    return Raster(np.ascontiguousarray(values), names, nodata_value(tags), alpha)
+    names = names if len(names) == values.shape[2] else ()
+    return Raster(np.ascontiguousarray(values), names, nodata_value(tags), alpha, masked)
 
 
-def _one_page(path: Path, tags: Tags, window: Window | None) -> Values:
-    """By rasterio, which knows every compression, or else by tifffile, or else by Pillow what it does not squash."""
+def _one_page(path: Path, tags: Tags, window: Window | None, *, has_mask: bool) -> tuple[Values, Measured | None]:
+    """Values, and where a mask of the file's own hides them.
+
+    By rasterio, which knows every compression, or else by tifffile, or else by Pillow what it does not squash. Masks
+    are read by rasterio alone.
+    """
     try:
         return _by_rasterio(path, window)
-    except ModuleNotFoundError:
-        pass
+    except MissingExtraError:
+        if has_mask:
+            raise
     try:
-        return _by_tifffile(path, 1)
+        return _by_tifffile(path, 1), None
     except ModuleNotFoundError:
         bands, bits = _number(tags, SAMPLES) or 1, _number(tags, 258)
-        if bands == 1 or (bits == 8 and bands == 3):
-            return _by_pillow(path).values
+        whole = bits == 8 and (bands == 3 or (bands == 4 and _number(tags, EXTRA_SAMPLES) == 2))
+        if bands == 1 or whole:
+            return _by_pillow(path).values, None
         raise MissingExtraError("tifffile or rasterio", "micro") from None
 
 
-def _by_rasterio(path: Path, window: Window | None) -> Values:
-    import rasterio
-    from rasterio.errors import RasterioError
-    from rasterio.windows import Window as Part
+def _by_rasterio(path: Path, window: Window | None = None) -> tuple[Values, Measured | None]:
+    with named_errors(path), opened_raster(path, TIFF) as source:
+        from rasterio.windows import Window as Part
 
-    with named_errors(path), quiet():
-        try:
-            with rasterio.open(path) as source:
-                part = Part(0, 0, source.width, source.height) if window is None else Part.from_slices(*window)
-                check_pixels(path, part.width * part.height)
-                return np.moveaxis(source.read(window=part), 0, -1)
-        except RasterioError as error:
-            raise OSError(str(error)) from error
+        part = Part(0, 0, source.width, source.height) if window is None else Part.from_slices(*window)
+        check_pixels(path, part.width * part.height)
+        return np.moveaxis(source.read(window=part), 0, -1), masked_by_file(source, window=part)
+
+
+def _jpeg2000(path: Path) -> Raster:
+    with named_errors(path), opened_raster(path, JPEG2000) as source:
+        from rasterio.enums import ColorInterp
+
+        check_pixels(path, source.width * source.height)
+        values, names = np.moveaxis(source.read(), 0, -1), tuple(each or "" for each in source.descriptions)
+        marked = [place for place, each in enumerate(source.colorinterp) if each is ColorInterp.alpha]
+        alpha = marked[0] if marked and looks_transparent(values[..., marked[0]]) else None
+        return Raster(values, names if all(names) else (), source.nodata, alpha, masked_by_file(source))
 
 
 def _by_tifffile(path: Path, pages: int) -> Values:
@@ -209,6 +245,9 @@ def _by_tifffile(path: Path, pages: int) -> Values:
 
     with named_errors(path), tifffile.TiffFile(path) as file:
         series = file.series[0]
+        if series.is_multifile:
+            what = "is a part of an OME-TIFF whose other planes are in other files"
+            raise ImageError(path, what, "save the image with all its planes in one file")
         axes = "".join(
             axis for axis, length in zip(series.axes, series.shape, strict=True) if length > 1 or axis in "YX"
         )
@@ -229,19 +268,12 @@ def _number(tags: Tags, tag: int) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def without_alpha(raster: Raster) -> Raster:
-    """The raster without the band that is marked as transparency."""
-    if raster.alpha is None:
-        return raster
-    return replace(raster, values=np.delete(raster.values, raster.alpha, axis=2), alpha=None)
-
-
 def is_photo(path: Path) -> bool:
     """Whether `read_image` reads a file without leaving out or squashing anything: 8 bits, grey or RGB. By its header.
 
     Raises ImageError for a file that is no image.
     """
-    if path.suffix.lower() in ARRAY_SUFFIXES:
+    if path.suffix.lower() in ARRAY_SUFFIXES | JPEG2000_SUFFIXES:
         return False
     if is_tiff(path):
         with named_errors(path), path.open("rb") as file:
@@ -249,17 +281,9 @@ def is_photo(path: Path) -> bool:
             if further_pages(file):
                 return False
         eight = _number(tags, 258) in (1, 8, None) and _number(tags, 339) in (1, None)
-        bands, photometric = _number(tags, SAMPLES) or 1, _number(tags, PHOTOMETRIC)
-        return eight and (photometric in _TO_RGB or bands in (1, 3) or alpha_band(tags) == bands - 1)
+        return eight and unsupported(tags) is None
     with opened(path) as image:
         return isinstance(image, Image.Image) and ";16" not in rawmode(image) and image.mode not in ("I", "F", "I;16")
-
-
-def may_lack_pixels(path: Path) -> bool:
-    """Whether the header of a TIFF leaves it open that pixels are nodata, transparent or no number."""
-    with named_errors(path), path.open("rb") as file:
-        tags = first_page(file)
-    return alpha_band(tags) is not None or nodata_value(tags) is not None or _number(tags, SAMPLE_FORMAT) == 3
 
 
 def decoded_size(path: Path) -> tuple[int, int]:
@@ -268,5 +292,31 @@ def decoded_size(path: Path) -> tuple[int, int]:
         for window in strips_of(size):
             checked(read_tiff(path, window), path)
         return size
-    height, width = (read_image(path) if is_photo(path) else read_raster(path).values).shape[:2]
+    plain = is_photo(path) and not has_further_band(path)
+    height, width = (read_image(path) if plain else read_raster(path).values).shape[:2]
     return height, width
+
+
+def has_further_band(path: Path) -> bool:
+    """Whether a TIFF has a band next to its colours: transparency, or values that are marked as such. By its header."""
+    if path.suffix.lower() in ARRAY_SUFFIXES | JPEG2000_SUFFIXES or not is_tiff(path):
+        return False
+    with named_errors(path), path.open("rb") as file:
+        tags = first_page(file)
+    return _number(tags, PHOTOMETRIC) not in _TO_RGB and _number(tags, SAMPLES) in (2, 4)
+
+
+def may_lack_pixels(path: Path) -> bool:
+    """Whether a file can mark pixels as not measured, by its header: nodata, transparency, a mask, or no numbers."""
+    suffix = path.suffix.lower()
+    if suffix in JPEG2000_SUFFIXES:
+        return True
+    if suffix in ARRAY_SUFFIXES:
+        return read_array(path).dtype.kind == "f"
+    if not is_tiff(path):
+        with opened(path) as image:
+            return image.has_transparency_data
+    with named_errors(path), path.open("rb") as file:
+        tags, masked = first_page(file), has_mask_page(file)
+    masked |= path.with_name(f"{path.name}.msk").exists()
+    return masked or alpha_band(tags) is not None or nodata_value(tags) is not None or _number(tags, 339) == 3

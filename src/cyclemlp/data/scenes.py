@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.gdal import quiet
+from cyclemlp.data.gdal import masked_by_file, quiet
 from cyclemlp.data.images import MAX_PIXELS, ImageError, Pixels, check_transparency, is_tiff, named_errors
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
 from cyclemlp.data.rasters import Raster, as_bands, check_bands, checked
@@ -97,12 +97,13 @@ class Scene:
 
     def valid(self, rows: slice) -> npt.NDArray[np.bool_] | None:
         """Whether each pixel of whole rows is measured and not transparent; None where all are."""
-        return self._raster((rows, slice(0, self.place.width))).valid()
+        return self._raster((rows, slice(0, self.place.width))).valid(self.rule.bands)
 
     def measured(self, window: Window) -> tuple[Pixels, npt.NDArray[np.bool_] | None]:
         """The pixels (height, width, channels) of a window, by the rule, and as `valid` which of them are measured."""
         raster = self._raster(window)
-        return pixels_of(selected_bands(raster, self.rule, str(self.path)), self.rule), raster.valid()
+        valid = raster.valid(self.rule.bands)
+        return pixels_of(selected_bands(raster, self.rule, str(self.path)), self.rule, valid), valid
 
     def _raster(self, window: Window) -> Raster:
         from rasterio.windows import Window as RasterioWindow
@@ -115,15 +116,22 @@ class Scene:
         with named_errors(self.path):
             try:
                 values = np.moveaxis(self.source.read(**part), 0, -1)
+                masked = masked_by_file(self.source, **_of_one_band(part))
             except RasterioError as error:
                 raise OSError(str(error)) from error
-        return checked(Raster(as_bands(values), self.names, self.source.nodata, self.alpha), self.path)
+        raster = Raster(as_bands(values), self.names, self.source.nodata, self.alpha, masked)
+        return checked(raster, self.path)
 
     def sampled(self, pixels: int = _MEASURED_PIXELS) -> Raster:
         """Evenly spread pixels of the whole scene, so many at most."""
         share = min(1.0, (pixels / (self.place.height * self.place.width)) ** 0.5)
         shape = (max(1, round(self.place.height * share)), max(1, round(self.place.width * share)))
         return self._read(out_shape=(self.source.count, *shape))
+
+
+def _of_one_band(part: dict[str, Any]) -> dict[str, Any]:
+    """The same part of a scene for a reader of one band."""
+    return {name: value[1:] if name == "out_shape" else value for name, value in part.items()}
 
 
 @contextmanager
@@ -209,7 +217,7 @@ def _rule_of(scene: Scene) -> PixelRule:
             check_transparency(sample.values[..., sample.alpha], scene.path)
         return PixelRule("fixed", ranges=((0.0, 255.0),))
     chosen = selected_bands(sample, rule, str(scene.path))
-    valid = sample.valid()
+    valid = sample.valid(rule.bands)
     if rule.values == "fixed":
         if doubt := range_doubt(chosen, valid, rule):
             _LOG.warning("warning: %s %s", scene.path, doubt)

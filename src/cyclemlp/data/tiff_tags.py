@@ -6,6 +6,7 @@ Pillow's reader of tags is used, without decoding: a file whose bands Pillow doe
 import re
 from collections.abc import Iterator, Mapping
 from html import unescape
+from itertools import islice
 from typing import IO, Any
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -14,8 +15,8 @@ TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 BITS, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 338, 339
 ORIENTATION, SAMPLES = 274, 277
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
-_REDUCED = 1
-"""Bit of the subfile type: a smaller copy of another page, as pyramids and thumbnails are."""
+_REDUCED, _MASK = 1, 4
+"""Bits of the subfile type: a smaller copy of another page, as pyramids and thumbnails are; a mask of another page."""
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 """Bands by photometric interpretation: grey, RGB, palette, CMYK, YCbCr, CIELab."""
 _ALPHA = (1, 2)
@@ -48,10 +49,19 @@ def first_page(file: IO[bytes]) -> Tags:
 
 
 def further_pages(file: IO[bytes]) -> int:
-    """How many pages follow the first, smaller copies of others not counted; the position in the file is kept."""
+    """How many pages follow the first, smaller copies and masks of others not counted; the file's position is kept."""
     position = file.tell()
     try:
-        return sum(not _is_reduced(tags) for number, tags in enumerate(_pages(file)) if number)
+        return sum(not _is_reduced(tags) and not _is_mask(tags) for tags in islice(_pages(file), 1, None))
+    finally:
+        file.seek(position)
+
+
+def has_mask_page(file: IO[bytes]) -> bool:
+    """Whether one of the pages says which pixels of the first are measured, as GDAL writes it; keeps the position."""
+    position = file.tell()
+    try:
+        return any(map(_is_mask, _pages(file)))
     finally:
         file.seek(position)
 
@@ -74,6 +84,10 @@ def _is_reduced(tags: Tags) -> bool:
     return bool(number_of(tags, _SUBFILE_TYPE, 0) & _REDUCED) or number_of(tags, _OLD_SUBFILE_TYPE, 1) == 2
 
 
+def _is_mask(tags: Tags) -> bool:
+    return bool(number_of(tags, _SUBFILE_TYPE, 0) & _MASK)
+
+
 def number_of(tags: Tags, tag: int, default: int) -> int:
     """The first number of a tag; the default where there is none."""
     value = tags.get(tag, default)
@@ -82,10 +96,11 @@ def number_of(tags: Tags, tag: int, default: int) -> int:
 
 
 def alpha_band(tags: Tags) -> int | None:
-    """The place, from 0, of the last band where it is marked as transparency."""
+    """The place, from 0, of the band that is marked as transparency."""
     bands, marks = number_of(tags, SAMPLES, 1), tags.get(EXTRA_SAMPLES, ())
     marks = marks if isinstance(marks, tuple) else (marks,)
-    return bands - 1 if bands > 1 and marks and marks[-1] in _ALPHA else None
+    marked = [place for place, mark in enumerate(marks, start=bands - len(marks)) if mark in _ALPHA]
+    return marked[0] if marked and marked[0] > 0 else None
 
 
 def band_names(tags: Tags) -> tuple[str, ...]:

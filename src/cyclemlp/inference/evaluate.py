@@ -7,6 +7,7 @@ from pathlib import Path
 from cyclemlp.data.checks import check_files
 from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.ground_resolution import metres_per_pixel
+from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.sampling import evenly_spaced
 from cyclemlp.data.scenes import rule_of_windows, stored_scene
 from cyclemlp.errors import ConfigError
@@ -29,7 +30,8 @@ class Evaluator:
 
     def __init__(self, card: ModelCard, dataset: Dataset, split: str = "val") -> None:
         self.card = card
-        self.dataset = dataset
+        # What of an image is measured depends on the bands in use.
+        self.dataset = dataset.by_rule(card.pixel_rule) if isinstance(dataset, MaskDataset) else dataset
         self.split = split
         self._task = get_task(card.task)
         self._images = dataset.splits[split].images

@@ -9,6 +9,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.measured_images import MeasuredImage
+from cyclemlp.data.rasters import Measured
 from cyclemlp.errors import DataError
 from cyclemlp.heads.network import Network
 from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
@@ -43,10 +45,20 @@ class ImageThroughNetwork:
 
     network: Network
     card: ModelCard
-    pixels: Pixels
+    image: MeasuredImage
     views: Views
     progress: bool = False
     keeps_probabilities: bool = False
+
+    @property
+    def pixels(self) -> Pixels:
+        """The image (H, W, C)."""
+        return self.image.pixels
+
+    @property
+    def valid(self) -> Measured | None:
+        """Whether each pixel (H, W) is measured and not transparent; None where all are."""
+        return self.image.valid
 
     def run(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """The network's outputs for normalised images (N, C, H, W): see `run_network`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 from cyclemlp.data.ground_resolution import ground_resolution
 from cyclemlp.data.images import ImageInput, Pixels
-from cyclemlp.data.pixel_rule import decode_pixels
+from cyclemlp.data.measured_images import MeasuredImage, decode_measured
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference.network_image import ImageThroughNetwork
@@ -159,15 +159,18 @@ class Predictor:
 
     def predict_pixels(self, pixels: Pixels, *, progress: bool = False, probabilities: bool = False) -> "Prediction":
         """The result for an image that follows the card's rule already, uint8 (H, W, C). Raises DataError."""
-        seen = ImageThroughNetwork(self.network, self.card, pixels, self.views, progress, probabilities)
+        return self._through_network(MeasuredImage(pixels), progress, probabilities)
+
+    def _through_network(self, image: MeasuredImage, progress: bool, probabilities: bool) -> "Prediction":
+        seen = ImageThroughNetwork(self.network, self.card, image, self.views, progress, probabilities)
         return cast("Prediction", self.task.predict(seen))
 
     def _predict_one(self, image: ImageInput, progress: bool, probabilities: bool) -> "Prediction":
-        pixels = decode_pixels(image, self.card.pixel_rule, self.card.in_chans)
+        given = decode_measured(image, self.card.pixel_rule, self.card.in_chans)
         predictor = self
         if self.card.ground_resolution and isinstance(image, str | Path):
             predictor = self.described_as(card_at(self.card, ground_resolution(Path(image)), Path(image)))
         try:
-            return predictor.predict_pixels(pixels, progress=progress, probabilities=probabilities)
+            return predictor._through_network(given, progress, probabilities)
         except DataError as error:
             raise DataError(f"{image if isinstance(image, str | Path) else 'image'}: {error}") from error

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+Measured = npt.NDArray[np.bool_]
 
 
 class View(NamedTuple):
@@ -53,6 +54,10 @@ class NetworkImage(Protocol):
     @property
     def pixels(self) -> Pixels:
         """The image (H, W, C)."""
+
+    @property
+    def valid(self) -> Measured | None:
+        """Whether each pixel (H, W) is measured and not transparent; None where all are."""
 
     @property
     def keeps_probabilities(self) -> bool:

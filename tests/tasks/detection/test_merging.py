@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cyclemlp.data.measured_images import MeasuredImage
 from cyclemlp.data.resizing import FloatArray
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.network import Network, SizeRule
@@ -55,12 +56,12 @@ class SquareFinder:
 
 
 def detect_in_views(network: Network, described: ModelCard, image: Image, views: Views) -> Detections:
-    return find_objects(ImageThroughNetwork(network, described, image, views)).detections
+    return find_objects(ImageThroughNetwork(network, described, MeasuredImage(image), views)).detections
 
 
 def looks(described: ModelCard, height: int, width: int) -> list[Look]:
-    pixels = np.zeros((height, width, 3), dtype=np.uint8)
-    return ImageThroughNetwork(SquareFinder(), described, pixels, Views()).looks()[0]
+    image = MeasuredImage(np.zeros((height, width, 3), dtype=np.uint8))
+    return ImageThroughNetwork(SquareFinder(), described, image, Views()).looks()[0]
 
 
 def _half() -> FloatArray:

@@ -34,7 +34,8 @@ class Facts:
     def to_entries(self) -> dict[str, str]:
         """Entries for the file's metadata, values as JSON."""
         rule = {"least": self.size_rule.least, "multiple": self.size_rule.multiple}
-        values = {**self.card.to_dict(), "size_rule": rule, "outputs": list(self.outputs), "input": _INPUT}
+        described = {**_INPUT, "normalisation": f"(value / 255 - mean) / std, {_channels(self.card)}"}
+        values = {**self.card.to_dict(), "size_rule": rule, "outputs": list(self.outputs), "input": described}
         return {PREFIX + key: json.dumps(value) for key, value in values.items()}
 
     @classmethod
@@ -80,5 +81,15 @@ _INPUT = {
     "name": INPUT_NAME,
     "layout": "NCHW",
     "type": "float32",
-    "normalisation": "(value / 255 - mean) / std, channels in the order red, green, blue",
 }
+
+
+def _channels(card: ModelCard) -> str:
+    """What the channels of the input are, and what their values were made from."""
+    if not card.bands:
+        channels = "channels in the order red, green, blue"
+    else:
+        names = f" ({', '.join(card.band_names)})" if card.band_names else ""
+        channels = f"channels are the bands {' '.join(map(str, card.bands))}{names} of {card.file_bands}"
+    ranges = {"fixed": "; value is 0 to 255 by value_range", "per-image": "; value is 0 to 255 by each image's range"}
+    return channels + ranges.get(card.values, "")

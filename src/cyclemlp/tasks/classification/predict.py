@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.drawing import as_rgb
 from cyclemlp.data.resizing import MIN_SHARE_IN_CROP, fitted, share_in_crop
+from cyclemlp.errors import DataError
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.looks import NetworkImage
 
@@ -66,6 +67,8 @@ class ClassificationResult:
 def classify(image: NetworkImage) -> ClassificationResult:
     """The class of an image, made square as the card says."""
     card = image.card
+    if image.valid is not None and not image.valid.any():
+        raise DataError("no pixel is measured: all are nodata or transparent")
     assert card.image_size is not None  # the card checks that a classifier
     assert card.crop_pct is not None  # has both
     seen = fitted(image.pixels, card.image_size, card.resize, card.crop_pct, card.mean)

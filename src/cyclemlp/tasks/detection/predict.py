@@ -19,13 +19,13 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclemlp.data.drawing import as_rgb, palette
-from cyclemlp.data.objects import Record, masks_of
+from cyclemlp.data.objects import Record, any_measured, masks_of
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.files import JsonObject
 from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
 from cyclemlp.tasks.detection.decoding import Detections, detect, paste_patch, suppress
-from cyclemlp.tasks.detection.metrics import coco_results, patches_of
+from cyclemlp.tasks.detection.metrics import coco_results
 from cyclemlp.tasks.looks import FloatArray, Look, NetworkImage, Span
 
 _MAX_NAMED = 60
@@ -48,6 +48,8 @@ class DetectionResult:
     """Number of each class in COCO's results; none for 1, 2, ..."""
     shown_score: float = SHOWN_SCORE
     """Objects with lower scores are not shown in a report."""
+    valid: npt.NDArray[np.bool_] | None = None
+    """(H, W) whether each pixel is measured and not transparent; None where all are. Objects lie on such pixels."""
 
     def __len__(self) -> int:
         return len(self.detections.scores)
@@ -83,6 +85,14 @@ class DetectionResult:
 
     def patch(self, index: int) -> Patch:
         """The part of the mask of object `index` that can hold ones: small in a large image."""
+        patch = self._whole_patch(index)
+        if self.valid is None:
+            return patch
+        height, width = patch.bitmap.shape
+        seen = self.valid[patch.top : patch.top + height, patch.left : patch.left + width]
+        return patch._replace(bitmap=patch.bitmap * seen.astype(np.uint8))
+
+    def _whole_patch(self, index: int) -> Patch:
         if self.given_masks is not None:
             return Patch(0, 0, self.given_masks[index])
         probabilities = self.detections.mask_probabilities
@@ -123,7 +133,8 @@ class DetectionResult:
         """Entries of COCO's results format, with the class numbers of the training data unless others are given."""
         numbers = category_ids or self.category_ids or range(1, len(self.classes) + 1)
         size = (self.image.shape[0], self.image.shape[1])
-        return coco_results(self.detections, image_id, size, numbers, patches_of(self.detections, size))
+        patches = [self.patch(i) for i in range(len(self))] if self.has_masks else None
+        return coco_results(self.detections, image_id, size, numbers, patches)
 
     def draw(self, opacity: float = 0.45, *, scores: bool = True) -> Image.Image:
         """The image with every box, its class and, with `scores`, its score; masks are painted with `opacity`."""
@@ -183,7 +194,11 @@ def find_objects(image: NetworkImage) -> DetectionResult:
         detections = merged(Detections.joined(found), np.concatenate(cut), options.nms, limit)
     card = image.card
     shown = SHOWN_SCORE if card.shown_score is None else card.shown_score
-    return DetectionResult(detections, card.classes, image.pixels, category_ids=card.category_ids, shown_score=shown)
+    valid = image.valid
+    if valid is not None:
+        detections = detections.select(any_measured(detections.boxes_xyxy, valid))
+    ids = card.category_ids
+    return DetectionResult(detections, card.classes, image.pixels, category_ids=ids, shown_score=shown, valid=valid)
 
 
 def _seen(image: NetworkImage, look: Look) -> tuple[Detections, Flags]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.objects import DetectionDataset, as_coco, check_size
+from cyclemlp.data.objects import DetectionDataset, as_coco, check_size, where_seen
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.files import JsonMapping, JsonObject, json_list, write_csv, write_lines, write_text
 from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
@@ -100,7 +100,7 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         part = dataset.splits[split]
         record, (height, width) = part.records[index], result.image.shape[:2]
         check_size(part.images[index], (height, width), record.size)
-        counts.add(record, result.detections, len(dataset.classes))
+        counts.add(where_seen(record, result.valid), result.detections, len(dataset.classes))
 
     def constant_score(self, counts: "DetectionCounts") -> float:
         """Of finding nothing."""

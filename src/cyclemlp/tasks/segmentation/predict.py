@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data import drawing
+from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.looks import FloatArray, NetworkImage
 from cyclemlp.tasks.segmentation.components import components
@@ -21,29 +22,46 @@ class SegmentationResult:
     """The class of every pixel of an image."""
 
     mask: Mask
-    """(H, W) uint8 class ids, in the orientation in which the image is shown."""
+    """(H, W) uint8 class ids, in the orientation in which the image is shown; 255 where `valid` is false."""
     classes: tuple[str, ...]
     """Name of each class id."""
     image: npt.NDArray[np.uint8]
     """(H, W, C) the image itself, on which `draw` paints."""
     probabilities: npt.NDArray[np.float32] | None = None
     """(K, H, W) probability of each class at each pixel, adding up to 1; None unless `predict` was asked for them."""
+    valid: npt.NDArray[np.bool_] | None = None
+    """(H, W) whether each pixel is measured and not transparent; None where all are."""
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Share of the image's pixels per class, adding up to 1."""
+        """Share of the measured pixels per class, adding up to 1 where there are any."""
         counts = np.bincount(self.mask.reshape(-1), minlength=len(self.classes))
-        return {name: int(n) / self.mask.size for name, n in zip(self.classes, counts, strict=True)}
+        measured = max(1, self.mask.size - self.nodata_pixels)
+        return {name: int(n) / measured for name, n in zip(self.classes, counts, strict=False)}
+
+    @property
+    def nodata_pixels(self) -> int:
+        """The number of pixels that are not measured."""
+        return 0 if self.valid is None else int(self.valid.size - np.count_nonzero(self.valid))
 
     def to_dict(self) -> JsonObject:
-        """Task, size and class shares as JSON values."""
+        """Task, size and class shares as JSON values; `nodata_pixels` where some are not measured."""
         height, width = self.mask.shape
-        return {"task": "segmentation", "size": {"height": height, "width": width}, "shares": dict(self.shares)}
+        nodata = {} if self.valid is None else {"nodata_pixels": self.nodata_pixels}
+        size = {"height": height, "width": width}
+        return {"task": "segmentation", "size": size, "shares": dict(self.shares), **nodata}
 
     def class_image(self) -> Image.Image:
-        """The mask as a palette image: it opens in colours, and its values are the class ids."""
+        """The mask as a palette image: it opens in colours, and its values are the class ids.
+
+        Where pixels are not measured, they are 255 and transparent.
+        """
         image = Image.fromarray(self.mask)
-        image.putpalette(drawing.palette(len(self.classes)).tobytes())
+        colours = drawing.palette(len(self.classes))
+        if self.valid is not None:
+            colours = np.concatenate([colours, np.zeros((256 - len(colours), 3), np.uint8)])
+            image.info["transparency"] = IGNORE_INDEX
+        image.putpalette(colours.tobytes())
         return image
 
     @property
@@ -64,7 +82,10 @@ class SegmentationResult:
         """
         colours = drawing.palette(len(self.classes))
         image = drawing.as_rgb(self.image)
-        painted = drawing.paint_classes(image, self.mask, colours, opacity)
+        shown = self.mask if self.valid is None else np.where(self.valid, self.mask, np.uint8(0))
+        painted = drawing.paint_classes(image, shown, colours, opacity)
+        if self.valid is not None:
+            painted = np.where(self.valid[..., None], painted, np.asarray(image))
         plain = self.has_background and not tint_background
         if plain:
             painted = np.where((self.mask == 0)[..., None], np.asarray(image), painted)
@@ -117,12 +138,15 @@ def _percent(share: float) -> str:
 
 def segment(image: NetworkImage) -> SegmentationResult:
     """The class of every pixel; over several views by their mean probabilities."""
-    strips = image.maps(softmax)
-    if not image.keeps_probabilities:
-        return SegmentationResult(most_probable_classes(strips)[0], image.card.classes, image.pixels)
-    probabilities = np.concatenate(list(strips), axis=2)
-    classes = most_probable_classes([probabilities])
-    return SegmentationResult(classes[0], image.card.classes, image.pixels, probabilities[0])
+    strips, probabilities, valid = image.maps(softmax), None, image.valid
+    if image.keeps_probabilities:
+        probabilities = np.concatenate(list(strips), axis=2)
+        strips = iter([probabilities])
+    mask = most_probable_classes(strips)[0]
+    if valid is not None:
+        mask[~valid] = IGNORE_INDEX
+    kept = None if probabilities is None else probabilities[0]
+    return SegmentationResult(mask, image.card.classes, image.pixels, kept, valid)
 
 
 def most_probable_classes(strips: Iterable[FloatArray]) -> npt.NDArray[np.uint8]:
