@@ -7,7 +7,7 @@ from PIL import Image
 
 from cyclemlp.data.contact_sheet import CELL_WIDTH, choose, contact_sheet
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
-from cyclemlp.data.drawing import IGNORED, STRAY, colour_list, draw_mask, draw_objects, ink_on
+from cyclemlp.data.drawing import IGNORED, STRAY, colour_list, draw_mask, draw_objects
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.objects import Record
 from cyclemlp.data.outlines import Polygons, rle_of_mask
@@ -90,11 +90,6 @@ def test_outlines_are_filled_and_have_an_edge() -> None:
     assert tuple(drawn[20, 10]) == BLUE
     assert 0 < drawn[20, 30].max() < max(BLUE)
     assert drawn[35, 30].max() == 0
-
-
-def test_names_are_read_on_their_colour() -> None:
-    assert ink_on((240, 228, 66)) == (0, 0, 0)
-    assert ink_on((0, 114, 178)) == (255, 255, 255)
 
 
 def test_a_sheet_of_every_kind(write_dataset: Callable[..., Path], write_coco: Callable[..., Path]) -> None:

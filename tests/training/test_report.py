@@ -9,11 +9,13 @@ from PIL import Image
 from torch import nn
 
 from cyclemlp.files import write_text
+from cyclemlp.tasks.base import ScoreNames
 from cyclemlp.tasks.card import ModelCard, save_model
 from cyclemlp.tasks.classification.confusion import write_confusion
 from cyclemlp.training.recorder import Recorder, read_metrics, record_last
-from cyclemlp.training.report import _drawn, write_report
+from cyclemlp.training.report import _curves, _drawn, write_report
 
+SCORES = ScoreNames("mIoU", "IoU", ())
 CLASSES = ("sea", "<land & co>")
 
 
@@ -81,6 +83,16 @@ def test_names_of_classes_are_shown_as_they_are(tmp_path: Path, name: str) -> No
     matrix = write_confusion(tmp_path, np.eye(2, dtype=np.int64), ("all", name))
     matrix.savefig(io.BytesIO(), format="png")
     assert [text.get_text() for text in matrix.axes[0].get_xticklabels()] == ["all", name]
+
+
+def test_names_in_letters_that_no_font_has_are_numbers_in_plots(tmp_path: Path) -> None:
+    """matplotlib warns of letters that it draws as empty boxes, and a warning is an error here."""
+    names = ("Gebäude", "\u0378")
+    matrix = write_confusion(tmp_path, np.eye(2, dtype=np.int64), names)
+    matrix.savefig(io.BytesIO(), format="png")
+    assert [text.get_text() for text in matrix.axes[0].get_xticklabels()] == ["Gebäude", "class 1"]
+    curves = dict(_curves([{"step": "1", "mIoU": "0.5", **{f"IoU/{name}": "0.5" for name in names}}], SCORES))
+    assert list(curves) == ["IoU"]
 
 
 def test_without_metrics_and_samples(tmp_path: Path) -> None:

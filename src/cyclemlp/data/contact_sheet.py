@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.drawing import (
@@ -18,11 +18,13 @@ from cyclemlp.data.drawing import (
     colour_list,
     draw_mask,
     draw_objects,
+    legend_name,
     shortened,
     with_legend,
 )
 from cyclemlp.data.formats.registry import AnyDataset
 from cyclemlp.data.images import ImageError
+from cyclemlp.data.lettering import Lettering, drawn_name
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.pixel_rule import display_pixels
@@ -101,28 +103,21 @@ def _cell(dataset: AnyDataset, split_name: str, index: int, size: tuple[int, int
     cell = Image.new("RGB", (size[0], size[1] + _CAPTION_HEIGHT), "white")
     cell.paste(_EMPTY, (0, 0, *size))
     pen = ImageDraw.Draw(cell)
-    font = ImageFont.load_default(_TEXT_SIZE)
+    lettering = Lettering(_TEXT_SIZE)
     try:
         drawn = _drawn(dataset, split_name, index, size)
         cell.paste(drawn, ((size[0] - drawn.width) // 2, (size[1] - drawn.height) // 2))
     except ImageError as error:
-        pen.text((size[0] / 2, size[1] / 2), shortened(error.what), fill=_INK, font=font, anchor="mm")
+        reason = lettering.fitted(shortened(error.what), size[0])
+        lettering.write(pen, (size[0] / 2, size[1] / 2), reason, _INK, centred=True)
     split = dataset.splits[split_name]
     name = split.images[index].name
     if isinstance(split, ClassifiedSplit):
-        name = f"{dataset.classes[split.labels[index]]}/{name}"
-    pen.text((0, size[1] + 3), _fitting(f"{split_name}  {name}", font, size[0]), fill=_INK, font=font)
+        number = split.labels[index]
+        name = f"{drawn_name(dataset.classes[number], number)}/{name}"
+    caption = lettering.fitted(f"{split_name}  {name}", size[0])
+    lettering.write(pen, (0, size[1] + 3 + _TEXT_SIZE / 2), caption, _INK)
     return cell
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, its middle left out if it is too long: class and number are at the ends."""
-    keep = len(text)
-    shown = text
-    while font.getlength(shown) > width:
-        keep -= 1
-        shown = f"{text[: (keep + 1) // 2]}…{text[len(text) - keep // 2 :]}"
-    return shown
 
 
 def _drawn(dataset: AnyDataset, split_name: str, index: int, size: tuple[int, int]) -> Image.Image:
@@ -155,7 +150,8 @@ def _legend(dataset: AnyDataset, chosen: Sequence[tuple[str, int]]) -> list[tupl
         if outlined and len(classes) == 1:
             return []
     entries: list[tuple[Colour | None, str]] = []
-    entries += zip(colour_list(MAX_LEGEND), map(shortened, classes), strict=False)
+    shown = range(min(len(classes), MAX_LEGEND))
+    entries += zip(colour_list(len(shown)), (legend_name(classes, number) for number in shown), strict=True)
     if len(classes) > MAX_LEGEND:
         entries.append((None, f"and {len(classes) - MAX_LEGEND} more"))
     if isinstance(dataset, MaskDataset):

@@ -9,13 +9,15 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from cyclemlp.data.lettering import Colour as Colour
+from cyclemlp.data.lettering import Lettering, drawn_name
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.objects import Record
 from cyclemlp.data.outlines import Outline, Polygons, draw_patch
+from cyclemlp.data.tags import Box, write_tags
 
-Colour = tuple[int, int, int]
 Pixel = TypeVar("Pixel", np.uint8, np.bool_)
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, in an order that suits water and land.
@@ -40,7 +42,6 @@ _OPACITY = 0.45
 _PAINT = 0.3
 """Opacity of masks, which cover the whole image."""
 _TAG_SIZE = 13
-_Box = tuple[float, float, float, float]
 
 
 def as_rgb(image: npt.NDArray[np.uint8]) -> Image.Image:
@@ -76,8 +77,8 @@ def with_legend(
 
     `widest` are texts to reserve room for instead of those of the entries.
     """
-    font = ImageFont.load_default(size)
-    widths = [round(font.getlength(text)) + 3 * size for text in widest or [text for _, text in entries]]
+    lettering = Lettering(size)
+    widths = [round(lettering.length(text)) + 3 * size for text in widest or [text for _, text in entries]]
     width = max(image.width, max(widths) + size)
     places, rows = _flow(widths, width - size)
     canvas = Image.new("RGB", (width, image.height + (2 * rows + 1) * size), "white")
@@ -87,7 +88,7 @@ def with_legend(
         left, top = x + size, image.height + (2 * row + 1) * size
         if colour is not None:
             pen.rectangle((left, top, left + size, top + size), fill=colour)
-        pen.text((left + size * 1.5, top + size / 2), text, fill=_INK, font=font, anchor="lm")
+        lettering.write(pen, (left + size * 1.5, top + size / 2), text, _INK)
     return canvas
 
 
@@ -97,10 +98,9 @@ def shortened(name: str, longest: int = 40) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
-def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever is easier to read on `colour`."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else (255, 255, 255)
+def legend_name(classes: Sequence[str], number: int) -> str:
+    """The name of a class as drawings show it: on one line, short, in letters that there is a font for."""
+    return shortened(drawn_name(classes[number], number))
 
 
 def _flow(widths: Sequence[int], room: int) -> tuple[list[tuple[int, int]], int]:
@@ -163,12 +163,13 @@ def draw_objects(image: Image.Image, record: Record, classes: Sequence[str]) -> 
         if record.segmentations[i] is None or record.crowd[i]:
             pen.rectangle(boxes[i], outline=colours[i], width=2)
     if not single:
-        names = ["ignored" if record.crowd[i] else classes[int(label)] for i, label in enumerate(record.labels)]
-        _write_names(pen, image.size, [(boxes[i], names[i], colours[i]) for i in order])
+        names = ["ignored" if record.crowd[i] else legend_name(classes, int(k)) for i, k in enumerate(record.labels)]
+        tags = [(boxes[i], shortened(names[i], 24), colours[i]) for i in order]
+        write_tags(pen, image.size, _TAG_SIZE, tags)  # what finds no room is in the legend
     return drawn
 
 
-def _scaled(box: Sequence[float], scale: tuple[float, float]) -> _Box:
+def _scaled(box: Sequence[float], scale: tuple[float, float]) -> Box:
     left, top, right, bottom = box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
     return left, top, max(left, right - 1), max(top, bottom - 1)
 
@@ -197,20 +198,3 @@ def _with_edge(mask: Image.Image) -> Image.Image:
     inside = np.asarray(mask) > 127
     core = np.all(_neighbours(np.pad(inside, 1)), axis=0)
     return Image.fromarray((np.where(core, round(255 * _OPACITY), 255) * inside).astype(np.uint8))
-
-
-def _write_names(pen: ImageDraw.ImageDraw, size: tuple[int, int], objects: Sequence[tuple[_Box, str, Colour]]) -> None:
-    """Each name above its box, within the image; one that would cover another is left out (the legend has it)."""
-    font = ImageFont.load_default(_TAG_SIZE)
-    taken: list[_Box] = []
-    for (left, top, _, _), name, colour in objects:
-        text = shortened(name, 24)
-        width, height = font.getlength(text) + 6, _TAG_SIZE + 4
-        x = max(0.0, min(left, size[0] - width))
-        y = top - height if top >= height else top
-        tag = (x, y, x + width, y + height)
-        if any(tag[0] < b[2] and b[0] < tag[2] and tag[1] < b[3] and b[1] < tag[3] for b in taken):
-            continue
-        taken.append(tag)
-        pen.rectangle(tag, fill=colour)
-        pen.text((x + 3, y + height / 2), text, fill=ink_on(colour), font=font, anchor="lm")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclemlp.data.lettering import drawn_name, families_of
 from cyclemlp.documents import read_json
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import JsonMapping, JsonObject, write_text
@@ -90,7 +91,8 @@ def _percent(share: float | None) -> str:
 def _curves(rows: Sequence[Mapping[str, str]], names: ScoreNames) -> Iterator[tuple[str, str]]:
     """Title and data URL of each plot."""
     start = f"{names.per_class}/"
-    classes = {name.removeprefix(start): name for name in (rows[0] if rows else ()) if name.startswith(start)}
+    columns = [name for name in (rows[0] if rows else ()) if name.startswith(start)]
+    classes = {drawn_name(name.removeprefix(start), number): name for number, name in enumerate(columns)}
     scores = {"all": names.main} | (classes if len(classes) <= MAX_CLASS_CURVES else {})
     for title, lines in (("Loss", {"loss": "loss"}), ("Learning rate", {"lr": "lr"}), (names.per_class, scores)):
         series = {
@@ -121,6 +123,7 @@ def _drawn(title: str, series: Mapping[str, Sequence[tuple[int, float]]]) -> "Fi
     if len(axes.lines) > 1:
         for text in axes.legend(fontsize="small", frameon=False).get_texts():
             text.set_parse_math(False)  # names of classes are no formulas
+            text.set_fontfamily(families_of([text.get_text()]))
     return figure
 
 

@@ -15,6 +15,8 @@ from cyclemlp.tasks.detection.predict import DetectionResult
 BOXES = np.array([[2, 24, 22, 34], [30, 30, 40, 50]], dtype=np.float32)
 SCORES, LABELS = np.array([0.75, 0.25], dtype=np.float32), np.array([1, 0])
 CLASSES = ("cell", "speck")
+ROOMY = np.full((80, 50, 3), 100, dtype=np.uint8)
+"""An image where a name finds room below its box."""
 
 
 def result(*, masks: bool = False) -> DetectionResult:
@@ -68,16 +70,16 @@ def test_only_the_likely_ones() -> None:
 
 def test_drawn_boxes_have_the_colour_of_their_class() -> None:
     colours = palette(2)
-    drawn = np.asarray(result().draw())
-    assert drawn.shape == (60, 50, 3)
+    drawn = np.asarray(replace(result(), image=ROOMY).draw())
+    assert drawn.shape == (80, 50, 3)
     assert (drawn[33, 2:22] == colours[1]).all()  # lower edge: the name stands above the upper one
     assert (drawn[49, 30:40] == colours[0]).all()
     assert (drawn[32:50, 39] == colours[0]).all()
-    assert (drawn[58, 5] == 100).all()
+    assert (drawn[78, 5] == 100).all()
 
 
 def test_drawn_masks_are_painted_half_way() -> None:
-    drawn = np.asarray(result(masks=True).draw(opacity=0.5)).astype(int)
+    drawn = np.asarray(replace(result(masks=True), image=ROOMY).draw(opacity=0.5)).astype(int)
     colour = palette(8)[1].astype(int)
     assert np.abs(drawn[40, 33] - (100 + colour) / 2).max() <= 1
     assert (drawn[40, 37] == 100).all()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cyclemlp.data.lettering import drawn_name, families_of
 from cyclemlp.errors import MissingExtraError
 from cyclemlp.files import write_csv
 
@@ -37,10 +38,12 @@ def write_confusion(folder: Path, counts: "npt.NDArray[np.int64]", classes: Sequ
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set(xlabel="predicted", ylabel="is")
     if len(classes) <= MAX_NAMED:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
+        names = [drawn_name(name, number) for number, name in enumerate(classes)]
+        axes.set_xticks(range(len(classes)), names, rotation=90)
+        axes.set_yticks(range(len(classes)), names)
         for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
             label.set_parse_math(False)  # names of classes are no formulas
+            label.set_fontfamily(families_of(names))
     if len(classes) <= MAX_NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"

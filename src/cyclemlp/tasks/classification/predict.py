@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from cyclemlp.data.drawing import as_rgb
+from cyclemlp.data.drawing import as_rgb, legend_name
+from cyclemlp.data.lettering import Lettering
 from cyclemlp.data.resizing import MIN_SHARE_IN_CROP, fitted, share_in_crop
 from cyclemlp.errors import DataError
 from cyclemlp.files import JsonObject
@@ -37,8 +38,10 @@ class ClassificationResult:
 
     def top(self, limit: int = TOP) -> dict[str, float]:
         """The most probable classes and their probabilities, in descending order."""
-        order = np.argsort(-self.probabilities, kind="stable")[:limit]
-        return {self.classes[index]: float(self.probabilities[index]) for index in order}
+        return {self.classes[index]: float(self.probabilities[index]) for index in self._order(limit)}
+
+    def _order(self, limit: int) -> list[int]:
+        return [int(index) for index in np.argsort(-self.probabilities, kind="stable")[:limit]]
 
     def to_dict(self) -> JsonObject:
         """Task, size, label and the five most probable classes as JSON values; `seen` where a crop lost over half."""
@@ -49,18 +52,19 @@ class ClassificationResult:
 
     def draw(self) -> Image.Image:
         """The image above its five most probable classes, with a bar for each."""
-        image, entries = as_rgb(self.image), self.top()
+        image, order = as_rgb(self.image), self._order(TOP)
         size = min(64, max(12, min(image.size) // 24))
-        font = ImageFont.load_default(size)
-        names = [f"{name}  {100 * share:.1f} %" for name, share in entries.items()]
-        width = max(image.width, round(max(map(font.getlength, names))) + 6 * size)
+        lettering = Lettering(size)
+        shares = [float(self.probabilities[index]) for index in order]
+        names = [f"{legend_name(self.classes, i)}  {100 * share:.1f} %" for i, share in zip(order, shares, strict=True)]
+        width = max(image.width, round(max(map(lettering.length, names))) + 6 * size)
         canvas = Image.new("RGB", (width, image.height + (2 * len(names) + 1) * size), "white")
         canvas.paste(image, ((width - image.width) // 2, 0))
         pen = ImageDraw.Draw(canvas)
-        for row, (text, share) in enumerate(zip(names, entries.values(), strict=True)):
+        for row, (text, share) in enumerate(zip(names, shares, strict=True)):
             top = image.height + (2 * row + 1) * size
             pen.rectangle((size // 2, top, size // 2 + round(4 * size * share), top + size), fill=_BAR)
-            pen.text((5 * size, top + size / 2), text, fill=_INK, font=font, anchor="lm")
+            lettering.write(pen, (5 * size, top + size / 2), text, _INK)
         return canvas
 
 

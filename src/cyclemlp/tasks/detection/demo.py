@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.lettering import Lettering
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.samples.digits import EDGE, prepare_digits
 from cyclemlp.heads.detection_options import SHOWN_SCORE
@@ -67,6 +68,5 @@ def arranged(images: Sequence[Image.Image]) -> Image.Image:
     for i, image in enumerate(images):
         canvas.paste(image, (i % COLUMNS * edge, i // COLUMNS * edge + 2 * _TITLE))
     text = f"digits and places that were held out; score {SHOWN_SCORE} or more"
-    pen = ImageDraw.Draw(canvas)
-    pen.text((_TITLE, _TITLE), text, fill=_TEXT, font=ImageFont.load_default(_TITLE), anchor="lm")
+    Lettering(_TITLE).write(ImageDraw.Draw(canvas), (_TITLE, _TITLE), text, _TEXT)
     return canvas

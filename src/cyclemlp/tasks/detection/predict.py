@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from cyclemlp.data.drawing import as_rgb, palette
+from cyclemlp.data.drawing import as_rgb, colour_list, legend_name, palette
 from cyclemlp.data.objects import Record, any_measured, masks_of
 from cyclemlp.data.outlines import Patch
 from cyclemlp.data.resizing import ResizeRule
+from cyclemlp.data.tags import tag_size, write_tags
 from cyclemlp.files import JsonObject
 from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
 from cyclemlp.tasks.detection.decoding import Detections, detect, paste_patch, suppress
@@ -140,18 +141,17 @@ class DetectionResult:
         """The image with every box, its class and, with `scores`, its score; masks are painted with `opacity`."""
         image = self._with_masks(opacity)
         pen = ImageDraw.Draw(image)
-        colours = [tuple(colour) for colour in palette(len(self.classes)).tolist()]
-        size = min(28, max(10, min(image.size) // 40))
-        font = ImageFont.load_default(size)
+        colours = colour_list(len(self.classes))
+        size = tag_size(image.size)
+        tags = []
         for i in range(len(self))[::-1]:  # the top-scoring above the others
             colour = colours[int(self.labels[i])]
             left, top, right, bottom = (float(value) for value in self.boxes[i])
             pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=1 + size // 12)
-            if len(self) <= _MAX_NAMED:
-                name = self.names[i] + (f" {self.scores[i]:.2f}" if scores else "")
-                place = (left, top - size - 2 if top > size + 2 else top)
-                pen.rectangle((*place, place[0] + font.getlength(name) + 4, place[1] + size + 2), fill=colour)
-                pen.text((place[0] + 2, place[1]), name, fill="white", font=font)
+            name = legend_name(self.classes, int(self.labels[i])) + (f" {self.scores[i]:.2f}" if scores else "")
+            tags.append(((left, top, right, bottom), name, colour))
+        if len(self) <= _MAX_NAMED:
+            write_tags(pen, image.size, size, tags[::-1])
         return image
 
     def _with_masks(self, opacity: float) -> Image.Image:

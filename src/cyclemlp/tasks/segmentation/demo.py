@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from cyclemlp.data.drawing import with_legend
+from cyclemlp.data.lettering import Lettering
 from cyclemlp.data.samples.blue_marble import BAND, is_held_out, prepare_blue_marble, read_earth
 from cyclemlp.tasks.base import Predict
 from cyclemlp.tasks.sample_demo import SampleDemo
@@ -67,8 +68,8 @@ def _coasts(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 def _mark_held_out(image: Image.Image) -> None:
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(_TEXT_SIZE)
+    pen, lettering = ImageDraw.Draw(image), Lettering(_TEXT_SIZE)
     for left in range(0, image.width, BAND):
         if is_held_out(left):
             pen.rectangle((left, 0, left + BAND - 1, image.height - 1), outline=_MARK, width=6)
-            pen.text((left + BAND // 2, 40), "held out", fill=_MARK, font=font, anchor="mt")
+            lettering.write(pen, (left + BAND // 2, 40 + _TEXT_SIZE / 2), "held out", _MARK, centred=True)

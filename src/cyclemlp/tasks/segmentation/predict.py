@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data import drawing
+from cyclemlp.data.lettering import drawn_name
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.looks import FloatArray, NetworkImage
@@ -121,7 +122,8 @@ def _with_legend(image: Image.Image, shares: dict[str, float], *, plain: bool) -
 
 def _entries(shares: dict[str, float]) -> list[tuple[drawing.Colour | None, str]]:
     """Colour and text of each entry of the legend: all of few classes, else the largest ones present."""
-    items = list(zip(drawing.colour_list(len(shares)), shares.items(), strict=True))
+    names = [drawn_name(name, number) for number, name in enumerate(shares)]
+    items = list(zip(drawing.colour_list(len(shares)), zip(names, shares.values(), strict=True), strict=True))
     if len(items) > drawing.MAX_LEGEND:
         items = sorted((item for item in items if item[1][1] > 0), key=lambda item: -item[1][1])
     entries = [
