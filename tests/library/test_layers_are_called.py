@@ -152,3 +152,26 @@ def test_thop_counts_the_layers_that_it_is_told_of(name: str) -> None:
     expected = multiply_adds_of_layers(model, images(1))
     counted = thop.profile(model, (images(1),), custom_ops=layers, verbose=False)[0]
     assert 1 <= counted / expected <= 1.1  # it counts norms as well
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["aten", "pytorch"])
+def test_ptflops_counts_every_product_of_its_operators_and_not_of_classes_it_does_not_know(
+    name: str, backend: str
+) -> None:
+    ptflops = pytest.importorskip("ptflops", reason="ptflops is not installed")
+    model = create(name)
+    expected = multiply_adds_of_layers(model, images(1))
+    counted, _ = ptflops.get_model_complexity_info(
+        model, (3, 64, 64), as_strings=False, print_per_layer_stat=False, verbose=False, backend=backend
+    )
+    assert (1 <= counted / expected <= 1.2) if backend == "aten" else (0.5 <= counted / expected < 1)
+
+
+def test_torchinfo_lists_every_layer(name: str) -> None:
+    torchinfo = pytest.importorskip("torchinfo", reason="torchinfo is not installed")
+    model = create(name)
+    found = torchinfo.summary(model, input_data=images(1), verbose=0, depth=10)
+    assert {type(each.module) for each in found.summary_list} >= {type(each) for each in model.modules()} - {
+        nn.Identity
+    }

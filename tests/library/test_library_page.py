@@ -22,6 +22,8 @@ CALLED = {  # what the test of a tool has to call, where its row says it in othe
     "FLOPs, torch": "FlopCounterMode",
     "FLOPs, fvcore": "FlopCountAnalysis",
     "FLOPs, thop": "thop.profile",
+    "FLOPs, ptflops": "get_model_complexity_info",
+    "lists of layers": "torchinfo.summary",
     "torch.fx": "create_feature_extractor",
     "torch.func": "stack_module_state",
     "torch.compile": "torch.compile",
