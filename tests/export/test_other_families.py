@@ -22,7 +22,7 @@ CARD = ModelCard("segmentation", "activemlp_nano", "semantic-fpn", ("sea", "land
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Path]]]:
-    """A run of a network with two blocks in each stage, the second of which uses the places of the first, and its file in each format."""
+    """A run of a network with two blocks in each stage, which share the places, and its file in each format."""
     folder = tmp_path_factory.mktemp("export")
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
