@@ -5,7 +5,7 @@ them: their scores say how well a network remembers. Here a pixel validates if i
 trains if it lies in none and not within the margin of one. Overlapping images agree, and one image can do for both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -51,8 +51,7 @@ class Blocks:
 
     def kept(self, image: Path, rows: slice, columns: slice, *, validates: bool) -> npt.NDArray[np.bool_]:
         """Whether each pixel of a window of an image belongs to the part that validates, or to the one that trains."""
-        centres = np.arange(columns.start, columns.stop)[None] + 0.5, np.arange(rows.start, rows.stop)[:, None] + 0.5
-        x, y = (each / self.edge for each in self._place_of[image].points(*centres))
+        x, y = self._in_blocks(image, rows, columns)
         if validates:
             return self._in_held_out(x, y)
         shifts = (-MARGIN, 0.0, MARGIN)
@@ -60,6 +59,21 @@ class Blocks:
         for right, up in product(shifts, shifts):
             near |= self._in_held_out(x + right, y + up)
         return ~near
+
+    def numbers(
+        self, image: Path, rows: slice, columns: slice
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Column and row of the block of each pixel of a window, as arrays that broadcast."""
+        x, y = self._in_blocks(image, rows, columns)
+        return np.floor(x), np.floor(y)
+
+    def _in_blocks(
+        self, image: Path, rows: slice, columns: slice
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The centres of pixels in units of blocks."""
+        centres = np.arange(columns.start, columns.stop)[None] + 0.5, np.arange(rows.start, rows.stop)[:, None] + 0.5
+        x, y = self._place_of[image].points(*centres)
+        return x / self.edge, y / self.edge
 
     def _in_held_out(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Of places in units of blocks; x and y broadcast."""
@@ -91,6 +105,13 @@ class GroundPart:
     def kept(self, image: Path, rows: slice, columns: slice) -> npt.NDArray[np.bool_]:
         """Whether each pixel of a window of an image is this split's."""
         return self.blocks.kept(image, rows, columns, validates=self.validates)
+
+    def held_out(self, image: Path, rows: slice, columns: slice) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+        """Each held-out block that a window of an image shows, by its place, and which pixels are in it."""
+        column, row = self.blocks.numbers(image, rows, columns)
+        for held in sorted(self.blocks.held_out):
+            if (inside := (column == held[0]) & (row == held[1])).any():
+                yield f"{held[0]} {held[1]}", inside
 
     def has(self, image: Path) -> bool:
         """Whether the split has more than a sliver of an image."""

@@ -277,6 +277,10 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         """The card with this task's own evaluation options applied. Raises ConfigError."""
         return card
 
+    def card_after_validation(self, card: "ModelCard", counts: CountsT) -> "ModelCard":
+        """The card with what predictions need to know of the counts on all validation images."""
+        return card
+
     def describe_scores(self, counts: CountsT, card: "ModelCard") -> JsonObject:
         """What a report says in addition to `metrics`."""
         return {}

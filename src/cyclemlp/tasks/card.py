@@ -119,6 +119,8 @@ class ModelCard:
     """Number of each class in the training annotations, for results in COCO's format; none for 1, 2, ..."""
     metrics: JsonObject = field(default_factory=dict)
     """Scores on the validation split."""
+    validation_counts: JsonObject = field(default_factory=dict)
+    """Of segmentation: what was predicted there, as far as the errors of areas need it; see `ValidationCounts`."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of cyclemlp, torch and timm that wrote the weights."""
     weights_sha256: str = ""

@@ -148,7 +148,7 @@ def _finish(
         keep_as_best(run_dir)
     counts.merge(evaluator.count_all(predictor, sorted(set(range(evaluator.size)) - set(sample))))
     metrics = {**counts.metrics(card.classes), **_raw_score(state, task, evaluator)}
-    save_card(run_dir, replace(card, metrics=metrics))
+    save_card(run_dir, task.card_after_validation(replace(card, metrics=metrics), counts))
     record_last(run_dir, state.step, task.scores.columns(metrics))
     doubts = _doubts(state, task, counts, metrics, early_end)
     try:

@@ -4,12 +4,15 @@ import math
 from collections.abc import Sequence
 from typing import TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.errors import ConfigError, DataError, did_you_mean
+from cyclemlp.tasks.segmentation.areas import MAX_CLASSES, ValidationCounts
 
 _POWERS = {"none": 0.0, "fourth-root-inverse": -0.25, "sqrt-inverse": -0.5, "inverse": -1.0}
 
@@ -31,9 +34,12 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self._units: dict[str, npt.NDArray[np.int64]] = {}
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Tensor, unit: str | None = None) -> None:
         """Count pixels of `prediction` and `target`: class ids, any integer type, equal shapes, any device.
+
+        `unit` names what errs together, such as an image, where areas are to have intervals.
 
         Pixels whose target is the ignore index do not count. Raises DataError for a target outside the
         classes, ValueError for a prediction outside them or for unequal shapes.
@@ -45,7 +51,14 @@ class ConfusionMatrix:
         self._check(prediction, target)
         cells = self.num_classes**2
         counts = torch.bincount(target.mul_(self.num_classes).add_(prediction), minlength=cells)
-        self.counts += counts.view(self.num_classes, self.num_classes).cpu()
+        counts = counts.view(self.num_classes, self.num_classes).cpu()
+        self.counts += counts
+        if unit is not None and self.num_classes <= MAX_CLASSES:
+            self._units[unit] = self._units.get(unit, 0) + counts.numpy()
+
+    def validation_counts(self) -> ValidationCounts | None:
+        """What the intervals of areas need; None where nothing was counted by units."""
+        return ValidationCounts.of_units(list(self._units.values())) if self._units else None
 
     def _check(self, prediction: Tensor, target: Tensor) -> None:
         if not target.numel():
@@ -65,6 +78,8 @@ class ConfusionMatrix:
         if other.num_classes != self.num_classes:
             raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
         self.counts += other.counts
+        for unit, counts in other._units.items():
+            self._units[unit] = self._units.get(unit, 0) + counts
 
     def constant_miou(self) -> float | None:
         """The mean IoU of the best image of one class, None without pixels; classes that are absent do not count."""

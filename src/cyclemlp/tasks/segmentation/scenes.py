@@ -1,6 +1,6 @@
 """Masks of scenes: a raster of class ids where the scene lies, probabilities on request, and polygons."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,18 @@ from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.polygons import write_polygons
 from cyclemlp.data.scenes import Place, write_geotiff
 from cyclemlp.errors import ConfigError
-from cyclemlp.files import JsonObject, atomic_write
+from cyclemlp.files import JsonMapping, JsonObject, atomic_write
 from cyclemlp.tasks.looks import FloatArray
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.scenes import SceneOutput, Strip
+from cyclemlp.tasks.segmentation.areas import ValidationCounts
 from cyclemlp.tasks.segmentation.predict import is_background, most_probable_classes, softmax
 
 if TYPE_CHECKING:
     from cyclemlp.tasks.card import ModelCard
 
+_SQUARE_METRES = 10_000
+"""Of a hectare."""
 PROBABILITY_SCALE = 1 / 255
 """Probability of a step in the raster of probabilities, whose values are uint8."""
 
@@ -71,7 +74,12 @@ class MaskScenes(SceneOutput):
             left_out = {IGNORE_INDEX} | ({0} if is_background(card.classes) else set())
             simplify = options.simplify or 0.0
             write_polygons(files["mask"], files["polygons"], place, card.classes, left_out, simplify)
-        return _described(counts, place, card.classes)
+        entry = _described(counts, place, card.classes)
+        if card.validation_counts:
+            known = ValidationCounts.from_dict(card.validation_counts, len(card.classes))
+            areas = known.areas(list(entry["pixels"].values()), card.classes)
+            entry["estimated_areas"] = _in_hectares(areas, sum(entry["pixels"].values()), place.pixel_area)
+        return entry
 
 
 def _counted(strips: Iterable[Strip], counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[Any]]:
@@ -94,3 +102,32 @@ def _described(counts: npt.NDArray[np.int64], place: Place, classes: tuple[str, 
     if place.pixel_area is not None:
         entry["areas_m2"] = {name: count * place.pixel_area for name, count in pixels.items()}
     return entry
+
+
+def _in_hectares(areas: JsonObject, pixels: int, pixel_area: float | None) -> JsonObject:
+    """With `hectares`, and those of the interval, where pixels have an area; without, shares alone."""
+    if pixel_area is None or "classes" not in areas:
+        return areas
+    all_of_it = pixels * pixel_area / _SQUARE_METRES
+    names = {"share": "hectares", "low": "hectares_low", "high": "hectares_high"}
+    classes = {
+        name: {**shares, **{names[key]: value * all_of_it for key, value in shares.items()}}
+        for name, shares in areas["classes"].items()
+    }
+    return {**areas, "classes": classes}
+
+
+def in_words(areas: JsonMapping, names: Sequence[str]) -> str:
+    """The areas of these classes for a line of text; empty without any."""
+    if "reason" in areas:
+        return f"; areas are not corrected: {areas['reason']}"
+    if not areas:
+        return ""
+    told = [f"{name} {_interval(areas['classes'][name])}" for name in names]
+    return f"; corrected, with 95 % intervals: {', '.join(told)}"
+
+
+def _interval(area: JsonMapping) -> str:
+    if "hectares" in area:
+        return f"{area['hectares']:.4g} ha ({area['hectares_low']:.4g} to {area['hectares_high']:.4g})"
+    return f"{area['share'] * 100:.1f} % ({area['low'] * 100:.1f} to {area['high'] * 100:.1f})"

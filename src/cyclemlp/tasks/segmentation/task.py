@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,7 +13,7 @@ import numpy as np
 from cyclemlp.data.drawing import as_rgb, side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.held_out import HoldOut
-from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset
+from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit
 from cyclemlp.data.palettes import read_palette
 from cyclemlp.data.problems import DataRequest, listed
 from cyclemlp.data.windows import middle_of
@@ -23,11 +24,12 @@ from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.looks import FloatArray, NetworkImage, Pixels
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.score_text import score_lines
+from cyclemlp.tasks.segmentation.areas import MAX_CLASSES, ValidationCounts
 from cyclemlp.tasks.segmentation.components import COLUMNS, component_row
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.tasks.segmentation.demo import EarthDemo
 from cyclemlp.tasks.segmentation.predict import SegmentationResult, most_probable_classes, segment
-from cyclemlp.tasks.segmentation.scenes import MaskScenes
+from cyclemlp.tasks.segmentation.scenes import MaskScenes, in_words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,18 +106,13 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def count(
         self, counts: "ConfusionMatrix", dataset: MaskDataset, split: str, index: int, result: SegmentationResult
     ) -> None:
-        import torch
-
         pairs = dataset.splits[split]
         mask, target = pairs.masks[index], pairs.target(index)
         if target.shape != result.mask.shape:
             sizes = [f"{width} x {height}" for height, width in (target.shape, result.mask.shape)]
             name = pairs.images[index].name
             raise DataError(f"{mask} is {sizes[0]} pixels, its image {name} {sizes[1]}: make them equal")
-        try:
-            counts.update(torch.from_numpy(result.mask), torch.from_numpy(target))
-        except DataError as error:
-            raise DataError(f"{mask}: {error}") from error
+        _add(counts, pairs, index, result.mask, target)
 
     def in_windows(self, dataset: MaskDataset, split: str, index: int) -> bool:
         return dataset.splits[split].size_in_windows(index) is not None
@@ -123,14 +120,20 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def count_strip(
         self, counts: "ConfusionMatrix", dataset: MaskDataset, split: str, index: int, rows: slice, maps: FloatArray
     ) -> None:
-        import torch
-
         pairs = dataset.splits[split]
         target = pairs.window_target(index, (rows, slice(0, maps.shape[-1])))
-        try:
-            counts.update(torch.from_numpy(most_probable_classes([maps])[0]), torch.from_numpy(target))
-        except DataError as error:
-            raise DataError(f"{pairs.masks[index]}: {error}") from error
+        _add(counts, pairs, index, most_probable_classes([maps])[0], target, rows.start)
+
+    def card_after_validation(self, card: ModelCard, counts: "ConfusionMatrix") -> ModelCard:
+        found = counts.validation_counts()
+        return card if found is None else replace(card, validation_counts=found.to_dict())
+
+    def describe_scores(self, counts: "ConfusionMatrix", card: ModelCard) -> JsonObject:
+        return {"confusion": counts.counts.tolist()} if len(card.classes) <= MAX_CLASSES else {}
+
+    def check_card(self, card: ModelCard) -> None:
+        if card.validation_counts:
+            ValidationCounts.from_dict(card.validation_counts, len(card.classes))
 
     def constant_score(self, counts: "ConfusionMatrix") -> float | None:
         return counts.constant_miou()
@@ -195,7 +198,26 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
 
     def summary(self, entry: JsonMapping) -> str:
         largest = sorted(entry["shares"].items(), key=lambda item: -item[1])[:5]
-        return ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)
+        shares = ", ".join(f"{name} {share * 100:.1f} %" for name, share in largest if share)
+        return shares + in_words(entry.get("estimated_areas", {}), [name for name, _ in largest])
+
+
+def _add(
+    counts: "ConfusionMatrix", pairs: MaskSplit, index: int, predicted: Pixels, target: Pixels, top: int = 0
+) -> None:
+    """Count the rows of an image from `top` on, by image or by held-out block of the ground."""
+    import torch
+
+    units = [(str(index), target)]
+    if pairs.part is not None and pairs.part.validates:
+        window = slice(top, top + target.shape[0]), slice(0, target.shape[1])
+        blocks = pairs.part.held_out(pairs.images[index], *window)
+        units = [(name, np.where(inside, target, np.uint8(IGNORE_INDEX))) for name, inside in blocks]
+    try:
+        for name, own in units:
+            counts.update(torch.from_numpy(predicted), torch.from_numpy(own), name)
+    except DataError as error:
+        raise DataError(f"{pairs.masks[index]}: {error}") from error
 
 
 def _with_labels(result: SegmentationResult, target: Pixels) -> "Image":
