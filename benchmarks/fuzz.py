@@ -148,16 +148,24 @@ def run_cases(cases: Sequence[Case], seed: int) -> Iterator[tuple[Case, str | Fi
             SUBJECTS[subject].write(root / "intact" / subject)
         done = 0
         while done < len(cases):
-            for outcome in _in_a_process(cases[done : done + PER_PROCESS], seed, root):
+            for outcome in _in_a_process(cases[done : done + PER_PROCESS], seed, root / "intact", root / "sandbox"):
+                if isinstance(outcome, dict) and outcome["fault"] == "memory":
+                    # Not of the file, perhaps, but of what the cases before it have left.
+                    outcome = alone(cases[done], seed, root)
                 yield cases[done], outcome
                 done += 1
 
 
-def _in_a_process(cases: Sequence[Case], seed: int, root: Path) -> Iterator[str | Finding]:
+def alone(case: Case, seed: int, root: Path) -> str | Finding:
+    """The outcome of a case in a process that has had no other."""
+    return next(_in_a_process([case], seed, root / "intact", root / "alone"))
+
+
+def _in_a_process(cases: Sequence[Case], seed: int, intact: Path, sandbox: Path) -> Iterator[str | Finding]:
     """The outcomes until the process ends; the last is 'crash' or 'hang' where it did so in the middle of a case."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, cases, seed, root), daemon=True)
+    process = context.Process(target=_work, args=(there, cases, seed, intact, sandbox), daemon=True)
     process.start()
     there.close()
     try:
@@ -176,10 +184,9 @@ def _in_a_process(cases: Sequence[Case], seed: int, root: Path) -> Iterator[str 
         process.join()
 
 
-def _work(connection: Connection, cases: Sequence[Case], seed: int, root: Path) -> None:
-    sandbox = root / "sandbox"
+def _work(connection: Connection, cases: Sequence[Case], seed: int, intact: Path, sandbox: Path) -> None:
     shutil.rmtree(sandbox, ignore_errors=True)
-    shutil.copytree(root / "intact", sandbox)
+    shutil.copytree(intact, sandbox)
     os.environ["CYCLEMLP_CACHE"] = str(sandbox / "cache")
     # What is imported late needs no judging.
     connection.send([each for name in {name for name, _ in cases} for each in _refused_intact(name, sandbox / name)])

@@ -10,6 +10,7 @@ from benchmarks.fuzz import ForbiddenError, damaged, judge, planned
 from benchmarks.fuzz_subjects import SUBJECTS, Subject
 from benchmarks.mutations import flip
 from cyclemlp.errors import DataError
+from cyclemlp.files import write_text
 
 CASES = 12
 QUICK = (
@@ -53,6 +54,24 @@ def test_what_was_found_before(path: Path, tmp_path: Path) -> None:
     target = tmp_path / place.replace("__", "/")
     target.write_bytes(path.read_bytes())
     assert judge(SUBJECTS[name], tmp_path, target) in ("results", "refusals")
+
+
+def test_a_lack_of_memory_counts_only_where_the_file_needs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that has had many cases may have too little left for the next one."""
+    alone = tmp_path / "alone"
+
+    def read(folder: Path, path: Path) -> list[str]:
+        if path.read_text(encoding="utf-8") != "intact" and (alone.name not in folder.parts or alone.exists()):
+            raise MemoryError
+        return []
+
+    subject = Subject("x", 1, lambda folder: write_text(folder / "a", "intact"), "*", (lambda *_: b"damaged",), read)
+    monkeypatch.setitem(SUBJECTS, "x", subject)
+    assert [outcome for _, outcome in fuzz.run_cases([("x", 0)], seed=0)] == ["results"]
+    alone.touch()
+    assert [outcome["fault"] for _, outcome in fuzz.run_cases([("x", 0)], seed=0) if isinstance(outcome, dict)] == [
+        "memory"
+    ]
 
 
 def test_every_subject_gets_its_share() -> None:

@@ -1,5 +1,7 @@
 """Networks that OpenVINO runs, on the CPU. Nothing here imports torch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,20 +38,27 @@ class OpenVinoNetwork(ExportedNetwork):
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         _check_files(path)
-        try:
+        with _named_errors(path):
             model = core().read_model(path)
             self._compiled = core().compile_model(model, "CPU", {**SETTINGS, "INFERENCE_NUM_THREADS": threads})
             entries = _entries(model)
-        except (RuntimeError, UnicodeDecodeError) as error:  # the latter for names that are not UTF-8
-            reason = reason_of(error)
-            raise CheckpointError(f"{path} is not a usable OpenVINO file ({reason}): export it again") from error
         super().__init__(path, entries)
 
     def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
         """Outputs in the order of the file's facts."""
-        # A request of its own for each call: the compiled model's default one refuses a second thread.
-        outputs = self._compiled.create_infer_request().infer({INPUT_NAME: images}, share_inputs=True)
-        return tuple(outputs[name] for name in self.facts.outputs)
+        with _named_errors(self._path):
+            # A request of its own for each call: the compiled model's default one refuses a second thread.
+            outputs = self._compiled.create_infer_request().infer({INPUT_NAME: images}, share_inputs=True)
+            return tuple(outputs[name] for name in self.facts.outputs)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """What OpenVINO raises in the block becomes a CheckpointError about `path`; KeyError names a missing output."""
+    try:
+        yield
+    except (RuntimeError, UnicodeDecodeError, KeyError) as error:  # the second for names that are not UTF-8
+        raise CheckpointError(f"{path} is not a usable OpenVINO file ({reason_of(error)}): export it again") from error
 
 
 def load(path: Path, _device: str, threads: int) -> tuple[OpenVinoNetwork, ModelCard]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemlp.documents import DocumentError, parse_json
-from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.errors import CheckpointError, ConfigError, reason_of
 from cyclemlp.files import JsonObject
 from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference.runtimes.facts import Facts
@@ -49,14 +49,25 @@ class Pt2Network(TorchNetwork):
         archive, extra = checked_archive(path), {FACTS_FILE: ""}
         try:
             program = torch.export.load(archive, extra_files=extra)
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{path} is not a readable .pt2 file: {reason}; export it again") from error
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            raise CheckpointError(f"{path} is not a readable .pt2 file: {reason_of(error)}; export it again") from error
         self.facts = Facts.from_entries(_entries(extra[FACTS_FILE], path), path)
         # The guards say that no map is one position wide, which the graph does not need; the parity report has such
         # sizes.
         super().__init__(program.module(check_guards=False).to(place), place, self.facts.size_rule)
         self._opened = path.absolute(), device
+
+    def __call__(self, images: FloatArray) -> tuple[FloatArray, ...]:
+        """Outputs in the order of the file's facts."""
+        import torch
+
+        try:
+            return super().__call__(images)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a graph that does not fit its weights
+            path = self._opened[0]
+            raise CheckpointError(f"{path} is not a usable .pt2 file ({reason_of(error)}): export it again") from error
 
     def __reduce__(self) -> tuple[type["Pt2Network"], tuple[Path, str]]:
         """Pickled as its path: the file is opened again."""
