@@ -4,8 +4,11 @@ import sys
 from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
+from cyclemlp.data.class_choice import ClassChoice
 from cyclemlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_SHEET_IMAGES = 600
+_ALL_CLASSES = ClassChoice()
 
 
 def data(
@@ -25,6 +29,7 @@ def data(
     val_share: float | None = None,
     palette: Path | None = None,
     label_field: str | None = None,
+    class_choice: Annotated[ClassChoice, Parameter(name="*", consume_multiple=True)] = _ALL_CLASSES,
     prepare: Path | None = None,
     allow_outside: bool = False,
     json: bool = False,
@@ -47,6 +52,8 @@ def data(
         File with the colours of the classes in masks, one class a line such as `building 255 0 0`, as for training.
     label_field
         Property that names the class of an area, where masks are GeoJSON, GeoPackage or Shapefile, as for training.
+    class_choice
+        Which classes are counted, and written by --prepare.
     prepare
         Folder to write masks and images to in the ordinary layout: images/train, masks/train as PNG, ..., classes.txt.
     allow_outside
@@ -66,7 +73,7 @@ def data(
         check_prepared(prepare, directory)
     how = None if val_share is None else HoldOut(val_share)
     colours = None if palette is None else read_palette(palette)
-    request = DataRequest(hold_out=how, palette=colours, label_field=label_field)
+    request = DataRequest(hold_out=how, palette=colours, label_field=label_field, choice=class_choice)
     with outside_allowed(allow_outside):
         report = inspect_dataset(directory, request)
         prepared = prepare if prepare is not None and _prepare(report, prepare) else None

@@ -96,11 +96,11 @@ def _files_below(root: Path) -> Iterator[Path]:
 
 
 def _reading(dataset: AnyDataset) -> object:
-    """How masks are read, where that is not in a file of the data set."""
+    """How masks are read, where that is not in a file of the data set; of other labels, which classes are used."""
     return (
         [(split.palette, split.vectors, _blocks(split)) for split in dataset.splits.values()]
         if isinstance(dataset, MaskDataset)
-        else None
+        else dataset.classes
     )
 
 

@@ -29,6 +29,8 @@ def check_files(dataset: object, splits: Sequence[str], max_seconds: float = MAX
     """
     if not isinstance(dataset, MaskDataset | DetectionDataset | ClassifiedDataset):
         return
+    if isinstance(dataset, MaskDataset) and dataset.chosen_from is not None:
+        dataset = dataset.chosen_from  # its masks hold all classes
     found = _found(dataset, splits, max_seconds)
     wanted = ("", *splits)
     Findings([problem for problem in found.problems if problem.split in wanted]).check(dataset.root)

@@ -4,7 +4,7 @@ Only numpy and Pillow are imported at the top, so that `cyclemlp data` answers w
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -26,6 +26,8 @@ class SplitDataset(Generic[Split]):
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    data_classes: tuple[str, ...] = field(default=(), kw_only=True)
+    """All classes that the data have, where only some are learnt, or several as one."""
 
 
 class ReadableSplit(Protocol[Label_co]):
@@ -81,5 +83,6 @@ class ClassifiedSplit:
         return image.pixels, self.labels[index]
 
 
+@dataclass(frozen=True)
 class ClassifiedDataset(SplitDataset[ClassifiedSplit]):
     """Images with one class each."""

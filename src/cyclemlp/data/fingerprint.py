@@ -20,7 +20,7 @@ _BYTES_AT_ONCE = 2**20
 def labels_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
     """Of the names of the images in these splits and of their labels; of masks, the bytes of their files.
 
-    The folder of the data set and the times of its files do not matter.
+    Which classes are learnt matters; the folder of the data set and the times of its files do not.
     """
     digest = hashlib.blake2b(digest_size=BYTES)
     for name in splits:
@@ -32,6 +32,8 @@ def labels_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
         if isinstance(split, MaskSplit) and split.part is not None:
             blocks = split.part.blocks
             digest.update(f"{blocks.edge} {sorted(blocks.held_out)}".encode())
+        if isinstance(split, MaskSplit) and split.class_numbers is not None:
+            digest.update(bytes(split.class_numbers))
         for path, label in zip(split.images, _labels(split), strict=True):
             digest.update(_name(path, dataset.root))
             digest.update(label)

@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cyclemlp.data.check_cache import remember, state_of
+from cyclemlp.data.chosen_classes import in_words, reports_of, with_classes
+from cyclemlp.data.class_choice import ClassChoice
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.file_reports import Reports, SplitReport, TimeLimit, read_all, size_and_orientation
 from cyclemlp.data.folders import entries_of, is_system
@@ -41,7 +43,7 @@ class DatasetReport:
     notes: tuple[Problem, ...] = ()
     """What is worth a look, but does not prevent training."""
     read_as: Mapping[str, str] = field(default_factory=dict)
-    """Of masks without problems: how they were understood, by `pairs`, `classes` and `splits`."""
+    """Of masks without problems: how they were understood, by `pairs`, `classes` and `splits`; and which are chosen."""
 
     def to_dict(self) -> dict[str, object]:
         """As plain values for JSON."""
@@ -83,6 +85,10 @@ def inspect_dataset(root: Path, request: DataRequest = FOR_TRAINING) -> DatasetR
         dataset = held_out_of(dataset, request.hold_out)
     if request.palette is not None and not isinstance(dataset, MaskDataset):
         raise DataError(f"--palette is for masks, and {dataset.root} has other labels: leave it out")
+    choice, chosen_as = request.choice or ClassChoice(), {}
+    if choice and not isinstance(dataset, MaskDataset):
+        chosen_as = {"chosen": in_words(dataset, choice)}
+        dataset = with_classes(dataset, choice)
     state = state_of(dataset)
     files = inspect_files(dataset)
     remember(dataset, state, files.problems, files.notes)
@@ -91,7 +97,11 @@ def inspect_dataset(root: Path, request: DataRequest = FOR_TRAINING) -> DatasetR
     read_as = {}
     if isinstance(files.dataset, MaskDataset) and not problems:
         read_as = understanding(files.dataset, found.pairing or found.layout, request)
-    return DatasetReport(files.dataset, found.name, files.splits, problems, notes, read_as)
+    if choice and isinstance(files.dataset, MaskDataset):
+        chosen_as = {"chosen": in_words(files.dataset, choice)}
+        splits = reports_of(files.splits, files.dataset, choice)
+        files = replace(files, dataset=with_classes(files.dataset, choice), splits=splits)
+    return DatasetReport(files.dataset, found.name, files.splits, problems, notes, read_as | chosen_as)
 
 
 def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesReport:

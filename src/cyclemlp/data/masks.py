@@ -57,6 +57,8 @@ class MaskSplit:
     """How the images become pixels."""
     part: GroundPart | None = None
     """The part of the ground that the split has: pixels elsewhere are ignored; None where all are the split's."""
+    class_numbers: tuple[int, ...] | None = None
+    """For each class of the data the number that it has now, or 255; None where all are as the data have them."""
 
     @property
     def by_number(self) -> bool:
@@ -98,7 +100,7 @@ class MaskSplit:
         `read_mask` and `read_raster`.
         """
         image = self.images[index]
-        numbers = self.own(self.stored(self.masks[index], image)[0], image)
+        numbers = self._numbers(index)
         return _ignoring(numbers, valid_pixels(image, self.rule))
 
     def targets(self, index: int) -> Iterator[tuple[Window, Pixels]]:
@@ -114,15 +116,31 @@ class MaskSplit:
     def window_target(self, index: int, window: Window) -> Pixels:
         """The class of each pixel of a window of an image; what is nodata or transparent is ignored. Raises so, too."""
         image = self.images[index]
-        numbers = self.own(self.stored(self.masks[index], image, window)[0], image, window)
+        numbers = self._numbers(index, window)
         return _ignoring(numbers, read_tiff(image, window).valid(self.rule.bands) if may_lack_pixels(image) else None)
 
     def _read_window(self, index: int, window: Window) -> tuple[Pixels, Pixels]:
         image = self.images[index]
         with stored_scene(image, rule_of_windows(image, self.rule)) as scene:
             pixels, valid = scene.measured(window)
-        numbers = self.stored(self.masks[index], image, window)[0]
-        return pixels, _ignoring(self.own(numbers, image, window), valid)
+        return pixels, _ignoring(self._numbers(index, window), valid)
+
+    def _numbers(self, index: int, window: Window | None = None) -> Pixels:
+        """The classes of an image or a window of it, as they are learnt; pixels of other splits are ignored.
+
+        Raises DataError for values that are no class of the data.
+        """
+        mask, image = self.masks[index], self.images[index]
+        numbers = self.own(self.stored(mask, image, window)[0], image, window)
+        if self.class_numbers is None:
+            return numbers
+        present, known = np.flatnonzero(np.bincount(numbers.ravel(), minlength=256)), len(self.class_numbers)
+        if problem := outside_classes(mask, "", present, known, zero_ignored=self.zero_ignored):
+            raise DataError(str(problem))
+        table = np.full(256, IGNORE_INDEX, np.uint8)
+        table[:known] = self.class_numbers
+        learnt: Pixels = table[numbers]
+        return learnt
 
     def own(self, numbers: Pixels, image: Path, window: Window | None = None) -> Pixels:
         """The classes of an image or a window of it, of which pixels of the ground of other splits are ignored."""
@@ -132,7 +150,7 @@ class MaskSplit:
         return _ignoring(numbers, self.part.kept(image, rows, columns))
 
     def stored(self, mask: Path, image: Path | None = None, window: Window | None = None) -> tuple[Pixels, StoredMask]:
-        """The class of each pixel of a mask, and what its file stores; areas need the image that they are drawn on.
+        """The class that the data have for each pixel of a mask, and what its file stores; areas need their image.
 
         With `window`, of a part of a mask that is read in windows. Raises as `read_stored_mask` and `rasterised`.
         """
@@ -161,6 +179,8 @@ class MaskDataset(SplitDataset[MaskSplit]):
 
     named: bool = True
     """Whether the data set names its classes; otherwise they are class0, class1, ..."""
+    chosen_from: "MaskDataset | None" = None
+    """The data set with all its classes, where only some are learnt, or several as one."""
 
     def by_rule(self, rule: PixelRule) -> "MaskDataset":
         """The same data, whose images become pixels by this rule."""

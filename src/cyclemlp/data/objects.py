@@ -22,6 +22,8 @@ from cyclemlp.data.rasters import Measured
 
 CocoTruth = dict[str, Any]
 Boxes = npt.NDArray[np.float32]
+ANY_CLASS = -1
+"""Label of a region in which objects of every class are ignored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Record:
     boxes_xyxy: Boxes
     """(N, 4) left, top, right, bottom in pixels, within the image and of positive size."""
     labels: npt.NDArray[np.int64]
-    """(N,) class numbers, counted from 0."""
+    """(N,) class numbers, counted from 0; `ANY_CLASS` of regions to ignore whose objects may be of any."""
     crowd: npt.NDArray[np.bool_]
     """(N,) regions to ignore: many objects under one outline in COCO, a difficult object in VOC. Not trained on."""
     areas: npt.NDArray[np.float64]
@@ -140,8 +142,9 @@ def coco_truth(
 ) -> CocoTruth:
     """The labels in COCO's own form, as evaluators take them, whatever format they were read from.
 
-    Boxes are (x, y, width, height). Annotations are numbered from 1, because evaluators take 0 for none. The files of
-    the `images` are named if they are given.
+    Boxes are (x, y, width, height). Annotations are numbered from 1, because evaluators take 0 for none. Regions in
+    which every class is ignored are one annotation for each, since evaluators compare class by class. The files of the
+    `images` are named if they are given.
     """
     listed: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -151,15 +154,18 @@ def coco_truth(
         listed.append({"id": record.image_id, **name, "height": record.size[0], "width": record.size[1]})
         for i, (left, top, right, bottom) in enumerate(record.boxes_xyxy.tolist()):
             outline = record.segmentations[i] if record.segmentations else None
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": record.image_id,
-                "category_id": category_ids[int(record.labels[i])],
-                "bbox": [left, top, right - left, bottom - top],
-                "area": float(record.areas[i]),
-                "iscrowd": int(record.crowd[i]),
-            }
-            annotations.append(annotation if outline is None else annotation | {"segmentation": to_coco(outline)})
+            drawn = {} if outline is None else {"segmentation": to_coco(outline)}
+            label = int(record.labels[i])
+            for category in category_ids if label == ANY_CLASS else [category_ids[label]]:
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": record.image_id,
+                    "category_id": category,
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": float(record.areas[i]),
+                    "iscrowd": int(record.crowd[i]),
+                }
+                annotations.append(annotation | drawn)
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, classes, strict=True)]
     return {"info": {}, "images": listed, "annotations": annotations, "categories": categories}
 

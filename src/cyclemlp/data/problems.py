@@ -15,6 +15,7 @@ from cyclemlp.documents import shown
 from cyclemlp.errors import DataError
 
 if TYPE_CHECKING:
+    from cyclemlp.data.class_choice import ClassChoice
     from cyclemlp.data.held_out import HoldOut
     from cyclemlp.data.palettes import Palette
 
@@ -71,6 +72,8 @@ class DataRequest:
     """The colours of classes that `--palette` gives, or gave for training."""
     label_field: str | None = None
     """The property of areas on a map that names their class."""
+    choice: "ClassChoice | None" = None
+    """Which classes are counted, where not all are."""
 
     @property
     def splits(self) -> tuple[str, ...]:

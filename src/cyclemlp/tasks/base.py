@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from cyclemlp.data.chosen_classes import learnt_classes, with_classes
 from cyclemlp.data.folders import name_key
 from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.palettes import from_texts
@@ -189,8 +190,8 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         """The data set for training in `folder`. Raises DataError."""
 
     def find_training_data(self, config: ConfigT) -> DatasetT:
-        """The data set that a run trains on. Raises DataError."""
-        return self.find_dataset(config.data)
+        """The data set that a run trains on. Raises DataError, and ConfigError for a choice of classes."""
+        return learnt_classes(self.find_dataset(config.data), config.class_choice)
 
     def find_requested(self, folder: Path, request: DataRequest) -> DatasetT:
         """The data set for what is requested of it. Raises DataError.
@@ -205,13 +206,24 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         Raises DataError, also where its classes are not the network's.
         """
         how, palette = self._held_out(folder, split, card), from_texts(card.palette)
-        dataset = self.find_requested(folder, DataRequest(split, card.classes, how, palette, card.label_field or None))
+        names = card.data_classes or card.classes
+        dataset = self.find_requested(folder, DataRequest(split, names, how, palette, card.label_field or None))
+        if card.class_choice and not _same_names(dataset.classes, card.classes):  # as --prepare may have written them
+            self._check_fits(dataset, folder, names)
+            dataset = with_classes(self.with_names(dataset, names), card.class_choice)
         if split not in dataset.splits:
             near = did_you_mean(split, dataset.splits)
             raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
-        if not self.fits(dataset, card):
-            theirs, ours = listed_classes(dataset.classes), listed_classes(card.classes)
+        self._check_fits(dataset, folder, card.classes)
+        return dataset
+
+    def _check_fits(self, dataset: DatasetT, folder: Path, classes: Sequence[str]) -> None:
+        if not self.fits(dataset, classes):
+            theirs, ours = listed_classes(dataset.classes), listed_classes(classes)
             raise DataError(f"{folder} has {theirs}, but the model was trained on {ours}: choose other --data")
+
+    def with_names(self, dataset: DatasetT, names: tuple[str, ...]) -> DatasetT:
+        """A data set that fits these names, with them."""
         return dataset
 
     def _held_out(self, folder: Path, split: str, card: "ModelCard") -> HoldOut | None:
@@ -220,9 +232,9 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
             return None
         return HoldOut(card.val_share, card.val_seed)
 
-    def fits(self, dataset: DatasetT, card: "ModelCard") -> bool:
+    def fits(self, dataset: DatasetT, classes: Sequence[str]) -> bool:
         """Whether the classes of a data set are those of a network."""
-        return list(map(name_key, dataset.classes)) == list(map(name_key, card.classes))
+        return _same_names(dataset.classes, classes)
 
     @abstractmethod
     def build_model(self, card: "ModelCard", drop_path_rate: float = 0.0) -> "nn.Module":
@@ -364,6 +376,10 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def finish(self, out: Path, entries: Sequence[JsonMapping]) -> dict[str, str]:
         """Write files about all images together: kinds of file to their paths."""
         return {}
+
+
+def _same_names(some: Sequence[str], others: Sequence[str]) -> bool:
+    return list(map(name_key, some)) == list(map(name_key, others))
 
 
 _FOR_ALL = frozenset({"value_range"})

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.class_choice import ClassChoice
+from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.ground_resolution import measure_ground
 from cyclemlp.data.pixel_measurement import MeasuredPixels, measure_pixels, parse_value_range
 from cyclemlp.data.pixel_rule import PixelRule, ValueRule
@@ -113,6 +115,14 @@ class ModelCard:
     """The seed of that choice."""
     palette: tuple[str, ...] = ()
     """The classes of the masks with their colours, as the file given as --palette has them; none without the option."""
+    data_classes: tuple[str, ...] = ()
+    """Name of each class of the data, where only some are learnt or several as one; none where all are."""
+    used_classes: tuple[str, ...] = ()
+    """Those that --classes names."""
+    ignored_classes: tuple[str, ...] = ()
+    """Those that --ignore-classes names."""
+    merged_classes: tuple[str, ...] = ()
+    """What --merge makes of them, such as `vehicle=car,truck`."""
     label_field: str = ""
     """The property that names the class of areas on a map, as --label-field has it; none without the option."""
     category_ids: tuple[int, ...] = ()
@@ -170,8 +180,14 @@ class ModelCard:
         shared |= _of_pixels(measure_pixels(tuple(dataset.splits["train"].images), config.bands, config.value_range))
         if get_task(task).takes_views:
             shared |= _of_ground(config, tuple(dataset.splits["train"].images))
+        shared |= _of_choice(config.class_choice, dataset)
         source = f"trained by cyclemlp on {config.data.name}"
         return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})
+
+    @property
+    def class_choice(self) -> ClassChoice:
+        """Which classes of its data it learnt."""
+        return ClassChoice(self.used_classes or None, self.ignored_classes or None, self.merged_classes or None)
 
     @property
     def resize_rule(self) -> ResizeRule:
@@ -224,6 +240,20 @@ class ModelCard:
             except ConfigError as error:
                 raise CheckpointError(f"model card: detection: {error}") from error
         return from_json(cls, given)
+
+
+def _of_choice(choice: ClassChoice, dataset: Dataset) -> JsonObject:
+    """What the card says of the classes that were chosen."""
+    if not choice:
+        return {}
+    assert isinstance(dataset, SplitDataset)  # others have no choice
+    names = {
+        "data_classes": dataset.data_classes,
+        "used_classes": choice.classes,
+        "ignored_classes": choice.ignore_classes,
+        "merged_classes": choice.merge,
+    }
+    return {name: value or () for name, value in names.items()}
 
 
 def _of_pixels(measured: MeasuredPixels) -> JsonObject:

@@ -24,7 +24,7 @@ from cyclemlp.tasks.parameter_groups import with_frozen
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.report import RAW_WEIGHTS, write_report
-from cyclemlp.training.run_folder import check_folder, locked, open_run
+from cyclemlp.training.run_folder import check_folder, check_same_classes, locked, open_run
 from cyclemlp.training.single_values import allow_single_values
 from cyclemlp.training.stopping import TrainingHelped
 from cyclemlp.training.verdict import Outcome, in_words, losses_of, verdict
@@ -79,6 +79,8 @@ def run_training(task: AnyTask, config: RunConfig) -> Run:
 
 
 def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
+    if config.resume:
+        check_same_classes(config)
     with outside_allowed(config.allow_outside):
         dataset = task.find_training_data(config)
     if config.resume:

@@ -65,10 +65,15 @@ def _is_of_no_run(path: Path) -> bool:
     return path.name == LOCK or is_left_over(path)
 
 
-def _check_same_run(config: RunConfig, before: JsonObject) -> None:
+def check_same_classes(config: RunConfig) -> None:
+    """Raise ConfigError where a run that is continued learnt other ones of the classes."""
+    _check_same_run(config, read_run_config(config.out), frozenset({"classes", "ignore-classes", "merge"}))
+
+
+def _check_same_run(config: RunConfig, before: JsonObject, names: frozenset[str] | None = None) -> None:
     resumable = resumable_options(type(config))
     for name, value in flat(config).items():
-        if name in before and before[name] != value and name not in resumable:
+        if name in before and before[name] != value and name not in resumable and (names is None or name in names):
             raise ConfigError(
                 f"--{name} {_as_typed(value)} cannot be changed within a run ({config.out} has"
                 f" {_as_typed(before[name])}): leave it out, or begin a new run with another --out"

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclemlp.data.chosen_classes import with_classes
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
@@ -64,7 +65,10 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
 
     def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> ClassifiedDataset:
         """One split, labelled by the network's classes; no other split has to exist."""
-        dataset = ClassifiedDataset(folder, card.classes, {split: read_split(folder, split, card.classes)})
+        # Also the name of a merge, for data whose folders have it.
+        names = tuple(dict.fromkeys((*card.data_classes, *card.classes)))
+        dataset = ClassifiedDataset(folder, names, {split: read_split(folder, split, names)})
+        dataset = with_classes(dataset, card.class_choice)
         note_cropped(dataset.splits[split].images, card)
         return dataset
 

@@ -1,6 +1,6 @@
 """From the raw output of a segmentation network to the class of every pixel, and what can be done with it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data import drawing
+from cyclemlp.data.class_choice import is_background
 from cyclemlp.data.lettering import drawn_name
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.files import JsonObject
@@ -98,17 +99,6 @@ class SegmentationResult:
         plain = self.has_background and not tint_background
         with_image = _with_legend(drawing.as_rgb(self.image), self.shares, plain=plain)
         return with_image.crop((0, self.mask.shape[0], *with_image.size))
-
-
-def is_background(classes: Sequence[str]) -> bool:
-    """Whether class 0 is what no other class is, by its name; alone it would be the whole image."""
-    return len(classes) > 1 and classes[0].strip(" _-").lower() in BACKGROUNDS
-
-
-BACKGROUNDS = frozenset(
-    ("background", "bg", "other", "others", "rest", "none", "nothing", "void", "unlabelled", "unlabeled", "clutter")
-)
-"""Names of a class 0, in lower case, that is what no other class is."""
 
 
 def _with_legend(image: Image.Image, shares: dict[str, float], *, plain: bool) -> Image.Image:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data import drawing
+from cyclemlp.data.class_choice import is_background
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.polygons import write_polygons
 from cyclemlp.data.scenes import Place, write_geotiff
@@ -17,7 +18,7 @@ from cyclemlp.tasks.looks import FloatArray
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.scenes import SceneOutput, Strip
 from cyclemlp.tasks.segmentation.areas import ValidationCounts
-from cyclemlp.tasks.segmentation.predict import is_background, most_probable_classes, softmax
+from cyclemlp.tasks.segmentation.predict import most_probable_classes, softmax
 
 if TYPE_CHECKING:
     from cyclemlp.tasks.card import ModelCard

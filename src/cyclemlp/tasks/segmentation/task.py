@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from cyclemlp.data.chosen_classes import learnt_classes
 from cyclemlp.data.drawing import as_rgb, side_by_side
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.held_out import HoldOut
@@ -66,20 +67,22 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     def find_training_data(self, config: SegmentationConfig) -> MaskDataset:
         how = None if config.val_share is None else HoldOut(config.val_share, config.machine.seed)
         palette = None if config.palette is None else read_palette(config.palette)
-        return self.find_requested(
-            config.data, DataRequest(hold_out=how, palette=palette, label_field=config.label_field)
-        )
+        request = DataRequest(hold_out=how, palette=palette, label_field=config.label_field)
+        return learnt_classes(self.find_requested(config.data, request), config.class_choice)
 
     def find_requested(self, folder: Path, request: DataRequest) -> MaskDataset:
         return find_dataset(folder, MaskDataset, request)
 
-    def fits(self, dataset: MaskDataset, card: ModelCard) -> bool:
+    def with_names(self, dataset: MaskDataset, names: tuple[str, ...]) -> MaskDataset:
+        return replace(dataset, classes=names)  # masks without names may have fewer classes
+
+    def fits(self, dataset: MaskDataset, classes: Sequence[str]) -> bool:
         """Without names, only the number of classes can be compared, which is worth a note."""
-        if super().fits(dataset, card):
+        if super().fits(dataset, classes):
             return True
-        if dataset.named or len(dataset.classes) > len(card.classes):
+        if dataset.named or len(dataset.classes) > len(classes):
             return False
-        names = listed(card.classes, 6)
+        names = listed(classes, 6)
         _LOG.warning("note: %s names no classes: its 0, 1, ... count as %s; classes.txt says it", dataset.root, names)
         return True
 
