@@ -9,6 +9,7 @@ import pyogrio
 import rasterio
 import shapely
 import tifffile
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from cyclemlp.data.pixel_rule import PixelRule
@@ -18,7 +19,7 @@ from cyclemlp.data.stored_masks import read_stored_mask
 from cyclemlp.files import write_json
 
 EDGE, METRES = 48, 2.0
-_PLACE = {"crs": "EPSG:32633", "transform": rasterio.Affine(METRES, 0, 500000, 0, -METRES, 5000000)}
+_PLACE: dict[str, Any] = {"crs": "EPSG:32633", "transform": rasterio.Affine(METRES, 0, 500000, 0, -METRES, 5000000)}
 
 
 def values(dtype: str, *shape: int) -> npt.NDArray[Any]:
@@ -87,22 +88,26 @@ def read_mask(_: Path, path: Path) -> list[str]:
 
 def write_map(folder: Path) -> None:
     """A data set whose masks are areas on a map, as GeoJSON for training and as GeoPackage for validation."""
-    rings = [
-        [[left, 45.1527], [left + 0.0003, 45.1527], [left + 0.0003, 45.1533], [left, 45.1527]]
-        for left in (15.0001, 15.0006)
-    ]
-    names = ("house", "water")
-    for split in ("train", "val"):
+    names, rings = ("house", "water"), {}
+    for split, left in (("train", 500000.0), ("val", 520000.0)):  # far from each other
         for part in ("images", "masks"):
             (folder / part / split).mkdir(parents=True)
-        options: dict[str, Any] = {"height": EDGE, "width": EDGE, "count": 1, "dtype": "uint8", **_PLACE}
-        with rasterio.open(folder / f"images/{split}/a.tif", "w", driver="GTiff", **options) as file:
+        place = rasterio.Affine(METRES, 0, left, 0, -METRES, 5000000)
+        options: dict[str, Any] = {"height": EDGE, "width": EDGE, "count": 1, "dtype": "uint8", "driver": "GTiff"}
+        with rasterio.open(folder / f"images/{split}/a.tif", "w", **(options | _PLACE | {"transform": place})) as file:
             file.write(values("uint8", 1, EDGE, EDGE))
+        corners = [[(5, 5), (15, 5), (15, 30), (5, 5)], [(25, 5), (40, 5), (40, 30), (25, 5)]]  # (column, row)
+        rings[split] = [_degrees([place * corner for corner in ring]) for ring in corners]
     areas = [
         {"type": "Feature", "properties": {"class": name}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
-        for name, ring in zip(names, rings, strict=True)
+        for name, ring in zip(names, rings["train"], strict=True)
     ]
     write_json(folder / "masks/train/a.geojson", {"type": "FeatureCollection", "features": areas})
-    shapes = shapely.to_wkb(np.array([shapely.Polygon(ring) for ring in rings]))
+    shapes = shapely.to_wkb(np.array([shapely.Polygon(ring) for ring in rings["val"]]))
     described: dict[str, Any] = {"geometry_type": "Polygon", "crs": "EPSG:4326", "layer": "a"}
     pyogrio.raw.write(folder / "masks/val/a.gpkg", shapes, [np.array(names)], ["class"], **described)
+
+
+def _degrees(points: list[tuple[float, float]]) -> list[list[float]]:
+    eastings, northings = zip(*points, strict=True)
+    return [list(each) for each in zip(*transform(_PLACE["crs"], "EPSG:4326", eastings, northings), strict=True)]

@@ -183,6 +183,19 @@ def test_a_network_that_replaces_another_is_never_taken_for_damage(
         load_model(tmp_path)
 
 
+def test_a_disk_that_fails_for_a_moment_is_no_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Continuing from the checkpoint before the last one would lose steps that are there."""
+
+    def fails(*_args: object, **_options: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            read_checkpoint(run)
+    assert read_checkpoint(run) is not None
+
+
 def test_what_a_process_left_before_there_was_a_run_is_no_run(configured: Configured, small_networks: None) -> None:
     config = configured(2, length=Length(steps=2))
     config.out.mkdir(parents=True)

@@ -84,6 +84,8 @@ def _read(path: Path) -> JsonObject:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk: the file may be whole, and the one before it would lose steps
         reason = reason_of(error)
         raise CheckpointError(
             f"{path} is not a readable checkpoint ({reason}): remove it to begin the run again"
