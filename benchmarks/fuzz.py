@@ -161,11 +161,11 @@ def alone(case: Case, seed: int, root: Path) -> str | Finding:
     return next(_in_a_process([case], seed, root / "intact", root / "alone"))
 
 
-def _in_a_process(cases: Sequence[Case], seed: int, intact: Path, sandbox: Path) -> Iterator[str | Finding]:
+def _in_a_process(cases: Sequence[Case], seed: int, originals: Path, sandbox: Path) -> Iterator[str | Finding]:
     """The outcomes until the process ends; the last is 'crash' or 'hang' where it did so in the middle of a case."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, cases, seed, intact, sandbox), daemon=True)
+    process = context.Process(target=_work, args=(there, cases, seed, originals, sandbox), daemon=True)
     process.start()
     there.close()
     try:
@@ -184,9 +184,9 @@ def _in_a_process(cases: Sequence[Case], seed: int, intact: Path, sandbox: Path)
         process.join()
 
 
-def _work(connection: Connection, cases: Sequence[Case], seed: int, intact: Path, sandbox: Path) -> None:
+def _work(connection: Connection, cases: Sequence[Case], seed: int, originals: Path, sandbox: Path) -> None:
     shutil.rmtree(sandbox, ignore_errors=True)
-    shutil.copytree(intact, sandbox)
+    shutil.copytree(originals, sandbox)
     os.environ["CYCLEMLP_CACHE"] = str(sandbox / "cache")
     # What is imported late needs no judging.
     connection.send([each for name in {name for name, _ in cases} for each in _refused_intact(name, sandbox / name)])
