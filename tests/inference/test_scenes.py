@@ -287,7 +287,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "scenes.md"
 
 
 @pytest.mark.parametrize(
-    "line", re.findall(r"^ {4}(cyclemlp predict .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    "line", re.findall(r"^ {4}(cyclemlp predict RUN .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 )
 def test_the_commands_of_the_page_write_the_files_that_it_names(
     line: str, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

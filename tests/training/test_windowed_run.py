@@ -28,7 +28,7 @@ def test_a_run_on_large_images(
 ) -> None:
     draw = np.random.default_rng(0)
     page = (Path(__file__).parents[2] / "docs" / "scenes.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^ {4}cyclemlp (train .*)$", page, re.MULTILINE)
+    (line,) = re.findall(r"^ {4}cyclemlp (train segmentation --data DIR)$", page, re.MULTILINE)
     for part, name in re.findall(r"^ {4}images/(\w+)/(\w+)\.tif ", page, re.MULTILINE):
         mask = np.zeros((1, 150, 170), np.uint8)
         mask[:, 40:110, 30:120] = 1

@@ -81,7 +81,7 @@ class ImageThroughNetwork:
         looks = []
         for view in self.views:
             tiling = tiling_for(self.card, (height, width), view.scale, OBJECT_WINDOWS)
-            places = product(_spans(tiling, height), _spans(tiling, width))
+            places = product(spans_of(tiling, height), spans_of(tiling, width))
             looks.append([Look(view, tiling.input_scale, row, column) for row, column in places])
         return looks
 
@@ -141,7 +141,8 @@ def tiling_for(card: ModelCard, size: Sequence[int], view_scale: float, rule: Wi
     return Tiling(window, overlap, usual * view_scale)
 
 
-def _spans(tiling: Tiling, length: int) -> list[Span]:
+def spans_of(tiling: Tiling, length: int) -> list[Span]:
+    """Where the windows of a tiling lie along an axis of this length."""
     cuts = tiling.cuts(length)
     ends = [-math.inf, *(float(cut.stop) for cut in cuts)]
     starts = [*(float(cut.start) for cut in cuts), math.inf]

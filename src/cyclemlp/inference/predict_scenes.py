@@ -7,7 +7,7 @@ command goes on after the last one.
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 
 from cyclemlp.data.ground_resolution import metres_per_pixel
-from cyclemlp.data.scenes import open_scene
+from cyclemlp.data.scenes import Scene, open_scene
 from cyclemlp.files import JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.inference.scene_maps import SceneMaps
+from cyclemlp.inference.scene_objects import SceneObjects
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.ground import card_at
 from cyclemlp.tasks.options import PredictionOptions
-from cyclemlp.tasks.scenes import SceneOutput, Strip
+from cyclemlp.tasks.scenes import MapOutput, ObjectOutput, SceneOutput, Strip
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,15 +77,31 @@ def predict_scene(
         place = scene.place
         metres = metres_per_pixel(place.crs, place.transform, (place.height, place.width))
         card = _card_for(trained, metres, job.source)
-        maps = SceneMaps(predictor.described_as(card), scene)
+        seen = _seen(predictor.described_as(card), scene, output, options)
         strips = Strips(first.with_name(f".{first.stem}.parts"), _request(card.to_dict(), job, options), keep=resume)
-        done = len(strips)
-        if done < len(maps.rows):
-            for part, values in zip(maps.rows[done:], maps.strips(done), strict=True):
-                strips.add(output.strip(values, scene.valid(part), options))
+        for strip in seen(len(strips)):
+            strips.add(strip)
     entry = output.write(strips, place, card, job.files, options)
     strips.remove()
     return entry if metres is None else {**entry, "ground_resolution_m": metres}
+
+
+def _seen(
+    predictor: Predictor, scene: Scene, output: SceneOutput, options: PredictionOptions
+) -> Callable[[int], Iterator[Strip]]:
+    """What is kept of a scene, from the strip of the number given on. Raises ConfigError for several views."""
+    if isinstance(output, ObjectOutput):
+        objects = SceneObjects(predictor, scene, output)
+        return lambda first: objects.strips(first) if first < len(objects) else iter(())
+    assert isinstance(output, MapOutput)  # there is no third kind
+    maps = SceneMaps(predictor, scene)
+
+    def strips(first: int) -> Iterator[Strip]:
+        if first < len(maps):
+            for rows, values in zip(maps.rows[first:], maps.strips(first), strict=True):
+                yield output.strip(values, scene.valid(rows), options)
+
+    return strips
 
 
 def _card_for(card: ModelCard, metres: float | None, source: Path) -> ModelCard:

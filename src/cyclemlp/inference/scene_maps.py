@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,31 +12,45 @@ from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.network_image import MAP_WINDOWS, dense_network, tiling_for
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.inference.tiling import map_strips
+from cyclemlp.inference.views import Views
+from cyclemlp.tasks.looks import View
+
+Item = TypeVar("Item")
 
 
 class SceneMaps:
-    """What a predictor's network makes of a scene. Raises ConfigError for several views."""
+    """What a predictor's network makes of every pixel of a scene. Raises ConfigError for several views."""
 
     def __init__(self, predictor: Predictor, scene: Scene) -> None:
-        view, *others = predictor.views
-        if others or view.flipped:
-            raise ConfigError("scenes are predicted in one view: leave out --flip, and give one of --scales at most")
+        view = only_view(predictor.views)
         place, self._predictor, self._scene = scene.place, predictor, scene
         self._tiling = tiling_for(predictor.card, (place.height, place.width), view.scale, MAP_WINDOWS)
         tops = [cut.start for cut in self._tiling.cuts(place.height)]
         self.rows = [slice(*ends) for ends in zip(tops, [*tops[1:], place.height], strict=True)]
         """The rows of each strip."""
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def strips(self, first: int = 0, *, progress: bool = True) -> Iterator[npt.NDArray[np.float32]]:
         """Maps (1, K, rows, W) from the strip of this number on. Raises DataError, naming the file."""
         network = dense_network(self._predictor.network, self._predictor.card)
         planes = ScenePlanes(self._scene)
-        return _named(map_strips(network, planes, self._tiling, first=first, progress=progress), self._scene.path)
+        return named(map_strips(network, planes, self._tiling, first=first, progress=progress), self._scene.path)
 
 
-def _named(maps: Iterator[npt.NDArray[np.float32]], source: Path) -> Iterator[npt.NDArray[np.float32]]:
+def only_view(views: Views) -> View:
+    """The view of a scene. Raises ConfigError for several."""
+    view, *others = views
+    if others or view.flipped:
+        raise ConfigError("scenes are predicted in one view: leave out --flip, and give one of --scales at most")
+    return view
+
+
+def named(strips: Iterator[Item], source: Path) -> Iterator[Item]:
+    """The strips of a file, whose name is in any DataError."""
     try:
-        yield from maps
+        yield from strips
     except DataError as error:
         named = str(error) if str(source) in str(error) else f"{source}: {error}"
         raise DataError(named) from error

@@ -268,7 +268,7 @@ class PredictionOptions(ViewOptions):
     probabilities: bool = False
     """Segmentation of scenes (GeoTIFF): write the probability of each class to NAME_probabilities.tif as well."""
     vector: Literal["geojson", "gpkg"] | None = None
-    """Segmentation of scenes (GeoTIFF): write the connected pixels of each class but the background as polygons to NAME_polygons.geojson (in longitude and latitude) or .gpkg."""  # noqa: E501
+    """Scenes (GeoTIFF): the format of vectors, GeoJSON in longitude and latitude or GeoPackage. Of masks it writes the connected pixels of each class but the background as polygons, NAME_polygons; objects are always written, to NAME_objects.geojson by default."""  # noqa: E501
     simplify: float | None = None
     """Most pixels by which an outline of --vector may move where it is simplified; by default none."""
     score_threshold: float | None = None

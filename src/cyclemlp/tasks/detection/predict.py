@@ -25,9 +25,10 @@ from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.tags import tag_size, write_tags
 from cyclemlp.files import JsonObject
 from cyclemlp.heads.detection_options import SHOWN_SCORE, DetectionHead
-from cyclemlp.tasks.detection.decoding import Detections, detect, paste_patch, suppress
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.detection.decoding import Detections, RunNetwork, detect, paste_patch, suppress
 from cyclemlp.tasks.detection.metrics import coco_results
-from cyclemlp.tasks.looks import FloatArray, Look, NetworkImage, Span
+from cyclemlp.tasks.looks import FloatArray, Look, NetworkImage, Pixels, Span
 
 _MAX_NAMED = 60
 """With more objects than this, their names would cover the image."""
@@ -109,8 +110,8 @@ class DetectionResult:
         """Task, size and objects as JSON values; a mask is given by its area in pixels, in full by `to_coco`."""
         objects: list[JsonObject] = []
         for i, (name, score, box) in enumerate(zip(self.names, self.scores, self.boxes, strict=True)):
-            entry = {"class": name, "score": float(score), "box": [round(float(value), 2) for value in box]}
-            objects.append({**entry, "area": int(self.patch(i).bitmap.sum())} if self.has_masks else entry)
+            area = int(self.patch(i).bitmap.sum()) if self.has_masks else None
+            objects.append(object_entry(name, float(score), box, area))
         height, width = self.image.shape[:2]
         task = "instance-segmentation" if self.has_masks else "detection"
         return {"task": task, "size": {"height": height, "width": width}, "objects": objects}
@@ -167,6 +168,12 @@ class DetectionResult:
         return image
 
 
+def object_entry(name: str, score: float, box: FloatArray, area: int | None) -> JsonObject:
+    """An object as JSON values; the area is that of its mask, where it has one."""
+    entry = {"class": name, "score": score, "box": [round(float(value), 2) for value in box]}
+    return entry if area is None else {**entry, "area": area}
+
+
 def labelled(record: Record, classes: tuple[str, ...], image: npt.NDArray[np.uint8]) -> DetectionResult:
     """The labels of an image as a result, to draw them; without the regions that are to be ignored."""
     record = record.select(~record.crowd)
@@ -202,10 +209,17 @@ def find_objects(image: NetworkImage) -> DetectionResult:
 
 
 def _seen(image: NetworkImage, look: Look) -> tuple[Detections, Flags]:
-    """What a look finds, in pixels of the image, without what neighbours see better; and which of it is cut."""
     part = image.pixels[look.rows.start : look.rows.stop, look.columns.start : look.columns.stop]
+    return seen_in(image.run, image.card, part, look)
+
+
+def seen_in(run: RunNetwork, card: ModelCard, part: Pixels, look: Look) -> tuple[Detections, Flags]:
+    """What a look finds, in pixels of the image, without what neighbours see better; and which of it is cut.
+
+    `part` (h, w, C) is what the window has of the image.
+    """
     shown = part[:, ::-1] if look.view.flipped else part
-    found = detect(image.run, image.card, shown, ResizeRule(look.scale))
+    found = detect(run, card, shown, ResizeRule(look.scale))
     if look.view.flipped:
         found = found.mirrored(part.shape[1])
     found = found.shifted(look.columns.start, look.rows.start)

@@ -20,6 +20,7 @@ from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.demo import DigitsDemo
 from cyclemlp.tasks.detection.predict import DetectionResult, find_objects, labelled
+from cyclemlp.tasks.detection.scenes import ObjectScenes
 from cyclemlp.tasks.looks import NetworkImage
 from cyclemlp.tasks.options import PredictionOptions
 
@@ -45,7 +46,7 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     has_masks: bool
     """Whether objects are scored by their masks as well."""
     prediction_options = frozenset(
-        {"no_pictures", "score_threshold", "nms", "scales", "flip", "window", "overlap", "ground_resolution"}
+        {"no_pictures", "score_threshold", "nms", "scales", "flip", "window", "overlap", "ground_resolution", "vector"}
     )
     combines_views = "top-scoring boxes of"
     report_examples = 6
@@ -195,5 +196,6 @@ class DetectionTask(ObjectTask[DetectionConfig]):
     purpose = "Train a network that finds objects and puts a box around each."
     config = DetectionConfig
     has_masks = False
+    scenes = ObjectScenes(masks=False)
     scores = ScoreNames("mAP", "AP", ("AP50", "AP75", "APs", "APm", "APl"), {"AP50": AP50_SENTENCE.format(what="box")})
     demo = DigitsDemo()

@@ -14,6 +14,7 @@ from cyclemlp.tasks.base import DEVELOPMENT, ScoreNames
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.detection.config import DetectionConfig
 from cyclemlp.tasks.detection.demo import DigitsDemo
+from cyclemlp.tasks.detection.scenes import ObjectScenes
 from cyclemlp.tasks.detection.task import AP50_SENTENCE, ObjectTask
 from cyclemlp.tasks.score_text import ScoreTable
 
@@ -54,7 +55,8 @@ class InstanceSegmentationTask(ObjectTask[InstanceSegmentationConfig]):
     purpose = "Train a network that finds objects and gives each its pixels."
     config = InstanceSegmentationConfig
     has_masks = True
-    prediction_options = ObjectTask.prediction_options | {"objects"}
+    scenes = ObjectScenes(masks=True)
+    prediction_options = ObjectTask.prediction_options | {"objects", "simplify"}
     scores = ScoreNames(
         "mask_mAP",
         "mask_AP",

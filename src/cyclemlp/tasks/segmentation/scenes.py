@@ -16,7 +16,7 @@ from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write
 from cyclemlp.tasks.looks import FloatArray
 from cyclemlp.tasks.options import PredictionOptions
-from cyclemlp.tasks.scenes import SceneOutput, Strip
+from cyclemlp.tasks.scenes import MapOutput, Strip
 from cyclemlp.tasks.segmentation.areas import ValidationCounts
 from cyclemlp.tasks.segmentation.predict import most_probable_classes, softmax
 
@@ -29,7 +29,7 @@ PROBABILITY_SCALE = 1 / 255
 """Probability of a step in the raster of probabilities, whose values are uint8."""
 
 
-class MaskScenes(SceneOutput):
+class MaskScenes(MapOutput):
     """NAME_mask.tif; NAME_probabilities.tif with --probabilities, and the polygons of --vector."""
 
     def files(self, options: PredictionOptions) -> Mapping[str, str]:
