@@ -23,6 +23,8 @@ from cyclemlp.data.windows import size_of
 SplitFolders = tuple[Path, Path]
 """The images and the masks of a split; one folder twice where they are next to each other."""
 _ENDING = re.compile(r"[_-](masks?|labels?)$", re.IGNORECASE)
+_OME = ".ome"
+"""What the names of OME-TIFF files have before their suffix."""
 
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
@@ -91,7 +93,7 @@ def is_mask_file(path: Path) -> bool:
 
 def names_image(stem: str, images: Collection[str]) -> bool:
     """Whether the name of a mask, without its ending for masks, is one of these names of images."""
-    return _has_ending(stem) and _ENDING.sub("", name_key(stem)) in images
+    return _has_ending(stem) and not set(_image_stems(stem)[1:]).isdisjoint(images)
 
 
 def has_masks(folder: Path) -> bool:
@@ -148,8 +150,13 @@ def _key(path: Path, folder: Path) -> Key:
 def _image_key(mask: Path, folder: Path, images: Collection[Key]) -> Key:
     """The key of the image that a mask belongs to."""
     key = _key(mask, folder)
-    shortened = key._replace(stem=_ENDING.sub("", key.stem))
-    return shortened if key not in images and shortened in images else key
+    return next((each for stem in _image_stems(key.stem) if (each := key._replace(stem=stem)) in images), key)
+
+
+def _image_stems(stem: str) -> list[str]:
+    """The names, without suffix, that the image of a mask may have: `a` or, in OME-TIFF, `a.ome` for `a_mask`."""
+    shortened = _ENDING.sub("", name_key(stem))
+    return [name_key(stem), shortened, f"{shortened}{_OME}"]
 
 
 def _listed(folders: SplitFolders) -> tuple[list[Path], list[Path]]:
@@ -177,8 +184,9 @@ def _areas_in(folder: Path) -> list[Path]:
 
 def _is_mask_of_another(path: Path, folder: Path, images: Collection[Key]) -> bool:
     """Whether a file among images is a mask; a PNG with an ending for masks is, even if its image is missing."""
-    shortened = _key(path, folder)._replace(stem=_ENDING.sub("", name_key(path.stem)))
-    return _has_ending(path.stem) and (path.suffix.lower() == ".png" or shortened in images)
+    key = _key(path, folder)
+    known = any(key._replace(stem=stem) in images for stem in _image_stems(path.stem)[1:])
+    return _has_ending(path.stem) and (path.suffix.lower() == ".png" or known)
 
 
 def _folders_below(folder: Path) -> list[str]:
