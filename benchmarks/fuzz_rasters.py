@@ -97,7 +97,7 @@ def write_map(folder: Path) -> None:
         with rasterio.open(folder / f"images/{split}/a.tif", "w", **(options | _PLACE | {"transform": place})) as file:
             file.write(values("uint8", 1, EDGE, EDGE))
         corners = [[(5, 5), (15, 5), (15, 30), (5, 5)], [(25, 5), (40, 5), (40, 30), (25, 5)]]  # (column, row)
-        rings[split] = [_degrees([place * corner for corner in ring]) for ring in corners]
+        rings[split] = [_degrees([place @ corner for corner in ring]) for ring in corners]
     areas = [
         {"type": "Feature", "properties": {"class": name}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
         for name, ring in zip(names, rings["train"], strict=True)

@@ -1,16 +1,19 @@
 """A fixed small share of `python -m benchmarks fuzz`, and the guard that it relies on."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks import fuzz
 from benchmarks.fuzz import ForbiddenError, damaged, judge, planned
 from benchmarks.fuzz_subjects import SUBJECTS, Subject
 from benchmarks.mutations import flip
+from cyclemlp.data.images import ImageError, read_image
 from cyclemlp.errors import DataError
-from cyclemlp.files import write_text
+from cyclemlp.files import write_png, write_text
 
 CASES = 12
 QUICK = (
@@ -54,6 +57,19 @@ def test_what_was_found_before(path: Path, tmp_path: Path) -> None:
     target = tmp_path / place.replace("__", "/")
     target.write_bytes(path.read_bytes())
     assert judge(SUBJECTS[name], tmp_path, target) in ("results", "refusals")
+
+
+def test_a_chunk_that_says_it_is_larger_than_its_file_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_png(path, Image.new("RGB", (32, 32)))
+    content = path.read_bytes()
+    place = content.index(b"IDAT") - 4
+    path.write_bytes(content[:place] + (2**32 - 9).to_bytes(4) + content[place + 4 :])
+    tracemalloc.start()
+    with pytest.raises(ImageError, match=r"is damaged or incomplete \(a chunk of 4294967287 bytes\)"):
+        read_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_a_lack_of_memory_counts_only_where_the_file_needs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

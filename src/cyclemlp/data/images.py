@@ -224,6 +224,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
         _check_bytes(path)
         with _identified(path) as image:
             check_pixels(path, image.width * image.height)
+            if image.format == "PNG":
+                _check_chunks(path)
             yield image
 
 
@@ -234,6 +236,18 @@ def _check_bytes(path: Path) -> None:
     if size > MAX_FILE_BYTES:
         what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
         raise ImageError(path, what, "cut it into tiles")
+
+
+def _check_chunks(path: Path) -> None:
+    """Raise ImageError where a chunk of a PNG says that it is larger than its file: Pillow takes memory for it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        place = 8
+        while file.seek(place) and len(length := file.read(4)) == 4:
+            if (chunk := int.from_bytes(length)) > size:
+                what = f"is damaged or incomplete (a chunk of {chunk} bytes)"
+                raise ImageError(path, what, "replace or remove it")
+            place += 12 + chunk
 
 
 def _identified(path: Path) -> Image.Image:
