@@ -14,6 +14,7 @@ from cyclemlp.files import atomic_write
 from cyclemlp.models.backbones import check_model_name
 from cyclemlp.models.checkpoints import adapt_state_dict, naming, read_state_dict
 from cyclemlp.models.layouts import StateDict, to_authors_layout
+from cyclemlp.models.timm_weights import is_of_timm
 
 Target = Literal["authors", "safetensors"]
 
@@ -56,7 +57,9 @@ def _in_our_names(given: StateDict, model: str | None, stepsize: int) -> tuple[s
     if model is not None:
         check_model_name(model)
         return model, adapt_state_dict(given, _empty(model, given, stepsize))
-    for name in filter(_is_ours, timm.list_models()):
+    for name in timm.list_models():
+        if is_of_timm(name):
+            continue
         try:
             return name, adapt_state_dict(given, _empty(name, given, stepsize))
         except CheckpointError:
@@ -64,10 +67,6 @@ def _in_our_names(given: StateDict, model: str | None, stepsize: int) -> tuple[s
     raise CheckpointError(
         "fits no CycleMLP, AS-MLP or ActiveMLP classifier of this package; --model NAME shows how it differs from one"
     )
-
-
-def _is_ours(name: str) -> bool:
-    return str(timm.model_entrypoint(name).__module__).startswith("cyclemlp.")
 
 
 def _empty(name: str, given: StateDict, stepsize: int) -> nn.Module:

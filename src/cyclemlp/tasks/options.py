@@ -194,7 +194,7 @@ class RunConfig:
     resume: bool = field(default=False, metadata=RESUMABLE)
     """Continue the run in --out from its last checkpoint: on a CPU as if it had not stopped, bit for bit, on a GPU up to rounding."""  # noqa: E501
     init: Path | None = field(default=None, metadata=RESUMABLE)
-    """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, or `authors` for the weights that the authors of --model published."""  # noqa: E501
+    """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, `authors` for the weights that the authors of --model published, or `pretrained` for those that timm has for --model, from the Hugging Face hub or its cache on this machine."""  # noqa: E501
     bands: tuple[int, ...] | None = None
     """Numbers of the bands of each image that are used, from 1, in this order, such as 4 3 2; by default all. Images of 1 or 3 bands become RGB without it."""  # noqa: E501
     value_range: tuple[str, ...] | None = None

@@ -9,12 +9,19 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import CheckpointError
 from cyclemlp.models.checkpoints import adapt_state_dict, check_fit, load_checkpoint, naming, read_state_dict
+from cyclemlp.models.timm_weights import (
+    adapt_first_convolution,
+    classifier_names,
+    classifier_with,
+    is_of_timm,
+    pretrained_classifier,
+)
 from cyclemlp.models.weights import fetch_weights
 from cyclemlp.tasks.card import ModelCard, card_beside, load_model
 from cyclemlp.tasks.head_width import head_width_of
 
-AUTHORS = "authors"
-"""Stands for the weights that the authors of the model published."""
+AUTHORS, PRETRAINED = "authors", "pretrained"
+"""Stand for the weights that the authors of the model published, and for those that timm has for it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -22,11 +29,17 @@ _logger = logging.getLogger(__name__)
 def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
     """Load `path` into `model`, which `card` describes, and log what was loaded and what was not.
 
-    `path` is a run folder, its model.safetensors, a weight file of the backbone alone, or `authors`. If the classes
-    differ, the last layer keeps its random weights; from a run of another task only the backbone is loaded. Raises
-    CheckpointError, with nothing loaded, where the weights do not fit.
+    `path` is a run folder, its model.safetensors, a weight file of the backbone alone, `authors`, or `pretrained`,
+    which is the same for models of this package. If the classes differ, the last layer keeps its random weights; from a
+    run of another task only the backbone is loaded. A first convolution on three channels is adapted to the network's,
+    by timm's rule. Raises CheckpointError, with nothing loaded, where the weights do not fit.
     """
-    if str(path) == AUTHORS:
+    of_timm = is_of_timm(card.model)
+    if str(path) == PRETRAINED and of_timm:
+        source = pretrained_classifier(card.model, in_chans=card.in_chans, image_size=card.image_size)
+        _load_classifier(model, card, source, path)
+        return
+    if str(path) in (AUTHORS, PRETRAINED):
         path = fetch_weights(card.model)
     described = card_beside(path)
     if described is not None and described.task == card.task:
@@ -36,11 +49,41 @@ def load_initial_weights(model: nn.Module, card: ModelCard, path: Path) -> None:
         source, theirs = load_model(path)
         _require_same(path, theirs, card, ("model",))
         _load_backbone(_trunk(model), _trunk(source).state_dict(), path, whole=_trunk(model) is not model)
+    elif of_timm:
+        _load_file_of_timm(model, card, path)
+        return
     elif _trunk(model) is model:  # with other classes, the last layer stays random
         load_checkpoint(_trunk(model), path, other_classes=True)
     else:
         _load_backbone(_trunk(model), read_state_dict(path), path, whole=True)
     _logger.info("backbone starts from %s; the head starts from random weights", path)
+
+
+def _load_file_of_timm(model: nn.Module, card: ModelCard, path: Path) -> None:
+    """Load a file for a model of timm's: one of this very backbone, or one of its classifier."""
+    given, trunk = read_state_dict(path), _trunk(model)
+    if trunk is not model and {_as_in(trunk.state_dict(), key) for key in given} >= trunk.state_dict().keys():
+        _load_backbone(trunk, given, path, whole=True)
+        _logger.info("backbone starts from %s; the head starts from random weights", path)
+        return
+    with naming(path):
+        source = classifier_with(card.model, given, in_chans=card.in_chans, image_size=card.image_size)
+    _load_classifier(model, card, source, path)
+
+
+def _load_classifier(model: nn.Module, card: ModelCard, source: nn.Module, path: Path) -> None:
+    """Load what a classifier of timm's has, without its last layer where that is for other classes."""
+    trunk, given = _trunk(model), source.state_dict()
+    own, last = trunk.state_dict(), tuple(f"{name}." for name in classifier_names(card.model))
+    other = [key for key in own if key.startswith(last) and (key not in given or given[key].shape != own[key].shape)]
+    for key in other:
+        given[key] = own[key]
+    _load_backbone(trunk, given, path, whole=True)
+    if trunk is not model:
+        _logger.info("backbone starts from %s; the head starts from random weights", path)
+        return
+    random = f", but {', '.join(other)} from random weights" if other else ""
+    _logger.info("starts from %s%s", path, random)
 
 
 def _trunk(model: nn.Module) -> nn.Module:
@@ -60,7 +103,7 @@ def _load_backbone(trunk: nn.Module, given: Mapping[str, Tensor], path: Path, *,
     own = trunk.state_dict()
     given = {_as_in(own, key): value for key, value in given.items()}
     with naming(path):
-        given = adapt_state_dict(given, trunk, strict=False)
+        given = adapt_first_convolution(adapt_state_dict(given, trunk, strict=False), own)
         shared = {_part(key) for key in own} & {_part(key) for key in given}
         known = {key: value for key, value in given.items() if _part(key) in shared}
         check_fit(known, {key: value for key, value in own.items() if whole or _part(key) in shared})
@@ -83,7 +126,8 @@ def _load_network(model: nn.Module, card: ModelCard, path: Path) -> None:
     source, theirs = load_model(path)
     theirs, card = (replace(each, head_width=head_width_of(each)) for each in (theirs, card))
     _require_same(path, theirs, card, ("model", "head", "head_width"))
-    state, own = source.state_dict(), model.state_dict()
+    own = model.state_dict()
+    state = adapt_first_convolution(source.state_dict(), own)
     other = sorted(key for key in state if state[key].shape != own[key].shape)
     if other and len(theirs.classes) == len(card.classes):
         raise CheckpointError(f"--init {path} does not fit: other shapes in {', '.join(other)}")
