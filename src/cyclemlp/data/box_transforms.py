@@ -1,4 +1,4 @@
-"""From an image and its objects to training tensors: scale, cut, flip, colour, normalise."""
+"""From an image and its objects to training tensors: scale, cut, flip, turn, colour, normalise."""
 
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import (
     Normalisation,
     drawn_flips,
+    drawn_turns,
     jittered,
     log_uniform,
     random_start,
@@ -56,6 +57,8 @@ class BoxTrainTransform:
             target["masks"] = _masks(record, region, size)
         for axis in drawn_flips(self.augmentation):
             image, target = image.flip(axis), _flipped(target, axis, image.shape[axis])
+        for _ in range(drawn_turns(self.augmentation.rotate90)):
+            image, target = image.rot90(1, (-2, -1)), _turned(target, image.shape[-1])
         return image, target
 
     def _region(self, height: int, width: int, record: Record) -> tuple["_Region", tuple[int, int]]:
@@ -126,6 +129,16 @@ def _masks(record: Record, region: _Region, size: tuple[int, int]) -> Tensor:
 def _flipped(target: Target, axis: int, length: int) -> Target:
     masks = {"masks": target["masks"].flip(axis)} if "masks" in target else {}
     boxes = {name: _mirrored(target[name], axis, length) for name in ("boxes", "ignored")}
+    return {**target, **boxes, **masks}
+
+
+def _turned(target: Target, width: int) -> Target:
+    """By a quarter turn to the left, in which what is at the right edge of an image of this width gets to the top."""
+    masks = {"masks": target["masks"].rot90(1, (-2, -1))} if "masks" in target else {}
+    boxes = {}
+    for name in ("boxes", "ignored"):
+        left, top, right, bottom = target[name].unbind(1)
+        boxes[name] = torch.stack([top, width - right, bottom, width - left], dim=1)
     return {**target, **boxes, **masks}
 
 

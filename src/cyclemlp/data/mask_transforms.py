@@ -1,4 +1,4 @@
-"""From a decoded image and mask to training tensors: cut, scale, flip, colour, normalise.
+"""From a decoded image and mask to training tensors: cut, scale, flip, turn, colour, normalise.
 
 The region is cut before it is scaled and scaled before it is converted, so that work is done only for the
 pixels of the sample.
@@ -18,6 +18,7 @@ from cyclemlp.data.resizing import ResizeRule
 from cyclemlp.data.transforms import (
     Normalisation,
     drawn_flips,
+    drawn_turns,
     jittered,
     log_uniform,
     random_start,
@@ -62,7 +63,8 @@ class MaskTrainTransform:
         mask_out[target] = resize_labels(mask_hw[None], size)[0]
         for axis in drawn_flips(options):
             image_out, mask_out = image_out.flip(axis), mask_out.flip(axis)
-        return image_out, mask_out
+        turns = drawn_turns(options.rotate90)
+        return image_out.rot90(turns, (-2, -1)), mask_out.rot90(turns, (-2, -1))
 
 
 def drawn_scale(options: MaskAugmentation) -> float:

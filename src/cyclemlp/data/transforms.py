@@ -108,6 +108,11 @@ def drawn_flips(options: MaskAugmentation | BoxAugmentation) -> Iterator[int]:
             yield axis
 
 
+def drawn_turns(probability: float | None) -> int:
+    """How many quarter turns to the left a sample is turned by: 0, or with this probability 1, 2 or 3."""
+    return int(torch.randint(1, 4, ())) if happens(probability or 0.0) else 0
+
+
 def resize_image(image_chw: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Bilinear with antialiasing."""
     return F.resize(image_chw, list(size_hw), F.InterpolationMode.BILINEAR, antialias=True)

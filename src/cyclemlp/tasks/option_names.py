@@ -22,6 +22,7 @@ _NAMES_ELSEWHERE = {
     "warmup": ("warmup-epochs", "warmup-ratio"),
     "workers": ("num-workers",),
     "flip": ("fliplr", "hflip", "horizontal-flip"),
+    "rotate90": ("rot90", "random-rotate90", "rotation"),
     "vertical-flip": ("flipud", "vflip"),
     "val-share": ("val-split", "validation-split", "test-size"),
     "freeze": ("freeze-backbone", "frozen-stages", "freeze-layers"),

@@ -2,13 +2,14 @@
 
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
 from cyclemlp.data.images import Pixels
 from cyclemlp.data.resizing import SquareRule, fitted
-from cyclemlp.data.transforms import Normalisation, uniform
+from cyclemlp.data.transforms import Normalisation, drawn_turns, uniform
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.classification.config import LabelAugmentation
@@ -17,7 +18,7 @@ from cyclemlp.tasks.classification.config import LabelAugmentation
 class BandsTrainTransform:
     """A random sample of an image, uint8 (H, W, C): float32 (C, size, size), normalised, and its class number.
 
-    Crops, flips and erasing are those of photographs; of the changes of colour only brightness applies. Raises
+    Crops, flips, turns and erasing are those of photographs; of the changes of colour only brightness applies. Raises
     ConfigError for --auto-augment, whose changes are made for RGB.
     """
 
@@ -27,6 +28,7 @@ class BandsTrainTransform:
                 f"--auto-augment {options.auto_augment} is for RGB images, and these have {card.in_chans} bands:"
                 " leave it out"
             )
+        self._rotate90 = options.rotate90
         self._size, self._resize, self._mean = size, resize, card.mean
         self._brightness = min(options.colour_jitter, 1.0)
         self._normalisation = Normalisation(card.mean, card.std)
@@ -37,6 +39,7 @@ class BandsTrainTransform:
         self._erase = v2.RandomErasing(options.erasing)
 
     def __call__(self, image: Pixels, label: int) -> tuple[Tensor, Tensor]:
+        image = np.ascontiguousarray(np.rot90(image, drawn_turns(self._rotate90)))
         if self._resize != "crop":
             image = fitted(image, min(max(image.shape[:2]), 2 * self._size), self._resize, 1.0, self._mean)
         part = self._place(torch.from_numpy(image).permute(2, 0, 1).contiguous())

@@ -41,6 +41,8 @@ class LabelAugmentation:
     """Probability of a left-right flip."""
     vertical_flip: float = 0.0
     """Probability of an upside-down flip."""
+    rotate90: float | None = None
+    """Probability of a turn by 90, 180 or 270 degrees. By default 0.75, by which each direction is as frequent, where all training images are scenes or of microscopes, by what their TIFF files say, and 0 otherwise."""  # noqa: E501
     colour_jitter: float = 0.2
     """Largest relative change of brightness, contrast and saturation; not used with --auto-augment."""
     auto_augment: str | None = None
@@ -59,6 +61,8 @@ class LabelAugmentation:
             raise ConfigError(f"--scale {self.scale[0]} {self.scale[1]}: two shares above 0 to 1, smaller first")
         for name in ("flip", "vertical_flip", "erasing"):
             within(self, name, 0.0, 1.0)
+        if self.rotate90 is not None:
+            within(self, "rotate90", 0.0, 1.0)
         at_least_zero(self, "colour_jitter", "mixup", "cutmix")
         positive(self, "repeated")
 

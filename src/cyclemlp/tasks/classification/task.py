@@ -94,8 +94,9 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
 
     def resolve(self, config: ClassificationConfig, dataset: ClassifiedDataset) -> ClassificationConfig:
         from cyclemlp.tasks.classification.train import with_image_size
+        from cyclemlp.tasks.quarter_turns import with_quarter_turns
 
-        return with_image_size(config, dataset)
+        return with_quarter_turns(with_image_size(config, dataset), dataset.splits["train"].images)
 
     def training_parts(self, config: ClassificationConfig, dataset: ClassifiedDataset) -> TrainingParts:
         from cyclemlp.tasks.classification.train import classification_parts

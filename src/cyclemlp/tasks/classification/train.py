@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
@@ -17,7 +18,7 @@ from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitSamp
 from cyclemlp.data.images import Pixels, image_size
 from cyclemlp.data.resizing import SquareRule, whole_square
 from cyclemlp.data.sampling import evenly_spaced
-from cyclemlp.data.transforms import COLOURS, seeded_by_torch
+from cyclemlp.data.transforms import COLOURS, drawn_turns, seeded_by_torch
 from cyclemlp.models.classifiers import check_image_size
 from cyclemlp.tasks.base import TrainingParts
 from cyclemlp.tasks.card import IMAGENET_MEAN, ModelCard, build_model
@@ -82,6 +83,7 @@ class LabelTrainTransform:
 
     def __init__(self, size: int, options: LabelAugmentation, resize: SquareRule = "crop") -> None:
         self._resize: SquareRule = resize
+        self._rotate90 = options.rotate90
         self._max_edge = 2 * size
         self._transform: Callable[[Image.Image], Tensor] = create_transform(
             size,
@@ -97,6 +99,7 @@ class LabelTrainTransform:
         )
 
     def __call__(self, image: Pixels, label: int) -> tuple[Tensor, Tensor]:
+        image = np.ascontiguousarray(np.rot90(image, drawn_turns(self._rotate90)))
         if self._resize != "crop":
             edge = min(max(image.shape[:2]), self._max_edge)
             image = whole_square(image, edge, self._resize, IMAGENET_MEAN)

@@ -76,8 +76,9 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
     def resolve(self, config: DetectorConfigT, dataset: DetectionDataset) -> DetectorConfigT:
         from cyclemlp.tasks.detection.train import resolved
         from cyclemlp.tasks.head_width import with_head_width
+        from cyclemlp.tasks.quarter_turns import with_quarter_turns
 
-        return with_head_width(resolved(config, dataset), self.name)
+        return with_quarter_turns(with_head_width(resolved(config, dataset), self.name), dataset.splits["train"].images)
 
     def training_parts(self, config: DetectorConfigT, dataset: DetectionDataset) -> TrainingParts:
         from cyclemlp.tasks.detection.train import detection_parts

@@ -93,8 +93,9 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
 
     def resolve(self, config: SegmentationConfig, dataset: MaskDataset) -> SegmentationConfig:
         from cyclemlp.tasks.head_width import with_head_width
+        from cyclemlp.tasks.quarter_turns import with_quarter_turns
 
-        return with_head_width(config, self.name)
+        return with_quarter_turns(with_head_width(config, self.name), dataset.splits["train"].images)
 
     def training_parts(self, config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
         from cyclemlp.tasks.segmentation.train import segmentation_parts
