@@ -11,7 +11,8 @@ from benchmarks import fuzz
 from benchmarks.fuzz import ForbiddenError, damaged, judge, planned
 from benchmarks.fuzz_subjects import SUBJECTS, Subject
 from benchmarks.mutations import flip
-from cyclemlp.data.images import ImageError, read_image
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import read_image
 from cyclemlp.errors import DataError
 from cyclemlp.files import write_png, write_text
 

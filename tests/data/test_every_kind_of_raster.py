@@ -13,7 +13,8 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 
 from cyclemlp.data.gdal import quiet
-from cyclemlp.data.images import ImageError, image_size
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import image_size
 from cyclemlp.data.measured_images import read_measured, valid_pixels
 from cyclemlp.data.pixel_measurement import measure_pixels
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule

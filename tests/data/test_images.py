@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclemlp.data import images
-from cyclemlp.data.images import ImageError, decode_image, image_size, list_images, read_image
+from cyclemlp.data import image_errors
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import decode_image, image_size, list_images, read_image
 from cyclemlp.data.stored_masks import read_mask
 from cyclemlp.errors import DataError
 
@@ -165,7 +166,7 @@ def test_image_that_pillow_only_warns_of_is_read(tmp_path: Path) -> None:
 
 def test_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene().save(tmp_path / "a.bmp")
-    monkeypatch.setattr(images, "MAX_FILE_BYTES", 2**10)
+    monkeypatch.setattr(image_errors, "MAX_FILE_BYTES", 2**10)
     assert "over the limit of 0 MB; cut it into tiles" in refusal(tmp_path / "a.bmp")
 
 
@@ -262,7 +263,7 @@ def test_a_pillow_image_of_any_mode_is_the_same_as_its_file(tmp_path: Path, mode
 
 
 def test_limits_hold_for_pillow_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(image_errors, "MAX_PIXELS", 1000)
     with pytest.raises(ImageError, match="the image unpacks to more than 0 million pixels"):
         decode_image(scene())
     with pytest.raises(ImageError, match="the image has 32-bit pixels; save it with 8 or 16 bits"):

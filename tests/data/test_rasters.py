@@ -13,7 +13,8 @@ import rasterio
 import tifffile
 from PIL import Image
 
-from cyclemlp.data.images import ImageError, exif_orientation, image_size
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import exif_orientation, image_size
 from cyclemlp.data.masks import MaskSplit
 from cyclemlp.data.measured_images import decode_measured, read_measured
 from cyclemlp.data.pixel_measurement import measure_pixels, parse_value_range

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.georeference import Georeference, georeference
-from cyclemlp.data.images import ImageError
+from cyclemlp.data.image_errors import ImageError
 
 _METRES_PER_DEGREE = 111_195.0
 Matrix = tuple[float, ...]

@@ -23,7 +23,7 @@ from cyclemlp.data.drawing import (
     with_legend,
 )
 from cyclemlp.data.formats.registry import AnyDataset
-from cyclemlp.data.images import ImageError
+from cyclemlp.data.image_errors import ImageError
 from cyclemlp.data.lettering import Lettering, drawn_name
 from cyclemlp.data.masks import MaskDataset, MaskSplit
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit

@@ -10,7 +10,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from cyclemlp.data.images import ImageError, exif_orientation, ignore_harmless_warnings
+from cyclemlp.data.image_errors import ImageError, ignore_harmless_warnings
+from cyclemlp.data.images import exif_orientation
 from cyclemlp.data.problems import Findings
 from cyclemlp.data.rasters import decoded_size
 from cyclemlp.data.windows import windowed_size

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import ImageError, is_tiff, named_errors
+from cyclemlp.data.image_errors import ImageError, named_errors
+from cyclemlp.data.images import is_tiff
 from cyclemlp.data.tiff_tags import TIFF_HEIGHT, TIFF_WIDTH, Tags, first_page, number_of
 
 _SCALE, _TIE_POINT, _MATRIX, _KEYS = 33550, 33922, 34264, 34735

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.georeference import georeference
-from cyclemlp.data.images import ImageError
+from cyclemlp.data.image_errors import ImageError
 from cyclemlp.data.sampling import evenly_spaced
 
 RESOLUTION_TOLERANCE = 0.1

@@ -4,13 +4,6 @@ Pillow decodes. The checks around it are ours because Pillow alone only warns ab
 grey values instead of scaling them, drops transparency, and raises many different exceptions on damaged files.
 """
 
-import lzma
-import math
-import struct
-import tokenize
-import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,26 +14,23 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from cyclemlp.data.arrays import read_array
 from cyclemlp.data.folders import entries_of
 from cyclemlp.data.gdal import JPEG2000, opened_raster
-from cyclemlp.data.problems import FileError
+from cyclemlp.data.image_errors import FORMATS, ImageError, UnknownBandsError, check_bytes, check_pixels, named_errors
 from cyclemlp.data.tiff_tags import PHOTOMETRIC, TIFF_HEIGHT, TIFF_WIDTH, first_page, further_pages, unsupported
-from cyclemlp.errors import DataError, reason_of
+from cyclemlp.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 ImageInput = str | Path | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """What `decode_image` accepts: the path of an image file, a Pillow image, or an array (H, W, C) or (H, W)."""
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 """Arrays of numpy, (height, width) or (height, width, bands)."""
 JPEG2000_SUFFIXES = frozenset({".jp2", ".j2k"})
 """Read by rasterio, with all their bands and bits."""
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 IMAGE_SUFFIXES = _SUFFIXES | ARRAY_SUFFIXES | JPEG2000_SUFFIXES
-MAX_PIXELS = 2**27
-MAX_FILE_BYTES = 2**29
-MAX_BANDS = 32
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = Image.Transpose
@@ -56,26 +46,11 @@ _UPRIGHT = {
 SIDEWAYS, SAME_SIZE = (5, 6, 7, 8), (2, 3, 4)
 """EXIF orientations that swap width and height; those that turn or mirror an image within its size."""
 _PNG_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
-# What Pillow raised on some 60,000 files of every format with random bytes changed or cut off.
-_DAMAGED = (
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError),
-    *(RuntimeError, AssertionError, BufferError, struct.error, zlib.error, tokenize.TokenError),
-    *(zipfile.BadZipFile, lzma.LZMAError),
-)
-"""What Pillow and its parsers raise on damaged files: all but a lack of memory."""
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MIN_OF_16_BITS = 2**14
 """An image of 16-bit values that are all smaller has 10, 12 or 14 bits, and would be dark or black."""
 _MIN_EXTREME_ALPHA = 0.5
 """Share of the pixels of a TIFF that transparency leaves whole or hides; less is a band of measured values."""
-
-
-class ImageError(FileError):
-    """An image or mask file is unusable."""
-
-
-class UnknownBandsError(ImageError):
-    """A TIFF file has bands that Pillow does not know, and can be read as a raster."""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -171,46 +146,6 @@ def exif_orientation(path: Path) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def read_array(path: Path) -> npt.NDArray[Any]:
-    """The array in a file of numpy, (height, width, bands); `.npy` files are mapped into memory, not read.
-
-    Raises ImageError for an unusable file, one with several arrays, and an array of another shape.
-    """
-    with named_errors(path):
-        _check_bytes(path)
-        if zipfile.is_zipfile(path):
-            loaded = _unpacked(path)
-        else:
-            loaded = np.lib.format.open_memmap(path, mode="r")
-            _check_shape(path, loaded.shape)
-        return loaded[..., None] if loaded.ndim == 2 else loaded
-
-
-def _unpacked(path: Path) -> npt.NDArray[Any]:
-    """The array in an archive of one, whose header is read before memory is taken for its values."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(names) != 1:
-            raise ImageError(path, f"has {len(names)} arrays, and an image is one", "save each as a file of its own")
-        with archive.open(names[0]) as file:
-            reads_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, _, dtype = reads_header[np.lib.format.read_magic(file)](file)
-            _check_shape(path, shape)
-            if math.prod(shape) * dtype.itemsize > archive.getinfo(names[0]).file_size:
-                raise ImageError(path, f"lacks a part of its values of shape {shape}", "replace or remove it")
-        with archive.open(names[0]) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
-    if len(shape) not in (2, 3) or not math.prod(shape):
-        what = f"holds an array of shape {shape}, and an image is (height, width) or (height, width, bands)"
-        raise ImageError(path, what, "save it in that order")
-    check_pixels(path, shape[0] * shape[1])
-    if len(shape) == 3 and shape[2] > MAX_BANDS:
-        raise too_many_bands(path, shape[2])
-
-
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as TIFF files do. Raises ImageError where it cannot be read."""
     with named_errors(path), path.open("rb") as file:
@@ -221,21 +156,12 @@ def is_tiff(path: Path) -> bool:
 def opened(path: Path) -> Iterator[Image.Image]:
     """The opened but not yet decoded image, within the limits."""
     with named_errors(path):
-        _check_bytes(path)
+        check_bytes(path)
         with _identified(path) as image:
             check_pixels(path, image.width * image.height)
             if image.format == "PNG":
                 _check_chunks(path)
             yield image
-
-
-def _check_bytes(path: Path) -> None:
-    size = path.stat().st_size
-    if size == 0:
-        raise ImageError(path, "is empty (0 bytes)", "replace or remove it")
-    if size > MAX_FILE_BYTES:
-        what = f"has {size / 2**20:.0f} MB, over the limit of {MAX_FILE_BYTES // 2**20} MB"
-        raise ImageError(path, what, "cut it into tiles")
 
 
 def _check_chunks(path: Path) -> None:
@@ -270,33 +196,6 @@ def check_frames(image: Image.Image, path: Path) -> None:
     if further > 0:
         what = f"has {further + 1} pages or frames, and an image has one"
         raise ImageError(path, what, "save each as a file of its own")
-
-
-def ignore_harmless_warnings() -> None:
-    """Pillow warns of sizes we allow and of odd metadata that does not touch the pixels, rasterio of missing places."""
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
-
-
-@contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Whatever Pillow raises in the block becomes an ImageError about `path`."""
-    try:
-        with warnings.catch_warnings():
-            ignore_harmless_warnings()
-            yield
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels(path) from error
-    except UnidentifiedImageError as error:
-        what, fix = "is not an image in a known format", f"convert it to {'/'.join(FORMATS)}"
-        raise ImageError(path, what, fix) from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise ImageError(path, f"cannot be read: {error.strerror}", "check the path and its permissions") from error
-    except _DAMAGED as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk; Pillow's own have no number
-            raise ImageError(path, f"cannot be read: {error.strerror}", "check the disk it is on") from error
-        reason = reason_of(error)
-        raise ImageError(path, f"is damaged or incomplete ({reason})", "replace or remove it") from error
 
 
 def _as_rgb(image: Image.Image, path: Path) -> Pixels:
@@ -367,22 +266,6 @@ def _of_array(values: object, channels: int) -> Pixels:
         )
     pixels: Pixels = values if values.dtype == np.uint8 else _sixteen_to_eight_bits(values, Path("the image"))
     return np.repeat(pixels[..., None], channels, axis=2) if pixels.ndim == 2 else pixels
-
-
-def too_many_bands(path: Path, bands: int) -> ImageError:
-    """The refusal of an image with more bands than are read."""
-    what = f"has {bands} bands, and {MAX_BANDS} are the most"
-    return ImageError(path, what, "save fewer; an array is (height, width, bands)")
-
-
-def check_pixels(path: Path, pixels: int) -> None:
-    if pixels > MAX_PIXELS:
-        raise _too_many_pixels(path)
-
-
-def _too_many_pixels(path: Path) -> ImageError:
-    what = f"unpacks to more than {MAX_PIXELS // 10**6} million pixels, the limit"
-    return ImageError(path, what, "cut it into tiles or remove it")
 
 
 def _orientation(image: Image.Image) -> int:

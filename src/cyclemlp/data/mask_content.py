@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import ImageError, Pixels
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import Pixels
 from cyclemlp.data.palettes import Colour
 
 

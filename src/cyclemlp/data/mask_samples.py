@@ -6,7 +6,7 @@ import math
 from torch import Tensor
 
 from cyclemlp.data.class_places import ClassPlaces
-from cyclemlp.data.images import MAX_PIXELS
+from cyclemlp.data.image_errors import MAX_PIXELS
 from cyclemlp.data.labelled_images import WholeImage, WindowedImage
 from cyclemlp.data.mask_transforms import MaskTrainTransform
 from cyclemlp.data.masks import MaskSplit

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.gdal import quiet
-from cyclemlp.data.images import ImageError, image_size, is_tiff, named_errors, opened, upright
+from cyclemlp.data.image_errors import ImageError, named_errors
+from cyclemlp.data.images import image_size, is_tiff, opened, upright
 from cyclemlp.data.mask_content import MaskContent
 from cyclemlp.data.palettes import Colour
 from cyclemlp.data.rasters import Raster, read_tiff

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from cyclemlp.data.datasets import SplitDataset
 from cyclemlp.data.ground_blocks import GroundPart
-from cyclemlp.data.images import SIDEWAYS, ImageError, Pixels, exif_orientation
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import SIDEWAYS, Pixels, exif_orientation
 from cyclemlp.data.mask_tiffs import mask_size
 from cyclemlp.data.measured_images import read_measured, valid_pixels
 from cyclemlp.data.palettes import IGNORED, Palette

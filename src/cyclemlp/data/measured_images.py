@@ -10,16 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cyclemlp.data.images import (
-    JPEG2000_SUFFIXES,
-    ImageError,
-    ImageInput,
-    Pixels,
-    decode_image,
-    opened,
-    read_image,
-    upright,
-)
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import JPEG2000_SUFFIXES, ImageInput, Pixels, decode_image, opened, read_image, upright
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule, pixels_of, range_doubt, select_bands, selected_bands
 from cyclemlp.data.rasters import Measured, Raster, as_bands, checked, is_photo, may_lack_pixels, read_raster
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import ImageError
+from cyclemlp.data.image_errors import ImageError
 from cyclemlp.data.problems import FileError
 from cyclemlp.documents import shown
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclemlp.data.images import MAX_BANDS
+from cyclemlp.data.image_errors import MAX_BANDS
 from cyclemlp.data.pixel_rule import (
     PHOTO,
     PixelRule,

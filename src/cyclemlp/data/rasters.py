@@ -15,21 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cyclemlp.data.arrays import read_array
 from cyclemlp.data.gdal import JPEG2000, TIFF, masked_by_file, opened_raster
+from cyclemlp.data.image_errors import MAX_BANDS, ImageError, check_pixels, named_errors, too_many_bands
 from cyclemlp.data.images import (
     ARRAY_SUFFIXES,
     JPEG2000_SUFFIXES,
-    MAX_BANDS,
-    ImageError,
-    check_pixels,
     is_tiff,
     looks_transparent,
-    named_errors,
     opened,
     rawmode,
-    read_array,
     read_image,
-    too_many_bands,
     upright,
 )
 from cyclemlp.data.tiff_tags import (

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.gdal import masked_by_file, quiet
-from cyclemlp.data.images import MAX_PIXELS, ImageError, Pixels, check_transparency, is_tiff, named_errors
+from cyclemlp.data.image_errors import MAX_PIXELS, ImageError, named_errors
+from cyclemlp.data.images import Pixels, check_transparency, is_tiff
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
 from cyclemlp.data.rasters import Raster, as_bands, check_bands, checked
 from cyclemlp.data.tiff_tags import (

@@ -12,16 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cyclemlp.data.images import (
-    ARRAY_SUFFIXES,
-    ImageError,
-    Pixels,
-    check_frames,
-    opened,
-    rawmode,
-    read_array,
-    upright,
-)
+from cyclemlp.data.arrays import read_array
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import ARRAY_SUFFIXES, Pixels, check_frames, opened, rawmode, upright
 from cyclemlp.data.mask_content import MaskContent
 from cyclemlp.data.mask_tiffs import mask_size, tiff_content
 from cyclemlp.data.palettes import IGNORED, Colour, Palette, show_colours

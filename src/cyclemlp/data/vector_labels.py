@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.images import ImageError, Pixels, check_pixels, named_errors
+from cyclemlp.data.image_errors import ImageError, check_pixels, named_errors
+from cyclemlp.data.images import Pixels
 from cyclemlp.data.palettes import IGNORED, is_ignored
 from cyclemlp.data.problems import listed
 from cyclemlp.data.windows import Window

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image
 
-from cyclemlp.data.images import MAX_PIXELS, Pixels
+from cyclemlp.data.image_errors import MAX_PIXELS
+from cyclemlp.data.images import Pixels
 from cyclemlp.errors import DataError, MissingExtraError
 from cyclemlp.files import atomic_write
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from cyclemlp.data.images import image_size, is_tiff, named_errors
+from cyclemlp.data.image_errors import named_errors
+from cyclemlp.data.images import image_size, is_tiff
 from cyclemlp.data.tiff_tags import (
     ORIENTATION,
     PHOTOMETRIC,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemlp.data.ground_resolution import RESOLUTION_TOLERANCE
-from cyclemlp.data.images import ImageError
+from cyclemlp.data.image_errors import ImageError
 from cyclemlp.documents import finite_number
 from cyclemlp.errors import ConfigError
 

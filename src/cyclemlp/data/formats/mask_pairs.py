@@ -12,7 +12,8 @@ from typing import NamedTuple
 from cyclemlp.data.folders import entries_of, is_system, name_key, walk
 from cyclemlp.data.formats.layout import paired
 from cyclemlp.data.georeference import check_same_place, georeference
-from cyclemlp.data.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, ImageError, list_images
+from cyclemlp.data.image_errors import ImageError
+from cyclemlp.data.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, list_images
 from cyclemlp.data.mask_tiffs import size_of_mask
 from cyclemlp.data.masks import wrong_mask_size
 from cyclemlp.data.problems import Findings

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cyclemlp.data.images import MAX_PIXELS
+from cyclemlp.data.image_errors import MAX_PIXELS
 from cyclemlp.data.outlines import Outline
 from cyclemlp.documents import shown, whole_number
 from cyclemlp.errors import DataError
