@@ -89,7 +89,7 @@ def measure_ground(images: tuple[Path, ...]) -> tuple[float, ...]:
     chosen = evenly_spaced(images, _MAX_MEASURED)
     known = {path: metres for path in chosen if (metres := ground_resolution(path)) is not None}
     if not known:
-        _note_missing_reader(chosen)
+        note_missing_reader(chosen)
         return ()
     smallest, largest = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     mean = float(np.mean(list(known.values())))
@@ -105,12 +105,12 @@ def measure_ground(images: tuple[Path, ...]) -> tuple[float, ...]:
     return mean, known[smallest], known[largest]
 
 
-def _note_missing_reader(images: Sequence[Path]) -> None:
-    """Say that georeferenced images would have been measured with rasterio."""
+def note_missing_reader(images: Sequence[Path]) -> None:
+    """Say that georeferenced images would have been measured with rasterio, where it is missing."""
     try:
         import rasterio  # noqa: F401
     except ModuleNotFoundError:
         first = evenly_spaced(images, 1)
         if first and georeference(first[0]) is not None:
-            what = "the ground resolution of georeferenced images is not kept without rasterio"
-            _LOG.warning("note: %s: pip install 'cyclemlp[geo]'", what)
+            what = "the ground resolution of georeferenced images is not read without rasterio"
+            _LOG.warning("note: %s: %s: pip install 'cyclemlp[geo]'", first[0], what)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
-from cyclemlp.data.ground_resolution import ground_resolution
+from cyclemlp.data.ground_resolution import ground_resolution, note_missing_reader
 from cyclemlp.data.images import ImageInput, Pixels
 from cyclemlp.data.measured_images import MeasuredImage, decode_measured
 from cyclemlp.errors import ConfigError, DataError
@@ -169,7 +169,9 @@ class Predictor:
         given = decode_measured(image, self.card.pixel_rule, self.card.in_chans)
         predictor = self
         if self.card.ground_resolution and isinstance(image, str | Path):
-            predictor = self.described_as(card_at(self.card, ground_resolution(Path(image)), Path(image)))
+            if (metres := ground_resolution(Path(image))) is None:
+                note_missing_reader([Path(image)])
+            predictor = self.described_as(card_at(self.card, metres, Path(image)))
         try:
             return predictor._through_network(given, progress, probabilities)
         except DataError as error:
