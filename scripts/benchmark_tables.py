@@ -41,6 +41,20 @@ def windows(result: dict[str, Any]) -> str:
     return f"{table(head, rows)}\n\n{what} {source(result)}"
 
 
+def window_statistics(result: dict[str, Any]) -> str:
+    """What the means of the re-weighting change where an image is seen in windows, by head."""
+    sources = {"window": "each window", "reduced": "the image at the size of a window", "whole": "the whole image"}
+    rows = [
+        [row["head"], str(row["window"]), sources[row["means_of"]], f"{100 * row['other_class']:.3f} %",
+         f"{row['mean_difference']:.4f}", f"{row['largest_difference']:.2f}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = ["head", "window", "means of", "pixels of another class", "mean difference of probabilities", "largest"]
+    seen = f"{result['images']} images of {result['edge']} pixels through `{result['model']}`"
+    what = f"{seen}, trained for {result['steps']} steps."
+    return f"{table(head, rows)}\n\n{what} {source(result)}"
+
+
 def scene_memory(result: dict[str, Any]) -> str:
     """Peak memory on scenes of one width."""
     rows = [

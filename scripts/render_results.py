@@ -27,6 +27,7 @@ from benchmark_tables import (
     scene_memory,
     source,
     table,
+    window_statistics,
     windows,
 )
 
@@ -201,6 +202,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench-train": bench_train,
     "bench-heads": bench_heads,
     "windows": windows,
+    "window-statistics": window_statistics,
     "scene-memory": scene_memory,
     "bench-scale": bench_scale,
     "bench-loader": bench_loader,
