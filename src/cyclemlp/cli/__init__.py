@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +18,7 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 
 from cyclemlp.errors import UserError, did_you_mean
 from cyclemlp.option_checks import refuse_fractions
+from cyclemlp.requirements import report, unmet
 from cyclemlp.tasks.option_names import own_spellings
 
 _VERBS = {
@@ -38,7 +38,7 @@ _ABOUT = "Vision backbones made only of MLPs: train, evaluate, predict, export, 
 app = App(
     name="cyclemlp",
     help="\n".join([_ABOUT, "", *(f"  {verb:8} {about}" for verb, (_, about) in _VERBS.items())]),
-    version=lambda: version("cyclemlp"),
+    version=report,
     help_format="plaintext",
     config=refuse_fractions,
     default_parameter=cyclopts.Parameter(negative=()),
@@ -70,6 +70,10 @@ def run(program: App, arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("cyclemlp: stopped by Ctrl-C", file=sys.stderr)  # noqa: T201
         sys.exit(128 + signal.SIGINT)
+    except (ImportError, AttributeError):
+        if not (wrong := unmet()):
+            raise  # a fault of ours
+        _refuse(f"{'; '.join(wrong)}: pip install --upgrade cyclemlp")
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
