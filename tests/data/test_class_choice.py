@@ -121,6 +121,7 @@ def columns(root: Path, chosen: ClassChoice) -> list[int]:
     dataset = with_classes(find_dataset(root, MaskDataset), chosen)
     numbers = dataset.splits["train"].target(0)
     assert numbers.dtype == np.uint8
+    assert np.array_equal(dataset.splits["train"].read(0)[1], numbers)  # what is learnt is what is scored
     return [int(number) for number in numbers[0, ::8]]
 
 

@@ -82,8 +82,7 @@ class MaskSplit:
         mask = self.masks[index]
         if window is None:
             whole = read_measured(self.images[index], self.rule)
-            stored = self.stored(mask, self.images[index])[0]
-            pixels, numbers = whole.pixels, _ignoring(self.own(stored, self.images[index]), whole.valid)
+            pixels, numbers = whole.pixels, _ignoring(self._numbers(index), whole.valid)
         else:
             pixels, numbers = self._read_window(index, window)
         if pixels.shape[:2] != numbers.shape:
