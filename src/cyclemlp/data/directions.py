@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from cyclemlp.data.georeference import georeference
-from cyclemlp.data.images import ImageError, is_tiff, named_errors
+from cyclemlp.data.image_errors import ImageError, named_errors
+from cyclemlp.data.images import is_tiff
 from cyclemlp.data.tiff_tags import first_page
 
 _TIFF = frozenset({".tif", ".tiff"})
