@@ -14,10 +14,13 @@ from cyclemlp.data.objects import DetectionDataset, DetectionSplit, Record
 from cyclemlp.errors import DataError
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.evaluate import Evaluator
+from cyclemlp.inference.inputs import Job
+from cyclemlp.inference.predict_videos import predict_video
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.card import ModelCard, build_model
 from cyclemlp.tasks.detection.decoding import Detections
 from cyclemlp.tasks.detection.predict import DetectionResult
+from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.registry import get_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +105,16 @@ def test_outlines_end_where_nothing_is_measured() -> None:
     result = DetectionResult(box, ("sea",), np.zeros((EDGE, EDGE, 3), np.uint8), whole, valid=valid)
     np.testing.assert_array_equal(result.mask(0), valid)
     assert result.to_dict()["objects"][0]["area"] == (EDGE - MISSING) * EDGE
+
+
+def test_videos_are_refused_by_networks_on_other_bands_and_values() -> None:
+    job, options = Job(Path("a.mp4"), {}), PredictionOptions()
+    with pytest.raises(DataError, match=r"a\.mp4 is a video of RGB frames, but the model was trained on images of 2"):
+        predict_video(predictor("segmentation", "semantic-fpn"), job, 1, options)
+    rgb = {"in_chans": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3, "bands": (), "file_bands": None}
+    twelve_bits = predictor("segmentation", "semantic-fpn", **rgb, value_range=(0.0, 4095.0))
+    with pytest.raises(DataError, match=r"a\.mp4 is a video of values 0 to 255, but the model's range is 0 to 4095"):
+        predict_video(twelve_bits, job, 1, options)
 
 
 def test_an_image_without_a_measured_pixel_has_no_class(tmp_path: Path) -> None:

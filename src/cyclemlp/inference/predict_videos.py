@@ -9,10 +9,12 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cyclemlp.errors import DataError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.progress import progress_bar
+from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.options import PredictionOptions
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 OVERLAY, FRAMES, TABLE, COCO = "overlay", "frames", "table", "coco_results"
 _SUFFIXES = {OVERLAY: "_overlay.mp4", FRAMES: "_frames.json", TABLE: "_frames.csv", COCO: "_coco_results.json"}
+_FRAME_BANDS, _FRAME_WHITE = 3, 255
 _NOT_PER_FRAME = ("size", "coco")
 """Parts of a task's description that are the same for all frames, or have a file of their own."""
 
@@ -37,6 +40,7 @@ def predict_video(predictor: Predictor, job: Job, every: int, options: Predictio
     """
     from cyclemlp.data.videos import open_video, written_video
 
+    _check_values(predictor.card, job.source)
     task = predictor.task
     # Shares of classes change from frame to frame, so a legend belongs to the frame.
     options = replace(options, legend="inside") if options.legend is None else options
@@ -55,6 +59,16 @@ def predict_video(predictor: Predictor, job: Job, every: int, options: Predictio
             if overlay is not None:
                 overlay.add(task.draw(result, options))
         return {"size": entry["size"], "count": files.count, "every": every, "frames_per_second": float(rate)}
+
+
+def _check_values(card: ModelCard, source: Path) -> None:
+    """Raise DataError for a network on images of other bands or values than frames, which are RGB of 8 bits."""
+    if card.bands and card.file_bands != _FRAME_BANDS:
+        bands = f"{card.file_bands} band{'s' * (card.file_bands != 1)}"
+        raise DataError(f"{source} is a video of RGB frames, but the model was trained on images of {bands}: give such")
+    if card.values == "fixed" and max(card.value_range) > _FRAME_WHITE:
+        ends = " to ".join(f"{end:g}" for end in card.value_range[:2])
+        raise DataError(f"{source} is a video of values 0 to 255, but the model's range is {ends}: --value-range 0 255")
 
 
 def video_summary(entry: JsonMapping) -> str:
