@@ -24,8 +24,8 @@ from cyclemlp.tasks.card import CARD_NAME, WEIGHTS_NAME, build_model, classifier
 from cyclemlp.tasks.recipes import CONFIG_NAME
 from cyclemlp.training.checkpoints import read_checkpoint
 from cyclemlp.training.recorder import read_metrics
+from cyclemlp.training.replacing import LOCK
 from cyclemlp.training.report import REPORT_NAME
-from cyclemlp.training.run_folder import LOCK
 
 MODEL, EDGE, STEPS, IMAGES = "test_byobnet", 32, 2, 4
 """The network is the smallest of timm: of the commands it is the files that count."""

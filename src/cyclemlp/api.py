@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclemlp.files import JsonObject, check_writable, verified
+from cyclemlp.machine import is_first_process
 from cyclemlp.tasks.build_config import OptionValue, build_config, parse_options
 from cyclemlp.tasks.early_checks import check_run
 from cyclemlp.tasks.model_families import full_name
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.registry import get_task
+from cyclemlp.tasks.run_names import folder_to_resume
 
 if TYPE_CHECKING:
     from cyclemlp.inference.predict_files import Predictions
@@ -42,7 +44,7 @@ def train(task: str, *, config: str | None = None, **options: OptionValue) -> "R
 
     Raises:
         ConfigError, DataError, CheckpointError: for what the caller can correct.
-        TrainingStopped: after Ctrl-C (an interrupted notebook cell) or SIGTERM; `train(task, out=..., resume=True)`
+        TrainingStopped: after Ctrl-C (an interrupted notebook cell) or SIGTERM; `train(task, resume=run_folder)`
             continues the run.
     """
     return train_with(task, build_config(task, options, recipe=config))
@@ -70,7 +72,14 @@ def train_instance_segmentation(config: "InstanceSegmentationConfig") -> "Run":
 
 def train_with(task: str, config: RunConfig) -> "Run":
     """As `train`, for any task, from a config of its type."""
+    if config.resume:
+        config = replace(config, resume=True, out=folder_to_resume(task, config.resume, config.out))
     check_run(get_task(task), config)
+
+    from cyclemlp.training.run_folder import check_folder
+
+    if config.out is not None and not config.resume and is_first_process():
+        check_folder(config)
 
     from cyclemlp.training.run import run_training
 

@@ -37,6 +37,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_first_process() -> bool:
+    """Whether this is the first or only process of a run, by what torchrun, Lightning and SLURM tell the others."""
+    ranks = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
 def busy_seconds() -> float | None:
     """Processor seconds spent so far by every program together, or None where the system does not report it."""
     try:

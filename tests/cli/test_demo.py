@@ -52,7 +52,7 @@ def test_the_recipe_is_what_is_trained(task: str, tmp_path: Path) -> None:
     config = config_of(task, tmp_path)
     options = flat(config)
     assert (options["head"], options["model"], options["data"]) == (HEADS[task], "cyclemlp_nano", "sample")
-    assert config.out == tmp_path / "run"
+    assert config.run_dir == tmp_path / "run"
     assert 300 <= (config.length.max_seconds or 0) <= 720
     assert config_of(task, tmp_path, "2m").length.max_seconds == 120
 

@@ -28,17 +28,27 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_both_end_and_one_reports(data: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "cyclemlp", "train", "classification", "--data", str(data), "--out", str(run)]
+    """Both find the same free folder, although the first one has begun it when the second one looks."""
+    run = tmp_path / "runs" / "classification-2"
+    (tmp_path / "runs" / "classification").mkdir(parents=True)
+    (tmp_path / "runs" / "classification" / "notes.txt").touch()
+    command = [sys.executable, "-m", "cyclemlp", "train", "classification", "--data", str(data)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *OPTIONS.split()], capture_output=True, text=True, env=environment, timeout=300, check=False
+        [*command, *OPTIONS.split()],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     top1 = json.loads(done.stdout)["metrics"]["top1"]  # one object: the other process prints nothing
     assert top1 == json.loads((run / "model.json").read_text())["metrics"]["top1"]
     assert (run / "report.html").is_file()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["classification", "classification-2"]
     with (run / "metrics.csv").open(newline="") as file:
         scored = [line["top1"] for line in csv.DictReader(file) if line["top1"]]
     assert len(scored) == 2

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,26 +145,34 @@ def test_short_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ctrl_c_says_what_there_is(
+    data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Before the first checkpoint, after it, and never in silence."""
-    import cyclemlp.api
+    """Before the first checkpoint, after it, and never in silence; also where the folder was chosen by the run."""
+    from cyclemlp.training import run
     from cyclemlp.training.checkpoints import checkpoint_path
 
-    def interrupted(*_: object) -> None:
+    with_checkpoint: list[bool] = []
+
+    def interrupted(_fabric: object, config: Any, *_: object) -> None:
+        if with_checkpoint:
+            checkpoint_path(config.run_dir).parent.mkdir()
+            checkpoint_path(config.run_dir).touch()
+        else:
+            shutil.rmtree(config.run_dir)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cyclemlp.api, "train_with", interrupted)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "fit", interrupted)
     caplog.set_level("INFO")
-    command = ["train", "segmentation", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
-    for words in ("the same command begins again", "to continue: cyclemlp train segmentation --resume --out"):
+    to_continue = f"to continue: cyclemlp train segmentation --resume {Path('runs/segmentation')}"
+    for words in ("the same command begins again", to_continue):
         with pytest.raises(SystemExit) as stopped:
-            main(command)
+            main(["train", "segmentation", "--data", str(data), *SMALL])
         assert stopped.value.code == 130
         assert words in caplog.text
         assert "stopped by Ctrl-C" in capsys.readouterr().err
-        checkpoint_path(tmp_path / "run").parent.mkdir(parents=True, exist_ok=True)
-        checkpoint_path(tmp_path / "run").touch()
+        with_checkpoint.append(True)

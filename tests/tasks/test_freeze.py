@@ -118,7 +118,7 @@ def test_a_frozen_backbone_stays_as_it_came_also_over_a_stop(
         with pytest.raises(TrainingStopped):
             train_segmentation(stopped)
     train_segmentation(replace(stopped, resume=True))
-    assert (stopped.out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (stopped.run_dir / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_frozen_norms_keep_their_statistics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,8 +138,8 @@ def test_frozen_norms_keep_their_statistics(tmp_path: Path, caplog: pytest.LogCa
 def test_what_is_frozen_cannot_change_within_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = replace(configured(tmp_path), length=Length(steps=1), recording=Recording(evaluations=1))
     train_segmentation(config)
-    words = refused(capsys, "train", "segmentation", "--resume", "--out", config.out, "--freeze", "stem")
+    words = refused(capsys, "train", "segmentation", "--resume", "--out", config.run_dir, "--freeze", "stem")
     assert words == (
-        f"cyclemlp: --freeze stem cannot be changed within a run ({config.out} has backbone): leave it out, or begin"
-        " a new run with another --out\n"
+        f"cyclemlp: --freeze stem cannot be changed within a run ({config.run_dir} has backbone): leave it out, or"
+        " begin a new run with another --out\n"
     )

@@ -99,6 +99,7 @@ RESUMABLE = [
         "no-verify",
         "out",
         "resume",
+        "overwrite",
         "init",
         "epochs",
         "steps",

@@ -1,7 +1,6 @@
 """Options of a regression run."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from cyclemlp.option_checks import choice
@@ -12,8 +11,6 @@ from cyclemlp.tasks.options import RunConfig
 class RegressionConfig(RunConfig):
     """A whole regression run; only `data` has to be given."""
 
-    out: Path = Path("runs/regression")
-    """Run folder; new or empty, unless --resume is given."""
     head_width: int = 16
     """Channels of the head."""
     distance: Literal["absolute", "squared"] = "absolute"

@@ -23,7 +23,8 @@ from cyclemlp.tasks.card import ModelCard, build_model, classifier_card, load_mo
 from cyclemlp.tasks.options import Length, Recording
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training.checkpoints import read_checkpoint
-from cyclemlp.training.run_folder import LOCK, locked
+from cyclemlp.training.replacing import LOCK
+from cyclemlp.training.run_folder import locked
 
 Configured = Callable[..., SegmentationConfig]
 HELD = """
@@ -198,8 +199,8 @@ def test_a_disk_that_fails_for_a_moment_is_no_damage(run: Path, monkeypatch: pyt
 
 def test_what_a_process_left_before_there_was_a_run_is_no_run(configured: Configured, small_networks: None) -> None:
     config = configured(2, length=Length(steps=2))
-    config.out.mkdir(parents=True)
-    left_over = config.out / ".config.part-ab12cd_3.yaml"
+    config.run_dir.mkdir(parents=True)
+    left_over = config.run_dir / ".config.part-ab12cd_3.yaml"
     left_over.write_text("half")
     assert (train_segmentation(config) / "model.json").is_file()
     assert not left_over.exists()
@@ -240,6 +241,6 @@ def test_a_run_folder_has_one_run_of_a_process_at_a_time(tmp_path: Path) -> None
 
 def test_a_lock_alone_is_no_run(configured: Configured, small_networks: None) -> None:
     config = configured(2, length=Length(steps=2))
-    with locked(config.out):
+    with locked(config.run_dir):
         pass
     assert (train_segmentation(config) / "model.json").is_file()

@@ -73,7 +73,7 @@ def test_the_final_scores_are_those_of_the_saved_model(configured: Configured, m
     seen: list[int] = []
 
     def count_all(self: Evaluator, predictor: Predictor, images: Sequence[int]) -> Counts:
-        assert (config.out / "model.safetensors").is_file()
+        assert (config.run_dir / "model.safetensors").is_file()
         seen.extend(images)
         return usual(self, predictor, images)
 
@@ -244,13 +244,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     config = replace(config, recording=replace(config.recording, checkpoint_every=1))
     with pytest.raises(LossError) as stopped:
         train_segmentation(config)
-    last = config.out / "checkpoints" / "last.ckpt"
+    last = config.run_dir / "checkpoints" / "last.ckpt"
     assert str(stopped.value) == (
         "training stopped: the loss of step 4 is not finite; try a lower --lr (now 0.01) or a longer --warmup"
         f" (now 0.05). The last good checkpoint is {last}"
     )
     assert torch.load(last, weights_only=True)["step"] == 3
-    assert not (config.out / "model.safetensors").exists()
+    assert not (config.run_dir / "model.safetensors").exists()
 
 
 def test_weights_that_are_not_finite_are_never_saved(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +267,7 @@ def test_weights_that_are_not_finite_are_never_saved(configured: Configured, mon
     config = replace(config, recording=replace(config.recording, checkpoint_every=1, evaluations=1))
     with pytest.raises(LossError, match="the weights after step 3 are not finite"):
         train_segmentation(config)
-    assert torch.load(config.out / "checkpoints" / "last.ckpt", weights_only=True)["step"] == 2
+    assert torch.load(config.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["step"] == 2
 
 
 def test_nothing_is_left_of_a_run_that_failed_before_its_first_checkpoint(
@@ -277,7 +277,7 @@ def test_nothing_is_left_of_a_run_that_failed_before_its_first_checkpoint(
     config = configured(steps=6)
     with pytest.raises(LossError, match="There was no checkpoint yet"):
         train_segmentation(config)
-    assert not config.out.exists()
+    assert not config.run_dir.exists()
 
 
 def test_a_damaged_image_is_named(configured: Configured, mask_folder: Path, tmp_path: Path) -> None:
@@ -308,11 +308,11 @@ def test_a_report_that_fails_does_not_fail_the_run(
 
 def test_an_existing_folder_is_not_touched(configured: Configured) -> None:
     config = configured()
-    config.out.mkdir()
-    (config.out / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(ConfigError, match="exists and is not empty: continue it with --resume, or choose another"):
+    config.run_dir.mkdir()
+    (config.run_dir / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(ConfigError, match="exists and is not empty: choose another"):
         train_segmentation(config)
-    assert [path.name for path in config.out.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in config.run_dir.iterdir()] == ["thesis.txt"]
 
 
 def test_resume_refusals(configured: Configured) -> None:
@@ -323,7 +323,7 @@ def test_resume_refusals(configured: Configured) -> None:
     other = replace(config, resume=True, optimisation=Optimisation(batch_size=2, lr=0.5))
     with pytest.raises(ConfigError, match=r"--lr 0.5 cannot be changed within a run \(.* has 0.01\)"):
         train_segmentation(other)
-    last = config.out / "checkpoints" / "last.ckpt"
+    last = config.run_dir / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="is damaged: its SHA-256 is not the one"):
         train_segmentation(replace(config, resume=True))
@@ -334,14 +334,14 @@ def test_resume_refusals(configured: Configured) -> None:
 def test_a_checkpoint_in_the_old_format_is_refused_in_one_line(configured: Configured) -> None:
     config = configured(steps=1)
     train_segmentation(config)
-    last = config.out / "checkpoints" / "last.ckpt"
+    last = config.run_dir / "checkpoints" / "last.ckpt"
     torch.save({"global_step": 1, "state_dict": {}, "pytorch-lightning_version": "2.6.6"}, last)
     last.with_name("sha256.txt").unlink()  # unknown at that time
     with pytest.raises(CheckpointError) as refused:
         train_segmentation(replace(config, resume=True))
     refusal = f"{last} was written by another version of cyclemlp and cannot be resumed"
-    assert str(refused.value) == f"{refusal}: start from its weights with --init {config.out} and another --out"
-    (config.out / "model.safetensors").unlink()  # as where the run was not finished
+    assert str(refused.value) == f"{refusal}: start from its weights with --init {config.run_dir} and another --out"
+    (config.run_dir / "model.safetensors").unlink()  # as where the run was not finished
     with pytest.raises(CheckpointError, match=f"{refusal}: begin it again"):
         train_segmentation(replace(config, resume=True))
 

@@ -65,7 +65,7 @@ def test_an_interrupted_run_has_its_session(configured: Configured, monkeypatch:
     config = configured(steps=2)
     with pytest.raises(KeyboardInterrupt):
         train_segmentation(config)
-    assert record_of(config.out)["sessions"][0]["step"] == 0
+    assert record_of(config.run_dir)["sessions"][0]["step"] == 0
 
 
 def test_own_seconds_grow_and_the_digest_follows_the_data_and_not_its_place(tmp_path: Path) -> None:

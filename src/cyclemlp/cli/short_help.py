@@ -6,7 +6,7 @@ from cyclopts import App
 from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 
-FIRST = ("--data", "--model", "--max-time", "--fit", "--config", "--init", "--out", "--resume")
+FIRST = ("--data", "--model", "--max-time", "--fit", "--config", "--init", "--out", "--resume", "--overwrite")
 
 
 class FirstOptions(DefaultFormatter):

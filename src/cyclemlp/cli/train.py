@@ -62,29 +62,22 @@ for _name in task_names():
 
 def _train(task: AnyTask, config: RunConfig, json: bool) -> None:
     from cyclemlp.api import train_with
-    from cyclemlp.training.checkpoints import checkpoint_path
     from cyclemlp.training.stopping import TrainingHelped, TrainingStopped
 
     try:
         run = train_with(task.name, config)
     except TrainingStopped as stopped:
         _logger.info("stopped at step %d; to continue:", stopped.step)
-        _logger.info("cyclemlp train %s --resume --out %s", task.name, stopped.run_dir)
+        _logger.info("cyclemlp train %s --resume %s", task.name, stopped.run_dir)
         sys.exit(128 + stopped.signum)
     except TrainingHelped:
         return
-    except KeyboardInterrupt:
-        if checkpoint_path(config.out).is_file():
-            _logger.info("stopped; to continue: cyclemlp train %s --resume --out %s", task.name, config.out)
-        else:
-            _logger.info("stopped before the first checkpoint: the same command begins again")
-        raise
     _logger.info("%s", _summary(task, run.metrics))
     if run.doubts:
         _logger.warning("the network is %s", run.doubts)
-    _logger.info("the model and report.html are in %s", config.out)
+    _logger.info("the model and report.html are in %s", run)
     if json:
-        result = {"task": task.name, "run": str(config.out), "data": str(config.data), "metrics": run.metrics}
+        result = {"task": task.name, "run": str(run), "data": str(config.data), "metrics": run.metrics}
         result |= {"doubts": run.doubts} if run.doubts else {}
         result |= {"early_end": run.early_end} if run.early_end else {}
         sys.stdout.write(dumps(result) + "\n")

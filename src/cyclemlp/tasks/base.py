@@ -176,6 +176,8 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     """Fields of `PredictionOptions` that apply."""
     report_examples: int = 4
     """Validation images shown in the report."""
+    report_files: tuple[str, ...] = ()
+    """Names of the files that `report_figures` writes."""
     dataset_type: type[DatasetT] | None = None
     """What annotation formats are read into for this task; None for a task that has formats of its own."""
     scenes: "SceneOutput | None" = None

@@ -14,6 +14,7 @@ from cyclemlp.tasks.option_names import own_spellings, unknown_option
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.recipes import read_recipe, read_run_config
 from cyclemlp.tasks.registry import get_task
+from cyclemlp.tasks.run_names import folder_to_resume
 
 OptionsT = TypeVar("OptionsT")
 OptionValue = str | int | float | bool | Path | Sequence[str] | Sequence[float] | None
@@ -69,8 +70,9 @@ def fill_in(task: str, recipe: str | None, app: App, commands: tuple[str, ...], 
     if "--resume" in given:
         if recipe is not None:
             raise ConfigError("--config and --resume were both given: a run keeps its own options, leave --config out")
-        run_dir = Path(given.get("--out", get_task(task).config.out))
-        options, source = read_run_config(run_dir), "the run to resume"
+        resume, out = given["--resume"], given.get("--out")
+        run_dir = folder_to_resume(task, Path(resume) if resume else True, None if out is None else Path(out))
+        options, source = read_run_config(run_dir) | {"out": str(run_dir)}, "the run to resume"
     elif recipe is not None:
         names = {argument.name.removeprefix("--") for argument in arguments} - {"config", "json"}
         options, source = read_recipe(recipe, names, task), recipe

@@ -4,17 +4,21 @@ from pathlib import Path
 
 from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.formats.registry import all_formats, any_format_of, recognised
-from cyclemlp.errors import DataError
+from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import check_writable
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import AnyTask, get_task, task_names
+from cyclemlp.tasks.run_names import RUNS
 
 
 def check_run(task: AnyTask, config: RunConfig) -> None:
     """Raise DataError or ConfigError where a run of `task` cannot begin; takes no time."""
     with outside_allowed(config.allow_outside):
         check_folder(task, config.data)
-    check_writable(config.out)
+    if config.overwrite and (config.resume or config.out is None):
+        other = "--resume continues one: give one of them" if config.resume else "needs its folder: give --out as well"
+        raise ConfigError(f"--overwrite replaces a run, and {other}")
+    check_writable(config.out or RUNS)
 
 
 def check_folder(task: AnyTask, folder: Path) -> None:

@@ -189,10 +189,12 @@ class RunConfig:
     """Load weights and checkpoints although they differ from the digests written with them."""
     model: str = "cyclemlp_nano"
     """Backbone, by its timm name."""
-    out: Path = field(default=Path("runs/run"), metadata=RESUMABLE)
-    """Run folder; new or empty, unless --resume is given."""
-    resume: bool = field(default=False, metadata=RESUMABLE)
-    """Continue the run in --out from its last checkpoint: on a CPU as if it had not stopped, bit for bit, on a GPU up to rounding."""  # noqa: E501
+    out: Path | None = field(default=None, metadata=RESUMABLE)
+    """Run folder; new or empty, unless --resume or --overwrite is given. By default runs/TASK, or where that is taken runs/TASK-2, runs/TASK-3 and so on."""  # noqa: E501
+    resume: Annotated[bool | Path, Parameter(metavar="[RUN]")] = field(default=False, metadata=RESUMABLE)
+    """Continue the run in this folder, or in --out, from its last checkpoint, with its data and options: on a CPU as if it had not stopped, bit for bit, on a GPU up to rounding."""  # noqa: E501
+    overwrite: bool = field(default=False, metadata=RESUMABLE)
+    """Replace the run in --out, once the data and options of this one have been checked; other files are never deleted."""  # noqa: E501
     init: Path | None = field(default=None, metadata=RESUMABLE)
     """Start from these weights: a backbone checkpoint, a run folder or its model.safetensors, `authors` for the weights that the authors of --model published, or `pretrained` for those that timm has for --model, from the Hugging Face hub or its cache on this machine."""  # noqa: E501
     bands: tuple[int, ...] | None = None
@@ -204,6 +206,12 @@ class RunConfig:
     optimisation: Annotated[Optimisation, group("Optimisation", 2)] = field(default_factory=Optimisation)
     recording: Annotated[Recording, group("Recording", 5)] = field(default_factory=Recording)
     machine: Annotated[Machine, group("Machine", 6)] = field(default_factory=Machine)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder, where it is given or chosen already."""
+        assert self.out is not None
+        return self.out
 
 
 def resumable_options(config: type[RunConfig]) -> frozenset[str]:

@@ -46,7 +46,7 @@ def save_checkpoint(state: TrainingState, evaluations: JsonObject, name: str) ->
         # Through memory: where the disk is full, torch's own file writer hides the reason.
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, **state.state_dict(), "evaluations": evaluations}, buffer)
-        path = checkpoint_path(state.config.out, name)
+        path = checkpoint_path(state.config.run_dir, name)
         path.parent.mkdir(exist_ok=True)
         with atomic_write(path) as part:
             part.write_bytes(buffer.getbuffer())

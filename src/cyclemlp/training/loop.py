@@ -47,22 +47,22 @@ def fit(
             return _fit(fabric, config, parts, evaluator, began, stop)
     except (UserError, KeyboardInterrupt):
         # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.
-        if fabric.is_global_zero and not checkpoint_path(config.out).is_file() and not config.resume:
-            shutil.rmtree(config.out)
+        if fabric.is_global_zero and not checkpoint_path(config.run_dir).is_file() and not config.resume:
+            shutil.rmtree(config.run_dir)
         raise
 
 
 def _fit(
     fabric: Fabric, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float, stop: StopRequest
 ) -> tuple[TrainingState, Evaluations]:
-    saved = read_checkpoint(config.out)
+    saved = read_checkpoint(config.run_dir)
     state = TrainingState(fabric, config, parts)
     history = History() if saved is None else _continued(state, saved)
     recorder = None
     if fabric.is_global_zero:
         scores = get_task(parts.card.task).scores.column_names(parts.card.classes)
         columns = [*LOSS_COLUMNS, *parts.loss.terms, *scores]
-        recorder = Recorder(config.out, columns, state.step)
+        recorder = Recorder(config.run_dir, columns, state.step)
     evaluations = Evaluations(state, evaluator, recorder, stop)
     evaluations.history = history
     plan = Plan(state, evaluator)
@@ -84,11 +84,11 @@ def _continued(state: TrainingState, saved: JsonObject) -> History:
     except ConfigError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        path, reason = checkpoint_path(state.config.out), reason_of(error)
+        path, reason = checkpoint_path(state.config.run_dir), reason_of(error)
         raise CheckpointError(
             f"{path} does not fit this run ({reason}): restore the run's own, or begin the run again with another --out"
         ) from error
-    _logger.info("continuing %s from step %d", state.config.out, state.step)
+    _logger.info("continuing %s from step %d", state.config.run_dir, state.step)
     return history
 
 
@@ -115,7 +115,7 @@ def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, pla
                 saved_at = time.monotonic()
             progress.after_step()
             if stopping and not ended:
-                raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, state.config.out)
+                raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, state.config.run_dir)
     if state.fabric.is_global_zero and evaluations.early_end():
         _logger.info("stopped at step %d: %s", state.step, evaluations.early_end())
 

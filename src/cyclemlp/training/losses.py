@@ -83,7 +83,7 @@ class LossMonitor:
             raise self._error(f"the weights after step {self._state.step} are not finite")
 
     def _error(self, what: str) -> LossError:
-        options, kept = self._state.config.optimisation, checkpoint_path(self._state.config.out)
+        options, kept = self._state.config.optimisation, checkpoint_path(self._state.config.run_dir)
         advice = f"try a lower --lr (now {options.lr:g}) or a longer --warmup (now {options.warmup:g})"
         if self._state.fabric.strategy.precision.precision != "32-true":
             advice += ", or --precision 32-true"

@@ -24,7 +24,7 @@ from cyclemlp.tasks.parameter_groups import with_frozen
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
 from cyclemlp.training.report import RAW_WEIGHTS, write_report
-from cyclemlp.training.run_folder import check_folder, check_same_classes, locked, open_run
+from cyclemlp.training.run_folder import begun, check_same_classes
 from cyclemlp.training.single_values import allow_single_values
 from cyclemlp.training.stopping import TrainingHelped
 from cyclemlp.training.verdict import Outcome, in_words, losses_of, verdict
@@ -95,39 +95,48 @@ def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
     parts = with_frozen(task.training_parts(config, used), config.optimisation.freeze)
     if config.optimisation.freeze and config.init is None:
         _logger.warning("--freeze keeps random weights as they are: give trained ones with --init")
-    if config.init is not None and not (config.resume and checkpoint_path(config.out).is_file()):
+    if config.init is not None and not (config.resume and checkpoint_path(config.run_dir).is_file()):
         load_initial_weights(parts.model, parts.card, config.init)
     accelerate(parts.model, config)
     allow_single_values(parts.model)
     evaluator = Evaluator(parts.card, used)
-    train = partial(_train_in_process, task=task, config=config, parts=parts, evaluator=evaluator, began=began)
-    with _opened(fabric, task, config, dataset):
-        metrics = fabric.launch(train)
+    train = partial(_train_in_process, task=task, parts=parts, evaluator=evaluator, began=began)
+    with _opened(fabric, task, config, dataset) as config:
+        metrics = fabric.launch(partial(train, config=config))
     if metrics is None:
         raise TrainingHelped
-    return Run(config.out, *metrics)
+    return Run(config.run_dir, *metrics)
 
 
 @contextmanager
-def _opened(fabric: Fabric, task: AnyTask, config: RunConfig, dataset: Dataset) -> Iterator[None]:
-    """The run folder, which the first process holds and keeps the record of."""
+def _opened(fabric: Fabric, task: AnyTask, config: RunConfig, dataset: Dataset) -> Iterator[RunConfig]:
+    """The run folder, which the first process chooses, holds and keeps the record of."""
     if not fabric.is_global_zero:
-        yield
+        yield config
         return
-    check_folder(config)  # before the lock, which is a file in it
-    with locked(config.out):
-        open_run(config)
-        session = Session(task, config, dataset)
+    with begun(task.name, config) as opened:
+        session = Session(task, opened, dataset)
         try:
-            yield
+            yield opened
+        except KeyboardInterrupt:
+            _say_how_to_continue(task, opened)
+            raise
         finally:
             session.end()
+
+
+def _say_how_to_continue(task: AnyTask, config: RunConfig) -> None:
+    if checkpoint_path(config.run_dir).is_file():
+        _logger.info("stopped; to continue: cyclemlp train %s --resume %s", task.name, config.run_dir)
+    else:
+        _logger.info("stopped before the first checkpoint: the same command begins again")
 
 
 def _train_in_process(
     fabric: Fabric, *, task: AnyTask, config: RunConfig, parts: TrainingParts, evaluator: Evaluator, began: float
 ) -> tuple[JsonMapping, str, str] | None:
     """Train; the first process evaluates the network and returns what a `Run` says of it, the others return None."""
+    config = replace(config, out=fabric.broadcast(config.out))  # which the first process may have chosen
     state, evaluations = fit(fabric, config, parts, evaluator, began)
     return _finish(state, task, evaluator, evaluations) if fabric.is_global_zero else None
 
@@ -136,7 +145,7 @@ def _finish(
     state: TrainingState, task: AnyTask, evaluator: Evaluator, evaluations: Evaluations
 ) -> tuple[JsonMapping, str, str]:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
-    run_dir, early_end = state.config.out, evaluations.early_end()
+    run_dir, early_end = state.config.run_dir, evaluations.early_end()
     if early_end and (best := read_best(run_dir)) is not None:
         state.load_network(best)
     save_model(run_dir, state.result, evaluator.card)
@@ -185,7 +194,9 @@ def _doubts(state: TrainingState, task: AnyTask, counts: Counts, metrics: JsonMa
     outcome = Outcome(
         steps=state.step,
         passes=state.passes,
-        losses=[] if early_end else losses_of(read_metrics(state.config.out)),  # which may fall: more steps do not help
+        losses=[]
+        if early_end
+        else losses_of(read_metrics(state.config.run_dir)),  # which may fall: more steps do not help
         score=metrics[task.scores.main],
         constant=task.constant_score(counts),
     )

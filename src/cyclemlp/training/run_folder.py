@@ -1,7 +1,9 @@
 """The run folder: begun once, and continued only with the same options."""
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -11,10 +13,47 @@ from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import JsonObject, is_left_over, remove_left_overs, write_text
 from cyclemlp.tasks.options import RunConfig, flat, resumable_options
 from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
+from cyclemlp.tasks.run_names import default_folders
+from cyclemlp.training.replacing import LOCK, check_replaceable, remove_run
 
 # With these in config.yaml, using it as a recipe would act on the wrong run.
-_NOT_SAVED = ("resume",)
-LOCK = ".lock"
+_NOT_SAVED = ("resume", "overwrite")
+
+_logger = logging.getLogger(__name__)
+
+
+class FolderTakenError(ConfigError):
+    """The run folder has a run already, or is in use."""
+
+
+@contextmanager
+def begun(task: str, config: RunConfig) -> Iterator[RunConfig]:
+    """Hold the run folder, begun or continued, while the block runs; yields the config with the folder in it.
+
+    Where none is given, it is the first one under the default names that is free, also where two commands look for one
+    at the same time. Raises ConfigError as `check_folder` and `locked` do.
+    """
+    for out in default_folders(task) if config.out is None else [config.out]:
+        with ExitStack() as stack:
+            chosen = replace(config, out=out)
+            try:
+                stack.enter_context(_held(chosen))
+            except FolderTakenError:
+                if config.out is not None:
+                    raise
+                continue
+            if config.out is None:
+                _logger.info("the run folder is %s", out)
+            yield chosen
+            return
+
+
+@contextmanager
+def _held(config: RunConfig) -> Iterator[None]:
+    check_folder(config)  # before the lock, which is a file in it
+    with locked(config.run_dir):
+        open_run(config)
+        yield
 
 
 @contextmanager
@@ -28,7 +67,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     try:
         lock = FileLock(run_dir / LOCK).acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError(
+        raise FolderTakenError(
             f"--out {run_dir} is in use: another process trains there; wait for it, stop it, or choose another"
         ) from error
     with lock:
@@ -38,13 +77,15 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def open_run(config: RunConfig) -> Path:
-    """Begin the run folder `config.out`, or check that it can be continued; config.yaml is written in both cases.
+    """Begin the run folder `config.run_dir`, or check that it can be continued; config.yaml is written in both cases.
 
-    Raises ConfigError: the folder is not empty and `resume` is not set, there is no run to resume, or an option
-    differs that may not change within a run.
+    With `overwrite` the run that is there is removed first. Raises ConfigError as `check_folder` does.
     """
-    run_dir = config.out
+    run_dir = config.run_dir
     check_folder(config)
+    if config.overwrite and not _is_free(run_dir):
+        _logger.info("replacing the run in %s", run_dir)
+        remove_run(run_dir)
     saved = {name: value for name, value in flat(config).items() if name not in _NOT_SAVED}
     saved["data"] = str(config.data.resolve())  # so that the folder is found from any working directory
     write_text(run_dir / CONFIG_NAME, yaml.safe_dump(saved, sort_keys=False))
@@ -52,12 +93,28 @@ def open_run(config: RunConfig) -> Path:
 
 
 def check_folder(config: RunConfig) -> None:
-    """Raise ConfigError where `config.out` cannot be begun, or continued, with these options; nothing is written."""
-    run_dir = config.out
+    """Raise ConfigError where the run folder cannot be begun, continued or replaced with these options.
+
+    It is not empty, or not that of a run; there is no run to resume; or an option differs that may not change within a
+    run. Nothing is written.
+    """
+    run_dir = config.run_dir
     if config.resume:
         _check_same_run(config, read_run_config(run_dir))
-    elif run_dir.exists() and (not run_dir.is_dir() or not all(map(_is_of_no_run, run_dir.iterdir()))):
-        raise ConfigError(f"--out {run_dir} exists and is not empty: continue it with --resume, or choose another")
+    elif not _is_free(run_dir):
+        if config.overwrite:
+            check_replaceable(run_dir)
+            return
+        run = (run_dir / CONFIG_NAME).is_file()
+        advice = (
+            "continue it with --resume, replace it with --overwrite, or choose another" if run else "choose another"
+        )
+        raise FolderTakenError(f"--out {run_dir} exists and is not empty: {advice}")
+
+
+def _is_free(run_dir: Path) -> bool:
+    """Whether a run can begin in this folder without touching what is there."""
+    return not run_dir.exists() or (run_dir.is_dir() and all(map(_is_of_no_run, run_dir.iterdir())))
 
 
 def _is_of_no_run(path: Path) -> bool:
@@ -67,7 +124,7 @@ def _is_of_no_run(path: Path) -> bool:
 
 def check_same_classes(config: RunConfig) -> None:
     """Raise ConfigError where a run that is continued learnt other ones of the classes."""
-    _check_same_run(config, read_run_config(config.out), frozenset({"classes", "ignore-classes", "merge"}))
+    _check_same_run(config, read_run_config(config.run_dir), frozenset({"classes", "ignore-classes", "merge"}))
 
 
 def _check_same_run(config: RunConfig, before: JsonObject, names: frozenset[str] | None = None) -> None:
@@ -75,7 +132,7 @@ def _check_same_run(config: RunConfig, before: JsonObject, names: frozenset[str]
     for name, value in flat(config).items():
         if name in before and before[name] != value and name not in resumable and (names is None or name in names):
             raise ConfigError(
-                f"--{name} {_as_typed(value)} cannot be changed within a run ({config.out} has"
+                f"--{name} {_as_typed(value)} cannot be changed within a run ({config.run_dir} has"
                 f" {_as_typed(before[name])}): leave it out, or begin a new run with another --out"
             )
 

@@ -27,9 +27,9 @@ from cyclemlp.tasks.base import Dataset
 from cyclemlp.tasks.card import CARD_NAME, WEIGHTS_NAME, read_card
 from cyclemlp.tasks.options import RunConfig, flat
 from cyclemlp.tasks.registry import AnyTask
+from cyclemlp.tasks.run_names import RECORD_NAME
 from cyclemlp.training.recorder import read_metrics
 
-RECORD_NAME = "run.json"
 FORMAT = 1
 
 
@@ -37,9 +37,9 @@ class Session:
     """One start of a run: recorded when it begins, completed when it ends, in whatever way short of being killed."""
 
     def __init__(self, task: AnyTask, config: RunConfig, dataset: Dataset) -> None:
-        self._path = config.out / RECORD_NAME
+        self._path = config.run_dir / RECORD_NAME
         self._load = ForeignLoad(own_seconds)
-        before = read_record(config.out) if config.resume else None
+        before = read_record(config.run_dir) if config.resume else None
         about: JsonObject = {"format": FORMAT, "task": task.name, "seed": config.machine.seed, **identity(dataset)}
         sessions = [] if before is None else before["sessions"]
         started = {
@@ -47,7 +47,7 @@ class Session:
             "argv": sys.argv,
             "seed": config.machine.seed,
             "data": _digest(dataset),
-            "from_step": _last(config.out)["step"] if config.resume else 0,
+            "from_step": _last(config.run_dir)["step"] if config.resume else 0,
             "load_average": _load_average(),
         }
         self._record = {**about, "sessions": [*sessions, started]}
@@ -91,16 +91,16 @@ def training_sessions(record: JsonObject) -> list[JsonObject]:
 
 
 def refuse_other_data(config: RunConfig, dataset: Dataset) -> None:
-    """Raise ConfigError where the run in `config.out` was trained on classes or labels that are not those given."""
-    before = read_record(config.out) or _of_card(config.out)
+    """Raise ConfigError where the run in `config.run_dir` was trained on classes or labels that are not those given."""
+    before = read_record(config.run_dir) or _of_card(config.run_dir)
     now = identity(dataset)
     if before is None or all(before.get(name, value) == value for name, value in now.items()):
         return
-    finished = (config.out / WEIGHTS_NAME).is_file()
-    start = f"start a new run with --init {config.out} and another --out" if finished else "begin a new run"
+    finished = (config.run_dir / WEIGHTS_NAME).is_file()
+    start = f"start a new run with --init {config.run_dir} and another --out" if finished else "begin a new run"
     further = "" if finished else " (--init takes the weights of a finished one)"
     what = _difference(before, now)
-    raise ConfigError(f"--resume {config.out}: {what} in {config.data}: restore the data, or {start}{further}")
+    raise ConfigError(f"--resume {config.run_dir}: {what} in {config.data}: restore the data, or {start}{further}")
 
 
 def training_command(task: AnyTask, options: Mapping[str, Any], hidden: Sequence[str] = ()) -> str:

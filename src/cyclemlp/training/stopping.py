@@ -17,7 +17,7 @@ class TrainingStopped(Exception):  # noqa: N818  (an outcome, not an error)
     """A run was stopped by a signal; its checkpoint is written."""
 
     def __init__(self, signum: int, step: int, run_dir: Path) -> None:
-        super().__init__(f"stopped at step {step}: continue with --resume --out {run_dir}")
+        super().__init__(f"stopped at step {step}: continue with --resume {run_dir}")
         self.signum = signum
         self.step = step
         self.run_dir = run_dir

@@ -115,8 +115,6 @@ class ClassificationConfig(RunConfig):
 
     data: Path
     """Folder with train/CLASS/*.jpg and val/CLASS/*.jpg, or of class folders alone: then a fifth of them validates."""
-    out: Path = Path("runs/classification")
-    """Run folder; new or empty, unless --resume is given."""
     image_size: int | None = None
     """Edge of the images in pixels; by default near the images' own size, a multiple of 32 from 64 to 224."""
     crop: float = field(default=0.875, metadata=RESUMABLE)

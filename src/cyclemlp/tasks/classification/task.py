@@ -58,6 +58,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     evaluation_options = frozenset({"crop", "image_size"})
     prediction_options = frozenset({"no_pictures"})
     report_examples = 12
+    report_files = ("confusion.csv",)
     drawing = ("picture", "_label.png")
 
     def find_dataset(self, folder: Path) -> ClassifiedDataset:

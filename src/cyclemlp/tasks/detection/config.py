@@ -62,8 +62,6 @@ class DetectionConfig(RunConfig):
 
     data: Path
     """Folder with boxes in the format of COCO (train.json, val.json, train/, val/, or as its archives are), of PASCAL VOC or of YOLO."""  # noqa: E501
-    out: Path = Path("runs/detection")
-    """Run folder; new or empty, unless --resume is given."""
     head: str = "retinanet"
     """Detection head: retinanet, or mask-rcnn where objects have outlines."""
     head_width: int | None = None

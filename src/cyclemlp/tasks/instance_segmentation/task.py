@@ -33,8 +33,6 @@ class InstanceSegmentationConfig(DetectionConfig):
 
     data: Path
     """Folder with an outline of each object in COCO's format (train.json, val.json, train/, val/, or as its archives are) or YOLO's."""  # noqa: E501
-    out: Path = Path("runs/instance-segmentation")
-    """Run folder; new or empty, unless --resume is given."""
     head: str = "mask-rcnn"
     """Head: mask-rcnn."""
 

@@ -32,8 +32,6 @@ class SegmentationConfig(RunConfig):
 
     data: Path
     """Folder with images/train, images/val, masks/train, masks/val and, optionally, classes.txt."""
-    out: Path = Path("runs/segmentation")
-    """Run folder; new or empty, unless --resume is given."""
     val_share: float | None = None
     """Share of the images, such as 0.2, that is held out for validation where the data has no validation split; which ones follows from --seed and their names; of GeoTIFFs blocks of the ground with a margin, by --seed and their places."""  # noqa: E501
     palette: Path | None = None

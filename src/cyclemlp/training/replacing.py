@@ -1,0 +1,83 @@
+"""`--overwrite`: a run is replaced by another, and nothing that is no part of it is deleted."""
+
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from cyclemlp.errors import ConfigError
+from cyclemlp.files import is_left_over
+from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
+from cyclemlp.tasks.registry import get_task, task_names
+
+LOCK = ".lock"
+_FILES = ("run.json", "metrics.csv", "model.safetensors", "model.json", "report.html")
+_FOLDERS = {
+    "checkpoints": ("last.ckpt", "previous.ckpt", "best.ckpt", "sha256.txt"),
+    "tensorboard": ("events.out.tfevents.*",),
+}
+"""What a run writes, by patterns; torch is not imported for their names. A test compares them with a run."""
+_OPTIONS = {"data", "model", "out", "batch-size", "evaluations"}
+"""Of every run, so that a config.yaml of another program is not taken for ours."""
+_MAX_NAMED = 3
+
+
+def check_replaceable(run_dir: Path) -> None:
+    """Raise ConfigError unless `run_dir` holds a run and nothing else."""
+    if not _is_run(run_dir):
+        raise ConfigError(
+            f"--overwrite: {run_dir} is not the folder of a run, so nothing in it is deleted: choose another --out"
+        )
+    if others := sorted(_others(run_dir)):
+        more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+        raise ConfigError(
+            f"--overwrite: {run_dir} also holds {', '.join(others[:_MAX_NAMED])}{more}, which no run writes: move that"
+            " away, or choose another --out"
+        )
+
+
+def remove_run(run_dir: Path) -> None:
+    """Remove the files of a run that `check_replaceable` has passed, all but its lock.
+
+    Its options go last: what is left where the process is killed can still be replaced.
+    """
+    for name, patterns in _FOLDERS.items():
+        for path in _inside(run_dir / name):
+            if _matches(path, patterns):
+                path.unlink()
+        if (run_dir / name).is_dir():
+            (run_dir / name).rmdir()
+    for path in _inside(run_dir):
+        if _matches(path, _written()):
+            path.unlink()
+    (run_dir / CONFIG_NAME).unlink(missing_ok=True)
+
+
+def _is_run(run_dir: Path) -> bool:
+    try:
+        return read_run_config(run_dir).keys() >= _OPTIONS
+    except ConfigError:
+        return False
+
+
+def _written() -> tuple[str, ...]:
+    return (*_FILES, *(name for task in task_names() for name in get_task(task).report_files))
+
+
+def _others(run_dir: Path) -> Iterator[str]:
+    """What is in the folder and was not written by a run: links as well, wherever they lead."""
+    for path in _inside(run_dir):
+        if path.is_dir() and not path.is_symlink() and path.name in _FOLDERS:
+            inside = _FOLDERS[path.name]
+            yield from (f"{path.name}/{each.name}" for each in _inside(path) if not _matches(each, inside))
+        elif not _matches(path, (CONFIG_NAME, LOCK, *_written())):
+            yield path.name
+
+
+def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
+    ours = is_left_over(path) or any(fnmatchcase(path.name, pattern) for pattern in patterns)
+    return ours and path.is_file() and not path.is_symlink()
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in os.scandir(folder)] if folder.is_dir() else []
