@@ -24,6 +24,8 @@ Content = TypeVar("Content")
 REQUIRED_SPLITS = ("train", "val")
 SPLITS = (*REQUIRED_SPLITS, "test")
 """Those that formats with a fixed set of splits look for."""
+_LONGEST = 1000
+"""Characters of what is wrong."""
 MAX_NOTES = 5
 """Of a data set, that are logged in full."""
 
@@ -40,7 +42,12 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return f"{_printable(self.path)} {self.what}; {self.fix}"
+        return f"{_printable(self.path)} {_shortened(self.what)}; {self.fix}"
+
+
+def _shortened(what: str) -> str:
+    """Without most of a value of thousands of characters that a damaged file has."""
+    return what if len(what) <= _LONGEST else f"{what[:_LONGEST]}..."
 
 
 def _printable(path: Path) -> str:
@@ -52,7 +59,7 @@ class FileError(DataError):
     """A file is unusable. The message is `PATH WHAT; FIX`; `what` and `fix` are readable on their own."""
 
     def __init__(self, path: Path, what: str, fix: str) -> None:
-        super().__init__(f"{_printable(path)} {what}; {fix}")
+        super().__init__(f"{_printable(path)} {_shortened(what)}; {fix}")
         self.path = path
         self.what = what
         self.fix = fix

@@ -4,6 +4,7 @@ Pillow's reader of tags is used, without decoding: a file whose bands Pillow doe
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from html import unescape
 from itertools import islice
@@ -22,6 +23,8 @@ _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 _ALPHA = (1, 2)
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _DESCRIPTION = re.compile(r'<Item name="DESCRIPTION" sample="(\d+)"[^>]*>([^<]*)</Item>')
+_PLACES_AND_LENGTHS = ({273, 279}, {324, 325})
+"""Tags of where the strips or tiles of a page are."""
 _MAX_PAGES = 64
 _BIG_TIFF = 43
 
@@ -76,7 +79,11 @@ def _pages(file: IO[bytes]) -> Iterator[Tags]:
     while (place := tags.next) and place not in seen and len(seen) < _MAX_PAGES:
         seen.add(place)
         file.seek(place)
-        tags.load(file)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            tags.load(file)
+        if said and not any(tags.keys() >= both for both in _PLACES_AND_LENGTHS):
+            raise SyntaxError("its list of tags is damaged")  # libtiff would look for its strips for minutes
         yield tags
 
 
