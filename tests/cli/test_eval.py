@@ -70,6 +70,9 @@ def test_json_is_one_object_with_exact_scores(run: Path, data: Path, capsys: pyt
     assert command(run, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     expected = metrics_of(Predictor.load(run), data)
+    confusion = np.array(report.pop("confusion"))
+    hits = np.diag(confusion)
+    assert hits / (confusion.sum(0) + confusion.sum(1) - hits) == pytest.approx(list(expected["IoU"].values()))
     assert report == {
         "task": "segmentation",
         "data": str(data),

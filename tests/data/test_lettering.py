@@ -78,15 +78,15 @@ def test_other_letters_come_from_a_font_of_the_system(tmp_path: Path) -> None:
         "from cyclemlp.data.lettering import Lettering, drawn_name, families_of\n"
         "name = sys.argv[1] + ' 0.5'\n"
         "lettering = Lettering(20)\n"
-        "widths = lettering.length(name), lettering.length('A 0.5')\n"
+        "widths = lettering.length(name), lettering.length(' 0.5')\n"
         "print(json.dumps([drawn_name(name, 3) == name, *widths, families_of([name])]))\n"
     )
     command = [sys.executable, "-c", script, CUNEIFORM]
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "PYTHONUTF8": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    shown, width, of_an_a, families = json.loads(done.stdout)
+    shown, width, without, families = json.loads(done.stdout)
     assert shown
-    assert width == pytest.approx(of_an_a, abs=2)  # the font of the machine's own may have the letter, too
+    assert width > without + 5  # of whichever font: one of the machine's own may have the letter, too
     assert families[0] == "DejaVu Sans"
     assert len(families) == 2
