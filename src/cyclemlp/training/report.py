@@ -5,7 +5,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cyclemlp.data.lettering import drawn_name, families_of
 from cyclemlp.documents import read_json
@@ -128,8 +128,12 @@ def _drawn(title: str, series: Mapping[str, Sequence[tuple[int, float]]]) -> "Fi
 
 
 def _plot(figure: "Figure") -> str:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(150)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(buffer)  # `savefig` would draw everything twice
     return _data_url(buffer, "png")
 
 
