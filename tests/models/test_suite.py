@@ -1,9 +1,10 @@
 """One suite for every model this package registers: timm's contract, any image size, every parameter in use.
 
 Each network is built once and computes on 32x32 images; sizes and options are checked on the meta device, where a
-forward pass costs no arithmetic.
+forward pass costs no arithmetic. What the sizes of a network cannot change is checked on the smallest of its family.
 """
 
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +43,27 @@ def built(name: str) -> Any:
 @pytest.fixture
 def model(built: Any) -> Any:
     """The network of this module's model, without gradients, in eval mode."""
+    return fresh(built)
+
+
+@pytest.fixture(scope="module", params=SMALLEST)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def built_of_family(family: str) -> Any:
+    torch.manual_seed(0)
+    return create(family, num_classes=7)
+
+
+@pytest.fixture
+def small(built_of_family: Any) -> Any:
+    """The smallest network of a family, without gradients, in eval mode."""
+    return fresh(built_of_family)
+
+
+def fresh(built: Any) -> Any:
     built.zero_grad(set_to_none=True)
     return built.eval()
 
@@ -61,6 +83,11 @@ def shallow(name: str, **options: Any) -> Any:
     for stage in getattr(model, "model", model).stages:
         stage.blocks = stage.blocks[:1]
     return model
+
+
+@cache
+def shallow_features(name: str) -> Any:
+    return shallow(name, features_only=True)
 
 
 def image(height: int = 32, width: int = 32, chans: int = 3, batch: int = 1, device: str = "cpu") -> Tensor:
@@ -92,19 +119,19 @@ def test_every_parameter_has_a_gradient(model: Any) -> None:
     assert without == []
 
 
-def test_checkpointing_gives_the_same_gradients(model: Any) -> None:
+def test_checkpointing_gives_the_same_gradients(small: Any) -> None:
     gradients: list[Tensor] = []
     for enable in (False, True):
-        model.set_grad_checkpointing(enable)
+        small.set_grad_checkpointing(enable)
         x = image().requires_grad_()
-        gradients += torch.autograd.grad(model.train()(x).square().sum(), x)
-    model.set_grad_checkpointing(False)
+        gradients += torch.autograd.grad(small.train()(x).square().sum(), x)
+    small.set_grad_checkpointing(False)
     assert torch.equal(gradients[0], gradients[1])
 
 
 @pytest.mark.parametrize(("height", "width"), IMAGE_SIZES)
 def test_maps_at_every_size(name: str, height: int, width: int) -> None:
-    features = shallow(name, features_only=True)
+    features = shallow_features(name)
     assert features.feature_info.reduction() == list(STRIDES)
     maps = features(image(height, width, device="meta"))
     assert [m.shape[1] for m in maps] == features.feature_info.channels()
@@ -113,9 +140,9 @@ def test_maps_at_every_size(name: str, height: int, width: int) -> None:
             assert given in (edge // stride, -(-edge // stride))
 
 
-def test_maps_are_those_of_the_whole_network(name: str, model: Any) -> None:
-    x = image(33, 65)
-    features = on_meta(name, features_only=True, num_classes=7)
+def test_maps_are_those_of_the_whole_network(family: str, small: Any) -> None:
+    x, model = image(33, 65), small
+    features = on_meta(family, features_only=True, num_classes=7)
     features.load_state_dict(model.state_dict(), assign=True)
     with torch.no_grad():
         last, maps = model.forward_intermediates(x)
@@ -133,8 +160,8 @@ def test_maps_are_those_of_the_whole_network(name: str, model: Any) -> None:
 
 
 @pytest.mark.parametrize("indices", [(0,), (1, 3), (1, 2, 3), (-1,)])
-def test_chosen_maps_keep_no_unused_parameter(name: str, indices: tuple[int, ...]) -> None:
-    features = shallow(name, features_only=True, out_indices=indices)
+def test_chosen_maps_keep_no_unused_parameter(family: str, indices: tuple[int, ...]) -> None:
+    features = shallow(family, features_only=True, out_indices=indices)
     absolute = [index % 4 for index in indices]
     assert features.feature_info.reduction() == [STRIDES[index] for index in absolute]
     assert len(features.model.stages) == absolute[-1] + 1
@@ -144,8 +171,8 @@ def test_chosen_maps_keep_no_unused_parameter(name: str, indices: tuple[int, ...
 
 
 @pytest.mark.parametrize("chans", [1, 4])
-def test_other_input_channels(name: str, chans: int) -> None:
-    model = shallow(name, in_chans=chans)
+def test_other_input_channels(family: str, chans: int) -> None:
+    model = shallow(family, in_chans=chans)
     assert model(image(chans=chans, device="meta")).shape == (1, 1000)
 
 
@@ -162,20 +189,20 @@ def test_head_can_be_replaced(name: str) -> None:
     assert isinstance(model.get_classifier(), nn.Identity)
 
 
-def test_no_head_and_no_pooling(name: str) -> None:
-    pooled = shallow(name, num_classes=0)
+def test_no_head_and_no_pooling(family: str) -> None:
+    pooled = shallow(family, num_classes=0)
     assert pooled(image(device="meta")).shape == (1, pooled.num_features)
     assert not any(key.startswith("head.") for key in pooled.state_dict())
-    maps = shallow(name, num_classes=0, global_pool="")
+    maps = shallow(family, num_classes=0, global_pool="")
     x = image(64, 96, device="meta")
     assert maps(x).shape == maps.forward_features(x).shape
 
 
-def test_state_dict_comes_back(name: str, model: Any) -> None:
-    other = on_meta(name, num_classes=7)
-    other.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
+def test_state_dict_comes_back(family: str, small: Any) -> None:
+    other = on_meta(family, num_classes=7)
+    other.load_state_dict({key: value.clone() for key, value in small.state_dict().items()}, assign=True)
     with torch.no_grad():
-        assert torch.equal(other.eval()(image()), model(image()))
+        assert torch.equal(other.eval()(image()), small(image()))
 
 
 def test_depth_of_every_parameter(name: str) -> None:
@@ -206,7 +233,6 @@ def test_drop_path_grows_with_depth(name: str) -> None:
     assert max(steps) == pytest.approx(min(steps), rel=1e-4)  # linear over all blocks, as in the authors' code
 
 
-@pytest.mark.parametrize("family", SMALLEST)
 def test_drop_path_and_dropout_act_in_training_alone(family: str) -> None:
     torch.manual_seed(0)
     model = create(family, drop_path_rate=0.5, drop_rate=0.5, num_classes=7)
@@ -216,7 +242,6 @@ def test_drop_path_and_dropout_act_in_training_alone(family: str) -> None:
         assert torch.equal(model.eval()(x), model.eval()(x))
 
 
-@pytest.mark.parametrize("family", SMALLEST)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(family: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -231,7 +256,6 @@ def test_half_precision(family: str, dtype: torch.dtype) -> None:
         assert (given.float() - exact).norm() <= 0.1 * exact.norm()
 
 
-@pytest.mark.parametrize("family", SMALLEST)
 def test_unknown_options_are_refused(family: str) -> None:
     with pytest.raises(TypeError, match="drop_path_ratio"):
         on_meta(family, drop_path_ratio=0.1)
