@@ -35,6 +35,23 @@ def test_upernet_has_the_published_parameters(name: str, millions: float) -> Non
     assert count(model) == pytest.approx(millions, rel=0.01)
 
 
+# The paper's Table 6.
+FPN_MILLIONS = {
+    "cyclemlp_b1": 18.9,
+    "cyclemlp_b2": 30.6,
+    "cyclemlp_b3": 42.1,
+    "cyclemlp_b4": 55.6,
+    "cyclemlp_b5": 79.4,
+}
+
+
+@pytest.mark.parametrize(("name", "millions"), FPN_MILLIONS.items())
+def test_semantic_fpn_has_the_published_parameters(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = build_segmentation_model(name, "semantic-fpn", 150, auxiliary=True)
+    assert count(model) == pytest.approx(millions, rel=0.01)
+
+
 @pytest.mark.parametrize(("size", "millions"), ACTIVE_MILLIONS.items())
 def test_heads_on_activemlp_have_the_published_parameters(size: str, millions: tuple[float, float]) -> None:
     with torch.device("meta"):
