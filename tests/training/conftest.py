@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,23 +34,29 @@ def small_network(
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, num_classes, 1))
 
 
-@pytest.fixture
-def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segmentation_module, "build_segmentation_model", small_network)
 
 
 @pytest.fixture
-def configured(mask_folder: Path, tmp_path: Path) -> Callable[..., SegmentationConfig]:
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_networks(monkeypatch)
+
+
+def a_few_steps(
+    data: Path, out: Path, steps: int | None = 6, max_time: str | None = None, **options: object
+) -> SegmentationConfig:
     """A config of a run of a few steps on one process."""
+    parts: dict[str, object] = {
+        "length": Length(steps=steps, max_time=max_time),
+        "optimisation": Optimisation(batch_size=2, lr=0.01),
+        "recording": Recording(evaluations=3, log_every=1),
+        "machine": Machine(device="cpu", workers=0),
+        "out": out,
+    }
+    return SegmentationConfig(data=data, **{**parts, **options})  # type: ignore[arg-type]
 
-    def configure(steps: int | None = 6, max_time: str | None = None, **options: object) -> SegmentationConfig:
-        parts: dict[str, object] = {
-            "length": Length(steps=steps, max_time=max_time),
-            "optimisation": Optimisation(batch_size=2, lr=0.01),
-            "recording": Recording(evaluations=3, log_every=1),
-            "machine": Machine(device="cpu", workers=0),
-            "out": tmp_path / "run",
-        }
-        return SegmentationConfig(data=mask_folder, **{**parts, **options})  # type: ignore[arg-type]
 
-    return configure
+@pytest.fixture
+def configured(mask_folder: Path, tmp_path: Path) -> Callable[..., SegmentationConfig]:
+    return partial(a_few_steps, mask_folder, tmp_path / "run")

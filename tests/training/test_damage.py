@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from training.conftest import a_few_steps, use_small_networks
 from training_runs import train_segmentation
 
 from cyclemlp import files
@@ -33,7 +35,7 @@ from pathlib import Path
 from cyclemlp.training.run_folder import locked
 with locked(Path(sys.argv[1])):
     if os.name == "posix" and not os.fork():  # like a process that reads images: it ends seconds after the other
-        time.sleep(5)
+        time.sleep(2)
         os._exit(0)
     print("held", flush=True)
     time.sleep(60)
@@ -54,10 +56,20 @@ def is_refused(run: Path) -> bool:
     return False
 
 
-@pytest.fixture
-def run(configured: Configured, small_networks: None) -> Path:
+@pytest.fixture(scope="module")
+def whole_run(mask_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a checkpoint after each of its four steps."""
-    return train_segmentation(configured(4, recording=Recording(evaluations=1, checkpoint_every=1)))
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_networks(patch)
+        recording = Recording(evaluations=1, checkpoint_every=1)
+        return train_segmentation(a_few_steps(mask_folder, out, 4, recording=recording))
+
+
+@pytest.fixture
+def run(whole_run: Path, tmp_path: Path, small_networks: None) -> Path:
+    """A copy of it to damage, where `configured` has its run."""
+    return Path(shutil.copytree(whole_run, tmp_path / "run"))
 
 
 def test_every_checkpoint_has_its_digest(run: Path) -> None:

@@ -189,6 +189,27 @@ def write_boxes(root: Path, names: dict[int, str]) -> Path:
     return root
 
 
+def boxes_config(root: Path) -> DetectionConfig:
+    return DetectionConfig(
+        data=root / "data",
+        out=root / "run",
+        model="resnet18",
+        head_width=16,
+        length=Length(steps=1),
+        optimisation=DetectionOptimisation(batch_size=1),
+        machine=CPU,
+    )
+
+
+@pytest.fixture(scope="module")
+def boxes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and a finished detection `run` on it."""
+    root = tmp_path_factory.mktemp("boxes")
+    write_boxes(root / "data", {3: "cat", 7: "dog"})
+    train_detection(boxes_config(root))
+    return root
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
@@ -197,17 +218,9 @@ def write_boxes(root: Path, names: dict[int, str]) -> Path:
         ({3: "cat", 7: "hen"}, r"'dog' is gone, 'hen' is new"),
     ],
 )
-def test_other_categories_are_refused(tmp_path: Path, names: dict[int, str], words: str) -> None:
-    config = DetectionConfig(
-        data=write_boxes(tmp_path / "data", {3: "cat", 7: "dog"}),
-        out=tmp_path / "run",
-        model="resnet18",
-        head_width=16,
-        length=Length(steps=1),
-        optimisation=DetectionOptimisation(batch_size=1),
-        machine=CPU,
-    )
-    train_detection(config)
-    write_boxes(tmp_path / "data", names)
+def test_other_categories_are_refused(boxes_run: Path, tmp_path: Path, names: dict[int, str], words: str) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(boxes_run, root)
+    write_boxes(root / "data", names)
     with pytest.raises(ConfigError, match=words):
-        train_detection(replace(config, resume=True, length=Length(steps=2)))
+        train_detection(replace(boxes_config(root), resume=True, length=Length(steps=2)))
