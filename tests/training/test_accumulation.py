@@ -45,10 +45,14 @@ def test_accumulated_batches_are_the_larger_batch(batch_size: int, large: dict[s
 
 def test_processes_started_by_torchrun_are_the_larger_batch(large: dict[str, Tensor], tmp_path: Path) -> None:
     program, run_dir = Path(__file__).with_name("two_processes.py"), tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(run_dir)], capture_output=True, text=True, env=environment, timeout=300, check=False
+        [sys.executable, str(program), str(run_dir)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     for rank in range(2):

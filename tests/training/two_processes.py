@@ -1,6 +1,6 @@
 """A run in double precision, without anything random in a step, so that batches can be compared with a larger one.
 
-As a program, started by torchrun, it trains with as many processes as there are: `two_processes.py OUT`.
+As a program it is torchrun and the two processes that torchrun starts: `two_processes.py OUT`.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.utils.data import default_collate
 
 from cyclemlp.data.masks import MaskDataset, MaskSplit
@@ -80,6 +81,15 @@ def train_numbers(out: Path, **optimisation: Any) -> dict[str, Tensor]:
     return dict(state.model.state_dict())
 
 
+def train_in_one_of_two(out: str) -> None:
+    weights = train_numbers(Path(out), batch_size=2, accumulate=2)
+    torch.save(weights, f"{out}-{os.environ['RANK']}.pt")
+
+
 if __name__ == "__main__":
-    weights = train_numbers(Path(sys.argv[1]), batch_size=2, accumulate=2)
-    torch.save(weights, f"{sys.argv[1]}-{os.environ['RANK']}.pt")
+    # What `torchrun --standalone --nproc-per-node=2` calls, with processes that need not import everything again.
+    launch = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=0, start_method="fork",
+    )  # fmt: skip
+    elastic_launch(launch, train_in_one_of_two)(sys.argv[1])
