@@ -167,7 +167,7 @@ def _predictions(sandbox: Path) -> object:
 
 def without_plots() -> AbstractContextManager[Any]:
     """While this is in place, the plots of reports are empty files: drawing them would take half of the time."""
-    return patch("matplotlib.figure.Figure.savefig")
+    return patch("matplotlib.backends.backend_agg.FigureCanvasAgg.print_png")
 
 
 def killed_after_half() -> AbstractContextManager[Any]:
