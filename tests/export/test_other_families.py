@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from every_format import file_of, write_every_format
 from predictions import segmented
 
 from cyclemlp.export.formats import FORMATS
-from cyclemlp.export.program import export_program, raw_network
-from cyclemlp.export.run import write_checked
 from cyclemlp.export.verify import report_path
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.models.activemlp import SIZES, ActiveMLPSizes
@@ -34,12 +33,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
                 if parameter.ndim == 1:
                     parameter.add_(torch.randn_like(parameter), alpha=0.2)
         save_model(folder / "run", model, CARD)
-        raw = raw_network(*load_model(folder / "run"))
-        program = export_program(raw)
-        files = {form: folder / f"{form}{each.suffix}" for form, each in FORMATS.items()}
-        for form, path in files.items():
-            write_checked(program, raw, model.eval(), path, form)
-        yield folder / "run", files
+        write_every_format(*load_model(folder / "run"), folder)
+        yield folder / "run", {form: file_of(folder, form) for form in FORMATS}
 
 
 @pytest.mark.parametrize("form", FORMATS)

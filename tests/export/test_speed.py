@@ -13,6 +13,7 @@ from cyclemlp.export.run import export_run
 from cyclemlp.export.speed import measure_speed
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.rounds import Measurement, Plan, Suite, Timing
+from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,6 +35,12 @@ def measure_here(suites: Sequence[Suite], _plan: Plan) -> Measurement:
 @pytest.fixture(autouse=True)
 def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "measure", measure_here)
+
+
+@pytest.fixture(autouse=True)
+def one_block_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting takes seconds a block, and every block is exported alike."""
+    monkeypatch.setitem(SIZES, "cyclemlp_nano", CycleMLPSizes((8, 8, 16, 16), (1, 1, 1, 1), (1, 1, 1, 1)))
 
 
 def save_run(folder: Path, card: ModelCard) -> Path:
