@@ -46,7 +46,9 @@ def test_openvino_converts_the_module(model: Any) -> None:
     assert_same_at_other_sizes(lambda x: compiled(x.numpy())[0], model)
 
 
+@pytest.mark.parametrize("name", ["cyclemlp_nano", "activemlp_nano"])
 def test_torch_export(model: Any) -> None:
+    """Of the families that do not pad; the others by way of `cyclemlp export`, below."""
     program = torch.export.export(model, (images(2, 64, 96),), dynamic_shapes=FREE)
     assert_same_at_other_sizes(program.module(), model)
 
@@ -90,7 +92,7 @@ def test_segmentation_with_patches_is_exported_for_any_size(name: str, suffix: s
     report: Any = export_run(tmp_path / "run", file, suffix)
     assert report["sizes"]["height"] == "35 and more"
     network = load_network(file, "cpu")[0]
-    for size in ((1, 64, 64), (2, 37, 130)):
+    for size in OTHER_SIZES:
         with torch.no_grad():
             expected = model(images(*size)).numpy()
         (found,) = network(images(*size).numpy())
