@@ -10,7 +10,6 @@ import rasterio
 import shapely
 import tifffile
 from rasterio.warp import transform
-from rasterio.windows import Window
 
 from cyclemlp.data.pixel_rule import PixelRule
 from cyclemlp.data.rasters import read_raster
@@ -74,9 +73,9 @@ def write_mask_tiffs(folder: Path) -> None:
     options: dict[str, Any] = {"height": EDGE, "width": EDGE, "driver": "GTiff", "count": 1, "dtype": "uint8", **_PLACE}
     with rasterio.open(folder / "nodata.tif", "w", nodata=2, **options) as file:
         file.write(numbers)
-    with rasterio.open(folder / "palette.tif", "w", photometric="palette", **options) as file:
-        file.write(numbers, window=Window(0, 0, EDGE, EDGE))
+    with rasterio.open(folder / "palette.tif", "w", **options) as file:
         file.write_colormap(1, {0: (0, 0, 0), 1: (200, 0, 0), 2: (0, 200, 0)})
+        file.write(numbers)
     np.save(folder / "numbers.npy", numbers[0])
 
 

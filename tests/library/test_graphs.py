@@ -46,9 +46,7 @@ def test_openvino_converts_the_module(model: Any) -> None:
     assert_same_at_other_sizes(lambda x: compiled(x.numpy())[0], model)
 
 
-@pytest.mark.parametrize("name", ["cyclemlp_nano", "activemlp_nano"])
 def test_torch_export(model: Any) -> None:
-    """Of the families that do not pad; the others by way of `cyclemlp export`, below."""
     program = torch.export.export(model, (images(2, 64, 96),), dynamic_shapes=FREE)
     assert_same_at_other_sizes(program.module(), model)
 

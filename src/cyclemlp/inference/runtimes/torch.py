@@ -49,7 +49,9 @@ class Pt2Network(TorchNetwork):
         archive, extra = checked_archive(path), {FACTS_FILE: ""}
         try:
             program = torch.export.load(archive, extra_files=extra)
-        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # torch's readers of graphs raise what they like, also classes of their own
             raise CheckpointError(f"{path} is not a readable .pt2 file: {reason_of(error)}; export it again") from error
         self.facts = Facts.from_entries(_entries(extra[FACTS_FILE], path), path)
         # The guards say that no map is one position wide, which the graph does not need; the parity report has such
