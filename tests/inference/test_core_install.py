@@ -68,7 +68,7 @@ def test_the_predict_command_works_without_extras(tmp_path: Path) -> None:
         # Two processes may add in other orders, as the addresses of their arrays are.
         assert [each["category_id"] for each in found] == [each["category_id"] for each in expected]
         for name, close in (("bbox", 1e-3), ("score", 1e-5)):
-            numbers = [np.array([each[name] for each in objects]) for objects in (found, expected)]
-            np.testing.assert_allclose(*numbers, rtol=0, atol=close)
+            ours, theirs = (np.array([each[name] for each in objects]) for objects in (found, expected))
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=close)
         assert len(found) > 0
         assert ("segmentation" in found[0]) == (source.name == "instance-segmentation")
