@@ -111,9 +111,9 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         return _pillow_size(path)
     except UnknownBandsError:
-        with path.open("rb") as file:
+        with named_errors(path), path.open("rb") as file:
             tags = first_page(file)
-        size = int(tags[TIFF_HEIGHT]), int(tags[TIFF_WIDTH])
+            size = int(tags[TIFF_HEIGHT]), int(tags[TIFF_WIDTH])
         return size[::-1] if tags.get(_ORIENTATION_TAG) in SIDEWAYS else size
 
 
@@ -141,7 +141,7 @@ def exif_orientation(path: Path) -> int:
                 return 1
             value = _orientation(image)
     except UnknownBandsError:
-        with path.open("rb") as file:
+        with named_errors(path), path.open("rb") as file:
             value = int(first_page(file).get(_ORIENTATION_TAG, 1))
     return value if value in _UPRIGHT else 1
 
