@@ -14,7 +14,7 @@ from PIL import Image
 
 import cyclemlp
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.replacing import check_replaceable
+from cyclemlp.training.replacing import check_replaceable, remove_begun
 from cyclemlp.training.run_folder import locked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -235,3 +235,30 @@ def test_all_that_a_classifier_writes_is_known(here: Path) -> None:
     check_replaceable(run.folder)
     with pytest.raises(ConfigError, match="is not the folder of a run"):
         check_replaceable(here / "classes")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_run_that_ends_before_its_first_checkpoint_takes_no_file_of_others_with_it(
+    linked: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    target = tmp_path / "elsewhere" if linked else folder
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "tensorboard/events.out.tfevents.1",
+        "notes.txt",
+        "checkpoints/mine.txt",
+    ):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text("x")
+    if linked:
+        folder.symlink_to(target)
+    remove_begun(folder)
+    left = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    assert left == ["checkpoints/mine.txt", "notes.txt"]
+    for name in left:
+        (target / name).unlink()
+    (target / "checkpoints").rmdir()
+    remove_begun(folder)
+    assert linked or not folder.exists()

@@ -256,3 +256,14 @@ def test_other_data_sets_have_no_choice(tmp_path: Path) -> None:
     assert with_classes(other, choice()) is other
     with pytest.raises(ConfigError, match="are not for data of this task: leave them out"):
         with_classes(other, choice(classes=("a",)))
+
+
+def test_a_new_background_has_a_name_of_its_own() -> None:
+    """Names of scores are keys: of two classes of one name one would be lost."""
+    choice = ClassChoice(classes=("Background", "tree"), merge=("Background=car,truck",))
+    names = ("road", "car", "truck", "tree")
+    table = choice.table(names).with_background(names)
+    assert table.classes == ("other", "Background", "tree")
+    assert table.of == (0, 1, 1, 2)
+    full = ("a", "background", "other", "rest", "background 2")
+    assert ClassChoice(classes=full[1:]).table(full).with_background(full).classes[0] == "background 3"

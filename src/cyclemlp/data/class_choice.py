@@ -43,7 +43,10 @@ class ClassTable:
                 return ClassTable(self.classes, tuple(self.of[0] if fate == "left out" else fate for fate in self.of))
             background = names[0]
         else:
-            background = next(name for name in ("background", "other", "rest", "none") if name not in names)
+            taken = {name_key(name).casefold() for name in (*names, *self.classes)}
+            numbered = (f"background {number}" for number in range(2, len(taken) + 3))
+            possible = ("background", "other", "rest", *numbered)
+            background = next(name for name in possible if name_key(name) not in taken)
         moved = tuple(fate + 1 if isinstance(fate, int) else 0 if fate == "left out" else fate for fate in self.of)
         return ClassTable((background, *self.classes), moved)
 

@@ -54,7 +54,7 @@ class Evaluator:
         for index in progress_bar(images, what="evaluation", unit="images", shown=progress):
             if stop():
                 return None
-            if self._task.in_windows(self.dataset, self.split, index):
+            if self._task.in_windows(self.dataset, self.split, index) and predictor.views.single:
                 if not self._count_scene(counts, predictor, index, stop, progress=progress):
                     return None
                 continue

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cyclemlp.data.ground_resolution import metres_per_pixel
-from cyclemlp.data.scenes import Scene, open_scene
+from cyclemlp.data.scenes import Place, Scene, open_scene
 from cyclemlp.files import JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
 from cyclemlp.inference.predictor import Predictor
@@ -26,6 +26,8 @@ from cyclemlp.tasks.ground import card_at
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.scenes import MapOutput, ObjectOutput, SceneOutput, Strip
 
+_LITTLE = 0.25
+"""A factor of size below which a scene is hardly seen."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -77,6 +79,7 @@ def predict_scene(
         place = scene.place
         metres = metres_per_pixel(place.crs, place.transform, (place.height, place.width))
         card = _card_for(trained, metres, job.source)
+        _warn_of_size(card, place, job.source)
         seen = _seen(predictor.described_as(card), scene, output, options)
         strips = Strips(first.with_name(f".{first.stem}.parts"), _request(card.to_dict(), job, options), keep=resume)
         for strip in seen(len(strips)):
@@ -102,6 +105,18 @@ def _seen(
                 yield output.strip(values, scene.valid(rows), options)
 
     return strips
+
+
+def _warn_of_size(card: ModelCard, place: Place, source: Path) -> None:
+    """Say where --short-side or --long-side makes little of a scene: they go by the size of the whole image."""
+    factor = card.resize_rule.factor(place.height, place.width)
+    if (card.short_side or card.long_side) and factor < _LITTLE:
+        name = "--short-side" if card.short_side else "--long-side"
+        _LOG.warning(
+            "warning: %s: the network was trained with %s, which shrinks this scene of %d x %d pixels to %.1f %%:"
+            " cut it into tiles of the size of the training images, or train with --input-scale",
+            *(source, name, place.width, place.height, factor * 100),
+        )
 
 
 def _card_for(card: ModelCard, metres: float | None, source: Path) -> ModelCard:

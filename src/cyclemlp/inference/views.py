@@ -39,6 +39,11 @@ class Views:
         """Whether an image is seen once, unchanged."""
         return self == PLAIN
 
+    @property
+    def single(self) -> bool:
+        """Whether an image is seen once, at whatever scale, so that its windows can be predicted one by one."""
+        return len(self.scales) == 1 and not self.flip
+
     def to_dict(self) -> dict[str, list[float] | bool]:
         """As JSON values."""
         return {"scales": list(self.scales), "flip": self.flip}

@@ -1,7 +1,6 @@
 """The training loop, from a batch to a checkpoint."""
 
 import logging
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from cyclemlp.training.peers import connected_processes
 from cyclemlp.training.plan import Plan
 from cyclemlp.training.progress import ProgressLine
 from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder
+from cyclemlp.training.replacing import remove_begun
 from cyclemlp.training.state import TrainingState
 from cyclemlp.training.stopping import StopRequest, TrainingStopped
 
@@ -48,7 +48,7 @@ def fit(
     except (UserError, KeyboardInterrupt):
         # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.
         if fabric.is_global_zero and not checkpoint_path(config.run_dir).is_file() and not config.resume:
-            shutil.rmtree(config.run_dir)
+            remove_begun(config.run_dir)
         raise
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -45,12 +46,20 @@ def remove_run(run_dir: Path) -> None:
         for path in _inside(run_dir / name):
             if _matches(path, patterns):
                 path.unlink()
-        if (run_dir / name).is_dir():
+        with suppress(OSError):  # there is none, or a file of the user in it
             (run_dir / name).rmdir()
     for path in _inside(run_dir):
         if _matches(path, _written()):
             path.unlink()
     (run_dir / CONFIG_NAME).unlink(missing_ok=True)
+
+
+def remove_begun(run_dir: Path) -> None:
+    """Remove what a run has written that has nothing to continue yet, and its folder where nothing else is in it."""
+    remove_run(run_dir)
+    with suppress(OSError):  # the lock of a run on Windows, or a file of the user
+        (run_dir / LOCK).unlink(missing_ok=True)
+        run_dir.rmdir()
 
 
 def _is_run(run_dir: Path) -> bool:

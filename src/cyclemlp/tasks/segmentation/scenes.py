@@ -23,6 +23,8 @@ from cyclemlp.tasks.segmentation.predict import most_probable_classes, softmax
 if TYPE_CHECKING:
     from cyclemlp.tasks.card import ModelCard
 
+_OF_OTHER_ERRORS = ("window", "value_range", "scales", "ground_resolution")
+"""Options with which a network makes other errors than it made on its validation images."""
 _SQUARE_METRES = 10_000
 """Of a hectare."""
 PROBABILITY_SCALE = 1 / 255
@@ -77,10 +79,17 @@ class MaskScenes(MapOutput):
             write_polygons(files["mask"], files["polygons"], place, card.classes, left_out, simplify)
         entry = _described(counts, place, card.classes)
         if card.validation_counts:
-            known = ValidationCounts.from_dict(card.validation_counts, len(card.classes))
-            areas = known.areas(list(entry["pixels"].values()), card.classes)
-            entry["estimated_areas"] = _in_hectares(areas, sum(entry["pixels"].values()), place.pixel_area)
+            entry["estimated_areas"] = _estimated(entry["pixels"], place, card, options)
         return entry
+
+
+def _estimated(pixels: Mapping[str, int], place: Place, card: "ModelCard", options: PredictionOptions) -> JsonObject:
+    """The areas of a mask corrected by the errors on validation images, which other options would have changed."""
+    changed = [name for name in _OF_OTHER_ERRORS if getattr(options, name) is not None]
+    if changed:
+        return {"reason": f"--{changed[0].replace('_', '-')} was not used on the validation images"}
+    known = ValidationCounts.from_dict(card.validation_counts, len(card.classes))
+    return _in_hectares(known.areas(list(pixels.values()), card.classes), sum(pixels.values()), place.pixel_area)
 
 
 def _counted(strips: Iterable[Strip], counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[Any]]:
