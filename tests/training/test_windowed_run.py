@@ -43,7 +43,8 @@ def test_a_run_on_large_images(
         main(line.split())
     assert left.value.code in (0, None)
     assert "rows 0 to 150" in (run / "report.html").read_text()
-    in_windows = api.evaluate(run, data=data)["metrics"]
+    in_windows, mirrored = (api.evaluate(run, data=data, flip=flip)["metrics"] for flip in (False, True))
     monkeypatch.setattr(windows, "WINDOWED_PIXELS", 10**9)
+    assert api.evaluate(run, data=data, flip=True)["metrics"] == mirrored
     assert api.evaluate(run, data=data)["metrics"] == in_windows
     assert json.loads((run / "model.json").read_text())["metrics"] == in_windows

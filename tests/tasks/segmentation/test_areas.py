@@ -153,3 +153,5 @@ def test_from_training_to_the_area_of_a_scene(tmp_path: Path, capsys: pytest.Cap
         assert row["hectares_low"] <= row["hectares"] <= row["hectares_high"]
     assert command("predict", run, scene, "--out", tmp_path / "again", "--device", "cpu") == 0
     assert "; corrected, with 95 % intervals: class" in capsys.readouterr().out
+    assert command("predict", run, scene, "--out", tmp_path / "windows", "--device", "cpu", "--window", "64") == 0
+    assert "areas are not corrected: --window was not used on the validation images" in capsys.readouterr().out
