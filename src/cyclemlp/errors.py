@@ -52,5 +52,6 @@ def reason_of(error: BaseException) -> str:
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest allowed name, or an empty string where none is near."""
-    near = difflib.get_close_matches(given, list(allowed), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = {name.casefold(): name for name in allowed}
+    near = difflib.get_close_matches(given.casefold(), list(names), n=1)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""

@@ -267,3 +267,8 @@ def test_a_new_background_has_a_name_of_its_own() -> None:
     assert table.of == (0, 1, 1, 2)
     full = ("a", "background", "other", "rest", "background 2")
     assert ClassChoice(classes=full[1:]).table(full).with_background(full).classes[0] == "background 3"
+
+
+def test_the_nearest_name_is_found_in_other_letters() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'WBC'\?"):
+        ClassChoice(classes=("wbcs",)).table(("Platelets", "RBC", "WBC"))

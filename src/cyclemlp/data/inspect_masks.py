@@ -86,7 +86,7 @@ def inspect_masks(
         ignored = int(files.totals[IGNORE_INDEX])
         splits[split] = SplitReport(files.images, files.pixels, "pixels", class_pixels, ignored)
     if any(split.white_class for split in dataset.splits.values()):
-        what = f"hold 0 and 255 alone, which are the classes {' and '.join(classes)}"
+        what = f"has masks that hold 0 and 255 alone, which are the classes {' and '.join(classes)}"
         findings.notes.append(Problem(masks_folder(dataset), "", what, "name them in classes.txt, in this order"))
     notes = (
         []

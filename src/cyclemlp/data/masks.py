@@ -269,8 +269,9 @@ def numbered_classes(highest: int) -> tuple[str, ...]:
 
 
 def masks_folder(dataset: MaskDataset) -> Path:
-    """The folder that holds the masks of all splits."""
-    return next((split.masks[0].parent.parent for split in dataset.splits.values() if split.masks), dataset.root)
+    """The folder that holds the masks of all splits: the data set itself where they lie in it side by side."""
+    folder = next((split.masks[0].parent.parent for split in dataset.splits.values() if split.masks), dataset.root)
+    return folder if folder.is_relative_to(dataset.root) else dataset.root
 
 
 def outside_classes(
