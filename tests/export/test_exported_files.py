@@ -262,7 +262,7 @@ def test_the_report_says_what_was_compared(segmentation: Segmentation, name: str
 def test_the_onnx_graph_stays_small_and_plain(segmentation: Segmentation) -> None:
     graph = json.loads(report_path(segmentation[1]["onnx"]).read_text())["graph"]
     assert set(graph["opset"]) == {"ai.onnx"}  # no custom operators
-    assert graph["nodes"] <= 320
+    assert graph["nodes"] <= 352  # of version 18; from 20 on GELU is one operator
     assert len(graph["operators"]) <= 24
 
 
