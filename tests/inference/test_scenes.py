@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from predictions import segmented
+from rasterio.enums import ColorInterp
 from torch import Tensor, nn
 
 from cyclemlp.cli import main
@@ -77,6 +78,7 @@ def test_mask_and_probabilities_lie_where_the_scene_lies(predictor: Predictor, t
         assert np.array_equal(mask.read(1), colours().argmax(2))
         assert (mask.nodata, mask.profile["tiled"], mask.compression.value) == (255, True, "DEFLATE")
         assert mask.tags()["class_1"] == "green"
+        assert mask.colorinterp == (ColorInterp.palette,)
         assert len({mask.colormap(1)[number] for number in range(3)}) == 3
     with rasterio.open(entry["probabilities"]) as found:
         assert (found.descriptions, found.crs, found.transform) == (CLASSES, given.crs, given.transform)

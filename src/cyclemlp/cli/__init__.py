@@ -58,6 +58,7 @@ def run(program: App, arguments: list[str] | None = None) -> None:
     # Before torch is imported: of a process that has gone the others would print frames of C++.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the records that it writes
     program.suppress_keyboard_interrupt = False  # otherwise it would end without a word
     try:
         given = sys.argv[1:] if arguments is None else arguments

@@ -259,9 +259,7 @@ def write_geotiff(
     profile = {"driver": "GTiff", "height": place.height, "width": place.width, "count": bands, "dtype": first.dtype}
     profile |= {"crs": place.crs, "transform": place.transform, "nodata": nodata, **_LAYOUT}
     with quiet(), rasterio.open(path, "w", **profile) as target:
-        for strip in chain([first], source):
-            target.write(strip, window=Window(0, rows, place.width, strip.shape[1]))
-            rows += strip.shape[1]
+        # Before any values: once there are some, GDAL says that it cannot change the kind of file.
         target.update_tags(**described.get("tags", {}))
         if colours := described.get("colours"):
             target.write_colormap(1, colours)
@@ -269,3 +267,6 @@ def write_geotiff(
             target.descriptions = names
         if scale := described.get("scale"):
             target.scales = (scale,) * bands
+        for strip in chain([first], source):
+            target.write(strip, window=Window(0, rows, place.width, strip.shape[1]))
+            rows += strip.shape[1]
