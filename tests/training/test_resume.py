@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-STEPS = 6  # 6 images in batches of 2: passes over the data end at steps 3 and 6
+STEPS = 9  # 6 images in batches of 2: passes over the data end at steps 3, 6 and 9
 STOPPED = 3  # status of killed_runs.py where a run stopped on a signal in good order
 
 Runs = dict[str, list[int]]
@@ -35,10 +35,10 @@ SCENARIOS: dict[str, list[dict[str, Any]]] = {
     "every-step": killed_after_every_step("every-step"),
     "mid-epoch-0": killed_once("mid-epoch-0", 0, 2, {"kill_in_step": 5}),
     "mid-epoch-2": killed_once("mid-epoch-2", 2, 2, {"kill_in_step": 5}),
-    "epoch-end-0": killed_once("epoch-end-0", 0, 3, {"kill_in_step": 3}),
-    "epoch-end-2": killed_once("epoch-end-2", 2, 3, {"kill_in_step": 3}),
+    "epoch-end-0": killed_once("epoch-end-0", 0, 3, {"kill_in_step": 6}),
+    "epoch-end-2": killed_once("epoch-end-2", 2, 3, {"kill_in_step": 6}),
     "before-a-checkpoint": killed_once("before-a-checkpoint", 0, 4, {"kill_in_step": 2}),
-    "while-writing": killed_once("while-writing", 0, 2, {"kill_while_writing": 2}),
+    "while-writing": killed_once("while-writing", 0, 2, {"kill_while_writing": 3}),
     "ctrl-c": killed_once("ctrl-c", 2, 100, {"kill_in_step": 4, "signal": "SIGINT"}),
     "sigterm": killed_once("sigterm", 0, 100, {"kill_in_step": 4, "signal": "SIGTERM"}),
     "sigterm-to-all": killed_once("sigterm-to-all", 2, 100, {"kill_in_step": 4, "signal": "SIGTERM", "group": True}),
