@@ -9,12 +9,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.settings import held
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,14 +108,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def verified(wanted: bool) -> Iterator[None]:
+def verified(wanted: bool) -> AbstractContextManager[None]:
     """While the block runs, whether weights and checkpoints are compared with the digests written for them."""
-    token = _verified.set(wanted)
-    try:
-        yield
-    finally:
-        _verified.reset(token)
+    return held(_verified, wanted)
 
 
 def check_digest(path: Path, allowed: Collection[str]) -> None:

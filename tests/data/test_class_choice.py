@@ -233,8 +233,8 @@ def test_labels(animals: Path, caplog: pytest.LogCaptureFixture) -> None:
     split = some.splits["train"]
     assert [path.parent.name for path in split.images] == ["ant", "bee", "dog"]
     assert split.labels == (0, 0, 1)
-    told = "2 classes are learnt (insect, dog); insect is ant and bee; 2 images of cat are not used"
-    assert f"{animals}: {told}" in caplog.text
+    said = "2 classes are learnt (insect, dog); insect is ant and bee; 2 images of cat are not used"
+    assert f"{animals}: {said}" in caplog.text
     others = with_classes(dataset, choice(ignore_classes=("cat", "ant")))
     assert (others.classes, others.splits["val"].labels) == (("bee", "dog"), (0, 1))
     assert in_words(dataset, choice(ignore_classes=("cat",))).endswith("2 images of cat are not used")

@@ -31,7 +31,7 @@ def learnt_classes(dataset: DatasetT, choice: ClassChoice) -> DatasetT:
 
 
 def with_classes(dataset: DatasetT, choice: ClassChoice) -> DatasetT:
-    """The data set with the chosen classes alone; what becomes of the others is told in the log.
+    """The data set with the chosen classes alone; what becomes of the others is written to the log.
 
     Its masks must name their classes, or be counted. Raises ConfigError for names that are no classes, where too few
     are left, and for a choice of classes of any other data set.

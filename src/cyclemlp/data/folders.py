@@ -9,11 +9,12 @@ import errno
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from cyclemlp.errors import DataError
+from cyclemlp.settings import held
 
 _SYSTEM_NAMES = frozenset(
     {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
@@ -72,14 +73,9 @@ class Folders:
         return self._listed[folder]
 
 
-@contextmanager
-def outside_allowed(allowed: bool) -> Iterator[None]:
+def outside_allowed(allowed: bool) -> AbstractContextManager[None]:
     """While the block runs, whether files outside of a data set are read where its annotations name them."""
-    token = _outside.set(allowed)
-    try:
-        yield
-    finally:
-        _outside.reset(token)
+    return held(_outside, allowed)
 
 
 def may_read(path: Path, root: Path) -> bool:

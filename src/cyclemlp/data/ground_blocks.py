@@ -19,7 +19,7 @@ from cyclemlp.data.common_ground import Footprint
 MARGIN = 0.1
 """Of the edge of a block: pixels that are nearer to a held-out block neither train nor validate."""
 _BLOCKS_HELD_OUT = 5
-"""About so many blocks validate where the images cover their surroundings: one place alone would not tell."""
+"""About this number of blocks validate where the images cover their surroundings; one place alone shows little."""
 _NICE = (1.0, 2.0, 5.0)
 _SAMPLES = 32
 """Pixels along each edge of an image by which its share in a block is estimated."""
@@ -146,7 +146,7 @@ def blocks_of(places: Mapping[Path, Footprint], share: float, order: Callable[[s
 
 
 def _edge(places: Mapping[Path, Footprint], share: float) -> float:
-    """A round number near the edge of so many squares that `_BLOCKS_HELD_OUT` of them are the share."""
+    """A round number near the edge of squares of which `_BLOCKS_HELD_OUT` are the share."""
     bounds = np.array([place.bounds for place in places.values()])
     width, height = bounds[:, 2:].max(axis=0) - bounds[:, :2].min(axis=0)
     wanted = float(np.sqrt(width * height * share / _BLOCKS_HELD_OUT))

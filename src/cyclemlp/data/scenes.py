@@ -124,7 +124,7 @@ class Scene:
         return checked(raster, self.path)
 
     def sampled(self, pixels: int = _MEASURED_PIXELS) -> Raster:
-        """Evenly spread pixels of the whole scene, so many at most."""
+        """Evenly spread pixels of the whole scene, at most this number."""
         share = min(1.0, (pixels / (self.place.height * self.place.width)) ** 0.5)
         shape = (max(1, round(self.place.height * share)), max(1, round(self.place.width * share)))
         return self._read(out_shape=(self.source.count, *shape))

@@ -11,7 +11,7 @@ from cyclemlp.errors import ConfigError, DataError
 
 
 class Reason(StrEnum):
-    """Why an entry of a folder is not used, in the order in which the reasons are told."""
+    """Why an entry of a folder is not used, in the order in which the reasons are listed."""
 
     OTHER_SUFFIX = "with other suffixes"
     HIDDEN_FILE = "with hidden names"
@@ -123,8 +123,8 @@ def _note(folder: Path, unused: _Unused) -> None:
 
 
 def _counted(unused: _Unused, folder: Path) -> str:
-    told = ((reason, unused[reason]) for reason in Reason if unused[reason])
-    return ", ".join(f"{len(paths)} {reason} ({_example(paths, folder)})" for reason, paths in told)
+    given = ((reason, unused[reason]) for reason in Reason if unused[reason])
+    return ", ".join(f"{len(paths)} {reason} ({_example(paths, folder)})" for reason, paths in given)
 
 
 def _example(paths: list[Path], folder: Path) -> str:

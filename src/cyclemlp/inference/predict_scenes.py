@@ -27,7 +27,7 @@ from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.scenes import MapOutput, ObjectOutput, SceneOutput, Strip
 
 _LITTLE = 0.25
-"""A factor of size below which a scene is hardly seen."""
+"""A factor of size below which a scene loses most of its detail."""
 _LOG = logging.getLogger(__name__)
 
 

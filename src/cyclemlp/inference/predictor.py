@@ -96,7 +96,7 @@ class Predictor:
         return self if words is None else self.described_as(self.card.with_value_range(words))
 
     def with_ground_resolution(self, given: str | None) -> "Predictor":
-        """The same network for images of so many metres per pixel, such as "0.5", or, with "keep", of any.
+        """The same network for images of this number of metres per pixel, such as "0.5", or, with "keep", of any.
 
         None leaves it to each GeoTIFF to say its own. Raises ConfigError.
         """

@@ -43,7 +43,7 @@ def card_for_images(card: "ModelCard", given: str | None) -> "ModelCard":
 
 
 def card_at(card: "ModelCard", metres: float | None, image: Path) -> "ModelCard":
-    """The card for an image of so many metres per pixel: with another input scale where the model's are others.
+    """The card for an image of this number of metres per pixel: with another input scale where the model's are others.
 
     An image that does not say its resolution is predicted as it is. Raises ImageError for one that is too different.
     """

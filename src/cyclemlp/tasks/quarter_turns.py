@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 def with_quarter_turns(config: ConfigT, images: Sequence[Path]) -> ConfigT:
-    """The config with --rotate90 chosen for these training images, and told in the log, where it is not given."""
+    """The config with --rotate90 chosen for these training images, and written to the log, where it is not given."""
     options = config.augmentation
     if options.rotate90 is not None:
         return config

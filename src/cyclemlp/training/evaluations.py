@@ -100,7 +100,7 @@ class Evaluations:
                     "give fewer --evaluation-images (now %d) to have some",
                     100 * MAX_EVALUATION_SHARE,
                     "" if state.config.recording.patience is None else ", and --patience cannot stop the run",
-                    state.config.recording.evaluation_images,
+                    min(state.config.recording.evaluation_images, self._evaluator.size),
                 )
 
     def _keep(self, metrics: JsonMapping) -> None:

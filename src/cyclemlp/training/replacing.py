@@ -19,7 +19,7 @@ _FOLDERS = {
 }
 """What a run writes, by patterns; torch is not imported for their names. A test compares them with a run."""
 _OPTIONS = {"data", "model", "out", "batch-size", "evaluations"}
-"""Of every run, so that a config.yaml of another program is not taken for ours."""
+"""Of every run, so that a config.yaml of another program is not mistaken for ours."""
 _MAX_NAMED = 3
 
 

@@ -12,13 +12,14 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from cyclemlp.documents import DocumentError, parse_json
 from cyclemlp.errors import CheckpointError
+from cyclemlp.settings import held
 
 FACTS_FILE = "cyclemlp.json"
 """The entry under extra/ that holds the metadata."""
@@ -52,14 +53,9 @@ _MAX_EXPRESSION = 20_000
 _trusting = ContextVar("trusting", default=False)
 
 
-@contextmanager
-def trusting(wanted: bool) -> Iterator[None]:
+def trusting(wanted: bool) -> AbstractContextManager[None]:
     """While the block runs, whether .pt2 files are loaded whatever they hold, code included."""
-    token = _trusting.set(wanted)
-    try:
-        yield
-    finally:
-        _trusting.reset(token)
+    return held(_trusting, wanted)
 
 
 def checked_archive(path: Path) -> io.BytesIO:

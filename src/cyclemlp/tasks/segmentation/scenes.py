@@ -133,8 +133,8 @@ def in_words(areas: JsonMapping, names: Sequence[str]) -> str:
         return f"; areas are not corrected: {areas['reason']}"
     if not areas:
         return ""
-    told = [f"{name} {_interval(areas['classes'][name])}" for name in names]
-    return f"; corrected, with 95 % intervals: {', '.join(told)}"
+    intervals = [f"{name} {_interval(areas['classes'][name])}" for name in names]
+    return f"; corrected, with 95 % intervals: {', '.join(intervals)}"
 
 
 def _interval(area: JsonMapping) -> str:
