@@ -156,7 +156,7 @@ def test_an_evaluation_longer_than_its_share_of_the_time_is_given_up(
     warnings = [record.getMessage() for record in caplog.records if "evaluation-images" in record.getMessage()]
     assert warnings == [
         "an evaluation takes more than 0 % of --max-time, so there is none before the end: give fewer"
-        " --evaluation-images (now 200) to have some"
+        " --evaluation-images (now 2) to have some"
     ]
 
 
