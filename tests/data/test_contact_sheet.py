@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,17 @@ def test_outlines_are_filled_and_have_an_edge() -> None:
     assert tuple(drawn[20, 10]) == BLUE
     assert 0 < drawn[20, 30].max() < max(BLUE)
     assert drawn[35, 30].max() == 0
+
+
+def test_an_outline_far_outside_its_image_is_drawn_in_no_time() -> None:
+    """Pillow walks along every edge: without cutting, a digit too much in one number took minutes."""
+    far = Polygons((np.array([2.1e10, 2, 20, 2, 20, 60, 2, 60], np.float64),))
+    near = Polygons((np.array([600, 2, 20, 2, 20, 60, 2, 60], np.float64),))
+    started = time.process_time()
+    drawn = [np.asarray(draw_objects(BLACK, record([[2, 2, 60, 60]], outline=each), ("a",))) for each in (far, near)]
+    assert time.process_time() - started < 2
+    assert (drawn[0] != np.asarray(BLACK)).any(axis=2).mean() > 0.2
+    assert (drawn[0] == drawn[1]).mean() > 0.9
 
 
 def test_a_sheet_of_every_kind(write_dataset: Callable[..., Path], write_coco: Callable[..., Path]) -> None:

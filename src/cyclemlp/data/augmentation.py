@@ -68,8 +68,8 @@ class MaskAugmentation(Changes):
 class BoxAugmentation(Changes):
     """Random changes to training images; validation images are never changed."""
 
-    crop_size: int | None = 384
-    """Edge of the training crop in network pixels, `none` for whole images, which then come in batches of similar shapes. Smaller images stay as they are."""  # noqa: E501
+    crop_size: int | Literal["auto"] | None = "auto"
+    """Edge of the training crop in network pixels, `none` for whole images, which then come in batches of similar shapes. Smaller images stay as they are. `auto` is twice the width of the large objects, but from 256 to 384."""  # noqa: E501
     scale: tuple[float, float] = (0.6, 1.5)
     """Smallest and largest factor an image is resized by before it is cut, in addition to that of --input-scale."""
     visible: float = 0.3
@@ -78,12 +78,18 @@ class BoxAugmentation(Changes):
     """Share of crops that hold the middle of an object of the image, drawn at random; for images with few far apart."""
 
     def __post_init__(self) -> None:
-        if self.crop_size is not None and self.crop_size < 64:
+        if isinstance(self.crop_size, int) and self.crop_size < 64:
             raise ConfigError(f"--crop-size {self.crop_size} is too small: 64 or more")
         for name in ("visible", "object_crops"):
             within(self, name, 0.0, 1.0)
         _check_scale(*self.scale)
         super().__post_init__()
+
+    @property
+    def crop_edge(self) -> int | None:
+        """`crop_size` of a run that has chosen it."""
+        assert not isinstance(self.crop_size, str)
+        return self.crop_size
 
 
 def _check_scale(smallest: float, largest: float) -> None:

@@ -65,7 +65,7 @@ class BoxTrainTransform:
         """The part of the image that is cut, and the size it is resized to."""
         factor = log_uniform(*self.augmentation.scale)
         new = [max(1, round(edge * factor)) for edge in self.rule.size(height, width)]
-        crop = self.augmentation.crop_size or max(new)
+        crop = self.augmentation.crop_edge or max(new)
         size = (min(new[0], crop), min(new[1], crop))
         # Whole pixels of the image are cut, so that masks and image are resized alike.
         edges = [

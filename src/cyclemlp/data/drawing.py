@@ -15,7 +15,7 @@ from cyclemlp.data.lettering import Colour as Colour
 from cyclemlp.data.lettering import Lettering, drawn_name
 from cyclemlp.data.masks import IGNORE_INDEX
 from cyclemlp.data.objects import Record
-from cyclemlp.data.outlines import Outline, Polygons, draw_patch
+from cyclemlp.data.outlines import Outline, Polygons, draw_patch, near_image
 from cyclemlp.data.tags import Box, write_tags
 
 Pixel = TypeVar("Pixel", np.uint8, np.bool_)
@@ -181,8 +181,9 @@ def _paint(image: Image.Image, outline: Outline, size: tuple[int, int], colour: 
     if isinstance(outline, Polygons):
         pen = ImageDraw.Draw(layer)
         for ring in outline.rings:
-            points = [(float(x), float(y)) for x, y in ring.reshape(-1, 2) * scale]
-            pen.polygon(points, fill=round(255 * _OPACITY), outline=255)
+            points = [(float(x), float(y)) for x, y in near_image(ring.reshape(-1, 2), size) * scale]
+            if len(points) > 1:
+                pen.polygon(points, fill=round(255 * _OPACITY), outline=255)
     else:
         patch = draw_patch(outline, size)
         height, width = patch.bitmap.shape

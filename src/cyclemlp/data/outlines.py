@@ -153,17 +153,17 @@ def _draw_polygons(outline: Polygons, size: tuple[int, int]) -> Patch:
     left, right = _frame(xs, size[1])
     shape = (bottom - top, right - left)
     shift = np.array([left, top])
-    near = (each for ring in outline.rings if len(each := _near(ring.reshape(-1, 2), size)))
+    near = (each for ring in outline.rings if len(each := near_image(ring.reshape(-1, 2), size)))
     rings = [(points - shift).ravel().tolist() for points in near]
     if not rings:
         return Patch(top, left, np.zeros(shape, np.uint8))
     return Patch(top, left, bitmap_of_runs(runs_of(rle_of_polygons(rings, shape)), shape[0]))
 
 
-def _near(points: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
+def near_image(points: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
     """A closed outline (N, 2) cut to the neighbourhood of its image, where it reaches further than the image is large.
 
-    The mask API walks along every edge, in steps of a fifth of a pixel, wherever it lies. Edges that are not cut stay
+    The mask API walks along every edge, in steps of a fifth of a pixel, wherever it lies; Pillow in whole pixels. Edges that are not cut stay
     as they are, so that the pixels are the same; by Sutherland and Hodgman, "Reentrant polygon clipping", 1974.
     """
     margin = max(size) + 16

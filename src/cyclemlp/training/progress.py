@@ -24,6 +24,7 @@ class ProgressLine:
         self._evaluations = evaluations
         self._line_at = time.monotonic()
         self._began = (self._line_at, state.progress)
+        self._first_step = state.step
         shown = state.fabric.is_global_zero and shows_bars()
         form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
         self._bar = tqdm(total=1000, bar_format=form, file=sys.stderr, disable=not shown)
@@ -45,7 +46,15 @@ class ProgressLine:
 
     def _steps(self) -> str:
         state = self._state
-        return f"step {state.step}" + (f"/{state.planned_steps}" if state.planned_steps else "")
+        return f"step {state.step}" + (f"/{self._expected_steps()}" if state.planned_steps else "")
+
+    def _expected_steps(self) -> int:
+        """Of the whole run: as planned, or where time ends it, by the pace so far, which no plan knows beforehand."""
+        state, (_, share) = self._state, self._began
+        if state.planned_steps == state.total_steps or state.progress <= share:
+            return state.planned_steps or state.step
+        taken = (state.step - self._first_step) / (state.progress - share)
+        return state.step + round(taken * (1.0 - state.progress))
 
     def _text(self, now: float) -> str:
         parts = [f"loss {self._losses.latest:.4f}"] if math.isfinite(self._losses.latest) else []

@@ -77,6 +77,19 @@ def test_image_size_and_anchors_follow_from_the_small_objects(
     assert (found.input_scale, found.detector.anchor_size) == (scale, anchor)
 
 
+@pytest.mark.parametrize(("edge", "crop"), [(6, 256), (24, 256), (128, 256), (150, 320), (190, 384), (500, 384)])
+def test_crops_hold_large_objects(edge: float, crop: int) -> None:
+    given = DetectionConfig(data=DATA, input_scale=1.0)
+    assert with_defaults(given, split_of(edge, (1000, 1000))).augmentation.crop_size == crop
+    by_side = DetectionConfig(data=DATA, short_side=800)  # the size of objects in it is not known
+    assert with_defaults(by_side, split_of(edge, (1000, 1000))).augmentation.crop_size == 384
+
+
+def test_whole_images_stay_whole() -> None:
+    given = DetectionConfig(data=DATA, augmentation=BoxAugmentation(crop_size=None))
+    assert with_defaults(given, split_of(24, (300, 300))).augmentation.crop_size is None
+
+
 def test_a_rare_class_of_small_objects_counts() -> None:
     """Platelets are a few percent of the cells in blood, and a third of the score."""
     large, small = split_of(100, (480, 640), count=60), split_of(36, (480, 640), count=3, images=1)

@@ -23,7 +23,10 @@ class OnnxNetwork(ExportedNetwork):
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
         with _named_errors(path):
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            # Without its fallback: to the same provider, after four lines on stdout.
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
             entries = self._session.get_modelmeta().custom_metadata_map
         super().__init__(path, entries)
 

@@ -1,4 +1,4 @@
-"""Image size, anchors and number of boxes where they are not given, chosen from the training labels."""
+"""Image size, crops, anchors and number of boxes where they are not given, chosen from the training labels."""
 
 import logging
 import math
@@ -17,6 +17,9 @@ TARGET_EDGE = 24
 """Width in network pixels to which the small objects of a data set are brought."""
 SMALL = 0.1
 """Quantile of object sizes that counts as small; every class weighs the same, as it does in AP."""
+LARGE = 0.9
+"""Quantile of object sizes that counts as large."""
+MIN_CROP, MAX_CROP, CROP_STEP = 256, 384, 64
 MAX_SCALE, MIN_SCALE = 4.0, 0.25
 MAX_PIXELS = 4e6
 """Images are not upscaled beyond this."""
@@ -30,11 +33,14 @@ _logger = logging.getLogger(__name__)
 
 
 def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
-    """The config with input scale, anchor size and number of boxes filled in, and a line in the log about them."""
-    small = _small(split)
+    """The config with input scale, crop, anchor size and number of boxes filled in, and a line in the log about them."""
+    small = _edge(split, SMALL)
     pixels = float(np.median([height * width for height, width in (record.size for record in split.records)]))
     if config.input_scale is None and config.short_side is None:
         config = replace(config, input_scale=_input_scale(small, pixels))
+    if config.augmentation.crop_size == "auto":
+        crop = _crop(config, _edge(split, LARGE))
+        config = replace(config, augmentation=replace(config.augmentation, crop_size=crop))
     head = config.detector
     if head.anchor_size is None:
         head = replace(head, anchor_size=_anchor_size(config, small))
@@ -43,15 +49,16 @@ def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
     if head.candidates is None:
         head = replace(head, candidates=proposals(config.head, head.kept))
     _logger.info(
-        "small objects are %.0f pixels wide: images are resized by %s, anchors are %g strides, %d boxes per image",
-        *(small, config.input_scale or f"the rule of --short-side {config.short_side}"),
-        *(head.anchor_size, head.detections),
+        "small objects are %.0f pixels wide: images are resized by %s, anchors are %g strides, %s, %d boxes per image",
+        *(small, config.input_scale or f"the rule of --short-side {config.short_side}", head.anchor_size),
+        "images are not cut" if (edge := config.augmentation.crop_edge) is None else f"crops are {edge} pixels",
+        head.detections,
     )
     return replace(config, detector=head)
 
 
-def _small(split: DetectionSplit) -> float:
-    """Edge in pixels, of the square of a box's area, that is `SMALL` among the objects; 32 without any."""
+def _edge(split: DetectionSplit, quantile: float) -> float:
+    """Edge in pixels, of the square of a box's area, that this share of the objects do not reach; 32 without any."""
     counted = [record.select(~record.crowd) for record in split.records]
     boxes = np.concatenate([each.boxes_xyxy for each in counted] or [np.zeros((0, 4), np.float32)]).astype(np.float64)
     if not len(boxes):
@@ -60,7 +67,7 @@ def _small(split: DetectionSplit) -> float:
     edges = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     weights = 1 / np.bincount(labels)[labels]
     order = np.argsort(edges)
-    reached = np.searchsorted(np.cumsum(weights[order]), SMALL * weights.sum())
+    reached = np.searchsorted(np.cumsum(weights[order]), quantile * weights.sum())
     return float(edges[order[min(reached, len(order) - 1)]])
 
 
@@ -71,6 +78,14 @@ def _input_scale(small: float, pixels: float) -> float:
     while wanted > 1.0 and pixels * wanted**2 > MAX_PIXELS:
         wanted /= 2
     return min(max(wanted, MIN_SCALE), MAX_SCALE)
+
+
+def _crop(config: DetectionConfig, large: float) -> int:
+    """Small, since more steps are worth more than more pixels in each, but twice as wide as large objects."""
+    if config.input_scale is None:
+        return MAX_CROP
+    wanted = CROP_STEP * math.ceil(2 * large * config.input_scale / CROP_STEP)
+    return min(max(wanted, MIN_CROP), MAX_CROP)
 
 
 def _anchor_size(config: DetectionConfig, small: float) -> float:

@@ -67,7 +67,7 @@ def aspect_groups(config: DetectionConfig, split: DetectionSplit) -> list[int] |
     Seven groups, from 1 : 2 and narrower to 2 : 1 and wider in steps of a third of an octave; torchvision's references
     group in the same way.
     """
-    if config.augmentation.crop_size is not None:
+    if config.augmentation.crop_edge is not None:
         return None
     return [
         round(3 * min(1.0, max(-1.0, math.log2(width / height))))
