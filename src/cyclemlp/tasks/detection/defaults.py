@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 
 def with_defaults(config: ConfigT, split: DetectionSplit) -> ConfigT:
-    """The config with input scale, crop, anchor size and number of boxes filled in, and a line in the log about them."""
+    """The config with input scale, crop, anchor size and number of boxes filled in, and a line in the log."""
     small = _edge(split, SMALL)
     pixels = float(np.median([height * width for height, width in (record.size for record in split.records)]))
     if config.input_scale is None and config.short_side is None:
