@@ -164,7 +164,8 @@ def near_image(points: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.ND
     """A closed outline (N, 2) cut to the neighbourhood of its image, where it reaches further than the image is large.
 
     The mask API walks along every edge, in steps of a fifth of a pixel, wherever it lies; Pillow in whole pixels. Edges
-    that are not cut stay as they are, so that the pixels are the same; by Sutherland and Hodgman, "Reentrant polygon clipping", 1974.
+    that are not cut stay as they are, so that the pixels are the same; by Sutherland and Hodgman, "Reentrant polygon
+    clipping", 1974.
     """
     margin = max(size) + 16
     for axis, length in ((0, size[1]), (1, size[0])):
