@@ -6,12 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation
+from torchvision.ops import Conv2dNormActivation, box_iou
 
 from cyclemlp.heads import torchvision_internals as internals
 from cyclemlp.heads.detection import build_detector
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.heads.mask_rcnn import MaskRCNN
+from cyclemlp.heads.overlaps import box_overlaps
 from cyclemlp.heads.retinanet import RetinaNet
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [5, 0, 15, 10], [30, 30, 40, 40], [0, 0, 10, 4.5]])
@@ -25,6 +26,22 @@ def test_anchors_are_matched_by_overlap_and_every_box_by_its_best() -> None:
     assert (internals.match_anchors(BOXES[:0], ANCHORS) == internals.BACKGROUND).all()
     assert internals.BACKGROUND < 0
     assert internals.NEITHER < 0
+
+
+def test_overlaps_are_those_of_torchvision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = 300 * torch.rand((20000, 2), generator=generator)
+    anchors = torch.cat([corners, corners + 60 * torch.rand((20000, 2), generator=generator)], dim=1)
+    for boxes in (anchors[::997], anchors[:1], anchors[:0]):
+        assert torch.equal(box_overlaps(boxes, anchors), box_iou(boxes, anchors))
+    assert box_overlaps(anchors[:3], anchors[:0]).shape == (3, 0)
+
+
+def test_proposals_are_matched_by_them() -> None:
+    network = build_detector("cyclemlp_nano", "mask-rcnn", 2, head_width=16)
+    proposals = network.get_submodule("rpn")
+    assert isinstance(proposals, internals.Proposals)
+    assert proposals.box_similarity is box_overlaps
 
 
 def test_box_offsets_are_those_of_the_paper() -> None:

@@ -3,7 +3,7 @@
 `tests/heads/test_torchvision_internals.py` states what is relied on, and fails when torchvision changes it.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from torchvision.models.detection.roi_heads import RoIHeads as RoIHeads
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork as RegionProposalNetwork
 from torchvision.models.detection.rpn import RPNHead as RPNHead
-from torchvision.ops import FeaturePyramidNetwork, box_area, box_iou
+from torchvision.ops import FeaturePyramidNetwork, box_area
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool as LastLevelMaxPool
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from cyclemlp.heads.overlaps import box_overlaps
 
 BACKGROUND, NEITHER = Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS
 """What `match_anchors` says of anchors without a box: teach them nothing is there, or nothing at all."""
@@ -49,7 +51,7 @@ def match_anchors(boxes: Tensor, anchors: Tensor, ignored: Tensor | None = None)
 def _matches(matcher: Matcher, boxes: Tensor, anchors: Tensor) -> Tensor:
     if not len(boxes):
         return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    return matcher(box_iou(boxes, anchors))
+    return matcher(box_overlaps(boxes, anchors))
 
 
 def _no_evidence(matcher: Matcher, background: Tensor, anchors: Tensor, ignored: Tensor) -> Tensor:
@@ -66,6 +68,10 @@ def overlapped(boxes: Tensor, ignored: Tensor) -> Tensor:
 
 class Proposals(RegionProposalNetwork):  # type: ignore[misc]  # torchvision has no types
     """Torchvision's, which learns nothing from anchors in the boxes that targets name as `ignored` (M, 4)."""
+
+    def __init__(self, *options: Any, **named: Any) -> None:
+        super().__init__(*options, **named)
+        self.box_similarity = box_overlaps
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
