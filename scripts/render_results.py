@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import yaml
@@ -100,6 +101,23 @@ def runs(result: dict[str, Any]) -> str:
     met = ", ".join(f"{name.replace('/', ' ')} at least {value:g}" for name, value in result["targets"].items())
     note = f"Target of the first line: {met}. {result['note']}".strip()
     return f"{table(head, rows)}\n\n{note} {source(result)}\n\n{_commands(result)}"
+
+
+def over_seeds(result: dict[str, Any]) -> str:
+    """Runs of several seeds, a row for each model and data set: the mean of its first score, and each run's."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for run in result["runs"]:
+        groups.setdefault((run["data"], run["task"], run["model"]), []).append(run)
+    rows = []
+    for (data, task, model), found in groups.items():
+        name = SHOWN[task][0]
+        scores = [get_task(task).scores.columns(run["metrics"])[name] or 0.0 for run in found]
+        steps = [run["steps"] for run in found]
+        size, each_seed = f"{found[0]['parameters'] / 1e6:.1f} M", ", ".join(_score(each) for each in scores)
+        row = [data, model, size, found[0]["budget"], f"{mean(steps):.0f}", name, f"**{mean(scores):.3f}**", each_seed]
+        rows.append(row)
+    head = ["data", "model", "parameters", "time in all", "steps, mean", "score", "mean", "each seed"]
+    return f"{table(head, rows)}\n\n{result['note']} {source(result)}"
 
 
 def first_hour(result: dict[str, Any]) -> str:
@@ -193,6 +211,7 @@ def _accuracies(metrics: dict[str, Any], classes: list[str]) -> list[str]:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "first-hour": first_hour,
+    "learned-offsets": over_seeds,
     "demo-detection": demo_objects,
     "demo-instance-segmentation": demo_objects,
     "bench-op": bench_op,

@@ -63,6 +63,18 @@ def test_training_steps(script: ModuleType) -> None:
     assert "orientation" not in text
 
 
+def test_runs_of_several_seeds_have_a_row_for_each_model(script: ModuleType) -> None:
+    run = {"task": "segmentation", "data": "cells", "parameters": 4_000_000, "budget": "9m"}
+    scores = [("a", 100, 0.7), ("b", 90, 0.9), ("a", 200, 0.8)]
+    runs = [
+        {**run, "model": model, "steps": steps, "metrics": {"mIoU": score, "IoU": {}, "pixel_accuracy": 1.0}}
+        for model, steps, score in scores
+    ]
+    text = script.over_seeds({**SOURCE, "note": "A note.", "runs": runs})
+    assert "| cells | a | 4.0 M | 9m | 150 | mIoU | **0.750** | 0.700, 0.800 |" in text
+    assert "| cells | b | 4.0 M | 9m | 90 | mIoU | **0.900** | 0.900 |\n\nA note. *Measured by us" in text
+
+
 def test_damaged_files_and_failing_disks(script: ModuleType) -> None:
     subjects = {"png": {"results": 3, "refusals": 4, "faults": 0}, "voc": {"results": 1, "refusals": 2, "faults": 5}}
     text = script.fuzz({**SOURCE, "cases": 15, "seed": 7, "subjects": subjects})
