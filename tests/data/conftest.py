@@ -18,7 +18,7 @@ def write_dataset(tmp_path: Path) -> WriteDataset:
         root = tmp_path / "lakes"
         for split, names in {"train": ("a", "b"), "val": ("c",)}.items():
             for name in names:
-                save(root / "images" / split / f"{name}.png", np.full((32, 48, 3), 90, np.uint8))
+                save(root / "images" / split / f"{name}.png", np.full((32, 48, 3), 90 + len(split), np.uint8))
                 mask = np.zeros((32, 48), np.uint8)
                 mask[:8] = 1
                 mask[-2:] = 255
@@ -47,7 +47,7 @@ def write_coco(tmp_path: Path) -> WriteDataset:
         listed = images or [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}]
         content = {"images": listed, "annotations": annotations, "categories": categories}
         for split in ("train", "val"):
-            save(root / split / "a.png", np.full((20, 30, 3), 120, np.uint8))
+            save(root / split / "a.png", np.full((20, 30, 3), 120 + len(split), np.uint8))
             (root / f"{split}.json").write_text(json.dumps(content))
         return root
 

@@ -177,7 +177,7 @@ def test_mask_values_that_are_rare_are_noted(tmp_path: Path) -> None:
         mask[:50] = 2
         if split == "train":
             mask[60, 3] = 1
-        for kind, pixels in (("images", np.zeros((120, 120, 3), np.uint8)), ("masks", mask)):
+        for kind, pixels in (("images", np.full((120, 120, 3), len(split), np.uint8)), ("masks", mask)):
             (root / kind / split).mkdir(parents=True)
             Image.fromarray(pixels).save(root / kind / split / "a.png")
     note = str(inspect_dataset(root).notes[0])

@@ -23,6 +23,7 @@ from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset, check_size
 from cyclemlp.data.problems import DataRequest, Findings, Problem, listed
 from cyclemlp.data.rasters import decoded_size
+from cyclemlp.data.repeated_images import repeated_in_val
 from cyclemlp.data.understood import understanding
 from cyclemlp.errors import DataError
 
@@ -118,7 +119,10 @@ def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesR
     if named and (limit is None or not limit.unread):
         notes += _absent_classes(dataset.root, splits)
     if not (isinstance(dataset, MaskDataset) and any(split.part for split in dataset.splits.values())):
-        notes += neighbours_on_the_ground({name: split.images for name, split in dataset.splits.items()})
+        images = {name: split.images for name, split in dataset.splits.items()}
+        notes += neighbours_on_the_ground(images)
+        if not isinstance(dataset, ClassifiedDataset):  # whose images are compared among classes as well
+            notes += repeated_in_val(images)
     notes += [note for name, split in dataset.splits.items() for note in _skipped_files(split.images, name)]
     return FilesReport(dataset, splits, tuple(dict.fromkeys(findings.problems)), (*findings.notes, *notes))
 
