@@ -87,14 +87,14 @@ def adaptive_average(x: Tensor, size: int) -> Tensor:
     Exporters know the library's only for maps of a fixed size, and its backward pass on a GPU adds in no fixed order.
     """
     height, width = x.shape[-2:]
-    rows, columns = (_bins(edge, size, x) for edge in (height, width))
+    rows, columns = (bins(edge, size, x.dtype, x.device) for edge in (height, width))
     return torch.einsum("nchw,ih,jw->ncij", x, rows, columns)
 
 
-def _bins(length: int, size: int, like: Tensor) -> Tensor:
+def bins(length: int, size: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
     """Weights (size, length): bin i is the mean of positions floor(i length / size) to ceil((i + 1) length / size)."""
-    place = torch.arange(length, device=like.device)
-    index = torch.arange(size, device=like.device)[:, None]
+    place = torch.arange(length, device=device)
+    index = torch.arange(size, device=device)[:, None]
     inside = (place >= index * length // size) & (place < ((index + 1) * length + size - 1) // size)
-    weights = inside.to(like.dtype)
+    weights = inside.to(dtype)
     return weights / weights.sum(1, keepdim=True)

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,14 @@ from cyclemlp.data.measured_images import MeasuredImage
 from cyclemlp.data.rasters import Measured
 from cyclemlp.errors import DataError
 from cyclemlp.heads.network import Network
-from cyclemlp.inference.tiling import OVERLAP, DenseNetwork, Tiling, map_strips
+from cyclemlp.inference.tiling import NOT_FINITE, OVERLAP, DenseNetwork, Planes, Tiling, map_strips
 from cyclemlp.inference.views import Views, mean_of_views
 from cyclemlp.progress import progress_bar
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.looks import FloatArray, Look, Pixels, Span, View
 
+EXACT_ROWS = 512
+"""Rows of the strips of an image that is seen block by block."""
 MAX_WHOLE_PIXELS = 2**23
 """Larger images pass in windows even where the card asks for whole images: 8 million network pixels need gigabytes."""
 
@@ -49,6 +52,7 @@ class ImageThroughNetwork:
     views: Views
     progress: bool = False
     keeps_probabilities: bool = False
+    exact: bool = False
 
     @property
     def pixels(self) -> Pixels:
@@ -91,10 +95,40 @@ class ImageThroughNetwork:
         return iter(progress_bar(every, what="windows", unit="windows", shown=self.progress))
 
     def _strips(self, images: npt.NDArray[np.uint8], view: View, *, progress: bool) -> Iterator[FloatArray]:
-        tiling = tiling_for(self.card, images.shape[-2:], view.scale, MAP_WINDOWS)
         seen = images[..., ::-1] if view.flipped else images
-        strips = map_strips(dense_network(self.network, self.card), seen, tiling, progress=progress)
+        maps = ImageMaps(self.network, self.card, images.shape[-2:], view.scale, self.exact)
+        strips = maps.strips(seen, progress=progress)
         return map(partial(np.flip, axis=-1), strips) if view.flipped else strips  # map keeps no strip alive
+
+
+class ImageMaps:
+    """The maps of a dense network over an image of `size` (height, width) in a view of this scale, in strips.
+
+    Where the image is large it is seen in windows, or with `exact` block by block, as if in one piece.
+    """
+
+    def __init__(
+        self, network: Network, card: ModelCard, size: Sequence[int], view_scale: float, exact: bool = False
+    ) -> None:
+        self._network, self._card = network, card
+        self._tiling = tiling_for(replace(card, window=None) if exact else card, size, view_scale, MAP_WINDOWS)
+        self._exact = exact and self._tiling.window is not None
+        height = size[0]
+        tops = list(range(0, height, EXACT_ROWS)) if self._exact else [cut.start for cut in self._tiling.cuts(height)]
+        self.rows = [slice(*ends) for ends in zip(tops, [*tops[1:], height], strict=True)]
+        """The rows of each strip."""
+
+    def strips(
+        self, images: npt.NDArray[Any] | Planes, first: int = 0, *, progress: bool = False
+    ) -> Iterator[FloatArray]:
+        """Maps (1, K, rows, W) of `images` (1, C, H, W), from the strip of this number on. Raises DataError."""
+        if not self._exact:
+            network = dense_network(self._network, self._card)
+            return map_strips(network, images, self._tiling, first=first, progress=progress)
+        from cyclemlp.inference.exact import exact_strips  # which imports torch
+
+        scale = self._tiling.input_scale
+        return exact_strips(self._network, self._card, images, scale, EXACT_ROWS, first=first, progress=progress)
 
 
 def run_network(network: Network, images: FloatArray) -> tuple[FloatArray, ...]:
@@ -107,7 +141,7 @@ def run_network(network: Network, images: FloatArray) -> tuple[FloatArray, ...]:
         images = np.pad(images, ((0, 0), (0, 0), (0, down), (0, right)))
     outputs = network(images)
     if not all(np.isfinite(output).all() for output in outputs):
-        raise DataError("the network's output is not finite: its weights or this image hold extreme values")
+        raise DataError(NOT_FINITE)
     return outputs
 
 

@@ -12,7 +12,7 @@ from cyclemlp.data.measured_images import MeasuredImage, decode_measured
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.heads.network import Network, SizeRule
 from cyclemlp.inference.network_image import ImageThroughNetwork
-from cyclemlp.inference.runtimes.facts import decodes_by_itself
+from cyclemlp.inference.runtimes.facts import ExportedNetwork, decodes_by_itself
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.inference.views import PLAIN, Views
 from cyclemlp.tasks.card import MIN_WINDOW, ModelCard
@@ -38,14 +38,18 @@ class Predictor:
     Images may have any size. Results do not depend on which images are given together.
     """
 
-    def __init__(self, network: Network, card: ModelCard, views: Views = PLAIN) -> None:
-        """Use `network`, which the card describes, on these views of each image. Raises ConfigError."""
+    def __init__(self, network: Network, card: ModelCard, views: Views = PLAIN, *, exact: bool = False) -> None:
+        """Use `network`, which the card describes, on these views of each image; `exact` as in `with_exact`.
+
+        Raises ConfigError.
+        """
         self.task = get_task(card.task)
         if not views.plain and not self.task.takes_views:
             raise ConfigError(f"several scales or flips are not for {card.task} models: leave them out")
         self.card = card
         self.views = views
         self.network = network
+        self.exact = exact
 
     @classmethod
     def of_model(cls, model: "nn.Module", card: ModelCard, device: str = "auto") -> "Predictor":
@@ -80,13 +84,17 @@ class Predictor:
         """
         if decodes_by_itself(self.network, self.card) and card.detection and self.card.detection:
             refuse_looser(self.card.detection, card.detection)
-        return Predictor(self.network, card, self.views)
+        return Predictor(self.network, card, self.views, exact=self.exact)
 
     def with_options(self, options: ViewOptions) -> "Predictor":
         """The same network with the views and windows that these options ask for. Raises ConfigError."""
         predictor = self.with_views(options.scales or (1.0,), flip=options.flip)
         predictor = predictor.with_ground_resolution(options.ground_resolution)
-        return predictor.with_windows(options.window, options.overlap)
+        if not options.exact:
+            return predictor.with_windows(options.window, options.overlap)
+        if options.window is not None or options.overlap is not None:
+            raise ConfigError("--exact is for images in one piece: leave out --window and --overlap")
+        return predictor.with_exact()
 
     def with_value_range(self, words: Sequence[str] | None) -> "Predictor":
         """The same network for images with other values than it was trained on: ("0", "4095") or ("per-image",).
@@ -108,7 +116,7 @@ class Predictor:
         Segmentation averages over the views, detectors keep the top-scoring box of each object. Better and slower: one
         pass per view. Raises ConfigError for scales that are not usable and for a task without views.
         """
-        return Predictor(self.network, self.card, Views(tuple(scales), flip))
+        return Predictor(self.network, self.card, Views(tuple(scales), flip), exact=self.exact)
 
     def with_windows(self, window: int | None, overlap: int | None = None) -> "Predictor":
         """The same network, which sees images in windows of this edge that share `overlap`, in network pixels.
@@ -128,6 +136,22 @@ class Predictor:
         if overlap is not None and not 0 <= overlap <= edge // 2:
             raise ConfigError(f"--overlap {overlap} is not allowed: from 0 to {edge // 2}, half the window")
         return self.described_as(replace(self.card, window=edge, overlap=overlap))
+
+    def with_exact(self) -> "Predictor":
+        """The same network, whose masks of large images are those of the image in one piece, up to rounding.
+
+        Each block passes over the whole image before the next one does, in windows, and its maps are kept in temporary
+        files: memory does not grow with the image. Raises ConfigError for a network that is not one of segmentation, or
+        cannot be computed so.
+        """
+        if "exact" not in self.task.evaluation_options:
+            raise ConfigError(f"--exact is not for {self.card.task} models: leave it out")
+        if isinstance(self.network, ExportedNetwork):
+            raise ConfigError("--exact is not for exported files: give the run folder, or leave it out")
+        from cyclemlp.inference.exact import check_exact  # which imports torch
+
+        check_exact(self.network)
+        return Predictor(self.network, self.card, self.views, exact=True)
 
     @overload
     def predict(self, images: ImageInput, *, progress: bool = False, probabilities: bool = False) -> "Prediction": ...
@@ -162,7 +186,7 @@ class Predictor:
         return self._through_network(MeasuredImage(pixels), progress, probabilities)
 
     def _through_network(self, image: MeasuredImage, progress: bool, probabilities: bool) -> "Prediction":
-        seen = ImageThroughNetwork(self.network, self.card, image, self.views, progress, probabilities)
+        seen = ImageThroughNetwork(self.network, self.card, image, self.views, progress, probabilities, self.exact)
         return cast("Prediction", self.task.predict(seen))
 
     def _predict_one(self, image: ImageInput, progress: bool, probabilities: bool) -> "Prediction":

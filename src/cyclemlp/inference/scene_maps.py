@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from cyclemlp.data.scenes import Scene, ScenePlanes
 from cyclemlp.errors import ConfigError, DataError
-from cyclemlp.inference.network_image import MAP_WINDOWS, dense_network, tiling_for
+from cyclemlp.inference.network_image import ImageMaps
 from cyclemlp.inference.predictor import Predictor
-from cyclemlp.inference.tiling import map_strips
 from cyclemlp.inference.views import Views
 from cyclemlp.tasks.looks import View
 
@@ -23,10 +22,9 @@ class SceneMaps:
 
     def __init__(self, predictor: Predictor, scene: Scene) -> None:
         view = only_view(predictor.views)
-        place, self._predictor, self._scene = scene.place, predictor, scene
-        self._tiling = tiling_for(predictor.card, (place.height, place.width), view.scale, MAP_WINDOWS)
-        tops = [cut.start for cut in self._tiling.cuts(place.height)]
-        self.rows = [slice(*ends) for ends in zip(tops, [*tops[1:], place.height], strict=True)]
+        self._scene, size = scene, (scene.place.height, scene.place.width)
+        self._maps = ImageMaps(predictor.network, predictor.card, size, view.scale, predictor.exact)
+        self.rows = self._maps.rows
         """The rows of each strip."""
 
     def __len__(self) -> int:
@@ -34,9 +32,7 @@ class SceneMaps:
 
     def strips(self, first: int = 0, *, progress: bool = True) -> Iterator[npt.NDArray[np.float32]]:
         """Maps (1, K, rows, W) from the strip of this number on. Raises DataError, naming the file."""
-        network = dense_network(self._predictor.network, self._predictor.card)
-        planes = ScenePlanes(self._scene)
-        return named(map_strips(network, planes, self._tiling, first=first, progress=progress), self._scene.path)
+        return named(self._maps.strips(ScenePlanes(self._scene), first, progress=progress), self._scene.path)
 
 
 def only_view(views: Views) -> View:

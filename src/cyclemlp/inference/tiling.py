@@ -36,6 +36,7 @@ DenseNetwork = Callable[[FloatArray], FloatArray]
 
 MIN_EDGE = 32  # the stride of a backbone's last stage: smaller inputs are padded
 OVERLAP = 64
+NOT_FINITE = "the network's output is not finite: its weights or this image hold extreme values"
 PIXELS_PER_PASS = 2**19  # windows are given to the network together up to this many pixels
 
 

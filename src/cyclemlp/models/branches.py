@@ -50,11 +50,13 @@ class BranchedMixer(nn.Module):
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """(batch, height, width, channels) -> the same."""
         maps = torch.stack([branch(x_nhwc) for branch in self.branches], -1)
-        precise = at_least_float32(maps)  # as in CycleMixer
-        mean_nc = maps.sum(-1).mean((1, 2), dtype=precise).to(maps.dtype)
-        logits = self.reweight(mean_nc).unflatten(-1, (-1, len(self.branches)))[:, None, None]
-        weights = logits.softmax(-1, dtype=precise).to(maps.dtype)
+        logits = self.reweight(self.position_mean(maps.sum(-1))).unflatten(-1, (-1, len(self.branches)))[:, None, None]
+        weights = logits.softmax(-1, dtype=at_least_float32(maps)).to(maps.dtype)
         return self.proj((maps * weights).sum(-1))
+
+    def position_mean(self, total_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> means over the positions (batch, channels), as in `WeightedMixer`."""
+        return total_nhwc.mean((1, 2), dtype=at_least_float32(total_nhwc)).to(total_nhwc.dtype)
 
 
 def _branch(width: int, stepsize: tuple[int, int], dilation: int) -> nn.Module:

@@ -59,11 +59,13 @@ class WeightedMixer(nn.Module):
 
     def mixed(self, h: Tensor, w: Tensor, c: Tensor) -> Tensor:
         """The branches along width, height and channels, (batch, height, width, channels) each -> the same."""
-        total = h + w + c
-        # Statistics in float32 at least: a half-precision sum over many positions loses digits.
-        mean_nc = total.mean((1, 2), dtype=at_least_float32(total)).to(total.dtype)
-        a_h, a_w, a_c = self.branch_weights(mean_nc).unbind(-1)
+        a_h, a_w, a_c = self.branch_weights(self.position_mean(h + w + c)).unbind(-1)
         return self.proj(h * a_h + w * a_w + c * a_c)
+
+    def position_mean(self, total_nhwc: Tensor) -> Tensor:
+        """(batch, height, width, channels) -> means over the positions (batch, channels)."""
+        # Statistics in float32 at least: a half-precision sum over many positions loses digits.
+        return total_nhwc.mean((1, 2), dtype=at_least_float32(total_nhwc)).to(total_nhwc.dtype)
 
     def branch_weights(self, mean_nc: Tensor) -> Tensor:
         """Mean over positions (batch, channels) -> (batch, 1, 1, channels, 3) that sum to 1 over the last axis."""

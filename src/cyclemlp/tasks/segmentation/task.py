@@ -53,8 +53,18 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
     scores = ScoreNames(
         "mIoU", "IoU", ("pixel_accuracy",), {"pixel_accuracy": "{:.2f} % of the pixels are predicted correctly."}
     )
+    evaluation_options = frozenset({*Task.evaluation_options, "exact"})
     prediction_options = frozenset(
-        {*Task.prediction_options, "legend", "objects", "tint_background", "probabilities", "vector", "simplify"}
+        {
+            *Task.prediction_options,
+            "exact",
+            "legend",
+            "objects",
+            "tint_background",
+            "probabilities",
+            "vector",
+            "simplify",
+        }
     )
     max_classes = 255  # this value marks ignored pixels in a mask
     dataset_type = MaskDataset
