@@ -44,14 +44,30 @@ def windows(result: dict[str, Any]) -> str:
 def window_statistics(result: dict[str, Any]) -> str:
     """What the means of the re-weighting change where an image is seen in windows, by head."""
     sources = {"window": "each window", "reduced": "the image at the size of a window", "whole": "the whole image"}
+    sources["exact"] = "the whole image, as everything else"
     rows = [
-        [row["head"], str(row["window"]), sources[row["means_of"]], f"{100 * row['other_class']:.3f} %",
-         f"{row['mean_difference']:.4f}", f"{row['largest_difference']:.2f}"]
+        [row["head"], str(row["window"] or "`--exact`"), sources[row["means_of"]], f"{100 * row['other_class']:.3f} %",
+         f"{row['mean_difference']:.4f}" if row["window"] else f"{row['mean_difference']:.0e}",
+         f"{row['largest_difference']:.2f}" if row["window"] else f"{row['largest_difference']:.0e}"]
         for row in result["rows"]
     ]  # fmt: skip
     head = ["head", "window", "means of", "pixels of another class", "mean difference of probabilities", "largest"]
     seen = f"{result['images']} images of {result['edge']} pixels through `{result['model']}`"
     what = f"{seen}, trained for {result['steps']} steps."
+    return f"{table(head, rows)}\n\n{what} {source(result)}"
+
+
+def window_objects(result: dict[str, Any]) -> str:
+    """How the objects of an image differ where it is seen in windows, by detector."""
+    rows = [
+        [run["head"], str(row["window"]), str(row["overlap"]), str(row["whole"]), f"{100 * row['kept']:.1f} %",
+         f"{100 * row['added']:.1f} %", f"{row['box_difference']:.2f}", f"{row['score_difference']:.3f}"]
+        for run in result["runs"] for row in run["rows"]
+    ]  # fmt: skip
+    head = ["head", "window", "overlap", "objects of the whole image", "found in windows", "found in windows alone"]
+    head += ["mean difference of boxes, pixels", "of scores"]
+    seen = [f"{run['images']} images of {run['data']} for {run['head']}" for run in result["runs"]]
+    what = f"{'; '.join(seen)}, `{result['runs'][0]['model']}`, trained for minutes."
     return f"{table(head, rows)}\n\n{what} {source(result)}"
 
 

@@ -28,6 +28,7 @@ from benchmark_tables import (
     scene_memory,
     source,
     table,
+    window_objects,
     window_statistics,
     windows,
 )
@@ -221,6 +222,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench-train": bench_train,
     "bench-heads": bench_heads,
     "windows": windows,
+    "window-objects": window_objects,
     "window-statistics": window_statistics,
     "scene-memory": scene_memory,
     "bench-scale": bench_scale,

@@ -4,7 +4,8 @@
 
 Each head of segmentation is trained briefly on the Earth (ocean and land), then sees images of a held-out band whole
 and in windows. In windows the means over positions, by which a block weighs its branches, are those of the window,
-those of the whole image at the size of a window (one cheap pass before), or those of the whole image, block by block.
+those of the whole image at the size of a window (one cheap pass before), or those of the whole image. The last row of
+each head is `--exact`, where borders are those of the image, too.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +28,7 @@ from cyclemlp import Predictor
 from cyclemlp.data.samples.blue_marble import read_earth, read_earth_mask
 from cyclemlp.files import write_json
 from cyclemlp.heads.network import SizeRule
+from cyclemlp.heads.streamed import maps
 from cyclemlp.inference import network_image
 from cyclemlp.inference.runtimes.torch import TorchNetwork
 from cyclemlp.machine import environment
@@ -34,7 +37,7 @@ from cyclemlp.tasks.segmentation.predict import SegmentationResult
 from cyclemlp.tasks.segmentation.train import network_of
 
 HEADS, WINDOWS, EDGE, CROP, BATCH, IMAGES = ("semantic-fpn", "upernet"), (64, 128), 256, 64, 6, 4
-Source = Literal["window", "reduced", "whole"]
+Source = Literal["window", "reduced", "whole", "exact"]
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -77,6 +80,17 @@ class Means:
                 handle.remove()
 
 
+@contextmanager
+def setting_of(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """A constant of a module with another value."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
 @cache
 def earth() -> tuple[Pixels, Pixels]:
     """The image, and its mask of ocean and land."""
@@ -114,8 +128,13 @@ def probable(result: SegmentationResult) -> npt.NDArray[np.float32]:
     return result.probabilities
 
 
-def in_windows(predictor: Predictor, means: Means, image: Pixels, window: int, source: Source) -> SegmentationResult:
-    """An image in windows, with the means of this source."""
+def in_windows(
+    predictor: Predictor, means: Means, image: Pixels, window: int | None, source: Source
+) -> SegmentationResult:
+    """An image in windows, with the means of this source; block by block without a window."""
+    if window is None:
+        with setting_of(network_image, "MAX_WHOLE_PIXELS", 0):
+            return seen(predictor.with_exact(), image)
     cut, kept = predictor.with_windows(window, window // 4), dict[int, Tensor]()
     if source == "window":
         return seen(cut, image)
@@ -132,8 +151,8 @@ def compare(head: str, steps: int) -> Iterator[dict[str, Any]]:
     predictor, means = Predictor(TorchNetwork(model, torch.device("cpu"), SizeRule(1)), card), Means(model)
     images = [earth()[0][top : top + EDGE, :EDGE] for top in np.linspace(300, 2300 - EDGE, IMAGES).astype(int)]
     whole = [seen(predictor, np.ascontiguousarray(image)) for image in images]
-    for window in WINDOWS:
-        sources: tuple[Source, ...] = ("window", "reduced", "whole")
+    for window in (*WINDOWS, None):
+        sources: tuple[Source, ...] = ("window", "reduced", "whole") if window else ("exact",)
         for source in sources:
             found = [in_windows(predictor, means, np.ascontiguousarray(each), window, source) for each in images]
             pairs = list(zip(found, whole, strict=True))
@@ -155,6 +174,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     options = parser.parse_args()
     network_image.MAX_WHOLE_PIXELS = sys.maxsize
+    maps.TILE_VALUES = 2**12  # several windows for each map of these small images
+    network_image.EXACT_ROWS = 64
     command = shlex.join(["python", "scripts/window_statistics.py", *sys.argv[1:-1], f"results/{options.out.name}"])
     made = environment(command, torch.get_num_threads(), [])
     rows = [row for head in HEADS for row in compare(head, options.steps)]
