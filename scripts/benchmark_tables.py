@@ -62,12 +62,12 @@ def window_objects(result: dict[str, Any]) -> str:
     rows = [
         [run["head"], str(row["window"]), str(row["overlap"]), str(row["whole"]), f"{100 * row['kept']:.1f} %",
          f"{100 * row['added']:.1f} %", f"{row['box_difference']:.2f}", f"{row['score_difference']:.3f}"]
-        for run in result["runs"] for row in run["rows"]
+        for run in result["detectors"] for row in run["rows"]
     ]  # fmt: skip
     head = ["head", "window", "overlap", "objects of the whole image", "found in windows", "found in windows alone"]
     head += ["mean difference of boxes, pixels", "of scores"]
-    seen = [f"{run['images']} images of {run['data']} for {run['head']}" for run in result["runs"]]
-    what = f"{'; '.join(seen)}, `{result['runs'][0]['model']}`, trained for minutes."
+    seen = [f"{run['images']} images of {run['data']} for {run['head']}" for run in result["detectors"]]
+    what = f"{'; '.join(seen)}, `{result['detectors'][0]['model']}`, trained for minutes."
     return f"{table(head, rows)}\n\n{what} {source(result)}"
 
 

@@ -94,7 +94,7 @@ def main() -> None:
     command = ["python", "scripts/window_objects.py", *names, "--images", str(options.images)]
     command += ["--out", f"results/{options.out.name}"]
     made = environment(shlex.join(command), torch.get_num_threads(), [])
-    write_json(options.out, {"runs": [compare(run, options.images) for run in options.runs], "environment": made})
+    write_json(options.out, {"detectors": [compare(run, options.images) for run in options.runs], "environment": made})
 
 
 if __name__ == "__main__":
