@@ -15,7 +15,7 @@ def lakes(tmp_path: Path) -> Path:
             folder = tmp_path / "lakes" / kind / split
             folder.mkdir(parents=True)
             pixels = np.zeros((32, 40, 3) if kind == "images" else (32, 40), np.uint8)
-            pixels[:8] = 1
+            pixels[:8] = len(split) if kind == "images" else 1
             Image.fromarray(pixels).save(folder / "a.png")
     return tmp_path / "lakes"
 

@@ -184,7 +184,8 @@ def test_mask_values_that_are_rare_are_noted(tmp_path: Path) -> None:
     assert f"{root}/masks hold the value 1 only in 1 pixels of a.png; if they come from smoothing or JPEG" in note
     assert note.endswith("if they are classes, name all in classes.txt")
     (root / "classes.txt").write_text("a\nb\nc\n")
-    assert inspect_dataset(root).notes == ()
+    (other,) = inspect_dataset(root).notes
+    assert other.what == "has no pixels of b in val, so it is not scored"
 
 
 def test_numbers_without_a_class_are_noted(write_dataset: WriteDataset) -> None:

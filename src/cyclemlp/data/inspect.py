@@ -1,7 +1,7 @@
 """What is in a data set, and everything that is wrong with it: every file is decoded."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -118,11 +118,12 @@ def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesR
     named = not isinstance(dataset, MaskDataset) or dataset.named
     if named and (limit is None or not limit.unread):
         notes += _absent_classes(dataset.root, splits)
+    notes += _similar_names(dataset.root, dataset.classes)
     if not (isinstance(dataset, MaskDataset) and any(split.part for split in dataset.splits.values())):
         images = {name: split.images for name, split in dataset.splits.items()}
-        notes += neighbours_on_the_ground(images)
-        if not isinstance(dataset, ClassifiedDataset):  # whose images are compared among classes as well
-            notes += repeated_in_val(images)
+        near = neighbours_on_the_ground(images)
+        # Images of classes are compared among classes as well.
+        notes += near or ([] if isinstance(dataset, ClassifiedDataset) else repeated_in_val(images))
     notes += [note for name, split in dataset.splits.items() for note in _skipped_files(split.images, name)]
     return FilesReport(dataset, splits, tuple(dict.fromkeys(findings.problems)), (*findings.notes, *notes))
 
@@ -175,15 +176,36 @@ def _size_and_digest(path: Path) -> tuple[tuple[int, int], bytes]:
 
 
 def _absent_classes(root: Path, splits: Reports) -> list[Problem]:
-    """The classes that training never meets, as one note."""
-    train = splits.get("train")
-    absent = [] if train is None else [name for name, count in train.of_class.items() if not count]
-    if train is None or not absent or len(absent) == len(train.of_class):
+    """The classes that training never meets, and those it learns that are never scored, as a note each."""
+    train, val = splits.get("train"), splits.get("val")
+    unlearnt = [] if train is None else [name for name, count in train.of_class.items() if not count]
+    if train is None or len(unlearnt) == len(train.of_class):
         return []
-    what = (
-        f"has no {train.unit} of {listed(absent)} in train, so {'it' if len(absent) == 1 else 'they'} cannot be learnt"
-    )
-    return [Problem(root, "train", what, "label some, or remove what is not needed from the classes")]
+    notes = []
+    if unlearnt:
+        they = "it" if len(unlearnt) == 1 else "they"
+        what = f"has no {train.unit} of {listed(unlearnt)} in train, so {they} cannot be learnt"
+        notes.append(Problem(root, "train", what, "label some, or remove what is not needed from the classes"))
+    unscored = [] if val is None else [name for name, count in val.of_class.items() if not count]
+    unscored = [name for name in unscored if name not in unlearnt]
+    if val is not None and unscored and len(unscored) < len(val.of_class):
+        they = "it is" if len(unscored) == 1 else "they are"
+        what = f"has no {val.unit} of {listed(unscored)} in val, so {they} not scored"
+        notes.append(Problem(root, "val", what, "move or label some there"))
+    return notes
+
+
+def _similar_names(root: Path, classes: Sequence[str]) -> list[Problem]:
+    """Classes whose names differ in capitals, spaces and punctuation alone, as one note."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        letters = "".join(character for character in name.casefold() if character.isalnum())
+        alike.setdefault(letters or name, []).append(name)
+    twice = next((names for names in alike.values() if len(names) > 1), None)
+    if twice is None:
+        return []
+    what = f"has classes with nearly the same name: {listed([repr(name) for name in twice])}"
+    return [Problem(root, "", what, "if they are one, correct the names, or join them with --merge")]
 
 
 def _skipped_files(images: Iterable[Path], split: str) -> list[Problem]:

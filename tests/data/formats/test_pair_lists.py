@@ -1,6 +1,7 @@
 """Images and masks that a CSV or a YAML pairs: as it says, or refused by name."""
 
 import re
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,17 @@ from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.errors import DataError
 
+_SEEDS = count()
+
+
+def noise(shape: tuple[int, ...]) -> np.ndarray:
+    """Other pixels each time, so that no two images are the same."""
+    return np.random.default_rng(next(_SEEDS)).integers(0, 256, shape, np.uint8)
+
 
 def save(path: Path, value: int | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.zeros((6, 8, 3), np.uint8) if value is None else (np.eye(6, 8) * value).astype(np.uint8)
+    pixels = noise((6, 8, 3)) if value is None else (np.eye(6, 8) * value).astype(np.uint8)
     Image.fromarray(pixels).save(path)
 
 

@@ -24,7 +24,7 @@ TABLE = "Pixel Value, Class\n0, background\n1, cat\n"
 def pair(image: Path, mask: Path, value: int = 1) -> None:
     for path in (image, mask):
         path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (6, 4)).save(image)
+    Image.fromarray(np.random.default_rng(list(bytes(image))).integers(0, 256, (4, 6, 3), np.uint8)).save(image)
     Image.fromarray((np.eye(4, 6) * value).astype(np.uint8)).save(mask)
 
 

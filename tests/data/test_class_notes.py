@@ -1,0 +1,41 @@
+"""What of the classes makes scores say less than they seem to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclemlp.data.inspect import inspect_dataset
+
+
+def class_folders(root: Path, **splits: tuple[str, ...]) -> Path:
+    number = 0
+    for split, classes in splits.items():
+        for name in classes:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                Image.fromarray(np.full((9, 9, 3), number, np.uint8)).save(folder / f"{i}.png")
+                number += 1
+    return root
+
+
+def test_classes_that_are_never_scored_are_named(tmp_path: Path) -> None:
+    (note,) = inspect_dataset(class_folders(tmp_path / "a", train=("cat", "dog", "ox"), val=("cat",))).notes
+    assert str(note) == (
+        f"{tmp_path}/a has no images of dog, ox in val, so they are not scored; move or label some there"
+    )
+    assert inspect_dataset(class_folders(tmp_path / "b", train=("cat", "dog"), val=("cat", "dog"))).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "found"), [(("Cat", "cat", "dog"), "'Cat', 'cat'"), (("a-b", "a_b"), "'a-b', 'a_b'")]
+)
+def test_names_that_may_be_one_are_named(tmp_path: Path, names: tuple[str, ...], found: str) -> None:
+    (note,) = inspect_dataset(class_folders(tmp_path, train=names, val=names)).notes
+    assert f"has classes with nearly the same name: {found}; if they are one, correct" in str(note)
+
+
+def test_names_without_letters_are_themselves(tmp_path: Path) -> None:
+    assert inspect_dataset(class_folders(tmp_path, train=("+", "-"), val=("+", "-"))).notes == ()
