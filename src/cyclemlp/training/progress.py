@@ -62,8 +62,16 @@ class ProgressLine:
             parts.append(f"{self._evaluations.scores.main} {self._evaluations.history.latest:.4f}")
         if math.isfinite(self._losses.images_per_second):
             parts.append(f"{self._losses.images_per_second:.1f} img/s")
-        (began, share), progress = self._began, self._state.progress
-        if progress > share:
-            left = (now - began) * (1.0 - progress) / (progress - share)
+        if (left := self._seconds_left(now)) is not None:
             parts.append(f"{tqdm.format_interval(left)} left")
         return ", ".join(parts)
+
+    def _seconds_left(self, now: float) -> float | None:
+        """By the pace so far, and not more than `--max-time` leaves; None before there is a pace."""
+        (began, share), state = self._began, self._state
+        if state.progress <= share:
+            return None
+        left = (now - began) * (1.0 - state.progress) / (state.progress - share)
+        if state.training_seconds is not None:
+            left = min(left, state.training_seconds - state.clock.elapsed())
+        return max(left, 0.0)
