@@ -3,7 +3,9 @@
     python scripts/compare_runs.py RUN... --target NAME VALUE --out results/detection-bccd.json
 
 A target is a score that the first run was to reach, named as the columns of metrics.csv: `--target AP50 0.78`, or that
-of a class, `--target IoU/water 0.85`.
+of a class, `--target IoU/water 0.85`. With `--keep` runs of an earlier result that are not named again stay in it:
+
+    python scripts/compare_runs.py RUN --keep results/first-hour.json --out results/first-hour.json
 """
 
 import argparse
@@ -38,7 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of `cyclemlp train`")
     parser.add_argument("--target", nargs=2, action="append", default=[], metavar=("SCORE", "VALUE"))
-    parser.add_argument("--note", default="", help="what a reader must know about the runs")
+    parser.add_argument("--note", help="what a reader must know about the runs; by default that of --keep")
+    parser.add_argument("--keep", type=Path, help="an earlier result; runs of the same name are replaced")
     parser.add_argument(
         "--views", type=Path, help="what `cyclemlp eval RUN --scales ... --flip --json` printed of the first run"
     )
@@ -46,18 +49,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     options = parser.parse_args()
     runs = [describe(run) for run in options.runs]
+    command = ["python", "scripts/compare_runs.py", *(run.name for run in options.runs)]
+    note = options.note or ""
+    if options.keep is not None:
+        earlier = json.loads(options.keep.read_text(encoding="utf-8"))
+        runs = joined(earlier["runs"], runs)
+        command += ["--keep", f"results/{options.keep.name}"]
+        note = earlier["note"] if options.note is None else note
     tasks = {run["task"] for run in runs}
     if len(tasks) > 1 and (options.target or options.views or options.plot):
         parser.error("the runs have different tasks: leave out --target, --views and --plot")
-    command = shlex.join(["python", "scripts/compare_runs.py", *(run.name for run in options.runs)])
     record = {
         "task": tasks.pop() if len(tasks) == 1 else "several",
         "data": runs[0]["data"],
         "targets": {name: float(value) for name, value in options.target},
-        "note": options.note,
+        "note": note,
         "runs": runs,
         **({} if options.views is None else {"views": views(options.views)}),
-        "environment": environment_of(command, runs),
+        "environment": environment_of(shlex.join(command), runs),
     }
     write_json(options.out, record)
     if options.plot is not None:
@@ -87,6 +96,12 @@ def describe(run: Path) -> dict[str, Any]:
         "metrics": card.metrics,
         "curve": _curve(lines, get_task(card.task).scores.columns(card.metrics)),
     }
+
+
+def joined(earlier: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The earlier runs in their order, those of the same name replaced, and then the others."""
+    new = {run["run"]: run for run in runs}
+    return [new.pop(run["run"], run) for run in earlier] + list(new.values())
 
 
 def views(path: Path) -> dict[str, Any]:

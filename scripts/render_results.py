@@ -134,10 +134,11 @@ def first_hour(result: dict[str, Any]) -> str:
                 run["data"],
                 run["budget"],
                 str(run["images_seen"]),
+                f"{run['sessions'][-1]['foreign_load']:.1f} cores",
                 shown,
             ]
         )
-    rendered = table(["command", "data", "time in all", "images seen", "score"], rows)
+    rendered = table(["command", "data", "time in all", "images seen", "other programs used", "score"], rows)
     return f"{rendered}\n\n{result['note']} {source(result)}"
 
 

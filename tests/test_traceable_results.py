@@ -152,3 +152,10 @@ def test_runs_of_different_machines_are_named_both() -> None:
     assert "at commit a, None, 2002, P, Q, 1 threads, torch 2." in RENDERED.source({"environment": made})
     alone = compare.environment_of("c", [{"sessions": [second]}])
     assert "at version 0.1, 2002, Q, 1 threads" in RENDERED.source({"environment": alone})
+
+
+def test_runs_of_an_earlier_result_stay_in_their_places() -> None:
+    compare = script("compare_runs")
+    earlier = [{"run": "a", "steps": 1}, {"run": "b", "steps": 2}]
+    made = compare.joined(earlier, [{"run": "c", "steps": 3}, {"run": "b", "steps": 4}])
+    assert [(run["run"], run["steps"]) for run in made] == [("a", 1), ("b", 4), ("c", 3)]
