@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from command_line import command
 from geotiffs import write_geotiff
-from PIL import Image
 
 import cyclemlp
 from cyclemlp.data import windows
@@ -143,12 +142,16 @@ def test_what_the_command_says_and_prepares(scene: Path, tmp_path: Path, capsys:
         "blocks of the ground (edge 10 pixels) and seed 0; an image can be in both: train 1, val 1"
         in report["read_as"]["splits"]
     )
-    splits = find_dataset(scene, MaskDataset, SHARE).splits
+    import rasterio
+
+    splits, images = find_dataset(scene, MaskDataset, SHARE).splits, scene / "images"
     for name in ("train", "val"):
         numbers = splits[name].target(0)
         assert report["splits"][name]["class_pixels"] == {f"class{n}": int((numbers == n).sum()) for n in (0, 1)}
-        with Image.open(tmp_path / f"out/masks/{name}/a.png") as mask:
-            assert np.array_equal(np.asarray(mask), numbers)
+        with rasterio.open(tmp_path / f"out/masks/{name}/a.tif") as mask, rasterio.open(images / "a.tif") as image:
+            assert np.array_equal(mask.read(1), numbers)
+            assert (mask.crs, mask.transform, mask.nodata) == (image.crs, image.transform, 255)
+        assert (tmp_path / f"out/images/{name}/a.tif").read_bytes() == (images / "a.tif").read_bytes()
     assert not report["notes"]
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from cyclemlp.data.augmentation import MaskAugmentation
 from cyclemlp.data.class_choice import ClassChoice
+from cyclemlp.data.held_out import ValidationOptions
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.detection.config import DetectionConfig
@@ -84,7 +85,7 @@ def test_total_steps() -> None:
 
 def test_flat_has_every_option_once_in_plain_values() -> None:
     options = flat(SegmentationConfig(data=Path("d")))
-    parts = [ClassChoice, Length, Optimisation, MaskAugmentation, Loss, Recording, Machine]
+    parts = [ValidationOptions, ClassChoice, Length, Optimisation, MaskAugmentation, Loss, Recording, Machine]
     fields = [field.name for part in parts for field in dataclasses.fields(part)]
     own = [field.name for field in dataclasses.fields(SegmentationConfig)]
     assert len(set(fields) | set(own)) == len(fields) + len(own), "two options of the same name"

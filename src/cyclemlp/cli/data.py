@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from cyclemlp.data.class_choice import ClassChoice
+from cyclemlp.data.held_out import ValidationOptions
 from cyclemlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_SHEET_IMAGES = 600
 _ALL_CLASSES = ClassChoice()
+_NOTHING_HELD_OUT = ValidationOptions()
 
 
 def data(
@@ -26,7 +28,8 @@ def data(
     *,
     sheet: Path | None = None,
     sheet_images: int = 24,
-    val_share: float | None = None,
+    validation: Annotated[ValidationOptions, Parameter(name="*")] = _NOTHING_HELD_OUT,
+    seed: int = 0,
     palette: Path | None = None,
     label_field: str | None = None,
     class_choice: Annotated[ClassChoice, Parameter(name="*", consume_multiple=True)] = _ALL_CLASSES,
@@ -46,8 +49,10 @@ def data(
         Image to write (.png or .jpg): a contact sheet of some images with their labels.
     sheet_images
         How many images it has, spread evenly over classes or files, three quarters of the training split.
-    val_share
-        Share of the images to hold out for validation where there is no such split, as `cyclemlp train` does.
+    validation
+        What is held out for validation where there is no such split, as `cyclemlp train` does.
+    seed
+        Seed of --val-share, as for training.
     palette
         File with the colours of the classes in masks, one class a line such as `building 255 0 0`, as for training.
     label_field
@@ -62,7 +67,6 @@ def data(
         Print one JSON object instead of text.
     """
     from cyclemlp.data.folders import outside_allowed
-    from cyclemlp.data.held_out import HoldOut
     from cyclemlp.data.inspect import inspect_dataset
     from cyclemlp.data.palettes import read_palette
     from cyclemlp.data.prepared import check_prepared
@@ -71,8 +75,8 @@ def data(
     _check_options(sheet, sheet_images)
     if prepare is not None:
         check_prepared(prepare, directory)
-    how = None if val_share is None else HoldOut(val_share)
     colours = None if palette is None else read_palette(palette)
+    how = validation.with_seed(seed)
     request = DataRequest(hold_out=how, palette=colours, label_field=label_field, choice=class_choice)
     with outside_allowed(allow_outside):
         report = inspect_dataset(directory, request)

@@ -34,6 +34,12 @@ class Footprint:
         y = e * rows + f if d == 0 else d * columns + e * rows + f
         return x, y
 
+    def pixels_at(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Column and row of places on the ground, between pixels as well."""
+        a, b, c, d, e, f = self.matrix
+        columns, rows = np.linalg.solve(np.array([[a, b], [d, e]]), np.stack([np.ravel(x) - c, np.ravel(y) - f]))
+        return columns, rows
+
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """Smallest x and y, largest x and y."""

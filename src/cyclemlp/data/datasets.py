@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from cyclemlp.data.ground_blocks import GroundPart
 from cyclemlp.data.images import Pixels
 from cyclemlp.data.measured_images import MeasuredImage, read_measured
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule
@@ -69,6 +70,8 @@ class ClassifiedSplit:
     labels: tuple[int, ...]
     rule: PixelRule = PHOTO
     """How the images become pixels."""
+    part: GroundPart | None = None
+    """The part of the ground that the images are from; None where they are not chosen by place."""
 
     @classmethod
     def of(cls, labelled: Iterable[tuple[Path, int]]) -> "ClassifiedSplit":

@@ -48,6 +48,15 @@ def opened_raster(path: Path, driver: str) -> "Iterator[DatasetReader]":
             raise OSError(str(error)) from error
 
 
+def described_bands(source: "DatasetReader") -> tuple[tuple[str, ...], int | None]:
+    """The names of the bands of an open raster, where all have one, and the place of the one marked as transparency."""
+    from rasterio.enums import ColorInterp
+
+    names = tuple(each or "" for each in source.descriptions)
+    marked = [place for place, each in enumerate(source.colorinterp) if each is ColorInterp.alpha]
+    return names if all(names) else (), marked[0] if marked else None
+
+
 def masked_by_file(source: "DatasetReader", **part: Any) -> npt.NDArray[np.bool_] | None:
     """Where a mask page, or a mask file of the raster's name, hides pixels of an open raster; None without one."""
     from rasterio.enums import MaskFlags

@@ -1,17 +1,21 @@
 """Where on the Earth a TIFF file lies, by its own tags, so that a mask of another place is refused without any extra.
 
+JPEG 2000 is read by rasterio.
+
 GeoTIFF 1.1 (https://docs.ogc.org/is/19-008r4/19-008r4.html): tags 33550, 33922 and 34264 place the pixels, 34735 names
 the coordinate reference system.
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.gdal import JPEG2000, opened_raster
 from cyclemlp.data.image_errors import ImageError, named_errors
-from cyclemlp.data.images import is_tiff
+from cyclemlp.data.images import JPEG2000_SUFFIXES, is_tiff
 from cyclemlp.data.tiff_tags import TIFF_HEIGHT, TIFF_WIDTH, Tags, first_page, number_of
 
 _SCALE, _TIE_POINT, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
@@ -49,7 +53,9 @@ class Georeference:
 
 
 def georeference(path: Path) -> Georeference | None:
-    """The place of a file; None for one that is no TIFF or that does not say it. Raises ImageError."""
+    """The place of a file; None for one that is neither TIFF nor JPEG 2000, or does not say it. Raises ImageError."""
+    if path.suffix.lower() in JPEG2000_SUFFIXES:
+        return _of_jpeg2000(path)
     if path.suffix.lower() not in _TIFF or not is_tiff(path):
         return None
     with named_errors(path), path.open("rb") as file:
@@ -63,6 +69,18 @@ def georeference(path: Path) -> Georeference | None:
     known = None if epsg in (None, 0, _USER_DEFINED) else epsg
     size = (number_of(tags, TIFF_HEIGHT, 0), number_of(tags, TIFF_WIDTH, 0))
     return Georeference(matrix, known, size, keys.get(_MODEL_TYPE) == _MODEL_IS_GEOGRAPHIC)
+
+
+def _of_jpeg2000(path: Path) -> Georeference | None:
+    if find_spec("rasterio") is None:
+        return None
+    with named_errors(path), opened_raster(path, JPEG2000) as source:
+        crs, transform = source.crs, source.transform
+        if transform.is_identity:
+            return None
+        matrix = np.array(transform[:6], np.float64).reshape(2, 3)
+        known = None if crs is None else crs.to_epsg()
+        return Georeference(matrix, known, (source.height, source.width), crs is not None and crs.is_geographic)
 
 
 def check_same_place(image: Path, mask: Path) -> None:

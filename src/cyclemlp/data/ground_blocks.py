@@ -8,7 +8,6 @@ trains if it lies in none and not within the margin of one. Overlapping images a
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from cyclemlp.data.common_ground import Footprint
 
 MARGIN = 0.1
-"""Of the edge of a block: pixels that are nearer to a held-out block neither train nor validate."""
+"""Of the edge of a block, unless a margin is given: pixels nearer to a held-out block neither train nor validate."""
 _BLOCKS_HELD_OUT = 5
 """About this number of blocks validate where the images cover their surroundings; one place alone shows little."""
 _NICE = (1.0, 2.0, 5.0)
@@ -39,10 +38,16 @@ class Blocks:
     places: tuple[tuple[Path, Footprint], ...]
     total: int
     """The number of blocks in which there are images."""
+    margin: float = MARGIN
+    """Of the edge: what lies nearer to a held-out block neither trains nor validates."""
 
     @cached_property
     def _place_of(self) -> dict[Path, Footprint]:
         return dict(self.places)
+
+    def place_of(self, image: Path) -> Footprint:
+        """Where an image lies."""
+        return self._place_of[image]
 
     def describe(self) -> str:
         """How many blocks are held out; their edge in pixels of the image with the smallest ones."""
@@ -52,13 +57,11 @@ class Blocks:
     def kept(self, image: Path, rows: slice, columns: slice, *, validates: bool) -> npt.NDArray[np.bool_]:
         """Whether each pixel of a window of an image belongs to the part that validates, or to the one that trains."""
         x, y = self._in_blocks(image, rows, columns)
-        if validates:
-            return self._in_held_out(x, y)
-        shifts = (-MARGIN, 0.0, MARGIN)
-        near = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.bool_)
-        for right, up in product(shifts, shifts):
-            near |= self._in_held_out(x + right, y + up)
-        return ~near
+        return self._near_held_out(x, y, 0.0) if validates else ~self._near_held_out(x, y, self.margin)
+
+    def validates_at(self, x: float, y: float) -> bool:
+        """Whether a place lies in a held-out block."""
+        return (int(x // self.edge), int(y // self.edge)) in self.held_out
 
     def numbers(
         self, image: Path, rows: slice, columns: slice
@@ -75,22 +78,37 @@ class Blocks:
         x, y = self._place_of[image].points(*centres)
         return x / self.edge, y / self.edge
 
-    def _in_held_out(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Of places in units of blocks; x and y broadcast."""
-        column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-        left, top = int(column.min()), int(row.min())
-        table = np.zeros((int(row.max()) - top + 1, int(column.max()) - left + 1), np.bool_)
-        for held in self.held_out:
-            place = held[1] - top, held[0] - left
-            if 0 <= place[0] < table.shape[0] and 0 <= place[1] < table.shape[1]:
-                table[place] = True
-        found: npt.NDArray[np.bool_] = table[row - top, column - left]
+    @cached_property
+    def _held_array(self) -> npt.NDArray[np.int64]:
+        """(N, 2): column and row of each held-out block."""
+        return np.array(sorted(self.held_out), np.int64)
+
+    def _near_held_out(
+        self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], margin: float
+    ) -> npt.NDArray[np.bool_]:
+        """Whether places in units of blocks, which broadcast, lie in a held-out block or within a margin of one.
+
+        The blocks around each place are counted by sums over all blocks to the left of and below a corner.
+        """
+        first, last = ([np.floor(at + side).astype(np.int64) for at in (x, y)] for side in (-margin, margin))
+        start = np.array([each.min() for each in first])
+        held = self._held_array - start
+        size = np.array([each.max() for each in last]) - start + 1
+        inside = held[((held >= 0) & (held < size)).all(axis=1)]
+        sums = np.zeros((size[1] + 1, size[0] + 1), np.int64)
+        sums[inside[:, 1] + 1, inside[:, 0] + 1] = 1
+        sums = sums.cumsum(axis=0).cumsum(axis=1)
+        (left, top), (right, bottom) = (
+            [each - origin for each, origin in zip(corner, start, strict=True)] for corner in (first, last)
+        )
+        right, bottom = right + 1, bottom + 1
+        found: npt.NDArray[np.bool_] = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left] > 0
         return found
 
     def share(self, image: Path, *, validates: bool) -> float:
         """Of the pixels of an image, about."""
         height, width = self._place_of[image].size
-        sampled = Blocks(self.edge, self.held_out, ((image, _thinned(self._place_of[image])),), 1)
+        sampled = Blocks(self.edge, self.held_out, ((image, _thinned(self._place_of[image])),), 1, self.margin)
         rows, columns = slice(0, min(_SAMPLES, height)), slice(0, min(_SAMPLES, width))
         return float(sampled.kept(image, rows, columns, validates=validates).mean())
 
@@ -118,12 +136,19 @@ class GroundPart:
         return self.blocks.share(image, validates=self.validates) >= _LEAST_SHARE
 
 
-def blocks_of(places: Mapping[Path, Footprint], share: float, order: Callable[[str], float]) -> Blocks | None:
+def blocks_of(
+    places: Mapping[Path, Footprint],
+    share: float,
+    order: Callable[[str], float],
+    edge: float | None = None,
+    margin: float | None = None,
+) -> Blocks | None:
     """Blocks of which about `share` of the pixels is held out; `order` of their names says which come first.
 
-    None where all images lie in one block.
+    `edge` and `margin` are in the units of the coordinates, and follow from the ground and the edge by default. None
+    where all images lie in one block.
     """
-    edge = _edge(places, share)
+    edge = usual_edge(places, share) if edge is None else edge
     pixels: dict[Place, float] = {}
     for footprint in places.values():
         thin = _thinned(footprint)
@@ -142,14 +167,15 @@ def blocks_of(places: Mapping[Path, Footprint], share: float, order: Callable[[s
             break
         held.add(place)
         total += pixels[place]
-    return Blocks(edge, frozenset(held), tuple(places.items()), len(pixels))
+    relative = MARGIN if margin is None else margin / edge
+    return Blocks(edge, frozenset(held), tuple(places.items()), len(pixels), relative)
 
 
-def _edge(places: Mapping[Path, Footprint], share: float) -> float:
-    """A round number near the edge of squares of which `_BLOCKS_HELD_OUT` are the share."""
+def usual_edge(places: Mapping[Path, Footprint], share: float, least: float = 0.0) -> float:
+    """A round number near the edge of squares of which `_BLOCKS_HELD_OUT` are the share, or near `least`."""
     bounds = np.array([place.bounds for place in places.values()])
     width, height = bounds[:, 2:].max(axis=0) - bounds[:, :2].min(axis=0)
-    wanted = float(np.sqrt(width * height * share / _BLOCKS_HELD_OUT))
+    wanted = max(least, float(np.sqrt(width * height * share / _BLOCKS_HELD_OUT)))
     power = 10.0 ** np.floor(np.log10(wanted))
     candidates = [power * number for number in (*_NICE, 10.0)]
     return float(min(candidates, key=lambda edge: abs(np.log(edge / wanted))))

@@ -2,20 +2,31 @@
 
 The choice looks at nothing else, so images that are added later do not move any other image between the splits. Of
 images that lie somewhere on the Earth, blocks of the ground are chosen by a hash of seed and place instead; images of
-other ground that are added later can change their size.
+other ground that are added later can change their size, where none is given.
 """
 
 import hashlib
 import logging
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from cyclemlp.data.common_ground import footprints
-from cyclemlp.data.ground_blocks import MARGIN, GroundPart, blocks_of
-from cyclemlp.data.masks import MaskDataset, MaskSplit
+from cyclemlp.data.common_ground import Footprint, footprints
+from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitDataset
+from cyclemlp.data.ground_blocks import Blocks, GroundPart, blocks_of
+from cyclemlp.data.held_out_ground import on_its_ground, split_whole_images, whole_image_edge
+from cyclemlp.data.masks import MaskSplit
+from cyclemlp.data.objects import DetectionSplit
 from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.option_checks import at_least_zero, positive
 
 MAX_SHARE = 0.9
+MAX_MARGIN = 100
+"""In edges of a block."""
+AnySplit = MaskSplit | DetectionSplit | ClassifiedSplit
+DatasetT = TypeVar("DatasetT", bound=SplitDataset[Any])
 _LOG = logging.getLogger(__name__)
 
 
@@ -26,6 +37,10 @@ class HoldOut:
     share: float
     """Their share of all, from above 0 to 0.9."""
     seed: int = 0
+    block: float | None = None
+    """Edge of the blocks of the ground in the units of the coordinates; by default it follows from the images."""
+    margin: float | None = None
+    """Around held-out blocks, in the same units: what lies in it neither trains nor validates. By default a tenth."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= MAX_SHARE:
@@ -36,11 +51,46 @@ class HoldOut:
         digest = hashlib.blake2b(f"{self.seed}/{name}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") / 2**64
 
+    @property
+    def by_place(self) -> str:
+        """The first option that asks for blocks of the ground, if any."""
+        return "--val-block" if self.block is not None else "--val-margin" if self.margin is not None else ""
 
-def hold_out(dataset: MaskDataset, how: HoldOut) -> MaskDataset:
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """What validates where the data have no validation split."""
+
+    val_share: float | None = None
+    """Share of the images, such as 0.2, that is held out for validation where the data has no validation split; which ones follows from --seed and their names; of GeoTIFFs blocks of the ground with a margin, by --seed and their places."""  # noqa: E501
+    val_block: float | None = None
+    """With --val-share: edge of these blocks in metres (in the units of projected coordinates); by default about five blocks are the share."""  # noqa: E501
+    val_margin: float | None = None
+    """With --val-share: distance in metres from a held-out block within which nothing trains; by default a tenth of the edge."""  # noqa: E501
+
+    def __post_init__(self) -> None:
+        positive(self, "val_block")
+        at_least_zero(self, "val_margin")
+        for name in ("val_block", "val_margin") if self.val_share is None else ():
+            if (value := getattr(self, name)) is not None:
+                option = f"--{name.replace('_', '-')} {value:g}"
+                raise ConfigError(f"{option} is about blocks that are held out: give --val-share as well, such as 0.2")
+        self.with_seed(0)
+
+    def with_seed(self, seed: int) -> HoldOut | None:
+        """What is held out, if anything. Raises ConfigError for a share that is not allowed."""
+        return None if self.val_share is None else HoldOut(self.val_share, seed, self.val_block, self.val_margin)
+
+    def for_card(self, seed: int) -> dict[str, float | None]:
+        """What a model card says of it."""
+        return {**vars(self), "val_seed": seed if self.val_share is not None else 0}
+
+
+def hold_out(dataset: DatasetT, how: HoldOut) -> DatasetT:
     """The data set with `val` taken out of `train`: the images whose numbers are smallest, at least one.
 
-    Raises DataError where there is a validation split already, or fewer than two images.
+    Raises DataError where there is a validation split already, fewer than two images, or no place for blocks that
+    were asked for.
     """
     if "val" in dataset.splits:
         raise DataError(f"{dataset.root} has a validation split already: leave --val-share out")
@@ -49,49 +99,90 @@ def hold_out(dataset: MaskDataset, how: HoldOut) -> MaskDataset:
         return by_place
     if len(train.images) < 2:
         raise DataError(f"{dataset.root} has {len(train.images)} image, too few to hold one out: add images")
-    names = [path.relative_to(_common(dataset.root, path)).as_posix() for path in train.images]
-    order = sorted(range(len(names)), key=lambda index: how.holds(names[index]))
-    count = min(len(names) - 1, max(1, round(how.share * len(names))))
-    held = set(order[:count])
+    held = _held_by_name(dataset.root, train, how)
+    parts = {"train": [i for i in range(len(train.images)) if i not in held], "val": sorted(held)}
     rule = "%d images train and %d validate, chosen by a hash of their names and seed %d"
-    _LOG.info(f"%s: --val-share %g: {rule}", dataset.root, how.share, len(names) - count, count, how.seed)
-    parts = {"train": [i for i in range(len(names)) if i not in held], "val": sorted(held)}
+    _LOG.info(f"%s: --val-share %g: {rule}", dataset.root, how.share, *map(len, parts.values()), how.seed)
     return _with_splits(dataset, {name: _chosen(train, places) for name, places in parts.items()})
 
 
-def _by_place(dataset: MaskDataset, how: HoldOut) -> MaskDataset | None:
-    """The same by blocks of the ground; None where images do not say where they lie, or lie in one block."""
+def _held_by_name(root: Path, train: AnySplit, how: HoldOut) -> set[int]:
+    """Numbers of the images that validate; of images with one class each, the share of each class."""
+    names = [path.relative_to(_common(root, path)).as_posix() for path in train.images]
+    groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index in range(len(names)):
+        groups[train.labels[index] if isinstance(train, ClassifiedSplit) else 0].append(index)
+    held: set[int] = set()
+    for group in groups.values():
+        order = sorted(group, key=lambda index: how.holds(names[index]))
+        held |= set(order[: min(len(group) - 1, round(how.share * len(group)))])
+    largest = max(groups.values(), key=lambda group: len(group))
+    return held or {min(largest, key=lambda index: how.holds(names[index]))}
+
+
+def _by_place(dataset: DatasetT, how: HoldOut) -> DatasetT | None:
+    """The same by blocks of the ground; None where images do not say where they lie, or lie in one block.
+
+    Raises DataError in those cases where blocks were asked for.
+    """
     train = dataset.splits["train"]
     places = footprints(train.images)
-    if not places:
-        return None
-    if silent := [path for path in train.images if path not in places]:
+    silent = [path for path in train.images if path not in places]
+    if silent and (places or how.by_place):
         what = f"{len(silent)} of {len(train.images)} images do not say where they lie, such as {silent[0].name}"
+        if how.by_place:
+            raise DataError(f"{dataset.root}: {what}: leave {how.by_place} out, and images are held out by name")
         _LOG.warning("note: %s: %s, so images are held out by name and not by place", dataset.root, what)
+    if silent or not places:
         return None
-    blocks = blocks_of(places, how.share, how.holds)
-    if blocks is None:
-        return None
-    splits = {}
-    for name, validates in (("train", False), ("val", True)):
-        part = GroundPart(blocks, validates)
-        chosen = [index for index, path in enumerate(train.images) if part.has(path)]
-        splits[name] = replace(_chosen(train, chosen), part=part)
-    if not all(split.images for split in splits.values()):
+    edge = how.block
+    if edge is None and isinstance(dataset, ClassifiedDataset):
+        edge = whole_image_edge(places, how.share)
+    if how.margin is not None and how.block is not None and how.margin > MAX_MARGIN * how.block:
+        what = f"--val-margin {how.margin:g} is more than {MAX_MARGIN} blocks of {how.block:g}"
+        raise DataError(f"{dataset.root}: {what}: give a smaller one, or a larger --val-block")
+    blocks = blocks_of(places, how.share, how.holds, edge, how.margin)
+    splits = {} if blocks is None else _parts(train, blocks, places)
+    if blocks is None or not all(split.images for split in splits.values()):
+        if how.by_place:
+            what = "all images lie in one block, or near a held-out one: give a smaller --val-block or --val-margin"
+            raise DataError(f"{dataset.root}: {what}")
         return None
     rule = "%s validate, by a hash of their places and seed %d; training ignores %.2g of an edge around them"
-    _LOG.info(f"%s: --val-share %g: {rule}", dataset.root, how.share, blocks.describe(), how.seed, MARGIN)
+    _LOG.info(f"%s: --val-share %g: {rule}", dataset.root, how.share, blocks.describe(), how.seed, blocks.margin)
     return _with_splits(dataset, splits)
 
 
-def _with_splits(dataset: MaskDataset, splits: dict[str, MaskSplit]) -> MaskDataset:
-    return replace(dataset, splits={**splits, **{k: v for k, v in dataset.splits.items() if k != "train"}})
+def _parts(train: AnySplit, blocks: Blocks, places: Mapping[Path, Footprint]) -> dict[str, AnySplit]:
+    """Pixels and objects are divided, but an image with one class is in one split or in none."""
+    whole = split_whole_images(blocks, places) if isinstance(train, ClassifiedSplit) else None
+    splits: dict[str, AnySplit] = {}
+    for name, validates in (("train", False), ("val", True)):
+        part = GroundPart(blocks, validates)
+        has = part.has if whole is None else whole[name].__contains__
+        split = replace(_chosen(train, [i for i, path in enumerate(train.images) if has(path)]), part=part)
+        if isinstance(split, DetectionSplit):
+            records = tuple(on_its_ground(*each, part) for each in zip(split.records, split.images, strict=True))
+            split = replace(split, records=records)
+        splits[name] = split
+    return splits
+
+
+def _with_splits(dataset: DatasetT, splits: Mapping[str, AnySplit]) -> DatasetT:
+    others = {name: split for name, split in dataset.splits.items() if name != "train"}
+    return replace(dataset, splits={**splits, **others})
 
 
 def _common(root: Path, path: Path) -> Path:
     return root if path.is_relative_to(root) else path.parent
 
 
-def _chosen(split: MaskSplit, places: list[int]) -> MaskSplit:
-    images, masks = ([paths[place] for place in places] for paths in (split.images, split.masks))
-    return replace(split, images=tuple(images), masks=tuple(masks))
+def _chosen(split: AnySplit, places: Sequence[int]) -> AnySplit:
+    """The split of some of its images, with their labels."""
+    images = tuple(split.images[place] for place in places)
+    if isinstance(split, MaskSplit):
+        return replace(split, images=images, masks=tuple(split.masks[place] for place in places))
+    if isinstance(split, ClassifiedSplit):
+        return replace(split, images=images, labels=tuple(split.labels[place] for place in places))
+    # COCO's own file has the objects of both splits.
+    return replace(split, images=images, records=tuple(split.records[place] for place in places), annotations=None)

@@ -14,8 +14,9 @@ from cyclemlp.data.class_choice import ClassChoice
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.file_reports import Reports, SplitReport, TimeLimit, read_all, size_and_orientation
 from cyclemlp.data.folders import entries_of, is_system
-from cyclemlp.data.formats.registry import FOR_TRAINING, AnyDataset, all_formats, find_format, held_out_of
+from cyclemlp.data.formats.registry import FOR_TRAINING, AnyDataset, all_formats, find_format
 from cyclemlp.data.ground_neighbours import neighbours_on_the_ground
+from cyclemlp.data.held_out import hold_out
 from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE
 from cyclemlp.data.inspect_masks import inspect_masks
 from cyclemlp.data.mask_values import turned_within_size
@@ -24,7 +25,7 @@ from cyclemlp.data.objects import DetectionDataset, check_size
 from cyclemlp.data.problems import DataRequest, Findings, Problem, listed
 from cyclemlp.data.rasters import decoded_size
 from cyclemlp.data.repeated_images import repeated_in_val
-from cyclemlp.data.understood import understanding
+from cyclemlp.data.understood import splits_in_words, understanding
 from cyclemlp.errors import DataError
 
 MAX_REPEATED = 1e-3
@@ -44,7 +45,8 @@ class DatasetReport:
     notes: tuple[Problem, ...] = ()
     """What is worth a look, but does not prevent training."""
     read_as: Mapping[str, str] = field(default_factory=dict)
-    """Of masks without problems: how they were understood, by `pairs`, `classes` and `splits`; and which are chosen."""
+    """Of data without problems: how they were understood, by `pairs` and `classes` of masks and `splits`; and which
+    classes are chosen."""
 
     def to_dict(self) -> dict[str, object]:
         """As plain values for JSON."""
@@ -83,7 +85,7 @@ def inspect_dataset(root: Path, request: DataRequest = FOR_TRAINING) -> DatasetR
     findings = Findings(request=request)
     dataset = found.read(root, findings)
     if request.hold_out is not None and not findings.problems:
-        dataset = held_out_of(dataset, request.hold_out)
+        dataset = hold_out(dataset, request.hold_out)
     if request.palette is not None and not isinstance(dataset, MaskDataset):
         raise DataError(f"--palette is for masks, and {dataset.root} has other labels: leave it out")
     choice, chosen_as = request.choice or ClassChoice(), {}
@@ -98,6 +100,8 @@ def inspect_dataset(root: Path, request: DataRequest = FOR_TRAINING) -> DatasetR
     read_as = {}
     if isinstance(files.dataset, MaskDataset) and not problems:
         read_as = understanding(files.dataset, found.pairing or found.layout, request)
+    elif request.hold_out is not None and not problems:
+        read_as = {"splits": splits_in_words(files.dataset.splits, request.hold_out)}
     if choice and isinstance(files.dataset, MaskDataset):
         chosen_as = {"chosen": in_words(files.dataset, choice)}
         splits = reports_of(files.splits, files.dataset, choice)
@@ -119,7 +123,7 @@ def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesR
     if named and (limit is None or not limit.unread):
         notes += _absent_classes(dataset.root, splits)
     notes += _similar_names(dataset.root, dataset.classes)
-    if not (isinstance(dataset, MaskDataset) and any(split.part for split in dataset.splits.values())):
+    if not any(split.part for split in dataset.splits.values()):
         images = {name: split.images for name, split in dataset.splits.items()}
         near = neighbours_on_the_ground(images)
         # Images of classes are compared among classes as well.

@@ -21,7 +21,7 @@ from cyclemlp.data.measured_images import read_measured, valid_pixels
 from cyclemlp.data.palettes import IGNORED, Palette
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule
 from cyclemlp.data.problems import Problem, listed
-from cyclemlp.data.rasters import may_lack_pixels, read_tiff
+from cyclemlp.data.rasters import may_lack_pixels, read_window
 from cyclemlp.data.scenes import rule_of_windows, stored_scene
 from cyclemlp.data.stored_masks import StoredMask, read_stored_mask, stored_parts
 from cyclemlp.data.vector_labels import VectorRule, rasterised
@@ -117,7 +117,7 @@ class MaskSplit:
         """The class of each pixel of a window of an image; what is nodata or transparent is ignored. Raises so, too."""
         image = self.images[index]
         numbers = self._numbers(index, window)
-        return _ignoring(numbers, read_tiff(image, window).valid(self.rule.bands) if may_lack_pixels(image) else None)
+        return _ignoring(numbers, read_window(image, window).valid(self.rule.bands) if may_lack_pixels(image) else None)
 
     def _read_window(self, index: int, window: Window) -> tuple[Pixels, Pixels]:
         image = self.images[index]

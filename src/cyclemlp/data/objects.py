@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.datasets import SplitDataset
+from cyclemlp.data.ground_blocks import GroundPart
 from cyclemlp.data.images import SIDEWAYS, Pixels, exif_orientation
 from cyclemlp.data.measured_images import read_measured
 from cyclemlp.data.outlines import Bitmap, Outline, to_coco, whole_mask
@@ -89,6 +90,8 @@ class DetectionSplit:
     """COCO's annotation file, if the split comes from one; the official evaluation reads it."""
     rule: PixelRule = PHOTO
     """How the images become pixels."""
+    part: GroundPart | None = None
+    """The part of the ground that the split has, by which its records are made; None where all is the split's."""
 
     def read(self, index: int) -> tuple[Pixels, Record]:
         """An image, uint8 (H, W, C), and its record. Raises DataError for an unusable file or one of another size."""

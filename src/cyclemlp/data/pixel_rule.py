@@ -20,7 +20,7 @@ from cyclemlp.data.rasters import (
     has_further_band,
     is_photo,
     read_raster,
-    read_tiff,
+    read_window,
     with_true_alpha,
 )
 from cyclemlp.data.windows import Window
@@ -69,7 +69,7 @@ def display_pixels(path: Path, window: Window | None = None) -> Pixels:
     photo = window is None and is_photo(path)
     if photo and not has_further_band(path):
         return read_image(path)
-    raster = read_raster(path) if window is None else with_true_alpha(checked(read_tiff(path, window), path))
+    raster = read_raster(path) if window is None else with_true_alpha(checked(read_window(path, window), path))
     if photo and raster.alpha is not None:
         return read_image(path)
     bands = tuple(range(1, (3 if raster.bands >= 3 else 1) + 1))

@@ -1,7 +1,8 @@
 """A data set of masks written in the ordinary layout: images/SPLIT, masks/SPLIT as PNG of class numbers, classes.txt.
 
 Images are copied as they are. Masks hold what training sees: the number of a class, or 255 for ignored pixels. Those of
-images that are read in windows are TIFF, which are read in windows as well.
+images that lie somewhere on the Earth are GeoTIFFs of the same place; those of images that are read in windows are TIFF
+as well, which can be, too.
 """
 
 import os
@@ -13,7 +14,8 @@ from PIL import Image
 from cyclemlp.data.folders import pair_key
 from cyclemlp.data.formats.layout import CLASSES_NAME
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit
-from cyclemlp.data.scenes import stored_scene, write_geotiff
+from cyclemlp.data.scenes import is_scene, stored_scene, write_geotiff
+from cyclemlp.data.windows import SCENE_SUFFIXES
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import atomic_folder, check_writable
 from cyclemlp.progress import progress_bar
@@ -44,11 +46,13 @@ def write_prepared(dataset: MaskDataset, out: Path) -> None:
 
 
 def _write_mask(split: MaskSplit, index: int, mask: Path) -> None:
-    """As PNG; of an image that is read in windows as TIFF, which can be, too."""
-    if split.size_in_windows(index) is None:
+    """As PNG; as TIFF of an image that is a scene or is read in windows."""
+    image = split.images[index]
+    scene_like = image.suffix.lower() in SCENE_SUFFIXES and is_scene(image)
+    if not scene_like and split.size_in_windows(index) is None:
         Image.fromarray(split.target(index)).save(mask.with_name(f"{mask.stem}.png"))
         return
-    with stored_scene(split.images[index]) as scene:
+    with stored_scene(image) as scene:
         strips = (target[None] for _, target in split.targets(index))
         write_geotiff(mask.with_name(f"{mask.stem}.tif"), scene.place, strips, 1, IGNORE_INDEX)
 

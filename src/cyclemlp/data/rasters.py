@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cyclemlp.data.arrays import read_array
-from cyclemlp.data.gdal import JPEG2000, TIFF, masked_by_file, opened_raster
+from cyclemlp.data.gdal import JPEG2000, TIFF, described_bands, masked_by_file, opened_raster
 from cyclemlp.data.image_errors import MAX_BANDS, ImageError, check_pixels, named_errors, too_many_bands
 from cyclemlp.data.images import (
     ARRAY_SUFFIXES,
@@ -114,7 +114,7 @@ def read_raster(path: Path) -> Raster:
     if suffix in ARRAY_SUFFIXES:
         return checked(Raster(np.array(as_bands(read_array(path)))), path)
     if suffix in JPEG2000_SUFFIXES:
-        return checked(_jpeg2000(path), path)
+        return with_true_alpha(checked(_jpeg2000(path), path))
     if is_tiff(path):
         return with_true_alpha(checked(read_tiff(path), path))
     return checked(_by_pillow(path), path)
@@ -161,6 +161,11 @@ def _by_pillow(path: Path) -> Raster:
         if turned.has_transparency_data:
             return Raster(np.array(turned.convert("RGBA")), alpha=3)
         return Raster(as_bands(np.array(turned.convert("L" if turned.mode == "1" else "RGB"))))
+
+
+def read_window(path: Path, window: Window) -> Raster:
+    """The values in a window of an image that is read in windows. Raises as `read_tiff`."""
+    return _jpeg2000(path, window) if path.suffix.lower() in JPEG2000_SUFFIXES else read_tiff(path, window)
 
 
 def read_tiff(path: Path, window: Window | None = None) -> Raster:
@@ -220,15 +225,15 @@ def _by_rasterio(path: Path, window: Window | None = None) -> tuple[Values, Meas
         return np.moveaxis(source.read(window=part), 0, -1), masked_by_file(source, window=part)
 
 
-def _jpeg2000(path: Path) -> Raster:
+def _jpeg2000(path: Path, window: Window | None = None) -> Raster:
     with named_errors(path), opened_raster(path, JPEG2000) as source:
-        from rasterio.enums import ColorInterp
+        from rasterio.windows import Window as Part
 
-        check_pixels(path, source.width * source.height)
-        values, names = np.moveaxis(source.read(), 0, -1), tuple(each or "" for each in source.descriptions)
-        marked = [place for place, each in enumerate(source.colorinterp) if each is ColorInterp.alpha]
-        alpha = marked[0] if marked and looks_transparent(values[..., marked[0]]) else None
-        return Raster(values, names if all(names) else (), source.nodata, alpha, masked_by_file(source))
+        part = Part(0, 0, source.width, source.height) if window is None else Part.from_slices(*window)
+        check_pixels(path, part.width * part.height)
+        values = np.moveaxis(source.read(window=part), 0, -1)
+        names, alpha = described_bands(source)
+        return Raster(values, names, source.nodata, alpha, masked_by_file(source, window=part))
 
 
 def _by_tifffile(path: Path, pages: int) -> Values:
@@ -286,7 +291,7 @@ def decoded_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image whose pixels are all decoded, photograph or not. Raises as `read_raster` does."""
     if (size := windowed_size(path)) is not None:
         for window in strips_of(size):
-            checked(read_tiff(path, window), path)
+            checked(read_window(path, window), path)
         return size
     plain = is_photo(path) and not has_further_band(path)
     height, width = (read_image(path) if plain else read_raster(path).values).shape[:2]

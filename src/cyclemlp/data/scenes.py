@@ -1,7 +1,7 @@
 """Rasters that are read in windows, because they lie somewhere on the Earth or are larger than memory: scenes.
 
-A scene is a TIFF file with a georeference, or with more pixels than `cyclemlp.data.images` decodes at once. rasterio
-reads it (extra `geo`). Pixels follow the rule of the model card, as those of any image do.
+A scene is a TIFF or JPEG 2000 file with a georeference, or with more pixels than `cyclemlp.data.images` decodes at
+once. rasterio reads it (extra `geo`). Pixels follow the rule of the model card, as those of any image do.
 """
 
 import logging
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cyclemlp.data.gdal import masked_by_file, quiet
+from cyclemlp.data.gdal import JPEG2000, TIFF, described_bands, masked_by_file, quiet
 from cyclemlp.data.image_errors import MAX_PIXELS, ImageError, named_errors
-from cyclemlp.data.images import Pixels, check_transparency, is_tiff
+from cyclemlp.data.images import JPEG2000_SUFFIXES, Pixels, check_transparency, is_tiff
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
 from cyclemlp.data.rasters import Raster, as_bands, check_bands, checked
 from cyclemlp.data.tiff_tags import (
@@ -26,7 +26,7 @@ from cyclemlp.data.tiff_tags import (
     band_names,
     first_page,
 )
-from cyclemlp.data.windows import TIFF_SUFFIXES, Window, is_plain
+from cyclemlp.data.windows import SCENE_SUFFIXES, TIFF_SUFFIXES, Window, is_plain
 from cyclemlp.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -51,14 +51,27 @@ def is_scene(path: Path) -> bool:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError:
         return False
+    driver = _driver(path)
     try:
-        if not is_tiff(path) or not is_plain(path):
+        if driver == TIFF and (not is_tiff(path) or not is_plain(path)):
             return False
-        with quiet(), rasterio.open(path) as source:
+        with quiet(), rasterio.open(path, driver=driver) as source:
             placed = source.crs is not None or not source.transform.is_identity
             return bool(placed or source.width * source.height > MAX_PIXELS)
     except (RasterioError, ImageError):
         return False  # reading the image says what is wrong
+
+
+def _driver(path: Path) -> str:
+    return JPEG2000 if path.suffix.lower() in JPEG2000_SUFFIXES else TIFF
+
+
+def pixel_area(path: Path) -> float | None:
+    """Square metres of a pixel of an image; None for what is no scene, and as `Place.pixel_area`."""
+    if path.suffix.lower() not in SCENE_SUFFIXES or not is_scene(path):
+        return None
+    with stored_scene(path) as scene:
+        return scene.place.pixel_area
 
 
 @dataclass(frozen=True)
@@ -157,17 +170,19 @@ def stored_scene(path: Path, rule: PixelRule = PHOTO) -> Iterator[Scene]:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:
         raise MissingExtraError("rasterio", "geo") from error
+    driver = _driver(path)
     with quiet():
         with named_errors(path), path.open("rb") as file:
-            tags = first_page(file)
+            tags = first_page(file) if driver == TIFF else {}
             check_bands(tags, path)
             try:
-                source = rasterio.open(path)
+                source = rasterio.open(path, driver=driver)
             except RasterioError as error:
                 raise OSError(str(error)) from error
         with source:
             place = Place(source.height, source.width, source.crs, source.transform)
-            yield Scene(path, source, rule, place, alpha_band(tags), band_names(tags))
+            names, alpha = (band_names(tags), alpha_band(tags)) if driver == TIFF else described_bands(source)
+            yield Scene(path, source, rule, place, alpha, names)
 
 
 def rule_of_windows(path: Path, rule: PixelRule) -> PixelRule:

@@ -1,10 +1,12 @@
-"""How a data set of masks was understood, in words: what pairs the files, what values mean, what validates."""
+"""How a data set was understood, in words: what validates, and of masks what pairs the files and what values mean."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from cyclemlp.data.datasets import ClassifiedSplit
 from cyclemlp.data.folders import name_key
+from cyclemlp.data.held_out import AnySplit, HoldOut
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit
 from cyclemlp.data.problems import DataRequest, listed
 
@@ -21,7 +23,7 @@ def understanding(dataset: MaskDataset, pairing: str, request: DataRequest) -> d
     return {
         "pairs": f"{pairing}{_endings(splits)}, such as {_example(dataset.root, first)}",
         "classes": _classes(dataset, first),
-        "splits": _splits(splits, request),
+        "splits": splits_in_words(splits, request.hold_out),
     }
 
 
@@ -60,12 +62,13 @@ def _classes(dataset: MaskDataset, split: MaskSplit) -> str:
     return f"by the numbers in masks: {listed(numbers, _MOST)}; {ignored}{counted}"
 
 
-def _splits(splits: Mapping[str, MaskSplit], request: DataRequest) -> str:
+def splits_in_words(splits: Mapping[str, AnySplit], how: HoldOut | None) -> str:
+    """What validates, and the images of each split."""
     counts = ", ".join(f"{name} {len(split.images)}" for name, split in splits.items())
-    how = request.hold_out
     if how is None:
         return f"as the data has them: {counts}"
     if (part := splits["val"].part if "val" in splits else None) is not None:
         by = f"{part.blocks.describe()} and seed {how.seed}"
-        return f"--val-share {how.share:g} by {by}; an image can be in both: {counts}"
+        both = "" if isinstance(splits["val"], ClassifiedSplit) else "; an image can be in both"
+        return f"--val-share {how.share:g} by {by}{both}: {counts}"
     return f"--val-share {how.share:g} by a hash of the names and seed {how.seed}: {counts}"

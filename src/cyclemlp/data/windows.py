@@ -1,6 +1,6 @@
 """Which images are too large to decode for each sample, and are read in windows instead: by their header alone.
 
-A window of a plain TIFF file is what its image has there. rasterio reads it (extra `geo`).
+A window of a plain TIFF file, or of JPEG 2000, is what its image has there. rasterio reads it (extra `geo`).
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cyclemlp.data.image_errors import named_errors
-from cyclemlp.data.images import image_size, is_tiff
+from cyclemlp.data.images import JPEG2000_SUFFIXES, image_size, is_tiff
 from cyclemlp.data.tiff_tags import (
     ORIENTATION,
     PHOTOMETRIC,
@@ -23,6 +23,8 @@ from cyclemlp.data.tiff_tags import (
 Window = tuple[slice, slice]
 """Rows and columns."""
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
+SCENE_SUFFIXES = TIFF_SUFFIXES | JPEG2000_SUFFIXES
+"""Of files that can be read in windows."""
 WINDOWED_PIXELS = 2**23
 """Images with more pixels are read in windows, as they are predicted: a sample needs a small part of them."""
 PLAIN_COLOURS = (1, 2)
@@ -39,11 +41,15 @@ def is_plain(path: Path, photometric: tuple[int, ...] = PLAIN_COLOURS) -> bool:
 
 def windowed_size(path: Path, photometric: tuple[int, ...] = PLAIN_COLOURS) -> tuple[int, int] | None:
     """(height, width) of a file that is read in windows; None for any other. Raises ImageError."""
-    if path.suffix.lower() not in TIFF_SUFFIXES or find_spec("rasterio") is None or not is_tiff(path):
+    suffix = path.suffix.lower()
+    if suffix not in SCENE_SUFFIXES or find_spec("rasterio") is None:
         return None
-    if (tags := _plain_tags(path, photometric)) is None:
+    if suffix in JPEG2000_SUFFIXES:
+        height, width = image_size(path)
+    elif not is_tiff(path) or (tags := _plain_tags(path, photometric)) is None:
         return None
-    height, width = (number_of(tags, tag, 0) for tag in (TIFF_HEIGHT, TIFF_WIDTH))
+    else:
+        height, width = (number_of(tags, tag, 0) for tag in (TIFF_HEIGHT, TIFF_WIDTH))
     return (height, width) if height * width > WINDOWED_PIXELS else None
 
 

@@ -10,7 +10,7 @@ from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.problems import listed
 from cyclemlp.data.scenes import is_scene
 from cyclemlp.data.videos import VIDEO_SUFFIXES
-from cyclemlp.data.windows import TIFF_SUFFIXES
+from cyclemlp.data.windows import SCENE_SUFFIXES
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.inference.input_folders import read_folder
 
@@ -97,7 +97,7 @@ def plan(
     for source, folder in folders.items():
         name = _free_name(str(folder / source.stem), taken, stems, numbers)
         taken.add(name.casefold())
-        scene = of_scenes is not None and source.suffix.lower() in TIFF_SUFFIXES and is_scene(source)
+        scene = of_scenes is not None and source.suffix.lower() in SCENE_SUFFIXES and is_scene(source)
         own = of_videos if source.suffix.lower() in VIDEO_SUFFIXES else of_images
         own = of_scenes() if scene and of_scenes is not None else own
         jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}, scene))

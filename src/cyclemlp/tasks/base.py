@@ -193,13 +193,13 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
     def find_training_data(self, config: ConfigT) -> DatasetT:
         """The data set that a run trains on. Raises DataError, and ConfigError for a choice of classes."""
-        return learnt_classes(self.find_dataset(config.data), config.class_choice)
+        dataset = self.find_requested(config.data, DataRequest(hold_out=config.hold_out))
+        return learnt_classes(dataset, config.class_choice)
 
     def find_requested(self, folder: Path, request: DataRequest) -> DatasetT:
-        """The data set for what is requested of it. Raises DataError.
-
-        By default all that training needs.
-        """
+        """The data set for what is requested of it; by default all that training needs. Raises DataError."""
+        if request.hold_out is not None:
+            raise ConfigError(f"--val-share is not for data of {self.name}: leave it out")
         return self.find_dataset(folder)
 
     def find_evaluation_data(self, folder: Path, split: str, card: "ModelCard") -> DatasetT:
@@ -232,7 +232,7 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
         """How the run of `card` made its splits, for the data that it was trained on."""
         if card.val_share is None or split not in ("train", "val") or not card.source.endswith(f" {folder.name}"):
             return None
-        return HoldOut(card.val_share, card.val_seed)
+        return HoldOut(card.val_share, card.val_seed, card.val_block, card.val_margin)
 
     def fits(self, dataset: DatasetT, classes: Sequence[str]) -> bool:
         """Whether the classes of a data set are those of a network."""
@@ -322,6 +322,10 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     ) -> "tuple[str, Image]":
         """As `draw_example`, of a part of an image that is read in windows; `predict` takes its pixels."""
         raise NotImplementedError(f"images are not read in windows for {self.name}")
+
+    def report_tables(self, images: Sequence[Path], counts: CountsT, classes: Sequence[str]) -> list[ScoreTable]:
+        """Further tables for the report, of the validation images."""
+        return []
 
     def report_figures(self, run_dir: Path, counts: CountsT, classes: tuple[str, ...]) -> "list[tuple[str, Figure]]":
         """Further titled figures for the report; their values may be written to `run_dir` as well."""

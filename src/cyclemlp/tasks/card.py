@@ -113,6 +113,10 @@ class ModelCard:
     """Share of the images of its data that the run held out for validation; None where the data has such a split."""
     val_seed: int = 0
     """The seed of that choice."""
+    val_block: float | None = None
+    """Edge of the blocks of the ground that it held out, where it was given, in the units of the coordinates."""
+    val_margin: float | None = None
+    """The margin around them, where it was given."""
     palette: tuple[str, ...] = ()
     """The classes of the masks with their colours, as the file given as --palette has them; none without the option."""
     data_classes: tuple[str, ...] = ()
@@ -180,6 +184,7 @@ class ModelCard:
         shared |= _of_pixels(measure_pixels(tuple(dataset.splits["train"].images), config.bands, config.value_range))
         if get_task(task).takes_views:
             shared |= _of_ground(config, tuple(dataset.splits["train"].images))
+        shared |= config.validation.for_card(config.machine.seed)
         shared |= _of_choice(config.class_choice, dataset)
         source = f"trained by cyclemlp on {config.data.name}"
         return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})

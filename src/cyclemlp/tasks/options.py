@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Group, Parameter
 
 from cyclemlp.data.class_choice import ClassChoice
+from cyclemlp.data.held_out import HoldOut, ValidationOptions
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonObject
 from cyclemlp.option_checks import at_least_zero, choice, positive, within
@@ -201,11 +202,17 @@ class RunConfig:
     """Numbers of the bands of each image that are used, from 1, in this order, such as 4 3 2; by default all. Images of 1 or 3 bands become RGB without it."""  # noqa: E501
     value_range: tuple[str, ...] | None = None
     """Values that become black and white, such as 0 4095; `dtype` for all that the type holds, `percentile` for the 0.1 and 99.9 percentiles of the training images, `per-image` for those of each image. By default 8-bit images are taken as they are, and others by what the training images hold."""  # noqa: E501
+    validation: Annotated[ValidationOptions, group("Validation", 0)] = field(default_factory=ValidationOptions)
     class_choice: Annotated[ClassChoice, group("Classes", 0)] = field(default_factory=ClassChoice)
     length: Annotated[Length, group("Length", 1)] = field(default_factory=Length)
     optimisation: Annotated[Optimisation, group("Optimisation", 2)] = field(default_factory=Optimisation)
     recording: Annotated[Recording, group("Recording", 5)] = field(default_factory=Recording)
     machine: Annotated[Machine, group("Machine", 6)] = field(default_factory=Machine)
+
+    @property
+    def hold_out(self) -> HoldOut | None:
+        """What is held out for validation, if anything."""
+        return self.validation.with_seed(self.machine.seed)
 
     @property
     def run_dir(self) -> Path:

@@ -15,7 +15,7 @@ from cyclemlp.tasks.base import ScoreNames
 from cyclemlp.tasks.card import CARD_NAME
 from cyclemlp.tasks.recipes import read_run_config
 from cyclemlp.tasks.registry import get_task
-from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED
+from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED, ScoreTable
 from cyclemlp.training.recorder import read_metrics
 
 if TYPE_CHECKING:
@@ -34,14 +34,15 @@ def write_report(
     run_dir: Path,
     samples: "Sequence[tuple[str, Image.Image]]" = (),
     figures: "Sequence[tuple[str, Figure]]" = (),
+    tables: Sequence[ScoreTable] = (),
     doubts: str = "",
     early_end: str = "",
 ) -> Path:
     """Write `run_dir/report.html` from the folder's metrics.csv, model.json and config.yaml, and return its path.
 
     `samples` are titled images to show, predictions for example, and `figures` further plots; all are embedded in the
-    page. `doubts` says why the network is not trained to the end, and `early_end` why --patience ended the run; both
-    are empty where that is not so.
+    page. `tables` follow those of the metrics. `doubts` says why the network is not trained to the end, and
+    `early_end` why --patience ended the run; both are empty where that is not so.
     """
     try:
         from jinja2 import Environment
@@ -59,7 +60,7 @@ def write_report(
         doubts=doubts,
         early_end=early_end,
         **_scores(names, card["metrics"]),
-        tables=task.score_tables(card["metrics"]),
+        tables=[*task.score_tables(card["metrics"]), *tables],
         figures=[(title, _plot(figure)) for title, figure in figures],
         curves=list(_curves(read_metrics(run_dir), names)),
         samples=[(title, _photo(image)) for title, image in samples],

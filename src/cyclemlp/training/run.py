@@ -222,4 +222,6 @@ def _report(
         for index in evenly_spaced(range(len(images)), task.report_examples)
     ]
     _logger.info("writing the report")
-    write_report(run_dir, examples, task.report_figures(run_dir, counts, evaluator.card.classes), doubts, early_end)
+    classes = evaluator.card.classes
+    figures, tables = task.report_figures(run_dir, counts, classes), task.report_tables(images, counts, classes)
+    write_report(run_dir, examples, figures, tables, doubts, early_end)

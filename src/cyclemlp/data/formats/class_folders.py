@@ -14,8 +14,9 @@ from pathlib import Path
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.folders import entries_of, is_system, name_key
 from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
+from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.images import list_images
-from cyclemlp.data.problems import Findings, listed, with_required
+from cyclemlp.data.problems import DataRequest, Findings, listed, with_required
 from cyclemlp.data.unused_files import unused_files
 from cyclemlp.errors import DataError, did_you_mean
 
@@ -52,30 +53,31 @@ def read_class_folders(root: Path, findings: Findings) -> ClassifiedDataset:
     if not _with_images(root / "train"):
         return _read_unsplit(root, findings)
     classes = tuple(_class_folders(root / "train"))
-    names = with_required(path.name for path in entries_of(root) if _with_images(path))
+    names = with_required((path.name for path in entries_of(root) if _with_images(path)), findings.request.splits)
     splits = {name: _read_split(root / name, classes, findings.of(name)) for name in names}
     _check_number(root, classes, findings)
     _note_unused(root, splits.values(), findings)
     return ClassifiedDataset(root, classes, splits)
 
 
-def read_split(root: Path, name: str, classes: Sequence[str]) -> ClassifiedSplit:
+def read_split(root: Path, name: str, classes: Sequence[str], how: HoldOut | None = None) -> ClassifiedSplit:
     """The images of one split, labelled by their places in `classes`; no other split need exist.
 
-    Without split folders `name` is `train` or `val`, chosen as for training, or `all`. Raises DataError, also for a
+    Without split folders `name` is `train` or `val`, chosen as for training, or `all`. `how` says that the split is
+    one of those which are made by holding images out. Raises DataError, also for a
     class that is not in `classes`.
     """
     folder = root / name
     if name == EVERYTHING and not folder.is_dir():
         folder = root
-    if _with_images(folder):
+    if how is None and _with_images(folder):
         _check_known(folder, _class_folders(folder), classes)
         findings = Findings(split=name)
         split = _read_split(folder, classes, findings)
         _note_unused(folder, [split], findings)
         findings.check(root)
         return split
-    dataset = find_dataset(root, ClassifiedDataset)
+    dataset = find_dataset(root, ClassifiedDataset, DataRequest(hold_out=how))
     if name not in dataset.splits:
         names = [*dataset.splits, EVERYTHING]
         raise DataError(f"{root} has no split {name!r}; it has {', '.join(names)}.{did_you_mean(name, names)}")
@@ -123,12 +125,17 @@ def _read_unsplit(root: Path, findings: Findings) -> ClassifiedDataset:
     _check_number(root, classes, findings)
     labelled: dict[str, list[tuple[Path, int]]] = {"train": [], "val": []}
     for label, name in enumerate(classes):
-        for split, chosen in _split_by_hash(_images_of_class(root / name, findings)).items():
+        images = _images_of_class(root / name, findings)
+        parts = {"train": images} if findings.request.hold_out is not None else _split_by_hash(images)
+        for split, chosen in parts.items():
             labelled[split] += [(path, label) for path in chosen]
-    if not labelled["val"] and not findings.problems:
+    if findings.request.hold_out is not None:
+        del labelled["val"]
+    elif not labelled["val"] and not findings.problems:
         findings.of("val").add(root, "has too few images to hold some out", "add images, or make train and val")
-    rule = "%d images train and %d validate, chosen by a hash of their names"
-    _LOG.info(f"%s has no train and val: {rule}", root, len(labelled["train"]), len(labelled["val"]))
+    else:
+        rule = "%d images train and %d validate, chosen by a hash of their names"
+        _LOG.info(f"%s has no train and val: {rule}", root, len(labelled["train"]), len(labelled["val"]))
     splits = {split: ClassifiedSplit.of(pairs) for split, pairs in labelled.items()}
     _note_unused(root, splits.values(), findings)
     return ClassifiedDataset(root, classes, splits)

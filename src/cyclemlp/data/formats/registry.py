@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from cyclemlp.data import formats
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.folders import entries_of
-from cyclemlp.data.held_out import HoldOut, hold_out
+from cyclemlp.data.held_out import hold_out
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import DataRequest, Findings
@@ -121,15 +121,8 @@ def find_dataset(root: Path, dataset_type: type[Dataset], request: DataRequest =
     dataset = found.read(root, findings)
     findings.check(root)
     if request.hold_out is not None:
-        dataset = held_out_of(dataset, request.hold_out)
+        dataset = hold_out(dataset, request.hold_out)
     return found.complete(dataset)
-
-
-def held_out_of(dataset: AnyDataset, how: HoldOut) -> Any:
-    """The data set with a validation split. Raises DataError for labels other than masks."""
-    if isinstance(dataset, MaskDataset):
-        return hold_out(dataset, how)
-    raise DataError(f"--val-share is for masks, and {dataset.root} has other labels: leave it out")
 
 
 @cache

@@ -11,6 +11,7 @@ from cyclemlp.data.chosen_classes import with_classes
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import read_split
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.problems import DataRequest
 from cyclemlp.data.resizing import SQUARE_RULES
 from cyclemlp.errors import ConfigError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, json_list, write_csv, write_lines
@@ -62,13 +63,17 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
     drawing = ("picture", "_label.png")
 
     def find_dataset(self, folder: Path) -> ClassifiedDataset:
-        return find_dataset(folder, ClassifiedDataset)
+        return self.find_requested(folder, DataRequest())
+
+    def find_requested(self, folder: Path, request: DataRequest) -> ClassifiedDataset:
+        return find_dataset(folder, ClassifiedDataset, request)
 
     def find_evaluation_data(self, folder: Path, split: str, card: ModelCard) -> ClassifiedDataset:
         """One split, labelled by the network's classes; no other split has to exist."""
         # Also the name of a merge, for data whose folders have it.
         names = tuple(dict.fromkeys((*card.data_classes, *card.classes)))
-        dataset = ClassifiedDataset(folder, names, {split: read_split(folder, split, names)})
+        images = read_split(folder, split, names, self._held_out(folder, split, card))
+        dataset = ClassifiedDataset(folder, names, {split: images})
         dataset = with_classes(dataset, card.class_choice)
         note_cropped(dataset.splits[split].images, card)
         return dataset

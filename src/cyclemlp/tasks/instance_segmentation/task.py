@@ -107,7 +107,8 @@ def _development_images(count: int) -> int:
 
 
 def _part(split: DetectionSplit, images: list[int]) -> DetectionSplit:
-    return DetectionSplit(tuple(split.images[i] for i in images), tuple(split.records[i] for i in images))
+    records = tuple(split.records[i] for i in images)
+    return replace(split, images=tuple(split.images[i] for i in images), records=records, annotations=None)
 
 
 def _shown(value: float | None) -> str:

@@ -28,6 +28,8 @@ MAX_CLASSES = 16
 _LEVEL = 0.975
 _OF_FEW = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t at 0.975, by degrees of freedom."""
+SQUARE_METRES = 10_000
+"""Of a hectare."""
 ASSUMPTION = "the validation images are a random sample of the kind of ground that the scene shows"
 
 FloatArray = npt.NDArray[np.float64]
@@ -95,6 +97,19 @@ class ValidationCounts:
         rows = zip(classes, shares.tolist(), low.tolist(), high.tolist(), strict=True)
         found = {name: {"share": share, "low": least, "high": most} for name, share, least, most in rows}
         return {"classes": found, "units": self.units, "assumes": ASSUMPTION}
+
+
+def in_hectares(areas: JsonObject, pixels: int, pixel_area: float | None) -> JsonObject:
+    """With `hectares`, and those of the interval, where pixels have an area; without, shares alone."""
+    if pixel_area is None or "classes" not in areas:
+        return areas
+    all_of_it = pixels * pixel_area / SQUARE_METRES
+    names = {"share": "hectares", "low": "hectares_low", "high": "hectares_high"}
+    classes = {
+        name: {**shares, **{names[key]: value * all_of_it for key, value in shares.items()}}
+        for name, shares in areas["classes"].items()
+    }
+    return {**areas, "classes": classes}
 
 
 def _student(freedom: int) -> float:

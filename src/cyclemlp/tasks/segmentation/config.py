@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclemlp.data.augmentation import MaskAugmentation
-from cyclemlp.data.held_out import HoldOut
 from cyclemlp.option_checks import at_least, at_least_zero, choice, positive
 from cyclemlp.tasks.options import RESUMABLE, RunConfig, group
 
@@ -32,8 +31,6 @@ class SegmentationConfig(RunConfig):
 
     data: Path
     """Folder with images/train, images/val, masks/train, masks/val and, optionally, classes.txt."""
-    val_share: float | None = None
-    """Share of the images, such as 0.2, that is held out for validation where the data has no validation split; which ones follows from --seed and their names; of GeoTIFFs blocks of the ground with a margin, by --seed and their places."""  # noqa: E501
     palette: Path | None = None
     """File with the colours of the classes in the masks, one class a line such as `building 255 0 0` or `building #ff0000`, where --data has none in its classes.txt; the colours of `ignore` or `void` are ignored."""  # noqa: E501
     label_field: str | None = None
@@ -54,8 +51,6 @@ class SegmentationConfig(RunConfig):
     loss: Annotated[Loss, group("Loss", 4)] = field(default_factory=Loss)
 
     def __post_init__(self) -> None:
-        if self.val_share is not None:
-            HoldOut(self.val_share)
         positive(self, "input_scale", "short_side", "long_side")
         at_least(self, "head_width", 8)
         at_least(self, "window", 32)

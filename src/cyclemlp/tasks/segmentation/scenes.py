@@ -17,7 +17,7 @@ from cyclemlp.files import JsonMapping, JsonObject, atomic_write
 from cyclemlp.tasks.looks import FloatArray
 from cyclemlp.tasks.options import PredictionOptions
 from cyclemlp.tasks.scenes import MapOutput, Strip
-from cyclemlp.tasks.segmentation.areas import ValidationCounts
+from cyclemlp.tasks.segmentation.areas import ValidationCounts, in_hectares
 from cyclemlp.tasks.segmentation.predict import most_probable_classes, softmax
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _OF_OTHER_ERRORS = ("window", "value_range", "scales", "ground_resolution")
 """Options with which a network makes other errors than it made on its validation images."""
-_SQUARE_METRES = 10_000
-"""Of a hectare."""
 PROBABILITY_SCALE = 1 / 255
 """Probability of a step in the raster of probabilities, whose values are uint8."""
 
@@ -89,7 +87,7 @@ def _estimated(pixels: Mapping[str, int], place: Place, card: "ModelCard", optio
     if changed:
         return {"reason": f"--{changed[0].replace('_', '-')} was not used on the validation images"}
     known = ValidationCounts.from_dict(card.validation_counts, len(card.classes))
-    return _in_hectares(known.areas(list(pixels.values()), card.classes), sum(pixels.values()), place.pixel_area)
+    return in_hectares(known.areas(list(pixels.values()), card.classes), sum(pixels.values()), place.pixel_area)
 
 
 def _counted(strips: Iterable[Strip], counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[Any]]:
@@ -112,19 +110,6 @@ def _described(counts: npt.NDArray[np.int64], place: Place, classes: tuple[str, 
     if place.pixel_area is not None:
         entry["areas_m2"] = {name: count * place.pixel_area for name, count in pixels.items()}
     return entry
-
-
-def _in_hectares(areas: JsonObject, pixels: int, pixel_area: float | None) -> JsonObject:
-    """With `hectares`, and those of the interval, where pixels have an area; without, shares alone."""
-    if pixel_area is None or "classes" not in areas:
-        return areas
-    all_of_it = pixels * pixel_area / _SQUARE_METRES
-    names = {"share": "hectares", "low": "hectares_low", "high": "hectares_high"}
-    classes = {
-        name: {**shares, **{names[key]: value * all_of_it for key, value in shares.items()}}
-        for name, shares in areas["classes"].items()
-    }
-    return {**areas, "classes": classes}
 
 
 def in_words(areas: JsonMapping, names: Sequence[str]) -> str:

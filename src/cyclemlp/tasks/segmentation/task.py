@@ -13,7 +13,6 @@ import numpy as np
 from cyclemlp.data.chosen_classes import learnt_classes
 from cyclemlp.data.drawing import as_rgb, side_by_side
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit
 from cyclemlp.data.palettes import read_palette
 from cyclemlp.data.problems import DataRequest, listed
@@ -24,7 +23,8 @@ from cyclemlp.tasks.base import ScoreNames, Task, TrainingParts
 from cyclemlp.tasks.card import ModelCard
 from cyclemlp.tasks.looks import FloatArray, NetworkImage, Pixels
 from cyclemlp.tasks.options import PredictionOptions
-from cyclemlp.tasks.score_text import score_lines
+from cyclemlp.tasks.score_text import ScoreTable, score_lines
+from cyclemlp.tasks.segmentation.area_table import area_tables
 from cyclemlp.tasks.segmentation.areas import MAX_CLASSES, ValidationCounts
 from cyclemlp.tasks.segmentation.components import COLUMNS, component_row
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
@@ -75,9 +75,8 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         return self.find_requested(folder, DataRequest())
 
     def find_training_data(self, config: SegmentationConfig) -> MaskDataset:
-        how = None if config.val_share is None else HoldOut(config.val_share, config.machine.seed)
         palette = None if config.palette is None else read_palette(config.palette)
-        request = DataRequest(hold_out=how, palette=palette, label_field=config.label_field)
+        request = DataRequest(hold_out=config.hold_out, palette=palette, label_field=config.label_field)
         return learnt_classes(self.find_requested(config.data, request), config.class_choice)
 
     def find_requested(self, folder: Path, request: DataRequest) -> MaskDataset:
@@ -156,6 +155,11 @@ class SegmentationTask(Task[SegmentationConfig, MaskDataset, SegmentationResult,
         metrics = report["metrics"]
         rows = [*metrics["IoU"].items(), ("mean", metrics["mIoU"]), ("pixel accuracy", metrics["pixel_accuracy"])]
         return score_lines(rows, "IoU")
+
+    def report_tables(
+        self, images: Sequence[Path], counts: "ConfusionMatrix", classes: Sequence[str]
+    ) -> list[ScoreTable]:
+        return area_tables(images, counts.validation_counts(), classes)
 
     def draw_example(
         self, dataset: MaskDataset, split: str, index: int, result: SegmentationResult

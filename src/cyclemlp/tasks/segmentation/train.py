@@ -27,10 +27,9 @@ from cyclemlp.tasks.segmentation.metrics import class_weights_from_counts, segme
 def segmentation_parts(config: SegmentationConfig, dataset: MaskDataset) -> TrainingParts:
     """Network, loss and samples of a segmentation run. Raises ConfigError and DataError."""
     _check_batch(config)
-    seed = config.machine.seed if config.val_share is not None else 0
     palette = () if config.palette is None else read_palette(config.palette).texts()
     labels = {"palette": palette, "label_field": config.label_field or ""}
-    card = ModelCard.of_run("segmentation", config, dataset, val_share=config.val_share, val_seed=seed, **labels)
+    card = ModelCard.of_run("segmentation", config, dataset, **labels)
     auxiliary = config.loss.auxiliary if config.head in WITH_AUXILIARY else 0.0
     model = network_of(card, config.optimisation.drop_path, auxiliary=auxiliary > 0)
     train = replace(dataset.splits["train"], num_classes=len(card.classes), rule=card.pixel_rule)
