@@ -35,7 +35,7 @@ from cyclemlp.tasks.options import PredictionOptions
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 OPEN = dict(zip(("onnx", "openvino", "pt2"), BLOCKS[:3], strict=True))
-USE = dict(zip(("detection", "segmentation", "classification"), BLOCKS[3:], strict=True))
+USE = dict(zip(("detection", "instance-segmentation", "segmentation", "classification"), BLOCKS[3:], strict=True))
 HEAD = DetectionHead(head_convs=1, head_norm="group", score_threshold=0.2, candidates=200, detections=60)
 CARDS = {
     "detection": ModelCard(
@@ -48,6 +48,16 @@ CARDS = {
         detection=HEAD,
         input_scale=1.25,
     ),
+    "instance-segmentation": ModelCard(
+        "instance-segmentation",
+        "test_resnet",
+        "mask-rcnn",
+        ("cell", "speck"),
+        head_width=16,
+        detection=HEAD,
+        input_scale=1.25,
+        shown_score=0.35,
+    ),
     "segmentation": ModelCard(
         "segmentation",
         "cyclemlp_nano",
@@ -58,6 +68,7 @@ CARDS = {
     ),
     "classification": ModelCard("classification", "cyclemlp_nano", "linear", ("a", "b"), image_size=64, crop_pct=0.875),
 }
+OBJECT_TASKS = ("detection", "instance-segmentation")
 SHAPES = ((64, 64), (35, 90), (97, 131), (20, 40), (150, 203))
 
 
@@ -156,18 +167,26 @@ def compare(found: dict[str, Any], result: Any) -> None:
         objects = detected(result)
         assert len(found["found"]) == len(objects) > 0
         # Scores that differ by rounding alone may stand in another order.
-        wanted = sorted(zip(objects.names, objects.scores, objects.boxes.tolist(), strict=True), key=by_box)
+        masks = [objects.mask(i) if objects.has_masks else np.zeros((0, 0), bool) for i in range(len(objects))]
+        wanted = sorted(zip(objects.names, objects.scores, objects.boxes.tolist(), masks, strict=True), key=by_box)
         for ours, theirs in zip(sorted(found["found"], key=by_box), wanted, strict=True):
             assert ours[0] == theirs[0]
             np.testing.assert_allclose(ours[1], theirs[1], atol=1e-5)
             np.testing.assert_allclose(ours[2], theirs[2], atol=0.1)
+            if objects.has_masks:
+                assert same_pixels(ours[3], theirs[3])
     elif "mask" in found:
         assert np.mean(found["mask"] == segmented(result).mask) >= 0.999
     else:
         np.testing.assert_allclose(found["probabilities"], classified(result).probabilities, atol=1e-5)
 
 
-def by_box(entry: tuple[str, float, Any]) -> list[float]:
+def same_pixels(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> bool:
+    """Whether masks (H, W) overlap (IoU) by more than 0.99, where they have pixels."""
+    return bool((ours & theirs).sum() > 0.99 * (ours | theirs).sum() or not (ours | theirs).any())
+
+
+def by_box(entry: tuple[Any, ...]) -> list[float]:
     return [round(float(value), 1) for value in entry[2]]
 
 
@@ -181,8 +200,10 @@ def test_the_onnx_file_is_for_old_runtimes_and_its_axes_have_names(exported: tup
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.output)
     }
-    if task == "detection":
+    if task in OBJECT_TASKS:
         objects = {"boxes": ["objects", 4], "scores": ["objects"], "labels": ["objects"]}
+        if task == "instance-segmentation":
+            objects["masks"] = ["objects", 28, 28]
         assert axes == {"images": [1, 3, "height", "width"], **objects}
     elif task == "segmentation":
         images = ["batch", 3, "height", "width"]
@@ -194,7 +215,7 @@ def test_the_onnx_file_is_for_old_runtimes_and_its_axes_have_names(exported: tup
 def test_boxes_that_a_file_has_dropped_cannot_be_asked_for(exported: tuple[str, Path]) -> None:
     task, folder = exported
     predictor = Predictor.load(file_of(folder, "onnx"))
-    if task != "detection":
+    if task not in OBJECT_TASKS:
         assert predictor.described_as(predictor.card).card == predictor.card
         return
     for options, message in (

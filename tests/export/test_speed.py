@@ -11,7 +11,6 @@ from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.export import speed
 from cyclemlp.export.run import export_run
 from cyclemlp.export.speed import measure_speed
-from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.rounds import Measurement, Plan, Suite, Timing
 from cyclemlp.models.cyclemlp import SIZES, CycleMLPSizes
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
@@ -82,15 +81,12 @@ def test_an_exported_file_in_its_own_runtime_at_its_own_size(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_exported_is_measured_in_torch_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    options = DetectionHead(head_convs=1, head_norm="group")
-    card = ModelCard(
-        "instance-segmentation", "cyclemlp_nano", "mask-rcnn", ("a",), head_width=16, detection=options, short_side=64
-    )
+    card = ModelCard("segmentation", "resnet10t", "semantic-fpn", ("a", "b"), head_width=16, short_side=64)
     run = str(save_run(tmp_path, card))
     (result,) = measure_speed([run], PLAN)["results"]
     assert (result["runtime"], result["size"]) == ("torch", 64)
-    assert "is not measured in onnx: a mask-rcnn network cannot be exported" in caplog.text
-    with pytest.raises(ConfigError, match="a mask-rcnn network cannot be exported"):
+    assert "is not measured in onnx: model 'resnet10t' cannot be exported" in caplog.text
+    with pytest.raises(ConfigError, match="model 'resnet10t' cannot be exported"):
         measure_speed([run], PLAN, runtimes=["openvino"])
 
 

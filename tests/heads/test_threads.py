@@ -1,5 +1,6 @@
 """A detector keeps nothing from one call to the next, so that threads can share it."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -28,3 +29,15 @@ def test_two_threads_with_two_sizes(head: str) -> None:
         for found in calls:
             for ours, theirs in zip(found, expected, strict=True):
                 assert torch.equal(ours, theirs)
+
+
+def test_the_first_image_does_not_decide_the_scales_of_the_maps() -> None:
+    torch.manual_seed(0)
+    options = DetectionHead(head_convs=1, head_norm="group", candidates=50)
+    model = build_detector("resnet18", "mask-rcnn", 2, head_width=16, options=options).eval()
+    image = torch.rand(1, 3, 64, 96)
+    after_a_low_one = copy.deepcopy(model)
+    with torch.inference_mode():
+        after_a_low_one(torch.rand(1, 3, 40, 96))  # padded to 64 rows: a map of 16, nearer to half of 40 than a quarter
+        for ours, theirs in zip(model(image), after_a_low_one(image), strict=True):
+            assert torch.equal(ours, theirs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import Conv2dNormActivation, box_iou
+from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign, box_iou
 
 from cyclemlp.heads import torchvision_internals as internals
 from cyclemlp.heads.detection import build_detector
@@ -134,3 +134,17 @@ def test_the_arguments_of_the_region_heads_are_those_we_give() -> None:
     assert isinstance(model, MaskRCNN)
     parts = dict(model.roi_heads.named_children())
     assert set(parts) == {"box_roi_pool", "box_head", "box_predictor", "mask_roi_pool", "mask_head", "mask_predictor"}
+
+
+@pytest.mark.parametrize("count", [0, 60])
+def test_regions_of_one_image_are_pooled_as_torchvision_does(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = {str(i): torch.randn(1, 3, 512 >> i, 320 >> i, generator=generator) for i in range(5)}
+    corners = 1200 * torch.rand((count, 2), generator=generator)
+    sizes = 2 ** (2 + 8 * torch.rand((count, 2), generator=generator))  # 4 to 1024 pixels: each map has some
+    regions = torch.cat([corners, corners + sizes], dim=1)
+    pooling = internals.RegionPooling((4, 8, 16, 32), 7)
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, sampling_ratio=2)
+    assert torch.equal(pooling.of(maps, regions), theirs(maps, [regions], [(2048, 1280)]))
+    assert torch.equal(pooling.of(maps, regions), pooling(maps, [regions], [(40, 40)]))
+    assert not count or set(pooling.map_levels([regions]).tolist()) == {0, 1, 2, 3}

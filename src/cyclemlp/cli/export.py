@@ -38,7 +38,7 @@ def export(
         Segmentation, detection: height and width in network pixels at which the file is fastest, such as 480x640; its
         values are right at every size. By default the size of the training crops.
     raw
-        Of a detector, leave out decoding and non-maximum suppression: the file returns logits and offsets for batches.
+        Of RetinaNet, leave out decoding and non-maximum suppression: the file returns logits and offsets for batches.
     opset
         Version of ONNX's operator set, 18 to 23, for old runtimes; by default the exporter's own.
     no_verify

@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from cyclemlp.errors import MissingExtraError
-from cyclemlp.heads.decoded import DECODED_NAMES
+from cyclemlp.heads.decoded_mask_rcnn import OBJECT_NAMES
 from cyclemlp.inference.runtimes.facts import INPUT_NAME, PREFIX, Facts
 from cyclemlp.inference.runtimes.openvino import FACTS_SECTION, core
 from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE
@@ -134,7 +134,7 @@ FORMATS = {
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 """The oldest version of ONNX's file form that has the operators of a version of the operator set."""
 _AXES = {
-    "boxes": {1: ("objects",), 2: ("objects", None)},
+    "boxes": {1: ("objects",), 2: ("objects", None), 3: ("objects", None, None)},
     "": {2: ("batch", None), 3: ("batch", "anchors", None), 4: ("batch", None, "height", "width")},
 }
 """Names of the free axes of inputs and outputs, by number of axes."""
@@ -146,7 +146,7 @@ def _name_axes(value: "ir.Value") -> None:
 
     shape = value.shape
     assert shape is not None
-    kind = "boxes" if value.name in DECODED_NAMES else ""
+    kind = "boxes" if value.name in OBJECT_NAMES else ""
     names = _AXES[kind][len(shape)]
     value.shape = ir.Shape([each if isinstance(each, int) else name for each, name in zip(shape, names, strict=True)])
 

@@ -15,7 +15,9 @@ from torch.export import Dim, ExportedProgram
 
 from cyclemlp.errors import ConfigError, reason_of
 from cyclemlp.heads.decoded import DECODED_NAMES, DecodedRetinaNet
+from cyclemlp.heads.decoded_mask_rcnn import OBJECT_NAMES, PLACE_NAMES, DecodedMaskRCNN
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.mask_rcnn import MaskRCNN
 from cyclemlp.heads.network import SizeRule
 from cyclemlp.heads.pyramid import PyramidNetwork
 from cyclemlp.heads.retinanet import RetinaNet
@@ -53,14 +55,14 @@ class RawNetwork:
     """Height and width that the graph was arranged for; its values are right at every size."""
     fixed_size: int | None = None
     """The one edge of the images it takes, None for all that the facts' size rule allows."""
-    decodes: bool = False
-    """Whether its outputs begin with the objects of one image, which were made from the raw outputs that follow."""
+    objects: tuple[str, ...] = ()
+    """Names of its first outputs, where these are the objects of one image; what they were made from follows."""
 
     def example(self, batch: int, height: int, width: int) -> Tensor:
         """Random normalised images of the size it takes that is nearest to the one given."""
         size = [self.fixed_size or self.facts.size_rule.padded(edge) for edge in (height, width)]
         generator = torch.Generator().manual_seed(height * width + batch)
-        return torch.randn(1 if self.decodes else batch, self.facts.card.in_chans, *size, generator=generator)
+        return torch.randn(1 if self.objects else batch, self.facts.card.in_chans, *size, generator=generator)
 
 
 def raw_network(
@@ -76,11 +78,8 @@ def raw_network(
         multiple = model.size_rule.multiple
         rule = SizeRule(MIN_EDGE if multiple == 1 else MIN_MULTIPLES * multiple, multiple)
         place = for_size or (EXPORT_SIZE, EXPORT_SIZE)
-        if isinstance(model, RetinaNet) and not raw:
-            options = card.detection or DetectionHead()
-            module = DecodedRetinaNet(model.export_form(place), options, len(card.classes)).eval()
-            facts = Facts(card, SizeRule(1), (*DECODED_NAMES, *model.output_names))
-            return RawNetwork(module, facts, place, decodes=True)
+        if isinstance(model, MaskRCNN) or (isinstance(model, RetinaNet) and not raw):
+            return _decoded_network(model, card, place, raw=raw)
         return RawNetwork(model.export_form(place), Facts(card, rule, model.output_names), place)
     size = card.image_size
     if size is None:
@@ -97,9 +96,24 @@ def raw_network(
     return RawNetwork(graph_form(model, size), facts, (size, size), fixed_size=size)
 
 
+def _decoded_network(model: RetinaNet | MaskRCNN, card: ModelCard, place: tuple[int, int], *, raw: bool) -> RawNetwork:
+    """A detector with everything up to its objects. Raises ConfigError where Mask R-CNN is to be without that."""
+    if raw and isinstance(model, MaskRCNN):
+        raise ConfigError(
+            "--raw is not for mask-rcnn, whose masks are those of the boxes that it found itself: leave it out"
+        )
+    options, form = card.detection or DetectionHead(), model.export_form(place)
+    if isinstance(form, MaskRCNN):
+        facts = Facts(card, SizeRule(1), (*OBJECT_NAMES, *PLACE_NAMES, *form.value_names))
+        return RawNetwork(DecodedMaskRCNN(form, options).eval(), facts, place, objects=OBJECT_NAMES)
+    facts = Facts(card, SizeRule(1), (*DECODED_NAMES, *model.output_names))
+    module = DecodedRetinaNet(form, options, len(card.classes)).eval()
+    return RawNetwork(module, facts, place, objects=DECODED_NAMES)
+
+
 def export_program(raw: RawNetwork) -> ExportedProgram:
     """The network as a graph. Raises ConfigError, in one line, where torch.export cannot follow it."""
-    example = raw.example(*(_ODD_EXAMPLE if raw.decodes else _EXAMPLE))
+    example = raw.example(*(_ODD_EXAMPLE if raw.objects else _EXAMPLE))
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are about the exporter's own code, not ours
@@ -114,7 +128,7 @@ def export_program(raw: RawNetwork) -> ExportedProgram:
             " resnet50 and resnet101 export)"
         ) from error
 
-    if raw.decodes:
+    if raw.objects:
         _widen(program)
     return program
 
@@ -132,7 +146,7 @@ def _widen(program: ExportedProgram) -> None:
 def _free(raw: RawNetwork, example: Tensor) -> dict[int, Any]:
     """The axes of the images that may have other lengths than the example's."""
     if (
-        raw.decodes
+        raw.objects
     ):  # the guards, which nothing at run time reads, follow from the padding; limits would contradict them
         return {2: Dim.AUTO, 3: Dim.AUTO}
     axes: dict[int, Any] = {0: Dim("batch", min=1, max=MAX_BATCH)}

@@ -16,7 +16,6 @@ from cyclemlp.export.formats import FORMATS, IR_VERSIONS
 from cyclemlp.export.program import MAX_EDGE, RawNetwork, export_program, raw_network
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import JsonObject, atomic_write, check_writable, write_json
-from cyclemlp.heads.decoded import DECODED_NAMES
 from cyclemlp.heads.network import STRIDE
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.machine import versions
@@ -88,8 +87,8 @@ def write_checked(
         _logger.info("comparing values")
         found = differences(model, raw, load_network(part, "cpu")[0])
         check(found, limit, file_format)
-        if raw.decodes and kind.finish is not None:
-            kind.finish(part, replace(raw.facts, outputs=DECODED_NAMES))
+        if raw.objects and kind.finish is not None:
+            kind.finish(part, replace(raw.facts, outputs=raw.objects))
         report = {
             "file": out.name,
             "format": file_format,
@@ -159,7 +158,7 @@ def trained_size(run: Path, card: ModelCard) -> tuple[int, int] | None:
 
 
 def _sizes(raw: RawNetwork) -> JsonObject:
-    if raw.decodes:
+    if raw.objects:
         return {"batch": 1, "height": "any", "width": "any"}
     if raw.fixed_size is not None:
         return {"batch": "any", "height": raw.fixed_size, "width": raw.fixed_size}

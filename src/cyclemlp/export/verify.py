@@ -1,6 +1,6 @@
 """Whether an exported file gives the network's values: several sizes and batches, in the runtime itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.export.program import RawNetwork
+from cyclemlp.export.verify_objects import check_objects
 from cyclemlp.files import JsonObject
-from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.heads.decoded_mask_rcnn import PLACE_NAMES
+from cyclemlp.heads.mask_rcnn import MaskRCNN
 from cyclemlp.heads.network import FloatArray, Network
-from cyclemlp.tasks.card import ModelCard
-from cyclemlp.tasks.detection.decoding import Detections, decode
 
 LIMIT = 1e-4
 """Largest difference allowed, as a share of the largest value of the same output."""
@@ -23,10 +23,6 @@ LIMIT = 1e-4
 SIZES = ((64, 64), (97, 131), (160, 96), (320, 256))
 """Heights and widths tried; networks that take others are given the next larger they take."""
 BATCHES = (1, 2, 3)
-BOX_LIMIT = 0.1
-"""Pixels."""
-ROUNDED_SHARE = 0.01
-"""Of the objects, that may be kept or dropped otherwise: at a threshold it is a matter of rounding."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +43,16 @@ def differences(model: nn.Module, raw: RawNetwork, network: Network) -> list[Dif
     """How `network`, which runs the file, differs from `model`, which the file was made from."""
     found = []
     sizes = SIZES[:1] if raw.fixed_size is not None else SIZES
-    for size, batch in product(sizes, BATCHES[:1] if raw.decodes else BATCHES):
+    for size, batch in product(sizes, BATCHES[:1] if raw.objects else BATCHES):
         images = raw.example(batch, *size)
         height, width = images.shape[2:]  # the network may take larger ones only
+        outputs = dict(zip(raw.facts.outputs, network(images.numpy()), strict=True))
         with torch.inference_mode():
-            given = model(images)
-        wanted = [output.numpy() for output in ((given,) if isinstance(given, Tensor) else given)]
-        outputs = network(images.numpy())
-        if raw.decodes:
-            check_decoding(raw.facts.card, outputs, (height, width))
-        for name, ours, theirs in zip(raw.facts.outputs[-len(wanted) :], wanted, outputs[-len(wanted) :], strict=True):
+            wanted = _wanted(model, raw, images, outputs)
+            if raw.objects:
+                check_objects(model, raw.facts.card, outputs, (height, width))
+        for name, ours in wanted.items():
+            theirs = outputs[name]
             if ours.shape != theirs.shape:
                 raise ConfigError(f"the exported file gives {name} of shape {theirs.shape}, the network {ours.shape}")
             max_abs = float(np.abs(ours - theirs).max())
@@ -65,28 +61,17 @@ def differences(model: nn.Module, raw: RawNetwork, network: Network) -> list[Dif
     return found
 
 
-def check_decoding(card: ModelCard, outputs: Sequence[FloatArray], size: tuple[int, int]) -> None:
-    """Raise ConfigError where boxes, scores and labels are not what the raw outputs that follow them say."""
-    boxes, scores, labels, logits, offsets = outputs
-    wanted = decode(logits[0], offsets[0], card.detection or DetectionHead(), size)
-    found = Detections(boxes, scores, labels.astype(np.int64))
-    count = len(wanted.scores)
-    least = (1 - ROUNDED_SHARE) * count
-    if len(found.scores) < least or len(found.scores) * (1 - ROUNDED_SHARE) > count or shared(found, wanted) < least:
-        raise ConfigError(
-            f"the exported file finds other objects than its raw outputs say, for {size[0]} x {size[1]}: nothing was"
-            " written; export with --raw"
-        )
-
-
-def shared(found: Detections, wanted: Detections) -> int:
-    """How many of the wanted objects are found: with their class, within 0.1 pixel and a score of 0.0001."""
-    if not len(found.scores):
-        return 0
-    apart = np.abs(found.boxes_xyxy - wanted.boxes_xyxy[:, None]).max(axis=2) < BOX_LIMIT
-    apart &= np.abs(found.scores - wanted.scores[:, None]) < LIMIT
-    apart &= found.labels == wanted.labels[:, None]
-    return int(apart.any(axis=1).sum())
+def _wanted(
+    model: nn.Module, raw: RawNetwork, images: Tensor, outputs: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """The raw outputs by name, as `model` has them; of Mask R-CNN for the regions that the file chose."""
+    if isinstance(model, MaskRCNN):
+        given = model.values(images, *(torch.from_numpy(outputs[name]) for name in PLACE_NAMES))
+        return {name: output.numpy() for name, output in zip(model.value_names, given, strict=True)}
+    given = model(images)
+    listed = (given,) if isinstance(given, Tensor) else given
+    names = raw.facts.outputs[len(raw.objects) :]
+    return {name: output.numpy() for name, output in zip(names, listed, strict=True)}
 
 
 def check(found: list[Difference], limit: float, what: str) -> None:

@@ -6,17 +6,17 @@ arithmetic is in float32 in any precision.
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork
 
-from cyclemlp.errors import ConfigError
 from cyclemlp.heads import torchvision_internals as tv
-from cyclemlp.heads.detection_options import MASK_RCNN, DetectionHead
+from cyclemlp.heads.detection_options import MASK_RCNN, STRIDES, DetectionHead
 from cyclemlp.heads.detector import Anchors, Detector, Target, head_norm
 from cyclemlp.heads.pyramid import PyramidBackbone
-from cyclemlp.models.forms.fused import EXPORT_SIZE
 
 MASK_EDGE = 28
 """Rows and columns of the mask that is predicted for a box."""
+Maps = dict[str, Tensor]
+"""The levels of the pyramid, by name."""
 
 
 class MaskRCNN(Detector):
@@ -31,6 +31,8 @@ class MaskRCNN(Detector):
 
     levels = (0, 1, 2, 3)
     output_names = ("boxes", "scores", "labels", "masks")
+    value_names = ("objectness", "moves", "logits", "offsets", "mask_logits")
+    """Of what `values` returns, in order."""
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int, width: int, options: DetectionHead) -> None:
         pyramid = FeaturePyramidNetwork(backbone.channels, width, extra_blocks=tv.LastLevelMaxPool())
@@ -63,12 +65,30 @@ class MaskRCNN(Detector):
         losses |= self.roi_heads.losses(maps, proposals, sizes, list(map(_with_ignored, counted_from_1)))
         return {name.removeprefix("loss_"): loss for name, loss in losses.items()}
 
-    def export_form(self, size: tuple[int, int] = (EXPORT_SIZE, EXPORT_SIZE)) -> nn.Module:  # noqa: ARG002
-        """Raises ConfigError: the number of proposals depends on the image."""
-        raise ConfigError(
-            "a mask-rcnn network cannot be exported: torch.export does not follow its proposals, whose number depends"
-            " on the image (see docs/export.md); predict with the run folder, or train --head retinanet"
-        )
+    def values(self, images: Tensor, regions: Tensor, places: Tensor) -> tuple[Tensor, ...]:
+        """What the layers say of an image (1, C, H, W), its `regions` (R, 4) and the boxes `places` (P, 4) of objects.
+
+        The outputs of `proposal_values`, `region_values` and `mask_values`.
+        """
+        maps = self.maps(images)
+        return (*self.proposal_values(maps), *self.region_values(maps, regions), self.mask_values(maps, places))
+
+    def proposal_values(self, maps: Maps) -> tuple[Tensor, Tensor]:
+        """Of one image, objectness (anchors, 1) and box offsets (anchors, 4), in the order of `Anchors`."""
+        objectness, moves = tv.concat_box_prediction_layers(*self.rpn.head(list(maps.values())))
+        return objectness, moves
+
+    def region_values(self, maps: Maps, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Of regions (R, 4) of one image, logits (R, 1 + K) with the background first, and offsets (R, 4 + 4K)."""
+        heads = self.roi_heads
+        logits, offsets = heads.box_predictor(heads.box_head(heads.box_roi_pool.of(maps, regions)))
+        return logits, offsets
+
+    def mask_values(self, maps: Maps, places: Tensor) -> Tensor:
+        """Of boxes (P, 4) in one image, mask logits (P, 1 + K, 28, 28) with the background first."""
+        heads = self.roi_heads
+        logits: Tensor = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool.of(maps, places)))
+        return logits
 
 
 def _with_ignored(target: Target) -> Target:
@@ -97,9 +117,9 @@ def _proposals(width: int, options: DetectionHead, anchors: Anchors) -> tv.Propo
 def _region_heads(width: int, num_classes: int, options: DetectionHead) -> tv.RegionHeads:
     """`num_classes` counts the background."""
     hidden = 4 * width
-    levels = ["0", "1", "2", "3"]
+    strides = STRIDES[MASK_RCNN][: len(MaskRCNN.levels)]
     return tv.RegionHeads(
-        MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
+        tv.RegionPooling(strides, 7),
         tv.TwoMLPHead(width * 7**2, hidden),
         tv.with_float32_outputs(tv.FastRCNNPredictor(hidden, num_classes)),
         fg_iou_thresh=0.5,
@@ -110,7 +130,7 @@ def _region_heads(width: int, num_classes: int, options: DetectionHead) -> tv.Re
         score_thresh=options.score_threshold,
         nms_thresh=options.nms,
         detections_per_img=options.kept,
-        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=MASK_EDGE // 2, sampling_ratio=2),
+        mask_roi_pool=tv.RegionPooling(strides, MASK_EDGE // 2),
         mask_head=tv.MaskRCNNHeads(width, [width] * options.head_convs, 1, norm_layer=head_norm(width, options)),
         mask_predictor=tv.with_float32_outputs(tv.MaskRCNNPredictor(width, width, num_classes)),
     )

@@ -3,6 +3,8 @@
 `tests/heads/test_torchvision_internals.py` states what is relied on, and fails when torchvision changes it.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -18,9 +20,11 @@ from torchvision.models.detection.roi_heads import RoIHeads as RoIHeads
 from torchvision.models.detection.roi_heads import fastrcnn_loss, maskrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork as RegionProposalNetwork
 from torchvision.models.detection.rpn import RPNHead as RPNHead
-from torchvision.ops import FeaturePyramidNetwork, box_area
+from torchvision.models.detection.rpn import concat_box_prediction_layers as concat_box_prediction_layers
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_area, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool as LastLevelMaxPool
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.poolers import LevelMapper
 
 from cyclemlp.heads.overlaps import box_overlaps
 
@@ -127,6 +131,37 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]  # torchvision has no types
         wanted, names = ([target[key] for target in targets] for key in ("masks", "labels"))
         mask = maskrcnn_loss(masks, regions, wanted, names, matched)
         return {"loss_classifier": classifier, "loss_box_reg": box_reg, "loss_mask": mask}
+
+
+class RegionPooling(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision has no types
+    """Torchvision's, on maps of known strides, which it guesses from the first image: wrong for one of 40 rows.
+
+    Args:
+        strides: of the maps "0", "1", and so on, fine to coarse.
+        edge: rows and columns of what is pooled.
+    """
+
+    def __init__(self, strides: Sequence[int], edge: int) -> None:
+        super().__init__([str(level) for level in range(len(strides))], edge, sampling_ratio=2)
+        self.scales = [1 / stride for stride in strides]
+        self.map_levels = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+
+    def of(self, maps: dict[str, Tensor], regions: Tensor) -> Tensor:
+        """The features (R, C, edge, edge) of regions (R, 4) of one image, as `forward` has them.
+
+        Each region is pooled from every map, so that no shape depends on how many regions a map has: torch.export
+        follows it, and runtimes need not take empty tensors.
+        """
+        places = torch.cat([torch.zeros_like(regions[:, :1]), regions], dim=1)
+        levels = self.map_levels([regions])[:, None, None, None]
+        pooled = [
+            roi_align(maps[name], places, self.output_size, scale, self.sampling_ratio)
+            for name, scale in zip(self.featmap_names, self.scales, strict=True)
+        ]
+        found = pooled[0]
+        for level, each in enumerate(pooled[1:], start=1):
+            found = torch.where(levels == level, each, found)
+        return found
 
 
 def box_offsets(boxes: Tensor, anchors: Tensor) -> Tensor:
