@@ -22,9 +22,9 @@ from cyclemlp.files import JsonMapping
 from cyclemlp.inference.journal import JOURNAL_NAME, Journal
 from cyclemlp.tasks.card import CARD_NAME, WEIGHTS_NAME, build_model, classifier_card, load_model, save_model
 from cyclemlp.tasks.recipes import CONFIG_NAME
+from cyclemlp.tasks.replacing import LOCK
 from cyclemlp.training.checkpoints import read_checkpoint
 from cyclemlp.training.recorder import read_metrics
-from cyclemlp.training.replacing import LOCK
 from cyclemlp.training.report import REPORT_NAME
 
 MODEL, EDGE, STEPS, IMAGES = "test_byobnet", 32, 2, 4

@@ -17,7 +17,7 @@ def _find(name: str) -> Path:
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([a-z_]+/[a-z0-9_/.]*)`", PAGE))))
 def test_files_and_folders_exist(name: str) -> None:
-    if name not in ("tensorboard/",) and not name.startswith("checkpoints/"):  # of a run folder
+    if name not in ("tensorboard/", "mlflow/", "wandb/") and not name.startswith("checkpoints/"):  # of a run folder
         assert _find(name).exists()
 
 

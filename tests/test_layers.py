@@ -31,6 +31,8 @@ OPTIONAL = (
     "onnx",
     "openvino",
     "av",
+    "mlflow",
+    "wandb",
 )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cyclemlp.files import JsonObject, check_writable, verified
 from cyclemlp.machine import is_first_process
+from cyclemlp.tasks.aside import settle
 from cyclemlp.tasks.build_config import OptionValue, build_config, parse_options
 from cyclemlp.tasks.early_checks import check_run
 from cyclemlp.tasks.model_families import full_name
@@ -74,6 +75,8 @@ def train_with(task: str, config: RunConfig) -> "Run":
     """As `train`, for any task, from a config of its type."""
     if config.resume:
         config = replace(config, resume=True, out=folder_to_resume(task, config.resume, config.out))
+    if is_first_process():
+        _settle(*(path for path in (config.out, config.init) if path is not None))
     check_run(get_task(task), config)
 
     from cyclemlp.training.run_folder import check_folder
@@ -119,6 +122,7 @@ def evaluate(
     from cyclemlp.training.run_folder import training_data
 
     run, folder = Path(run), None if out is None else Path(out)
+    _settle(run)
     check_out(folder)
     if folder is not None:
         check_writable(folder)
@@ -160,6 +164,7 @@ def predict(
     from cyclemlp.inference.predict_files import check_request, predict_files
 
     given = parse_options(PredictionOptions, options, default=PredictionOptions())
+    _settle(Path(run))
     inputs = [images] if isinstance(images, str | PathLike) else images
     # Before torch is imported.
     sources = check_request([Path(path) for path in inputs], Path(out), every, recursive=recursive)
@@ -204,5 +209,12 @@ def export(
     """
     from cyclemlp.export.run import export_run
 
+    _settle(Path(run))
     with verified(not no_verify):
         return export_run(Path(run), Path(out), format, limit=limit, for_size=for_size, raw=raw, opset=opset)
+
+
+def _settle(*runs: Path) -> None:
+    """Bring back the runs that a killed `--overwrite` has left set aside in these folders."""
+    for run in runs:
+        settle(run if run.is_dir() else run.parent)

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import PackageNotFoundError, requires, version
 
-_USED_BY_USERS = ("", "train", "export", "robustness", "video", "geo", "micro", "sample")
+_USED_BY_USERS = ("", "train", "export", "robustness", "video", "geo", "micro", "mlflow", "wandb", "sample")
 """The extras that are not for developers alone; "" is none."""
 
 

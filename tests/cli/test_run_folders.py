@@ -14,7 +14,7 @@ from PIL import Image
 
 import cyclemlp
 from cyclemlp.errors import ConfigError
-from cyclemlp.training.replacing import check_replaceable, remove_begun
+from cyclemlp.tasks.replacing import check_replaceable, remove_begun
 from cyclemlp.training.run_folder import locked
 
 pytestmark = pytest.mark.usefixtures("one_thread")

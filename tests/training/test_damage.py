@@ -23,9 +23,9 @@ from cyclemlp.files import sha256_of, verified
 from cyclemlp.tasks import card as card_module
 from cyclemlp.tasks.card import ModelCard, build_model, classifier_card, load_model, save_card, save_model
 from cyclemlp.tasks.options import Length, Recording
+from cyclemlp.tasks.replacing import LOCK
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training.checkpoints import read_checkpoint
-from cyclemlp.training.replacing import LOCK
 from cyclemlp.training.run_folder import locked
 
 Configured = Callable[..., SegmentationConfig]

@@ -1,5 +1,6 @@
 import io
 import re
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cyclemlp.files import write_text
 from cyclemlp.tasks.base import ScoreNames
 from cyclemlp.tasks.card import ModelCard, save_model
 from cyclemlp.tasks.classification.confusion import write_confusion
-from cyclemlp.training.recorder import Recorder, read_metrics, record_last
+from cyclemlp.training.recorder import Recorder, read_metrics
 from cyclemlp.training.report import _curves, _drawn, write_report
 
 SCORES = ScoreNames("mIoU", "IoU", ())
@@ -121,5 +122,6 @@ def test_recorder_drops_what_a_killed_run_wrote_after_its_checkpoint(tmp_path: P
 def test_the_last_evaluation_is_there_once(tmp_path: Path) -> None:
     run_folder(tmp_path)
     for value in (0.7, 0.8):
-        record_last(tmp_path, 2, {"mIoU": value})
+        with closing(Recorder(tmp_path, list(read_metrics(tmp_path)[0]), after_step=2)) as recorder:
+            recorder.add_last(2, {"mIoU": value})
     assert [row["mIoU"] for row in read_metrics(tmp_path) if row["step"] == "2"] == ["", "0.8"]

@@ -6,7 +6,9 @@ from cyclopts import App
 from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 
-FIRST = ("--data", "--model", "--max-time", "--fit", "--config", "--init", "--out", "--resume", "--overwrite")
+FIRST = ("--data", "--val-share", "--classes", "--model", "--max-time", "--fit", "--init", "--out", "--resume")
+"""Of these, --val-share is an option of segmentation alone: data for the other tasks comes with its validation."""
+_FURTHER = "--config (recipes), --overwrite, --patience, --freeze and --logger"
 
 
 class FirstOptions(DefaultFormatter):
@@ -25,7 +27,11 @@ def _place(entry: HelpEntry) -> int:
 
 def with_short_help(name: str, command: Callable[..., object], usage: str) -> App:
     """An app for `command` whose --help shows the first options and whose --help-all shows every one."""
-    app = App(name=name, help_formatter=FirstOptions(), help_epilogue=f"{usage} --help-all lists all options.")
+    app = App(
+        name=name,
+        help_formatter=FirstOptions(),
+        help_epilogue=f"{usage} --help-all lists all options, such as {_FURTHER}.",
+    )
     app.default(command)
 
     def print_all() -> None:

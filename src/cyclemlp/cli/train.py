@@ -67,8 +67,11 @@ def _train(task: AnyTask, config: RunConfig, json: bool) -> None:
     try:
         run = train_with(task.name, config)
     except TrainingStopped as stopped:
-        _logger.info("stopped at step %d; to continue:", stopped.step)
-        _logger.info("cyclemlp train %s --resume %s", task.name, stopped.run_dir)
+        if stopped.replaced_run_is_back:
+            _logger.info("%s", stopped)
+        else:
+            _logger.info("stopped at step %d; to continue:", stopped.step)
+            _logger.info("cyclemlp train %s --resume %s", task.name, stopped.run_dir)
         sys.exit(128 + stopped.signum)
     except TrainingHelped:
         return

@@ -1,14 +1,19 @@
 """What can be refused before torch is imported: data of another task, and a place that cannot be written."""
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from cyclemlp.data.folders import outside_allowed
 from cyclemlp.data.formats.registry import all_formats, any_format_of, recognised
-from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 from cyclemlp.files import check_writable
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import AnyTask, get_task, task_names
 from cyclemlp.tasks.run_names import RUNS
+
+_PACKAGES = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "wandb": ("wandb",)}
+"""What loggers need that are extras."""
 
 
 def check_run(task: AnyTask, config: RunConfig) -> None:
@@ -18,7 +23,17 @@ def check_run(task: AnyTask, config: RunConfig) -> None:
     if config.overwrite and (config.resume or config.out is None):
         other = "--resume continues one: give one of them" if config.resume else "needs its folder: give --out as well"
         raise ConfigError(f"--overwrite replaces a run, and {other}")
+    check_loggers(config.recording.logger)
     check_writable(config.out or RUNS)
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Raise MissingExtraError where the packages of a logger are not installed."""
+    for name in names:
+        for package in _PACKAGES.get(name, ()):
+            found = find_spec(package)
+            if found is None or found.origin is None:  # a folder of that name, such as wandb/ in a run
+                raise MissingExtraError(package, name)
 
 
 def check_folder(task: AnyTask, folder: Path) -> None:

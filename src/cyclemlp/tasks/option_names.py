@@ -26,6 +26,7 @@ _NAMES_ELSEWHERE = {
     "vertical-flip": ("flipud", "vflip"),
     "val-share": ("val-split", "validation-split", "test-size"),
     "freeze": ("freeze-backbone", "frozen-stages", "freeze-layers"),
+    "logger": ("loggers", "report-to", "log-with", "tracker", "trackers"),
     "patience": ("early-stopping-patience", "early-stopping", "early-stop"),
 }
 """Options of other tools by their names here."""

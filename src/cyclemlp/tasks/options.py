@@ -18,6 +18,7 @@ from cyclemlp.option_checks import at_least_zero, choice, positive, within
 ScheduleName = Literal["poly", "cosine", "multistep"]
 FixedPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 RESUMABLE = {"resumable": True}
 """Metadata of the options that may differ between a run and its continuation: those change neither the batches nor the
@@ -139,9 +140,13 @@ class Recording:
     """At the end of a run with a moving average (--ema), score the weights without it as well: the key `raw_weights` of the metrics, and the report."""  # noqa: E501
     log_every: int = field(default=10, metadata=RESUMABLE)
     """Steps between the rows of metrics.csv."""
+    logger: tuple[LoggerName, ...] = field(default=("tensorboard",), metadata=RESUMABLE)
+    """Where losses, scores, learning rate and options go, one or several; all write into the run folder and send nothing. csv is metrics.csv, which every run has, and no other."""  # noqa: E501
 
     def __post_init__(self) -> None:
         positive(self, "evaluations", "evaluation_images", "patience", "checkpoint_every", "log_every")
+        if unknown := [name for name in self.logger if name not in get_args(LoggerName)]:
+            raise ConfigError(f"--logger {unknown[0]!r} is not allowed: of {', '.join(get_args(LoggerName))}")
         if self.patience is not None and self.patience > self.evaluations - 2:
             raise ConfigError(
                 f"--patience {self.patience} would never stop a run with --evaluations {self.evaluations}, the last of"
@@ -302,6 +307,11 @@ def flat(config: RunConfig) -> JsonObject:
         parts = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else {entry.name: value}  # type: ignore[arg-type]
         options |= {name.replace("_", "-"): _plain(part) for name, part in parts.items()}
     return options
+
+
+def saved_options(config: RunConfig) -> JsonObject:
+    """The options of a run, without those with which its config.yaml as a recipe would act on the wrong run."""
+    return {name: value for name, value in flat(config).items() if name not in ("resume", "overwrite")}
 
 
 def parse_duration(text: str) -> float:

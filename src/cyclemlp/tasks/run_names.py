@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.errors import ConfigError
+from cyclemlp.machine import is_first_process
+from cyclemlp.tasks.aside import is_waiting, settle
 from cyclemlp.tasks.recipes import CONFIG_NAME
 
 RUNS = Path("runs")
@@ -30,6 +32,8 @@ def folder_to_resume(task: str, resume: bool | Path, out: Path | None) -> Path:
     if isinstance(resume, Path) and out is not None and resume.resolve() != out.resolve():
         raise ConfigError(f"--resume {resume} and --out {out} are two folders: a run stays in its own, leave --out out")
     run_dir = resume if isinstance(resume, Path) else out or _only_run(task)
+    if is_first_process():
+        settle(run_dir)
     trained = _task_of(run_dir)
     if trained not in (None, task):
         raise ConfigError(f"{run_dir} is a run of {trained}: cyclemlp train {trained} --resume {run_dir}")
@@ -39,7 +43,7 @@ def folder_to_resume(task: str, resume: bool | Path, out: Path | None) -> Path:
 def _only_run(task: str) -> Path:
     named = re.compile(rf"{re.escape(task)}(?:-(\d+))?")
     found = [(int(match[1] or 1), path) for path in RUNS.glob(f"{task}*") if (match := named.fullmatch(path.name))]
-    runs = [path for _, path in sorted(found) if (path / CONFIG_NAME).is_file()]
+    runs = [path for _, path in sorted(found) if (path / CONFIG_NAME).is_file() or is_waiting(path)]
     if len(runs) > 1:
         raise ConfigError(f"--resume: {RUNS} has {len(runs)} runs of {task}: name one, such as --resume {runs[-1]}")
     return runs[0] if runs else RUNS / task

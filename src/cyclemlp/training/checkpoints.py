@@ -16,6 +16,7 @@ import torch
 
 from cyclemlp.errors import CheckpointError, reason_of
 from cyclemlp.files import JsonObject, atomic_write, check_digest, write_text
+from cyclemlp.tasks.aside import drop
 from cyclemlp.tasks.card import WEIGHTS_NAME
 from cyclemlp.training.fabric import any_process
 from cyclemlp.training.state import TrainingState
@@ -53,6 +54,8 @@ def save_checkpoint(state: TrainingState, evaluations: JsonObject, name: str) ->
             _add_digest(path, sha256(buffer.getbuffer()).hexdigest())
             if name == LAST and path.is_file():
                 path.replace(path.with_name(PREVIOUS))
+        if name == LAST:
+            drop(state.config.run_dir)
     state.fabric.barrier()
 
 

@@ -51,7 +51,7 @@ class Evaluations:
         self._state = state
         self._evaluator = evaluator
         self.scores = get_task(evaluator.card.task).scores
-        self._recorder = recorder
+        self.recorder = recorder
         self._stop = stop
         self.history = History()
 
@@ -106,8 +106,8 @@ class Evaluations:
     def _keep(self, metrics: JsonMapping) -> None:
         self.history.due = self._reached()
         self.history.latest = metrics[self.scores.main]
-        if self._recorder is not None:
-            self._recorder.add(self._state.step, self.scores.columns(metrics))
+        if self.recorder is not None:
+            self.recorder.add(self._state.step, self.scores.columns(metrics))
         self.history.without_rise += 1
         if self.history.latest is not None and self.history.latest > self.history.best:
             self.history.best, self.history.best_step = self.history.latest, self._state.step

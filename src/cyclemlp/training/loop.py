@@ -14,9 +14,11 @@ from torch import Tensor
 from cyclemlp.errors import CheckpointError, ConfigError, UserError, reason_of
 from cyclemlp.files import JsonObject
 from cyclemlp.inference.evaluate import Evaluator
+from cyclemlp.tasks.aside import is_waiting
 from cyclemlp.tasks.base import Batch, TrainingParts
-from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.options import RunConfig, saved_options
 from cyclemlp.tasks.registry import get_task
+from cyclemlp.tasks.replacing import remove_begun
 from cyclemlp.training.checkpoints import LAST, checkpoint_is_due, checkpoint_path, read_checkpoint, save_checkpoint
 from cyclemlp.training.evaluations import Evaluations, History
 from cyclemlp.training.fabric import any_process, without_advice
@@ -25,8 +27,7 @@ from cyclemlp.training.losses import LossMonitor
 from cyclemlp.training.peers import connected_processes
 from cyclemlp.training.plan import Plan
 from cyclemlp.training.progress import ProgressLine
-from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder
-from cyclemlp.training.replacing import remove_begun
+from cyclemlp.training.recorder import LOSS_COLUMNS, Recorder, ending_of
 from cyclemlp.training.state import TrainingState
 from cyclemlp.training.stopping import StopRequest, TrainingStopped
 
@@ -39,7 +40,7 @@ def fit(
     """Train to the end of the run, from the last checkpoint in its run folder if there is one.
 
     `began` is when the command did, by `time.monotonic`: --max-time holds for all of it. Returns the final state
-    and the evaluations during training. Raises UserError, PeerError where
+    and the evaluations during training, whose recorder is still open. Raises UserError, PeerError where
     another process of the run did, and TrainingStopped after SIGINT or SIGTERM.
     """
     try:
@@ -47,8 +48,10 @@ def fit(
             return _fit(fabric, config, parts, evaluator, began, stop)
     except (UserError, KeyboardInterrupt):
         # Before its first checkpoint a run has nothing to continue, and the user will want to begin it again.
-        if fabric.is_global_zero and not checkpoint_path(config.run_dir).is_file() and not config.resume:
-            remove_begun(config.run_dir)
+        run_dir = config.run_dir
+        nothing = not checkpoint_path(run_dir).is_file() and not config.resume and not is_waiting(run_dir)
+        if fabric.is_global_zero and nothing:
+            remove_begun(run_dir)
         raise
 
 
@@ -62,7 +65,7 @@ def _fit(
     if fabric.is_global_zero:
         scores = get_task(parts.card.task).scores.column_names(parts.card.classes)
         columns = [*LOSS_COLUMNS, *parts.loss.terms, *scores]
-        recorder = Recorder(config.run_dir, columns, state.step)
+        recorder = Recorder(config.run_dir, columns, state.step, config.recording.logger, saved_options(config))
     evaluations = Evaluations(state, evaluator, recorder, stop)
     evaluations.history = history
     plan = Plan(state, evaluator)
@@ -70,9 +73,10 @@ def _fit(
         plan.reserve(time.monotonic() - began)
     try:
         run(state, evaluations, LossMonitor(state, recorder, len(parts.samples)), plan, stop)
-    finally:
+    except BaseException as error:
         if recorder is not None:
-            recorder.close()
+            recorder.close(ending_of(error))
+        raise
     return state, evaluations
 
 
@@ -109,6 +113,8 @@ def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, pla
                 evaluations.run()
             stopping = any_process(state.fabric, stop.signum is not None)
             ended = state.progress >= 1.0 or bool(evaluations.early_end())
+            if stopping and not ended:
+                _refuse_to_replace(state, stop)
             if stopping or ended or checkpoint_is_due(state, saved_at):
                 losses.check()
                 save_checkpoint(state, asdict(evaluations.history), LAST)
@@ -118,6 +124,13 @@ def run(state: TrainingState, evaluations: Evaluations, losses: LossMonitor, pla
                 raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, state.config.run_dir)
     if state.fabric.is_global_zero and evaluations.early_end():
         _logger.info("stopped at step %d: %s", state.step, evaluations.early_end())
+
+
+def _refuse_to_replace(state: TrainingState, stop: StopRequest) -> None:
+    """Raise TrainingStopped where a checkpoint now would be the end of the run that --overwrite has set aside."""
+    run_dir = state.config.run_dir
+    if any_process(state.fabric, state.fabric.is_global_zero and is_waiting(run_dir)):
+        raise TrainingStopped(stop.signum or signal.SIGTERM, state.step, run_dir, replaced_run_is_back=True)
 
 
 def training_step(state: TrainingState, batches: Iterator[Batch]) -> dict[str, Tensor]:

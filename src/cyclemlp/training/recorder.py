@@ -1,13 +1,14 @@
-"""The numbers of a run: metrics.csv for people and spreadsheets, TensorBoard events for curves while it runs."""
+"""The numbers of a run: metrics.csv for people, spreadsheets and the report, and the loggers of `--logger`."""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cyclemlp.files import write_csv
-from cyclemlp.training.event_file import EventFile
+from cyclemlp.files import JsonObject, write_csv
+from cyclemlp.training.loggers import Ending, RunLoggers
+from cyclemlp.training.stopping import TrainingStopped
 
 LOSS_COLUMNS = ("step", "epoch", "seconds", "lr", "images_per_second", "loss")
 
@@ -15,29 +16,62 @@ _STEP_DIGITS = 15
 
 
 class Recorder:
-    """Appends rows to `run_dir/metrics.csv`, and the same to TensorBoard.
+    """Appends rows to `run_dir/metrics.csv`, and the same to the loggers.
 
     A continued run removes the rows after the step it continues from, so that no step appears twice.
     """
 
-    def __init__(self, run_dir: Path, columns: Sequence[str], after_step: int = 0) -> None:
-        self._path = run_dir / "metrics.csv"
+    def __init__(
+        self,
+        run_dir: Path,
+        columns: Sequence[str],
+        after_step: int = 0,
+        loggers: Sequence[str] = ("tensorboard",),
+        options: JsonObject | None = None,
+    ) -> None:
+        self._run_dir = run_dir
         self._columns = list(columns)
         kept = [row for row in read_metrics(run_dir) if int(row["step"]) <= after_step]
-        _write_rows(self._path, self._columns, kept)
-        self._events = EventFile(run_dir / "tensorboard", after_step + 1)
+        self._write(kept)
+        self._loggers = RunLoggers(loggers, run_dir, columns, options or {}, after_step)
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
         """Write one row; a value of None leaves its cell empty."""
         known = {name: value for name, value in values.items() if value is not None}
         cells = {"step": str(step)} | {name: f"{value:.6g}" for name, value in known.items()}
-        with self._path.open("a", encoding="utf-8", newline="") as file:
+        with (self._run_dir / "metrics.csv").open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(cells)
-        self._events.add(step, known)
+        self._loggers.add(step, known)
 
-    def close(self) -> None:
-        """Close the event file."""
-        self._events.close()
+    def add_last(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Add the final evaluation at the last step; it replaces that of a run which was resumed after its end."""
+        rows = read_metrics(self._run_dir)
+        self._write([row for row in rows if not (int(row["step"]) == step and any(row.get(name) for name in metrics))])
+        self.add(step, metrics)
+
+    def close(self, ending: Ending = "finished") -> None:
+        """Finish the loggers."""
+        self._loggers.close(ending)
+
+    def _write(self, rows: Sequence[Mapping[str, str]]) -> None:
+        cells = ([row.get(name, "") for name in self._columns] for row in rows)
+        write_csv(self._run_dir / "metrics.csv", [self._columns, *cells])
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[Recorder]:
+    """Close it after the block, with how the block ended."""
+    try:
+        yield recorder
+    except BaseException as error:
+        recorder.close(ending_of(error))
+        raise
+    recorder.close()
+
+
+def ending_of(error: BaseException) -> Ending:
+    """How a run has ended that raised this."""
+    return "stopped" if isinstance(error, TrainingStopped | KeyboardInterrupt) else "failed"
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, str]]:
@@ -68,18 +102,3 @@ def _number(cell: str, separator: str) -> str:
     except ValueError:
         return ""
     return cell
-
-
-def record_last(run_dir: Path, step: int, metrics: Mapping[str, float | None]) -> None:
-    """Add the final evaluation at the last step; it replaces that of a run which was resumed after its end."""
-    rows = read_metrics(run_dir)
-    columns = list(rows[0]) if rows else [*LOSS_COLUMNS, *metrics]
-    kept = [row for row in rows if not (int(row["step"]) == step and any(row.get(name) for name in metrics))]
-    _write_rows(run_dir / "metrics.csv", columns, kept)
-    recorder = Recorder(run_dir, columns, step)
-    recorder.add(step, metrics)
-    recorder.close()
-
-
-def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    write_csv(path, [columns, *([row.get(name, "") for name in columns] for row in rows)])

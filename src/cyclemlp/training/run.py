@@ -37,7 +37,7 @@ try:
     from cyclemlp.training.fabric import accelerate, build_fabric
     from cyclemlp.training.fit import fitted
     from cyclemlp.training.loop import fit
-    from cyclemlp.training.recorder import read_metrics, record_last
+    from cyclemlp.training.recorder import Recorder, read_metrics, recording
     from cyclemlp.training.run_record import Session, refuse_other_data
     from cyclemlp.training.state import TrainingState
 except ModuleNotFoundError as error:
@@ -138,11 +138,14 @@ def _train_in_process(
     """Train; the first process evaluates the network and returns what a `Run` says of it, the others return None."""
     config = replace(config, out=fabric.broadcast(config.out))  # which the first process may have chosen
     state, evaluations = fit(fabric, config, parts, evaluator, began)
-    return _finish(state, task, evaluator, evaluations) if fabric.is_global_zero else None
+    if evaluations.recorder is None:
+        return None
+    with recording(evaluations.recorder) as recorder:
+        return _finish(state, task, evaluator, evaluations, recorder)
 
 
 def _finish(
-    state: TrainingState, task: AnyTask, evaluator: Evaluator, evaluations: Evaluations
+    state: TrainingState, task: AnyTask, evaluator: Evaluator, evaluations: Evaluations, recorder: Recorder
 ) -> tuple[JsonMapping, str, str]:
     """Save the network, then evaluate it, so that a run whose evaluation fails still has its network."""
     run_dir, early_end = state.config.run_dir, evaluations.early_end()
@@ -160,7 +163,7 @@ def _finish(
     counts.merge(evaluator.count_all(predictor, sorted(set(range(evaluator.size)) - set(sample))))
     metrics = {**counts.metrics(card.classes), **_raw_score(state, task, evaluator)}
     save_card(run_dir, task.card_after_validation(replace(card, metrics=metrics), counts))
-    record_last(run_dir, state.step, task.scores.columns(metrics))
+    recorder.add_last(state.step, task.scores.columns(metrics))
     doubts = _doubts(state, task, counts, metrics, early_end)
     try:
         _report(task, run_dir, predictor, evaluator, counts, doubts, early_end)

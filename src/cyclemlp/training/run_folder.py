@@ -11,13 +11,11 @@ from filelock import FileLock, Timeout
 
 from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import JsonObject, is_left_over, remove_left_overs, write_text
-from cyclemlp.tasks.options import RunConfig, flat, resumable_options
+from cyclemlp.tasks.aside import drop, is_waiting, put_back, set_aside
+from cyclemlp.tasks.options import RunConfig, flat, resumable_options, saved_options
 from cyclemlp.tasks.recipes import CONFIG_NAME, read_run_config
+from cyclemlp.tasks.replacing import LOCK, check_replaceable
 from cyclemlp.tasks.run_names import default_folders
-from cyclemlp.training.replacing import LOCK, check_replaceable, remove_run
-
-# With these in config.yaml, using it as a recipe would act on the wrong run.
-_NOT_SAVED = ("resume", "overwrite")
 
 _logger = logging.getLogger(__name__)
 
@@ -52,8 +50,14 @@ def begun(task: str, config: RunConfig) -> Iterator[RunConfig]:
 def _held(config: RunConfig) -> Iterator[None]:
     check_folder(config)  # before the lock, which is a file in it
     with locked(config.run_dir):
-        open_run(config)
-        yield
+        try:
+            open_run(config)
+            yield
+        except BaseException:
+            if is_waiting(config.run_dir):
+                put_back(config.run_dir)
+            raise
+        drop(config.run_dir)
 
 
 @contextmanager
@@ -79,14 +83,14 @@ def locked(run_dir: Path) -> Iterator[None]:
 def open_run(config: RunConfig) -> Path:
     """Begin the run folder `config.run_dir`, or check that it can be continued; config.yaml is written in both cases.
 
-    With `overwrite` the run that is there is removed first. Raises ConfigError as `check_folder` does.
+    With `overwrite` the run that is there is set aside first. Raises ConfigError as `check_folder` does.
     """
     run_dir = config.run_dir
     check_folder(config)
     if config.overwrite and not _is_free(run_dir):
         _logger.info("replacing the run in %s", run_dir)
-        remove_run(run_dir)
-    saved = {name: value for name, value in flat(config).items() if name not in _NOT_SAVED}
+        set_aside(run_dir)
+    saved = saved_options(config)
     saved["data"] = str(config.data.resolve())  # so that the folder is found from any working directory
     write_text(run_dir / CONFIG_NAME, yaml.safe_dump(saved, sort_keys=False))
     return run_dir

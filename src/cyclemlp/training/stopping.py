@@ -14,13 +14,17 @@ class TrainingHelped(Exception):  # noqa: N818  (an outcome, not an error)
 
 
 class TrainingStopped(Exception):  # noqa: N818  (an outcome, not an error)
-    """A run was stopped by a signal; its checkpoint is written."""
+    """A run was stopped by a signal. Its checkpoint is written, unless `replaced_run_is_back`."""
 
-    def __init__(self, signum: int, step: int, run_dir: Path) -> None:
-        super().__init__(f"stopped at step {step}: continue with --resume {run_dir}")
+    def __init__(self, signum: int, step: int, run_dir: Path, *, replaced_run_is_back: bool = False) -> None:
+        told = f"before the first checkpoint: {run_dir} has the run again that was to be replaced"
+        super().__init__(
+            f"stopped at step {step}{f', {told}' if replaced_run_is_back else f': continue with --resume {run_dir}'}"
+        )
         self.signum = signum
         self.step = step
         self.run_dir = run_dir
+        self.replaced_run_is_back = replaced_run_is_back
 
 
 class StopRequest:

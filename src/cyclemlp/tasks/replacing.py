@@ -1,6 +1,7 @@
 """`--overwrite`: a run is replaced by another, and nothing that is no part of it is deleted."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -18,6 +19,10 @@ _FOLDERS = {
     "tensorboard": ("events.out.tfevents.*",),
 }
 """What a run writes, by patterns; torch is not imported for their names. A test compares them with a run."""
+_FOLDERS_OF_LIBRARIES = ("mlflow", "wandb")
+"""What is in these is written by the loggers of these names, and goes as a whole."""
+ASIDE, UNFINISHED = ".replaced", ".replacing"
+"""Folders in a run folder with the run that a new one replaces, and with the part of it that has been moved so far."""
 _OPTIONS = {"data", "model", "out", "batch-size", "evaluations"}
 """Of every run, so that a config.yaml of another program is not mistaken for ours."""
 _MAX_NAMED = 3
@@ -25,7 +30,7 @@ _MAX_NAMED = 3
 
 def check_replaceable(run_dir: Path) -> None:
     """Raise ConfigError unless `run_dir` holds a run and nothing else."""
-    if not _is_run(run_dir):
+    if not is_run(run_dir):
         raise ConfigError(
             f"--overwrite: {run_dir} is not the folder of a run, so nothing in it is deleted: choose another --out"
         )
@@ -48,6 +53,9 @@ def remove_run(run_dir: Path) -> None:
                 path.unlink()
         with suppress(OSError):  # there is none, or a file of the user in it
             (run_dir / name).rmdir()
+    for name in _FOLDERS_OF_LIBRARIES:
+        if (run_dir / name).is_dir() and not (run_dir / name).is_symlink():
+            shutil.rmtree(run_dir / name)
     for path in _inside(run_dir):
         if _matches(path, _written()):
             path.unlink()
@@ -62,7 +70,8 @@ def remove_begun(run_dir: Path) -> None:
         run_dir.rmdir()
 
 
-def _is_run(run_dir: Path) -> bool:
+def is_run(run_dir: Path) -> bool:
+    """Whether there are the options of a run in this folder."""
     try:
         return read_run_config(run_dir).keys() >= _OPTIONS
     except ConfigError:
@@ -76,7 +85,10 @@ def _written() -> tuple[str, ...]:
 def _others(run_dir: Path) -> Iterator[str]:
     """What is in the folder and was not written by a run: links as well, wherever they lead."""
     for path in _inside(run_dir):
-        if path.is_dir() and not path.is_symlink() and path.name in _FOLDERS:
+        is_folder = path.is_dir() and not path.is_symlink()
+        if is_folder and path.name in (*_FOLDERS_OF_LIBRARIES, ASIDE, UNFINISHED):
+            continue
+        if is_folder and path.name in _FOLDERS:
             inside = _FOLDERS[path.name]
             yield from (f"{path.name}/{each.name}" for each in _inside(path) if not _matches(each, inside))
         elif not _matches(path, (CONFIG_NAME, LOCK, *_written())):
