@@ -89,6 +89,8 @@ def test_a_recipe_that_does_not_exist_is_refused_in_few_words() -> None:
         ("segmentation", "imgsz", "--crop-size"),
         ("classification", "imgsz", "--image-size"),
         ("instance-segmentation", "weights", "--init"),
+        ("segmentation", "colour_jitter", "--brightness or --contrast or --saturation"),
+        ("detection", "report_to", "--logger"),
     ],
 )
 def test_options_of_other_tools_get_the_name_that_they_have_here(task: str, option: str, name: str) -> None:
