@@ -6,9 +6,8 @@ from cyclopts import App
 from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 from rich.console import Console, ConsoleOptions
 
-FIRST = ("--data", "--val-share", "--classes", "--model", "--max-time", "--fit", "--init", "--out", "--resume")
-"""Of these, --val-share is an option of segmentation alone: data for the other tasks comes with its validation."""
-_FURTHER = "--config (recipes), --overwrite, --patience, --freeze and --logger"
+FIRST = ("--data", "--val-share", "--classes", "--model", "--max-time", "--init", "--out", "--resume")
+_FURTHER = "--fit, --config (recipes), --overwrite, --patience, --freeze and --logger"
 
 
 class FirstOptions(DefaultFormatter):
