@@ -61,11 +61,12 @@ def window_objects(result: dict[str, Any]) -> str:
     """How the objects of an image differ where it is seen in windows, by detector."""
     rows = [
         [run["head"], str(row["window"]), str(row["overlap"]), str(row["whole"]), f"{100 * row['kept']:.1f} %",
-         f"{100 * row['added']:.1f} %", f"{row['box_difference']:.2f}", f"{row['score_difference']:.3f}"]
+         f"{100 * row['added']:.1f} %", f"{row['box_difference']:.2f}", f"{row['score_difference']:.3f}",
+         f"{row['mask_iou']:.3f}" if "mask_iou" in row else "-"]
         for run in result["detectors"] for row in run["rows"]
     ]  # fmt: skip
     head = ["head", "window", "overlap", "objects of the whole image", "found in windows", "found in windows alone"]
-    head += ["mean difference of boxes, pixels", "of scores"]
+    head += ["mean difference of boxes, pixels", "of scores", "mean IoU of masks"]
     seen = [f"{run['images']} images of {run['data']} for {run['head']}" for run in result["detectors"]]
     what = f"{'; '.join(seen)}, `{result['detectors'][0]['model']}`, trained for minutes."
     return f"{table(head, rows)}\n\n{what} {source(result)}"
@@ -74,11 +75,14 @@ def window_objects(result: dict[str, Any]) -> str:
 def scene_memory(result: dict[str, Any]) -> str:
     """Peak memory on scenes of one width."""
     rows = [
-        [f"{row['width']} x {row['height']}", f"{row['peak_bytes'] / 1e9:.2f}", f"{row['seconds'] / 60:.1f}"]
+        [f"{row['width']} x {row['height']}{', `--exact`' * row.get('exact', False)}",
+         f"{row['peak_bytes'] / 1e9:.2f}", f"{row['file_bytes'] / 1e9:.1f}" if "file_bytes" in row else "-",
+         f"{row['seconds'] / 60:.1f}"]
         for row in result["rows"]
-    ]
+    ]  # fmt: skip
     what = f"`{result['model']}` with {result['head']} and {result['classes']} classes."
-    return f"{table(['scene, pixels', 'peak memory, GB', 'minutes'], rows)}\n\n{what} {source(result)}"
+    head = ["scene, pixels", "peak memory, GB", "temporary files, GB", "minutes"]
+    return f"{table(head, rows)}\n\n{what} {source(result)}"
 
 
 def bench_compare(result: dict[str, Any]) -> str:

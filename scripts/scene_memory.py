@@ -1,6 +1,10 @@
 """Peak memory of `cyclemlp predict` on scenes of one width and several heights.
 
     python scripts/scene_memory.py --width 20000 --heights 2048 4096 --out results/scene-memory.json
+    python scripts/scene_memory.py --heights 2048 --exact-heights 2048 20000 --out results/scene-memory.json
+
+The heights of `--exact-heights` are predicted with `--exact`, block by block over the whole scene; the bytes of its
+temporary files are those that the command asks the disk for beforehand.
 
 The scenes are noise in tiles of 512 x 512 pixels, the network is cyclemlp_nano with a Semantic FPN and two classes, as
 it is drawn: memory does not depend on what is seen.
@@ -21,7 +25,11 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
+import cyclemlp
+from cyclemlp import Predictor
 from cyclemlp.files import write_json
+from cyclemlp.inference.exact import estimated
+from cyclemlp.inference.runtimes.torch import TorchNetwork
 from cyclemlp.machine import environment
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 
@@ -41,21 +49,30 @@ def write_scene(path: Path, width: int, height: int) -> None:
             target.write(draw.integers(0, 256, (3, rows, width), dtype=np.uint8), window=Window(0, top, width, rows))
 
 
-def measured(run: Path, folder: Path, width: int, height: int) -> dict[str, Any]:
+def measured(run: Path, folder: Path, width: int, height: int, *, exact: bool) -> dict[str, Any]:
     """Peak memory in bytes, and seconds, of the command on a scene of this size."""
     scene = folder / f"{height}.tif"
     write_scene(scene, width, height)
-    command = [sys.executable, __file__, "--child", str(run), str(scene), str(folder / f"out-{height}")]
+    out = folder / f"out-{height}{'-exact' * exact}"
+    command = [sys.executable, __file__, "--child", str(run), str(scene), str(out), *(["exact"] if exact else [])]
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {"width": width, "height": height, "seconds": time.monotonic() - started, "peak_bytes": int(done.stdout)}
+    seconds, peak = time.monotonic() - started, int(done.stdout)
+    row = {"width": width, "height": height, "seconds": seconds, "peak_bytes": peak}
+    return row | ({"exact": True, "file_bytes": needed_bytes(run, width, height)} if exact else {})
 
 
-def child(run: str, scene: str, out: str) -> None:
+def needed_bytes(run: Path, width: int, height: int) -> int:
+    """The temporary files of --exact."""
+    predictor = Predictor.load(run)
+    assert isinstance(predictor.network, TorchNetwork)
+    nothing = np.broadcast_to(np.uint8(0), (1, 3, height, width))
+    return estimated(predictor.network, predictor.card, nothing, (height, width)).peak_bytes
+
+
+def child(run: str, scene: str, out: str, exact: str = "") -> None:
     """Predict, and print the peak memory of this process."""
-    import cyclemlp
-
-    cyclemlp.predict(run, scene, out=out)
+    cyclemlp.predict(run, scene, out=out, exact=bool(exact))
     sys.stdout.write(str(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
@@ -65,15 +82,17 @@ def main() -> None:
         return child(*sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=20000, help="pixels")
-    parser.add_argument("--heights", type=int, nargs="+", default=[2048, 4096, 20000], help="pixels")
+    parser.add_argument("--heights", type=int, nargs="*", default=[2048, 4096, 20000], help="pixels")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
+    parser.add_argument("--exact-heights", type=int, nargs="*", default=[], help="pixels, predicted with --exact")
     options = parser.parse_args()
     command = shlex.join(["python", "scripts/scene_memory.py", *sys.argv[1:-1], f"results/{options.out.name}"])
     made = environment(command, torch.get_num_threads(), [])
     with tempfile.TemporaryDirectory() as name:
         run = Path(name, "run")
         save_model(run, build_model(CARD), CARD)
-        rows = [measured(run, Path(name), options.width, height) for height in options.heights]
+        wanted = [*((height, False) for height in options.heights), *((each, True) for each in options.exact_heights)]
+        rows = [measured(run, Path(name), options.width, height, exact=exact) for height, exact in wanted]
     record = {"model": CARD.model, "head": CARD.head, "classes": len(CARD.classes), "rows": rows}
     write_json(options.out, {**record, "environment": made})
     return None

@@ -249,4 +249,7 @@ def test_windows_beside_the_whole_image(script: ModuleType) -> None:
 def test_memory_of_scenes(script: ModuleType) -> None:
     rows = [{"width": 20000, "height": 1536, "seconds": 90.0, "peak_bytes": 1_500_000_000}]
     text = script.scene_memory({**SOURCE, "model": "m", "head": "h", "classes": 2, "rows": rows})
-    assert "| 20000 x 1536 | 1.50 | 1.5 |" in text
+    assert "| 20000 x 1536 | 1.50 | - | 1.5 |" in text
+    rows[0] |= {"exact": True, "file_bytes": 3_200_000_000}
+    text = script.scene_memory({**SOURCE, "model": "m", "head": "h", "classes": 2, "rows": rows})
+    assert "| 20000 x 1536, `--exact` | 1.50 | 3.2 | 1.5 |" in text

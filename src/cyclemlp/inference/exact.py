@@ -62,8 +62,7 @@ def exact_strips(
     assert isinstance(network, TorchNetwork)  # `check_exact` has seen it
     height, width = images.shape[-2:]
     size = (max(1, round(height * input_scale)), max(1, round(width * input_scale)))
-    estimate = Estimate()
-    _maps(network, card, images, size, estimate)
+    estimate = estimated(network, card, images, size)
     _check_space(estimate.peak_bytes)
     rows, columns = list(spans(height, edge))[first:], list(spans(width, edge))
     total = estimate.windows + len(rows) * len(columns)
@@ -77,6 +76,15 @@ def exact_strips(
             if not np.isfinite(strip).all():
                 raise DataError(NOT_FINITE)
             yield strip
+
+
+def estimated(
+    network: TorchNetwork, card: ModelCard, images: npt.NDArray[Any] | Planes, size: tuple[int, int]
+) -> Estimate:
+    """The windows and the bytes of temporary files that `images` (1, C, H, W), seen at `size`, will take."""
+    estimate = Estimate()
+    _maps(network, card, images, size, estimate)
+    return estimate
 
 
 @torch.no_grad()
