@@ -97,14 +97,15 @@ def test_the_first_checkpoint_ends_the_old_run(
 def begun(arguments: list[str], run: Path) -> subprocess.Popen[str]:
     """The command, in a process of its own that has taken a step."""
     process = subprocess.Popen([sys.executable, "-m", "cyclemlp", *arguments], stderr=subprocess.PIPE, text=True)
-    for _ in range(1200):
+    for _ in range(6000):
         options, metrics = run / "config.yaml", run / "metrics.csv"
         is_new = options.is_file() and yaml.safe_load(options.read_text(encoding="utf-8"))["steps"] == LONG
         if is_new and metrics.is_file() and metrics.read_text(encoding="utf-8").count("\n") > 1:
             return process
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    raise AssertionError("it took no step")
+    process.kill()
+    raise AssertionError(f"it took no step: {process.communicate()}")
 
 
 @pytest.fixture(scope="module")
