@@ -1,13 +1,20 @@
 """What is installed, as --version says it, and what is too old in one line."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from command_line import command
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OLDEST = {need.name: min(each.version for each in need.specifier) for need in map(Requirement, PROJECT["dependencies"])}
 
 
 def test_the_versions_that_matter(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,3 +47,20 @@ def test_a_package_that_is_too_old_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.endswith("pip install --upgrade cyclemlp\n")
     assert done.stderr.count("\n") == 1
     assert "torch 1.0, too old or too new: needs >=" in run("--version").stdout
+
+
+def test_the_readme_names_the_oldest_versions() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, written in {"torch": "torch", "torchvision": "torchvision", "numpy": "NumPy", "pillow": "Pillow"}.items():
+        assert f"{written} {OLDEST[name]}" in readme
+    named = [re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", line) for line in PROJECT["classifiers"]]
+    pythons = [found[1] for found in named if found]
+    assert f"Python {pythons[0]} to {pythons[-1]}" in readme
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+
+
+def test_the_oldest_packages_are_tested_with_every_extra_of_ours() -> None:
+    """The others have programs of others, which ask for newer packages than we do."""
+    found = re.search(r"^FLOORS_EXTRAS := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    assert set(found[1].split(",")) == PROJECT["optional-dependencies"].keys() - {"all", "library", "mlflow", "wandb"}

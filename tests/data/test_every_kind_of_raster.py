@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import rasterio
 import tifffile
+from packaging.version import Version
 from PIL import Image
 from rasterio.enums import ColorInterp
 
@@ -91,6 +93,8 @@ NOT_MADE = {("JPEG 2000", "float32"): "integers alone", ("ImageJ", "int16"): "ha
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_are_those_that_were_written(tmp_path: Path, kind: str, dtype: str) -> None:
+    if (kind, dtype) == ("BigTIFF", "uint8") and Version(PIL.__version__) < Version("12"):
+        pytest.skip("TIFF files of 8 bits compressed with ZSTD: the wheels of Pillow 11 do not read them")
     for bands in () if (kind, dtype) in NOT_MADE else (1, 4, 12):
         values = noise(bands, dtype)
         path = KINDS[kind](tmp_path / f"{bands}.tif", values)

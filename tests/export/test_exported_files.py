@@ -16,7 +16,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from every_format import file_of, write_every_format
+from every_format import EVERY_FORMAT, file_of, needs_pt2, write_every_format
 from PIL import Image
 from predictions import classified, detected, segmented
 
@@ -145,7 +145,7 @@ def opened_by_hand(runtime: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("runtime", FORMATS)
+@pytest.mark.parametrize("runtime", EVERY_FORMAT)
 def test_the_code_predicts_what_cyclemlp_does(
     exported: tuple[str, Path], runtime: str, opened: Callable[[Path], Predictor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +258,7 @@ def test_operator_sets_that_are_refused(name: str, opset: int, message: str, tmp
         check_request(tmp_path / name, "onnx" if name.endswith("onnx") else "openvino", 1e-4, opset)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERY_FORMAT)
 def test_masks_are_the_checkpoints(segmentation: Segmentation, name: str, opened: Callable[[Path], Predictor]) -> None:
     run, files = segmentation
     wanted, found = opened(run), opened(files[name])
@@ -269,7 +269,7 @@ def test_masks_are_the_checkpoints(segmentation: Segmentation, name: str, opened
         assert np.asarray(theirs.draw()).shape[1] >= image.shape[1]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERY_FORMAT)
 def test_the_report_says_what_was_compared(segmentation: Segmentation, name: str) -> None:
     report = json.loads(report_path(segmentation[1][name]).read_text())
     assert report["format"] == name
@@ -305,6 +305,7 @@ def test_the_onnx_file_is_converted_to_half_precision(segmentation: Segmentation
     assert np.linalg.norm(found - expected) <= 0.01 * np.linalg.norm(expected)
 
 
+@needs_pt2
 def test_files_do_not_name_folders_of_this_machine(segmentation: Segmentation) -> None:
     files = segmentation[1]
     source = str(Path(torch.__file__).parents[1]).encode()
@@ -314,7 +315,7 @@ def test_files_do_not_name_folders_of_this_machine(segmentation: Segmentation) -
         assert source not in content
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERY_FORMAT)
 def test_four_threads_share_a_predictor(
     segmentation: Segmentation, name: str, opened: Callable[[Path], Predictor]
 ) -> None:
@@ -327,7 +328,7 @@ def test_four_threads_share_a_predictor(
         assert all(np.array_equal(mask, expected) for mask in found)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERY_FORMAT)
 def test_a_predictor_can_be_pickled(segmentation: Segmentation, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file, image = segmentation[1][name], random_images()[2]
     monkeypatch.chdir(file.parent)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from every_format import file_of, write_every_format
+from every_format import EVERY_FORMAT, file_of, write_every_format
 from predictions import segmented
 
 from cyclemlp.export.formats import FORMATS
@@ -37,7 +37,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
         yield folder / "run", {form: file_of(folder, form) for form in FORMATS}
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", EVERY_FORMAT)
 def test_activemlp_is_exported_with_the_values_of_its_checkpoint(
     form: str, exported: tuple[Path, dict[str, Path]]
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_format import needs_pt2
 
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.export import speed
@@ -71,6 +72,7 @@ def test_a_run_at_the_size_it_was_trained_on_and_at_others(tmp_path: Path) -> No
     assert (larger["size"], larger["runtime"], larger["model"]) == (96, "onnx", "cyclemlp_nano")
 
 
+@needs_pt2
 def test_an_exported_file_in_its_own_runtime_at_its_own_size(tmp_path: Path) -> None:
     file = tmp_path / "model.pt2"
     export_run(classifier(tmp_path / "run"), file, "pt2")

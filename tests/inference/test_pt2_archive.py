@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from every_format import needs_pt2
 
-from cyclemlp.errors import CheckpointError
+from cyclemlp.errors import CheckpointError, ConfigError
+from cyclemlp.export.run import check_request
 from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE, checked_archive, trusting
 from cyclemlp.inference.runtimes.torch import Pt2Network
 
+pytestmark = needs_pt2
 WEIGHTS, CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
 MODEL, SAMPLE = "models/model.json", "data/sample_inputs/model.pt"
 Entries = dict[str, bytes]
@@ -200,3 +203,12 @@ def test_no_archive(tmp_path: Path) -> None:
     (tmp_path / "text.pt2").write_text("hello")
     with pytest.raises(CheckpointError, match=r"is not a readable \.pt2 file"):
         checked_archive(tmp_path / "text.pt2")
+
+
+def test_older_versions_of_torch_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.8.0+cu128")
+    wanted = r"^\.pt2 files need torch 2\.9 or newer, and this is torch 2\.8\.0\+cu128, .*: upgrade torch, or export to"
+    for refused in (lambda: check_request(tmp_path / "m.pt2", "pt2", 1e-4), lambda: Pt2Network(tmp_path, "cpu")):
+        with pytest.raises(ConfigError, match=wanted) as found:
+            refused()
+        assert len(str(found.value)) <= 200

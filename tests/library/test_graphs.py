@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from every_format import needs_pt2
 from small_networks import create, images
 from torch import Tensor, nn
 from torch.export import Dim
@@ -81,7 +82,9 @@ def test_the_old_onnx_exporter(tmp_path: Path) -> None:
     assert_same_at_other_sizes(lambda x: session.run(None, {"x": x.numpy()})[0], model)
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("cyclemlp_tiny", "pt2"), ("asmlp_tiny", "onnx")])
+@pytest.mark.parametrize(
+    ("name", "suffix"), [pytest.param("cyclemlp_tiny", "pt2", marks=needs_pt2), ("asmlp_tiny", "onnx")]
+)
 def test_segmentation_with_patches_is_exported_for_any_size(name: str, suffix: str, tmp_path: Path) -> None:
     card = ModelCard("segmentation", name, "semantic-fpn", ("sea", "land"), head_width=16)
     torch.manual_seed(0)

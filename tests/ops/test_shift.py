@@ -109,3 +109,8 @@ def test_an_exported_graph_has_few_nodes_and_takes_any_size(stepsize: tuple[int,
         x = numbers((2, *size, 7))
         assert torch.equal(program.module()(x), module(x))
     assert not is_recorded()
+
+
+def test_torch_compile_is_not_taken_for_an_export() -> None:
+    compiled = torch.compile(lambda x: x + 1 if is_recorded() else x, backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(2)).tolist() == [0, 0]

@@ -17,6 +17,7 @@ from cyclemlp.export.program import MAX_EDGE, RawNetwork, export_program, raw_ne
 from cyclemlp.export.verify import LIMIT, as_report, check, differences, report_path
 from cyclemlp.files import JsonObject, atomic_write, check_writable, write_json
 from cyclemlp.heads.network import STRIDE
+from cyclemlp.inference.runtimes.pt2_archive import check_torch
 from cyclemlp.inference.runtimes.registry import load_network
 from cyclemlp.machine import versions
 from cyclemlp.tasks.card import ModelCard, load_model
@@ -112,6 +113,8 @@ def check_request(out: Path, file_format: str, limit: float, opset: int | None =
     if file_format not in FORMATS:
         near = did_you_mean(file_format, FORMATS)
         raise ConfigError(f"--format {file_format!r} is not known: one of {', '.join(FORMATS)}.{near}")
+    if file_format == "pt2":
+        check_torch()
     kind = FORMATS[file_format]
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder: give a file in it, such as {out / f'model{kind.suffix}'}")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cyclemlp.models.pyramid import Spacing, Stem
+from cyclemlp.ops.shift import is_exporting
 
 
 def doubling(width: int) -> tuple[int, int, int, int]:
@@ -85,7 +86,7 @@ def _is_free(height: int, width: int) -> bool:
     """Whether a graph is being made that has to hold at other sizes, so that no condition may depend on them."""
     if torch.jit.is_tracing() or not type(height) is type(width) is int:  # type: ignore[attr-defined, no-untyped-call]
         return True
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return torch.compiler.is_compiling() and not is_exporting()
 
 
 torch.fx.wrap("_padded_patches")  # each is one node of a symbolic trace, because it looks at shapes

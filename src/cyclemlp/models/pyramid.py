@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
-from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates, get_device_dtype
+from timm.layers import ClassifierHead, DropPath, Mlp, calculate_drop_path_rates
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
@@ -275,7 +275,9 @@ class MlpPyramid(nn.Module, Generic[Sizes]):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by one for `num_classes` (0 for none), and the pooling if one is named."""
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
+        place = next(self.parameters())
+        self.head.reset(num_classes, global_pool)
+        self.head.to(place.device, place.dtype)  # before timm 1.0.29 a new classifier is float32 on the CPU
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks' activations in the backward pass instead of keeping them."""

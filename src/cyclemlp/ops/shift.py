@@ -58,9 +58,17 @@ def only_moved(plan: Plan, channels: int) -> Plan:
     return tuple(packed)
 
 
+def is_exporting() -> bool:
+    """Whether torch.export is recording a graph, and not torch.compile.
+
+    In code that torch.compile follows, older versions (2.8 does) answer True to `torch.compiler.is_exporting` as well.
+    """
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+
+
 def is_recorded() -> bool:
     """Whether torch.export or torch.jit.trace is recording a graph."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def shift(x_nhwc: Tensor, plan: Plan) -> Tensor:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclemlp.documents import DocumentError, parse_json
-from cyclemlp.errors import CheckpointError
+from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.settings import held
 
 FACTS_FILE = "cyclemlp.json"
@@ -50,12 +50,27 @@ _SYNTAX = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keywo
 _SYNTAX_OF_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
 _MAX_EXPRESSION = 20_000
 
+OLDEST_TORCH = "2.9"
+"""The first that keeps weights as plain numbers; those before pickle them, and read no others."""
+
 _trusting = ContextVar("trusting", default=False)
 
 
 def trusting(wanted: bool) -> AbstractContextManager[None]:
     """While the block runs, whether .pt2 files are loaded whatever they hold, code included."""
     return held(_trusting, wanted)
+
+
+def check_torch() -> None:
+    """Raise ConfigError where the installed torch neither writes nor reads .pt2 files without pickles."""
+    import torch
+    from packaging.version import Version  # timm needs it
+
+    if Version(torch.__version__) < Version(OLDEST_TORCH):
+        raise ConfigError(
+            f".pt2 files need torch {OLDEST_TORCH} or newer, and this is torch {torch.__version__}, which pickles"
+            " weights: upgrade torch, or export to onnx or openvino"
+        )
 
 
 def checked_archive(path: Path) -> io.BytesIO:

@@ -10,7 +10,7 @@ from cyclemlp.errors import CheckpointError, ConfigError, reason_of
 from cyclemlp.files import JsonObject
 from cyclemlp.heads.network import FloatArray, SizeRule
 from cyclemlp.inference.runtimes.facts import Facts
-from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE, checked_archive
+from cyclemlp.inference.runtimes.pt2_archive import FACTS_FILE, check_torch, checked_archive
 from cyclemlp.inference.runtimes.registry import RUN_FOLDER, Runtime
 from cyclemlp.tasks.card import ModelCard, load_model
 
@@ -45,6 +45,7 @@ class Pt2Network(TorchNetwork):
         import torch
         import torchvision  # noqa: F401  # its operators, which detectors need
 
+        check_torch()
         place = choose_device(device)
         archive, extra = checked_archive(path), {FACTS_FILE: ""}
         try:
