@@ -221,3 +221,21 @@ def test_a_folder_in_the_place_of_a_second_file(name: str, tmp_path: Path) -> No
     (tmp_path / name).mkdir()
     with pytest.raises(ConfigError, match=f"{name} is a folder where a file of --out"):
         check_request(tmp_path / "model.xml", "openvino", 1e-4)
+
+
+def test_raw_files_keep_their_outputs_and_batches() -> None:
+    raw = raw_network(build_model(DETECTION), DETECTION, raw=True)
+    assert raw.facts.outputs == ("logits", "offsets")
+    assert raw.example(2, 64, 96).shape == (2, 3, 64, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "opset", "message"),
+    [
+        ("m.onnx", 17, "--opset 17 is not allowed: from 18 to 23"),
+        ("m.xml", 18, "--opset 18 is for --format onnx alone"),
+    ],
+)
+def test_operator_sets_that_are_refused(name: str, opset: int, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_request(tmp_path / name, "onnx" if name.endswith("onnx") else "openvino", 1e-4, opset)

@@ -22,8 +22,6 @@ from predictions import classified, detected, segmented
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.export.formats import FORMATS
-from cyclemlp.export.program import raw_network
-from cyclemlp.export.run import check_request
 from cyclemlp.export.verify import report_path
 from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.inference.predictor import Predictor
@@ -68,6 +66,13 @@ CARDS = {
     ),
     "classification": ModelCard("classification", "cyclemlp_nano", "linear", ("a", "b"), image_size=64, crop_pct=0.875),
 }
+WITHOUT_TORCH = """import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in 'torch torchvision timm faster_coco_eval lightning matplotlib'.split():
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Blocked())
+"""
 OBJECT_TASKS = ("detection", "instance-segmentation")
 SHAPES = ((64, 64), (35, 90), (97, 131), (20, 40), (150, 203))
 
@@ -226,13 +231,6 @@ def test_boxes_that_a_file_has_dropped_cannot_be_asked_for(exported: tuple[str, 
             predictor.described_as(replace(predictor.card, detection=options))
 
 
-def test_raw_files_keep_their_outputs_and_batches() -> None:
-    card = CARDS["detection"]
-    raw = raw_network(untrained(card), card, raw=True)
-    assert raw.facts.outputs == ("logits", "offsets")
-    assert raw.example(2, 64, 96).shape == (2, 3, 64, 96)
-
-
 def test_the_keys_of_the_metadata_are_listed(exported: tuple[str, Path]) -> None:
     keys = set(by_hand_facts(exported[1])) - {"format", "head_width", "model_options"}
     listed = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))))
@@ -244,18 +242,6 @@ def by_hand_facts(folder: Path) -> dict[str, Any]:
     exec(OPEN["onnx"].replace('"model.onnx"', repr(str(file_of(folder, "onnx")))), names)
     facts: dict[str, Any] = names["facts"]
     return facts
-
-
-@pytest.mark.parametrize(
-    ("name", "opset", "message"),
-    [
-        ("m.onnx", 17, "--opset 17 is not allowed: from 18 to 23"),
-        ("m.xml", 18, "--opset 18 is for --format onnx alone"),
-    ],
-)
-def test_operator_sets_that_are_refused(name: str, opset: int, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_request(tmp_path / name, "onnx" if name.endswith("onnx") else "openvino", 1e-4, opset)
 
 
 @pytest.mark.parametrize("name", EVERY_FORMAT)
@@ -349,13 +335,7 @@ def test_prediction_without_torch_and_without_extras(
     image = random_images()[2]
     Image.fromarray(image).save(tmp_path / "image.png")
     script = (
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        unwanted = 'torch torchvision timm faster_coco_eval lightning matplotlib'\n"
-        "        if name.split('.')[0] in unwanted.split():\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Blocked())\n"
+        f"{WITHOUT_TORCH}"
         "import numpy as np\n"
         "from cyclemlp.inference.predictor import Predictor\n"
         "predictor = Predictor.load(sys.argv[1])\n"
@@ -369,6 +349,40 @@ def test_prediction_without_torch_and_without_extras(
     both = (predictor, predictor.with_views((1, 2), flip=True))
     wanted = [segmented(each.predict(image)).mask for each in both]
     assert np.mean(np.load(tmp_path / "mask.npy") == wanted) >= 0.9999
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_objects_with_masks_without_torch(name: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    folder, image = folder_of("instance-segmentation"), random_images()[2]
+    Image.fromarray(image).save(tmp_path / "image.png")
+    script = (
+        f"{WITHOUT_TORCH}"
+        "import numpy as np\n"
+        "from cyclemlp.inference.predictor import Predictor\n"
+        "found = Predictor.load(sys.argv[1]).predict(sys.argv[2])\n"
+        "np.save(sys.argv[3], sum(found.mask(i).astype(int) for i in range(len(found))))\n"
+    )
+    arguments = [file_of(folder, name), tmp_path / "image.png", tmp_path / "masks.npy"]
+    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True)
+    wanted = detected(Predictor.load(folder / "run", "cpu").predict(image))
+    masks_at = sum(wanted.mask(i).astype(int) for i in range(len(wanted)))
+    assert np.mean(np.load(tmp_path / "masks.npy") == masks_at) >= 0.999
+
+
+def test_a_file_of_mask_rcnn_that_finds_nothing(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    import onnx
+    from onnxruntime import InferenceSession
+
+    model = onnx.load(file_of(folder_of("instance-segmentation"), "onnx"))
+    (threshold,) = (node.input[1] for node in model.graph.node if node.op_type == "Greater")
+    (value,) = (each for each in model.graph.initializer if each.name == threshold)
+    value.CopyFrom(onnx.numpy_helper.from_array(np.full((), 0.999, np.float32), threshold))
+    onnx.save(model, tmp_path / "strict.onnx")
+    images = np.zeros((1, 3, 64, 96), dtype=np.float32)
+    opened = core().compile_model(tmp_path / "strict.onnx", "CPU")({"images": images})
+    first = InferenceSession(tmp_path / "strict.onnx").run(None, {"images": images})
+    for found in (first, [opened[name] for name in ("boxes", "scores", "labels", "masks")]):
+        assert [each.shape for each in found] == [(0, 4), (0,), (0,), (0, 28, 28)]
 
 
 def test_signals_are_safe_after_networks_were_dropped(segmentation: Segmentation) -> None:
