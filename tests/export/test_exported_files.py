@@ -365,8 +365,7 @@ def test_objects_with_masks_without_torch(name: str, folder_of: Callable[[str], 
     arguments = [file_of(folder, name), tmp_path / "image.png", tmp_path / "masks.npy"]
     subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True)
     wanted = detected(Predictor.load(folder / "run", "cpu").predict(image))
-    masks_at = sum(wanted.mask(i).astype(int) for i in range(len(wanted)))
-    assert np.mean(np.load(tmp_path / "masks.npy") == masks_at) >= 0.999
+    assert np.mean(np.load(tmp_path / "masks.npy") == sum(map(wanted.mask, range(len(wanted))))) >= 0.999
 
 
 def test_a_file_of_mask_rcnn_that_finds_nothing(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
