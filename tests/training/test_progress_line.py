@@ -18,7 +18,7 @@ def test_an_evaluation_does_not_count_for_more_time_than_there_is(
     """A quarter was done after 100 seconds, then an evaluation took 200: at that pace 15 minutes would be left."""
     caplog.set_level(logging.INFO)
     now = 1000.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr(progress, "shows_bars", lambda: False)
     state = SimpleNamespace(step=0, progress=0.0, planned_steps=None, training_seconds=training_seconds)
     state.fabric = SimpleNamespace(is_global_zero=True)
