@@ -103,7 +103,7 @@ def _layouts(known: Sequence[AnyFormat]) -> str:
     if len(described) <= MAX_DESCRIBED:
         return described
     *others, last = (each.layout.partition(" (")[0] for each in known)
-    return f"{', '.join(others)} or {last} (see cyclemlp data --help)"
+    return f"{', '.join(others)} or {last} (cyclemlp data --help)"
 
 
 def recognised(root: Path, known: Sequence[AnyFormat]) -> AnyFormat | None:
