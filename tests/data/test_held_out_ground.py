@@ -15,10 +15,10 @@ from geotiffs import write_geotiff
 import cyclemlp
 from cyclemlp.data import windows
 from cyclemlp.data.checks import check_files
-from cyclemlp.data.common_ground import footprints
+from cyclemlp.data.common_ground import Footprint, footprints
 from cyclemlp.data.fingerprint import labels_digest
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.ground_blocks import MARGIN, Blocks
+from cyclemlp.data.ground_blocks import MARGIN, Blocks, GroundPart, blocks_of
 from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.masks import MaskDataset
@@ -122,9 +122,6 @@ def test_far_images_are_in_one_split_each(tmp_path: Path) -> None:
 
 def test_the_share_is_kept_on_the_mean() -> None:
     """Of squares of equal size; without images, by the places alone."""
-    from cyclemlp.data.common_ground import Footprint
-    from cyclemlp.data.ground_blocks import blocks_of
-
     places = {Path("a"): Footprint((1.0, 0.0, 0.0, 0.0, -1.0, 1000.0), (1000, 1000))}
     shares = []
     for seed in range(20):
@@ -228,3 +225,37 @@ def test_the_commands_of_the_page(line: str, tmp_path: Path, monkeypatch: pytest
     write_pair(tmp_path / "scenes", "a")
     quick = ["--steps", "1", "--batch-size", "1", "--crop-size", "32", "--workers", "0", "--head-width", "8"]
     assert command(*line.split()[1:], *(quick if " train " in line else [])) == 0
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_small_blocks_are_the_share_that_was_asked_for(turned: bool) -> None:
+    """Of 100 blocks an edge, far more than sample points would have met when there were 32 of them."""
+    matrix = (0.8, 0.6, 0.0, 0.6, -0.8, 1000.0) if turned else (1.0, 0.0, 0.0, 0.0, -1.0, 1000.0)
+    image, pixels = Path("a"), slice(0, 1000)
+    blocks = blocks_of({image: Footprint(matrix, (1000, 1000))}, 0.2, HoldOut(0.2).holds, 10.0)
+    assert blocks is not None
+    assert blocks.total == pytest.approx(10_000, rel=0.1)
+    for validates in (True, False):
+        kept = blocks.kept(image, pixels, pixels, validates=validates).mean()
+        assert blocks.share(image, validates=validates) == pytest.approx(kept, abs=0.03)
+    assert blocks.kept(image, pixels, pixels, validates=True).mean() == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_window_is_compared_with_its_own_blocks_alone() -> None:
+    image, window = Path("a"), (slice(100, 160), slice(200, 270))
+    blocks = blocks_of(
+        {image: Footprint((1.0, 0.0, 0.0, 0.0, -1.0, 1000.0), (1000, 1000))}, 0.2, HoldOut(0.2).holds, 10
+    )
+    assert blocks is not None
+    found = dict(GroundPart(blocks, validates=True).held_out(image, *window))
+    names = [f"{column} {row}" for column, row in sorted(blocks.held_out) if 20 <= column < 27 and 84 <= row < 90]
+    assert list(found) == names != []
+    assert np.array_equal(np.any(list(found.values()), axis=0), blocks.kept(image, *window, validates=True))
+
+
+@pytest.mark.parametrize("edge", [1.0, 1e-300, 5e-324])
+def test_too_many_blocks_are_refused_in_one_line(edge: float, scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("data", scene, "--val-share", 0.2, "--val-block", edge) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"blocks of {edge:g} divide the ground into more than 100000: give a larger --val-block" in line
+    assert len(line) <= 200

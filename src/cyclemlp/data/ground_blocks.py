@@ -5,7 +5,8 @@ them: their scores say how well a network remembers. Here a pixel validates if i
 trains if it lies in none and not within the margin of one. Overlapping images agree, and one image can do for both.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.common_ground import Footprint
+from cyclemlp.errors import DataError
 
 MARGIN = 0.1
 """Of the edge of a block, unless a margin is given: pixels nearer to a held-out block neither train nor validate."""
 _BLOCKS_HELD_OUT = 5
 """About this number of blocks validate where the images cover their surroundings; one place alone shows little."""
 _NICE = (1.0, 2.0, 5.0)
+MAX_BLOCKS = 100_000
+"""More of them would be narrower than training crops, and slow."""
 _SAMPLES = 32
-"""Pixels along each edge of an image by which its share in a block is estimated."""
+"""Points along each edge of an image, at least, by which shares of its pixels are estimated."""
+_SAMPLES_OF_A_BLOCK = 2
+"""Points along each edge of a block, at least, unless pixels are fewer."""
 _LEAST_SHARE = 0.01
 """Of the pixels of an image, below which it is left out of a split."""
 Place = tuple[int, int]
@@ -107,10 +113,14 @@ class Blocks:
 
     def share(self, image: Path, *, validates: bool) -> float:
         """Of the pixels of an image, about."""
-        height, width = self._place_of[image].size
-        sampled = Blocks(self.edge, self.held_out, ((image, _thinned(self._place_of[image])),), 1, self.margin)
-        rows, columns = slice(0, min(_SAMPLES, height)), slice(0, min(_SAMPLES, width))
-        return float(sampled.kept(image, rows, columns, validates=validates).mean())
+        thin = _thinned(self._place_of[image], self.edge)
+        sampled = Blocks(self.edge, self.held_out, ((image, thin),), 1, self.margin)
+        return float(sampled.kept(image, *map(slice, (0, 0), thin.size), validates=validates).mean())
+
+    def held_within(self, first: Place, last: Place) -> list[Place]:
+        """The held-out blocks from one column and row to others, in order."""
+        held = self._held_array
+        return [(column, row) for column, row in held[((held >= first) & (held <= last)).all(axis=1)].tolist()]
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,8 @@ class GroundPart:
     def held_out(self, image: Path, rows: slice, columns: slice) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
         """Each held-out block that a window of an image shows, by its place, and which pixels are in it."""
         column, row = self.blocks.numbers(image, rows, columns)
-        for held in sorted(self.blocks.held_out):
+        first, last = (int(column.min()), int(row.min())), (int(column.max()), int(row.max()))
+        for held in self.blocks.held_within(first, last):
             if (inside := (column == held[0]) & (row == held[1])).any():
                 yield f"{held[0]} {held[1]}", inside
 
@@ -146,18 +157,10 @@ def blocks_of(
     """Blocks of which about `share` of the pixels is held out; `order` of their names says which come first.
 
     `edge` and `margin` are in the units of the coordinates, and follow from the ground and the edge by default. None
-    where all images lie in one block.
+    where all images lie in one block. Raises DataError for more than `MAX_BLOCKS` blocks.
     """
     edge = usual_edge(places, share) if edge is None else edge
-    pixels: dict[Place, float] = {}
-    for footprint in places.values():
-        thin = _thinned(footprint)
-        x, y = thin.points(np.arange(thin.size[1])[None] + 0.5, np.arange(thin.size[0])[:, None] + 0.5)
-        numbers = np.stack(np.broadcast_arrays(np.floor(x / edge), np.floor(y / edge)), axis=-1).reshape(-1, 2)
-        found, counts = np.unique(numbers.astype(np.int64), axis=0, return_counts=True)
-        weight = footprint.size[0] * footprint.size[1] * footprint.pixel**2 / (thin.size[0] * thin.size[1])
-        for (column, row), count in zip(found.tolist(), counts.tolist(), strict=True):
-            pixels[column, row] = pixels.get((column, row), 0.0) + count * weight
+    pixels = _areas(places.values(), edge)
     if len(pixels) < 2:
         return None
     held: set[Place] = set()
@@ -171,6 +174,27 @@ def blocks_of(
     return Blocks(edge, frozenset(held), tuple(places.items()), len(pixels), relative)
 
 
+def _areas(places: Iterable[Footprint], edge: float) -> dict[Place, float]:
+    """The ground of images in each block, about. Raises DataError for more than `MAX_BLOCKS` blocks."""
+    areas: dict[Place, float] = {}
+    for place in places:
+        if math.prod(max(1.0, number) for number in _in_edges(place, edge)) > MAX_BLOCKS:
+            raise _too_many(edge)
+        thin = _thinned(place, edge)
+        x, y = thin.points(np.arange(thin.size[1])[None] + 0.5, np.arange(thin.size[0])[:, None] + 0.5)
+        numbers = np.stack(np.broadcast_arrays(np.floor(x / edge), np.floor(y / edge)), axis=-1).reshape(-1, 2)
+        found, counts = np.unique(numbers.astype(np.int64), axis=0, return_counts=True)
+        for (column, row), count in zip(found.tolist(), counts.tolist(), strict=True):
+            areas[column, row] = areas.get((column, row), 0.0) + count * thin.pixel**2
+        if len(areas) > MAX_BLOCKS:
+            raise _too_many(edge)
+    return areas
+
+
+def _too_many(edge: float) -> DataError:
+    return DataError(f"blocks of {edge:g} divide the ground into more than {MAX_BLOCKS}: give a larger --val-block")
+
+
 def usual_edge(places: Mapping[Path, Footprint], share: float, least: float = 0.0) -> float:
     """A round number near the edge of squares of which `_BLOCKS_HELD_OUT` are the share, or near `least`."""
     bounds = np.array([place.bounds for place in places.values()])
@@ -181,10 +205,17 @@ def usual_edge(places: Mapping[Path, Footprint], share: float, least: float = 0.
     return float(min(candidates, key=lambda edge: abs(np.log(edge / wanted))))
 
 
-def _thinned(place: Footprint) -> Footprint:
-    """The same ground with few, large pixels."""
+def _in_edges(place: Footprint, edge: float) -> tuple[float, float]:
+    """Height and width of an image in edges of blocks."""
+    a, b, _, d, e, _ = place.matrix
+    return place.size[0] * math.hypot(b, e) / edge, place.size[1] * math.hypot(a, d) / edge
+
+
+def _thinned(place: Footprint, edge: float) -> Footprint:
+    """The same ground with few, large pixels: as many as blocks of this edge need."""
     height, width = place.size
-    rows, columns = min(_SAMPLES, height), min(_SAMPLES, width)
+    wanted = (max(_SAMPLES, _SAMPLES_OF_A_BLOCK * number + 1) for number in _in_edges(place, edge))
+    rows, columns = (int(min(number, pixels)) for number, pixels in zip(wanted, place.size, strict=True))
     a, b, c, d, e, f = place.matrix
     wide, high = width / columns, height / rows
     return Footprint((a * wide, b * high, c, d * wide, e * high, f), (rows, columns))

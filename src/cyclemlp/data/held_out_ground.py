@@ -5,6 +5,7 @@ region in which nothing is learnt or scored. An image with one class cannot be d
 in a held-out block, and trains if it lies farther than the margin from all images that validate.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -77,8 +78,10 @@ def _held_out_boxes(part: GroundPart, image: Path, size: tuple[int, int]) -> Box
     """Where an image shows held-out blocks, for training with their margin: (N, 4) in pixels, within the image."""
     blocks, place = part.blocks, part.blocks.place_of(image)
     margin = 0.0 if part.validates else blocks.margin
+    left, bottom, right, top = (math.floor(bound / blocks.edge) for bound in place.bounds)
+    beyond = math.ceil(margin)
     boxes = []
-    for column, row in sorted(blocks.held_out):
+    for column, row in blocks.held_within((left - beyond, bottom - beyond), (right + beyond, top + beyond)):
         x = np.array([column - margin, column + 1 + margin] * 2) * blocks.edge
         y = np.repeat([row - margin, row + 1 + margin], 2) * blocks.edge
         columns, rows = place.pixels_at(x, y)
