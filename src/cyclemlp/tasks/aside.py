@@ -1,8 +1,8 @@
 """The run that `--overwrite` replaces is kept until the new one has a checkpoint, and comes back where it gets none.
 
 It lies in the run folder itself, as `.replaced/`: moving it there takes no space and no time on any disk, and the lock
-of the folder holds for it. While it is moved, in either direction, the folder has the name `.replacing/`, so that after
-a SIGKILL at any moment the next command knows what to do.
+of the folder holds for it. While it is moved, in either direction, the folder has the name `.replacing/`, and while it
+is deleted `.dropping/`, so that after a SIGKILL at any moment the next command knows what to do.
 """
 
 import logging
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cyclemlp.errors import reason_of
 from cyclemlp.tasks.recipes import CONFIG_NAME
-from cyclemlp.tasks.replacing import ASIDE, LOCK, UNFINISHED, is_run, remove_run
+from cyclemlp.tasks.replacing import ASIDE, DROPPED, LOCK, UNFINISHED, is_run, remove_folders, remove_run
 
 _CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/previous.ckpt")
 
@@ -30,8 +31,10 @@ def set_aside(run_dir: Path) -> None:
 
 
 def is_waiting(run_dir: Path) -> bool:
-    """Whether a run has been set aside in this folder."""
-    return (run_dir / UNFINISHED).is_dir() or is_run(run_dir / ASIDE)
+    """Whether a run has been set aside in this folder that comes back if the new one ends now."""
+    if (run_dir / UNFINISHED).is_dir():  # any checkpoints are those of the old run
+        return True
+    return is_run(run_dir / ASIDE) and not any((run_dir / name).is_file() for name in _CHECKPOINTS)
 
 
 def put_back(run_dir: Path) -> None:
@@ -47,28 +50,50 @@ def put_back(run_dir: Path) -> None:
 
 
 def drop(run_dir: Path) -> None:
-    """Remove the run that was set aside, if there is one; the caller holds the lock."""
-    if (run_dir / ASIDE).is_dir():
-        remove_run(run_dir / ASIDE)
-        (run_dir / ASIDE).rmdir()
+    """Remove the run that was set aside, if there is one; the caller holds the lock.
+
+    What cannot be deleted, such as a file that another program has open, is a warning; `settle` tries again.
+    """
+    try:
+        if is_run(run_dir / ASIDE):
+            (run_dir / ASIDE).replace(run_dir / DROPPED)
+        _remove_dropped(run_dir / DROPPED)
+    except OSError as error:
+        reason = reason_of(error)
+        _logger.warning(
+            "the replaced run in %s could not be deleted (%s); the next command tries again", run_dir, reason
+        )
 
 
 def settle(run_dir: Path) -> None:
     """Bring back, or remove, what a killed command has set aside in this folder. Nothing while a run uses it."""
-    with suppress(OSError):
-        (run_dir / ASIDE).rmdir()  # of a command that was killed when it had removed all that was in it
-    if not is_waiting(run_dir):
+    waiting = is_waiting(run_dir)
+    if not (waiting or is_run(run_dir / ASIDE) or (run_dir / DROPPED).is_dir()):
         return
     try:
         lock = FileLock(run_dir / LOCK).acquire(timeout=0)
     except Timeout:
         return
+    except OSError:  # a folder that can only be read; that something is left to delete in it does no harm
+        if waiting:
+            raise
+        return
     with lock:
-        begun = any((run_dir / name).is_file() for name in _CHECKPOINTS)
-        if begun and not (run_dir / UNFINISHED).is_dir():  # else they are those of the old run
-            drop(run_dir)
-        elif is_waiting(run_dir):
+        if is_waiting(run_dir):
             put_back(run_dir)
+        drop(run_dir)
+
+
+def _remove_dropped(folder: Path) -> None:
+    """Remove a replaced run, and in it one that could not be removed when this one began."""
+    if not folder.is_dir():
+        return
+    _remove_dropped(folder / DROPPED)
+    if is_run(folder):
+        remove_run(folder)
+    remove_folders(folder)
+    with suppress(OSError):  # a file that another program still has open, or one of the user
+        folder.rmdir()
 
 
 def _move_all(source: Path, target: Path) -> None:

@@ -21,8 +21,9 @@ _FOLDERS = {
 """What a run writes, by patterns; torch is not imported for their names. A test compares them with a run."""
 _FOLDERS_OF_LIBRARIES = ("mlflow", "wandb")
 """What is in these is written by the loggers of these names, and goes as a whole."""
-ASIDE, UNFINISHED = ".replaced", ".replacing"
-"""Folders in a run folder with the run that a new one replaces, and with the part of it that has been moved so far."""
+ASIDE, UNFINISHED, DROPPED = ".replaced", ".replacing", ".dropping"
+"""Folders in a run folder: the run that a new one replaces, the part of it that has been moved so far, and the run
+while it is deleted."""
 _OPTIONS = {"data", "model", "out", "batch-size", "evaluations"}
 """Of every run, so that a config.yaml of another program is not mistaken for ours."""
 _MAX_NAMED = 3
@@ -51,8 +52,7 @@ def remove_run(run_dir: Path) -> None:
         for path in _inside(run_dir / name):
             if _matches(path, patterns):
                 path.unlink()
-        with suppress(OSError):  # there is none, or a file of the user in it
-            (run_dir / name).rmdir()
+    remove_folders(run_dir)
     for name in _FOLDERS_OF_LIBRARIES:
         if (run_dir / name).is_dir() and not (run_dir / name).is_symlink():
             shutil.rmtree(run_dir / name)
@@ -60,6 +60,13 @@ def remove_run(run_dir: Path) -> None:
         if _matches(path, _written()):
             path.unlink()
     (run_dir / CONFIG_NAME).unlink(missing_ok=True)
+
+
+def remove_folders(run_dir: Path) -> None:
+    """Remove the folders of a run that are empty."""
+    for name in _FOLDERS:
+        with suppress(OSError):  # there is none, or a file of the user in it
+            (run_dir / name).rmdir()
 
 
 def remove_begun(run_dir: Path) -> None:
@@ -86,7 +93,7 @@ def _others(run_dir: Path) -> Iterator[str]:
     """What is in the folder and was not written by a run: links as well, wherever they lead."""
     for path in _inside(run_dir):
         is_folder = path.is_dir() and not path.is_symlink()
-        if is_folder and path.name in (*_FOLDERS_OF_LIBRARIES, ASIDE, UNFINISHED):
+        if is_folder and path.name in (*_FOLDERS_OF_LIBRARIES, ASIDE, UNFINISHED, DROPPED):
             continue
         if is_folder and path.name in _FOLDERS:
             inside = _FOLDERS[path.name]

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.errors import ConfigError, DataError, reason_of
 from cyclemlp.files import JsonObject, is_left_over, remove_left_overs, write_text
 from cyclemlp.tasks.aside import drop, is_waiting, put_back, set_aside
 from cyclemlp.tasks.options import RunConfig, flat, resumable_options, saved_options
@@ -54,10 +54,20 @@ def _held(config: RunConfig) -> Iterator[None]:
             open_run(config)
             yield
         except BaseException:
-            if is_waiting(config.run_dir):
-                put_back(config.run_dir)
+            _bring_back(config.run_dir)
             raise
         drop(config.run_dir)
+
+
+def _bring_back(run_dir: Path) -> None:
+    """Bring back the run that was to be replaced, unless the new one has a checkpoint."""
+    if not is_waiting(run_dir):
+        return
+    try:
+        put_back(run_dir)
+    except OSError as error:  # why the run ended is what the user needs to read
+        reason = reason_of(error)
+        _logger.warning("the replaced run is not back in %s yet (%s): the next command tries again", run_dir, reason)
 
 
 @contextmanager
