@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from cyclemlp.data.chosen_classes import learnt_classes, with_classes
 from cyclemlp.data.folders import name_key
-from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.palettes import from_texts
 from cyclemlp.data.problems import DataRequest, listed_classes
-from cyclemlp.errors import ConfigError, DataError, did_you_mean
+from cyclemlp.errors import ConfigError, DataError
 from cyclemlp.files import JsonMapping, JsonObject, write_png
 from cyclemlp.tasks.looks import FloatArray, NetworkImage, Pixels
 from cyclemlp.tasks.options import EvaluationOptions, PredictionOptions, RunConfig
 from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED, ScoreTable, further_lines, score_lines
+from cyclemlp.tasks.split_of_run import find_split, hold_out_of_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,15 +207,13 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
 
         Raises DataError, also where its classes are not the network's.
         """
-        how, palette = self._held_out(folder, split, card), from_texts(card.palette)
+        how, palette = hold_out_of_run(card, folder, split), from_texts(card.palette)
         names = card.data_classes or card.classes
-        dataset = self.find_requested(folder, DataRequest(split, names, how, palette, card.label_field or None))
+        request = DataRequest(split, names, how, palette, card.label_field or None)
+        dataset = find_split(self.find_requested, folder, request, card)
         if card.class_choice and not _same_names(dataset.classes, card.classes):  # as --prepare may have written them
             self._check_fits(dataset, folder, names)
             dataset = with_classes(self.with_names(dataset, names), card.class_choice)
-        if split not in dataset.splits:
-            near = did_you_mean(split, dataset.splits)
-            raise DataError(f"{folder} has no split {split!r}; it has {', '.join(dataset.splits)}.{near}")
         self._check_fits(dataset, folder, card.classes)
         return dataset
 
@@ -227,12 +225,6 @@ class Task(ABC, Generic[ConfigT, DatasetT, ResultT, CountsT]):
     def with_names(self, dataset: DatasetT, names: tuple[str, ...]) -> DatasetT:
         """A data set that fits these names, with them."""
         return dataset
-
-    def _held_out(self, folder: Path, split: str, card: "ModelCard") -> HoldOut | None:
-        """How the run of `card` made its splits, for the data that it was trained on."""
-        if card.val_share is None or split not in ("train", "val") or not card.source.endswith(f" {folder.name}"):
-            return None
-        return HoldOut(card.val_share, card.val_seed, card.val_block, card.val_margin)
 
     def fits(self, dataset: DatasetT, classes: Sequence[str]) -> bool:
         """Whether the classes of a data set are those of a network."""

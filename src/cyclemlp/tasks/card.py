@@ -29,6 +29,7 @@ from cyclemlp.tasks.base import Dataset
 from cyclemlp.tasks.card_json import from_json, numbers_in, require
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task, task_names
+from cyclemlp.tasks.split_of_run import trained_on
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
     from torch import nn
@@ -186,7 +187,7 @@ class ModelCard:
             shared |= _of_ground(config, tuple(dataset.splits["train"].images))
         shared |= config.validation.for_card(config.machine.seed)
         shared |= _of_choice(config.class_choice, dataset)
-        source = f"trained by cyclemlp on {config.data.name}"
+        source = trained_on(config.data)
         return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})
 
     @property

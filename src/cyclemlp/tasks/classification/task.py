@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cyclemlp.data.chosen_classes import with_classes
 from cyclemlp.data.datasets import ClassifiedDataset
-from cyclemlp.data.formats.class_folders import read_split
+from cyclemlp.data.formats.class_folders import EVERYTHING, read_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.data.resizing import SQUARE_RULES
@@ -23,6 +23,7 @@ from cyclemlp.tasks.classification.predict import ClassificationResult, classify
 from cyclemlp.tasks.looks import NetworkImage
 from cyclemlp.tasks.options import EvaluationOptions
 from cyclemlp.tasks.score_text import MAX_CLASSES_LISTED, score_lines
+from cyclemlp.tasks.split_of_run import hold_out_of_run, refuse_other_data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,9 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         """One split, labelled by the network's classes; no other split has to exist."""
         # Also the name of a merge, for data whose folders have it.
         names = tuple(dict.fromkeys((*card.data_classes, *card.classes)))
-        images = read_split(folder, split, names, self._held_out(folder, split, card))
+        if not (folder / split).is_dir():
+            refuse_other_data(card, folder, split, EVERYTHING)
+        images = read_split(folder, split, names, hold_out_of_run(card, folder, split))
         dataset = ClassifiedDataset(folder, names, {split: images})
         dataset = with_classes(dataset, card.class_choice)
         note_cropped(dataset.splits[split].images, card)
