@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from cyclemlp.tasks.registry import get_task
 from cyclemlp.tasks.split_of_run import trained_on
 
 CLASSES = ("field", "wood")
-CARD = {"model": "cyclemlp_nano", "classes": CLASSES, "source": "trained by cyclemlp on tiles", "val_share": 0.3}
+CARD: dict[str, Any] = {"model": "cyclemlp_nano", "classes": CLASSES, "source": "trained by cyclemlp on tiles", "val_share": 0.3}
 
 
 def write_tiles(root: Path, of: str = "") -> Path:
@@ -47,9 +48,9 @@ def write_boxes(root: Path) -> Path:
 
 
 def write_model(folder: Path, task: str) -> Path:
-    own = {"classification": {"head": "linear", "image_size": 32, "crop_pct": 0.875}}
+    own: dict[str, dict[str, Any]] = {"classification": {"head": "linear", "image_size": 32, "crop_pct": 0.875}}
     own |= {"segmentation": {"head": "semantic-fpn", "head_width": 8}, "detection": {"head": "retinanet"}}
-    card = ModelCard(task=task, **CARD, **own[task])  # type: ignore[arg-type]
+    card = ModelCard(task=task, **CARD, **own[task])
     save_model(folder, build_model(card), card)
     return folder
 
@@ -93,7 +94,7 @@ def test_data_of_another_name_has_no_split_of_the_run(
     assert len(line.replace(str(tmp_path), "")) <= 200
 
 
-def own(run: Path) -> dict[str, object]:
+def own(run: Path) -> dict[str, Any]:
     """What the card of a run says, but for the task."""
     card = json.loads((run / "model.json").read_text())
     return {**CARD, "head": card["head"], "head_width": card.get("head_width")}
@@ -101,7 +102,7 @@ def own(run: Path) -> dict[str, object]:
 
 def test_a_split_of_other_data_is_its_own(tmp_path: Path) -> None:
     other = write_tiles(write_tiles(tmp_path / "other", "train"), "val")
-    card = ModelCard(task="classification", head="linear", image_size=32, crop_pct=0.875, **CARD)  # type: ignore[arg-type]
+    card = ModelCard(task="classification", head="linear", image_size=32, crop_pct=0.875, **CARD)
     assert len(get_task("classification").find_evaluation_data(other, "val", card).splits["val"].images) == 40
 
 
