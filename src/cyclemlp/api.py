@@ -75,8 +75,9 @@ def train_with(task: str, config: RunConfig) -> "Run":
     """As `train`, for any task, from a config of its type."""
     if config.resume:
         config = replace(config, resume=True, out=folder_to_resume(task, config.resume, config.out))
-    if is_first_process():
-        _settle(*(path for path in (config.out, config.init) if path is not None))
+    for path in (config.out, config.init):
+        if path is not None:
+            settle(path)
     check_run(get_task(task), config)
 
     from cyclemlp.training.run_folder import check_folder
@@ -122,7 +123,6 @@ def evaluate(
     from cyclemlp.training.run_folder import training_data
 
     run, folder = Path(run), None if out is None else Path(out)
-    _settle(run)
     check_out(folder)
     if folder is not None:
         check_writable(folder)
@@ -164,7 +164,6 @@ def predict(
     from cyclemlp.inference.predict_files import check_request, predict_files
 
     given = parse_options(PredictionOptions, options, default=PredictionOptions())
-    _settle(Path(run))
     inputs = [images] if isinstance(images, str | PathLike) else images
     # Before torch is imported.
     sources = check_request([Path(path) for path in inputs], Path(out), every, recursive=recursive)
@@ -209,12 +208,5 @@ def export(
     """
     from cyclemlp.export.run import export_run
 
-    _settle(Path(run))
     with verified(not no_verify):
         return export_run(Path(run), Path(out), format, limit=limit, for_size=for_size, raw=raw, opset=opset)
-
-
-def _settle(*runs: Path) -> None:
-    """Bring back the runs that a killed `--overwrite` has left set aside in these folders."""
-    for run in runs:
-        settle(run if run.is_dir() else run.parent)

@@ -15,6 +15,7 @@ from cyclemlp.files import JsonObject
 from cyclemlp.inference.rounds import Case, Measurement, Plan, Suite, disturbance, measure
 from cyclemlp.inference.runtimes.registry import is_exported, load_network
 from cyclemlp.machine import environment
+from cyclemlp.tasks.aside import settle
 from cyclemlp.tasks.card import ModelCard
 
 FORWARD = "forward"
@@ -125,6 +126,7 @@ def _subjects(target: str, size: int | None, runtimes: Sequence[str], folder: Pa
     if is_exported(path):
         yield _subject(target, _FILE_RUNTIMES[path.suffix.lower()], path, size)
         return
+    settle(path)
     run = path if path.exists() else _random_run(target, size or DEFAULT_SIZE, folder)
     in_torch = _subject(target, "torch", run, size)
     installed = [name for name, packages in RUNTIMES.items() if all(map(find_spec, packages))]

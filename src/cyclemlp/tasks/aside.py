@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cyclemlp.errors import reason_of
+from cyclemlp.machine import is_first_process
 from cyclemlp.tasks.recipes import CONFIG_NAME
 from cyclemlp.tasks.replacing import ASIDE, DROPPED, LOCK, UNFINISHED, is_run, remove_folders, remove_run
 
@@ -65,8 +66,14 @@ def drop(run_dir: Path) -> None:
         )
 
 
-def settle(run_dir: Path) -> None:
-    """Bring back, or remove, what a killed command has set aside in this folder. Nothing while a run uses it."""
+def settle(run: Path) -> None:
+    """Bring back, or remove, what a killed command has set aside in a run folder, given itself or by a file in it.
+
+    Nothing happens while a run uses the folder, and in processes that help the first one.
+    """
+    if not is_first_process():
+        return
+    run_dir = run if run.is_dir() else run.parent
     waiting = is_waiting(run_dir)
     if not (waiting or is_run(run_dir / ASIDE) or (run_dir / DROPPED).is_dir()):
         return

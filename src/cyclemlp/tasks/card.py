@@ -25,6 +25,7 @@ from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.errors import CheckpointError, ConfigError
 from cyclemlp.files import JsonMapping, JsonObject, atomic_write, check_digest, sha256_of, write_json
 from cyclemlp.heads.detection_options import DetectionHead
+from cyclemlp.tasks.aside import settle
 from cyclemlp.tasks.base import Dataset
 from cyclemlp.tasks.card_json import from_json, numbers_in, require
 from cyclemlp.tasks.options import RunConfig
@@ -387,14 +388,14 @@ def card_beside(path: Path) -> ModelCard | None:
 
 def _find(path: Path) -> tuple[Path, Path]:
     """The files of weights and card of a model."""
+    settle(path)
     advice = f"give a folder written by `cyclemlp train`, or its {WEIGHTS_NAME}"
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: {advice}")
     if not path.is_dir() and path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is not a model: {advice}")
     weights = path / WEIGHTS_NAME if path.is_dir() else path
-    card = weights.with_name(CARD_NAME)
-    missing = " and no ".join(file.name for file in (weights, card) if not file.is_file())
-    if missing:
+    found = weights, weights.with_name(CARD_NAME)
+    if missing := " and no ".join(file.name for file in found if not file.is_file()):
         raise CheckpointError(f"{weights.parent} is not a run folder: it has no {missing}; {advice}")
-    return weights, card
+    return found

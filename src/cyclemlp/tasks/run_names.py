@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.errors import ConfigError
-from cyclemlp.machine import is_first_process
 from cyclemlp.tasks.aside import is_waiting, settle
 from cyclemlp.tasks.recipes import CONFIG_NAME
 
@@ -32,8 +31,7 @@ def folder_to_resume(task: str, resume: bool | Path, out: Path | None) -> Path:
     if isinstance(resume, Path) and out is not None and resume.resolve() != out.resolve():
         raise ConfigError(f"--resume {resume} and --out {out} are two folders: a run stays in its own, leave --out out")
     run_dir = resume if isinstance(resume, Path) else out or _only_run(task)
-    if is_first_process():
-        settle(run_dir)
+    settle(run_dir)
     trained = _task_of(run_dir)
     if trained not in (None, task):
         raise ConfigError(f"{run_dir} is a run of {trained}: cyclemlp train {trained} --resume {run_dir}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cyclemlp.errors import ConfigError
 from cyclemlp.models.classifiers import check_image_size, create_classifier
+from cyclemlp.tasks.aside import settle
 from cyclemlp.tasks.card import ModelCard, load_model
 
 
@@ -36,6 +37,7 @@ def load_teacher(given: str, student: ModelCard) -> Teacher:
     Raises ConfigError where it does not know the student's classes or does not take its image size, CheckpointError
     where its weights are not usable.
     """
+    settle(Path(given))
     if Path(given).exists():
         model, card = load_model(Path(given))
         if (card.task, card.classes) != (student.task, student.classes):
