@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from cyclemlp.data.folders import walk
 from cyclemlp.data.formats.registry import AnyDataset
-from cyclemlp.data.masks import MaskDataset, MaskSplit
+from cyclemlp.data.ground_blocks import GroundPart
+from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.problems import Problem
 from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.files import user_cache, write_json
@@ -96,17 +97,21 @@ def _files_below(root: Path) -> Iterator[Path]:
 
 
 def _reading(dataset: AnyDataset) -> object:
-    """How masks are read, where that is not in a file of the data set; of other labels, which classes are used."""
-    return (
-        [(split.palette, split.vectors, _blocks(split)) for split in dataset.splits.values()]
+    """What is not in a file of the data set: which images and blocks a split has, how masks are read, which classes."""
+    ways = (
+        [(split.palette, split.vectors) for split in dataset.splits.values()]
         if isinstance(dataset, MaskDataset)
         else dataset.classes
     )
+    return ways, [
+        (name, [os.path.relpath(image, dataset.root) for image in split.images], _blocks(split.part))
+        for name, split in dataset.splits.items()
+    ]
 
 
-def _blocks(split: MaskSplit) -> object:
+def _blocks(part: GroundPart | None) -> object:
     """Which blocks of the ground a split has."""
-    return None if split.part is None else (split.part.blocks.edge, sorted(split.part.blocks.held_out))
+    return None if part is None else (part.blocks.edge, part.blocks.margin, sorted(part.blocks.held_out))
 
 
 def _named_files(dataset: AnyDataset) -> Iterator[Path]:
