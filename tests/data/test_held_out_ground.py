@@ -259,3 +259,31 @@ def test_too_many_blocks_are_refused_in_one_line(edge: float, scene: Path, capsy
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"blocks of {edge:g} divide the ground into more than 100000: give a larger --val-block" in line
     assert len(line) <= 200
+
+
+def test_blocks_of_a_given_edge_stay_where_they_are_when_images_are_added() -> None:
+    def place(column: int) -> Footprint:
+        return Footprint((1.0, 0.0, 1000.0 * column, 0.0, -1.0, 1000.0), (1000, 1000))
+
+    for seed in range(5):
+        order = HoldOut(0.2, seed).holds
+        few, many = (blocks_of({Path(str(i)): place(i) for i in range(n)}, 0.2, order, 100.0) for n in (3, 9))
+        assert few is not None
+        assert many is not None
+        assert few.held_out == {block for block in many.held_out if block[0] < 30}
+        assert len(many.held_out) / many.total == pytest.approx(0.2, abs=0.06)
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_blocks_of_a_given_edge_are_neither_all_held_out_nor_none(number: float) -> None:
+    places = {Path("a"): Footprint((1.0, 0.0, 0.0, 0.0, -1.0, 200.0), (200, 200))}
+    blocks = blocks_of(places, 0.2, lambda _: number, 100.0)
+    assert blocks is not None
+    assert len(blocks.held_out) == (3 if number == 0 else 1)
+
+
+def test_degrees_become_metres_alike_when_images_are_added(tmp_path: Path) -> None:
+    for name, north in (("a", 50.1), ("b", 50.3)):
+        write_pair(tmp_path, name, (10.0, north), step=1e-4, crs="EPSG:4326")
+    images = sorted((tmp_path / "images").iterdir())
+    assert footprints(images[:1])[images[0]] == footprints(images)[images[0]]

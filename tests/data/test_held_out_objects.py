@@ -9,15 +9,22 @@ from command_line import command
 from geotiffs import write_geotiff
 
 import cyclemlp
+from cyclemlp.data.check_cache import state_of
+from cyclemlp.data.common_ground import Footprint
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.ground_blocks import Blocks, GroundPart
 from cyclemlp.data.held_out import HoldOut, ValidationOptions
-from cyclemlp.data.held_out_ground import on_its_ground
+from cyclemlp.data.held_out_ground import counts_on_its_ground, on_its_ground, whole_image_edge
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.masks import MaskDataset
-from cyclemlp.data.objects import ANY_CLASS, DetectionDataset, Record
+from cyclemlp.data.objects import ANY_CLASS, DetectionDataset, DetectionSplit, Record
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.errors import ConfigError, DataError
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.detection.decoding import Detections
+from cyclemlp.tasks.detection.predict import DetectionResult
+from cyclemlp.tasks.detection.task import DetectionTask
 
 pytest.importorskip("rasterio", reason="rasterio is not installed")
 EAST, NORTH = 500_000.0, 5_400_000.0
@@ -216,6 +223,7 @@ def test_options_that_are_refused(options: dict[str, float], message: str) -> No
         ({"block": 1e7}, "all images lie in one block"),
         ({"block": 100.0, "margin": 900.0}, "near a held-out one"),
         ({"block": 100.0, "margin": 1e6}, "--val-margin 1e\\+06 is more than 100 blocks of 100"),
+        ({"margin": 1e7}, "--val-margin 1e\\+07 is more than 100 blocks of 100"),
     ],
 )
 def test_blocks_that_leave_nothing_to_train_are_refused(size: dict[str, float], what: str, tmp_path: Path) -> None:
@@ -303,3 +311,63 @@ def test_masks_take_block_and_margin_too(tmp_path: Path) -> None:
     splits = find_dataset(tmp_path, MaskDataset, held_out(0.2, block=200.0, margin=0.0)).splits
     train, val = (splits[name].target(0) != 255 for name in ("train", "val"))
     assert (train ^ val).all()
+
+
+def test_blocks_of_whole_images_hold_four_of_them() -> None:
+    places = {Path(str(i)): Footprint((1.0, 0.0, 75.0 * i, 0.0, -1.0, 75.0), (75, 75)) for i in range(4)}
+    assert whole_image_edge(places, 0.2) == 300.0
+
+
+@pytest.mark.parametrize("kind", ["boxes", "classes", "masks"])
+def test_what_is_held_out_is_part_of_the_state_of_the_checks(kind: str, tmp_path: Path) -> None:
+    if kind == "masks":
+        write_image(tmp_path / "images/a.tif")
+        write_geotiff(tmp_path / "masks/a.tif", np.eye(EDGE, dtype=np.uint8), origin=(EAST, NORTH))
+    else:
+        write_yolo(tmp_path, [(EAST, NORTH)]) if kind == "boxes" else write_classes(tmp_path, 12, 6)
+    labels: type = {"boxes": DetectionDataset, "classes": ClassifiedDataset, "masks": MaskDataset}[kind]
+    block = 1200.0 if kind == "classes" else 100.0
+    more: list[dict[str, float]] = [{}, {"seed": 1}, {"share": 0.5}, {"margin": block / 5}, {"block": 1.5 * block}]
+    requests = [{"block": block, **each} for each in more]
+    states = [state_of(find_dataset(tmp_path, labels, held_out(**each))) for each in requests]
+    assert len(set(states)) == len(requests)
+
+
+def test_a_detection_on_ignored_ground_is_no_mistake(tmp_path: Path) -> None:
+    """Blocks of 100 metres: the one in the middle validates, around it are four regions to ignore."""
+    size = (300, 300)
+    place = Footprint((1.0, 0.0, 0.0, 0.0, -1.0, 300.0), size)
+    own, near = [110.0, 110.0, 130.0, 130.0], [85.0, 120.0, 107.0, 140.0]
+    record = Record(
+        1,
+        size,
+        np.array([own, near], np.float32),
+        np.zeros(2, np.int64),
+        np.zeros(2, bool),
+        np.full(2, 400.0),
+        (None,) * 2,
+    )
+    image = Path("a.tif")
+    part = GroundPart(Blocks(100.0, frozenset({(1, 1)}), ((image, place),), 9, 0.1), validates=True)
+    labels = on_its_ground(record, image, part)
+    dataset = DetectionDataset(tmp_path, ("tree",), {"val": DetectionSplit((image,), (labels,), part=part)})
+    boxes = [own, [20.0, 75.0, 60.0, 125.0], [88.0, 120.0, 108.0, 140.0], [150.0, 150.0, 180.0, 180.0]]
+    found = Detections(np.array(boxes, np.float32), np.array([0.5, 0.9, 0.8, 0.4]), np.zeros(4, np.int64))
+    task = DetectionTask()
+    card = ModelCard(task="detection", model="cyclemlp_nano", head="retinanet", classes=("tree",))
+    counts = task.new_counts(card, dataset)
+    result = DetectionResult(found, ("tree",), np.zeros((*size, 3), np.uint8))
+    task.count(counts, dataset, "val", 0, result)
+    assert [each["score"] for each in counts.results] == pytest.approx([0.5, 0.4])
+    assert counts.metrics(("tree",))["mAP"] == pytest.approx(1.0)
+
+
+def test_a_detection_of_an_object_of_the_block_counts_wherever_its_centre_lies() -> None:
+    """Of an object whose centre lies just inside, a box is found whose centre lies just outside."""
+    image, size = Path("a.tif"), (300, 300)
+    place = Footprint((1.0, 0.0, 0.0, 0.0, -1.0, 300.0), size)
+    part = GroundPart(Blocks(100.0, frozenset({(1, 1)}), ((image, place),), 9, 0.1), validates=True)
+    box = np.array([[91.0, 120.0, 111.0, 140.0]], np.float32)
+    record = Record(1, size, box, np.zeros(1, np.int64), np.zeros(1, bool), np.full(1, 400.0), (None,))
+    found = np.concatenate([box - [2, 0, 2, 0], box - [60, 0, 60, 0]]).astype(np.float32)
+    assert counts_on_its_ground(found, on_its_ground(record, image, part), image, part).tolist() == [True, False]

@@ -18,7 +18,12 @@ from cyclemlp.tasks.registry import get_task
 from cyclemlp.tasks.split_of_run import trained_on
 
 CLASSES = ("field", "wood")
-CARD: dict[str, Any] = {"model": "cyclemlp_nano", "classes": CLASSES, "source": "trained by cyclemlp on tiles", "val_share": 0.3}
+CARD: dict[str, Any] = {
+    "model": "cyclemlp_nano",
+    "classes": CLASSES,
+    "source": "trained by cyclemlp on tiles",
+    "val_share": 0.3,
+}
 
 
 def write_tiles(root: Path, of: str = "") -> Path:

@@ -125,13 +125,16 @@ def _in_degrees(place: Georeference, crs: Any) -> npt.NDArray[np.float64] | None
 def _in_metres(
     places: Mapping[Path, Georeference], degrees: Mapping[Path, npt.NDArray[np.float64]]
 ) -> dict[Path, npt.NDArray[np.float64]]:
-    """Matrices to longitude and latitude, scaled so that both have about the same length: near enough for blocks."""
+    """Matrices to longitude and latitude, scaled so that both have about the same length: near enough for blocks.
+
+    The scale is that of a whole degree of latitude, so that images which are added nearby change nothing.
+    """
     if not degrees:
         return {}
     latitude = np.mean(
         [matrix @ (places[path].size[1] / 2, places[path].size[0] / 2, 1) for path, matrix in degrees.items()], axis=0
     )[1]
-    scale = np.array([[np.cos(np.radians(latitude))], [1.0]]) * _METRES_PER_DEGREE
+    scale = np.array([[np.cos(np.radians(np.round(latitude)))], [1.0]]) * _METRES_PER_DEGREE
     return {path: matrix * scale for path, matrix in degrees.items()}
 
 

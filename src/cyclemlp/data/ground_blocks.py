@@ -6,7 +6,7 @@ trains if it lies in none and not within the margin of one. Overlapping images a
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ MARGIN = 0.1
 """Of the edge of a block, unless a margin is given: pixels nearer to a held-out block neither train nor validate."""
 _BLOCKS_HELD_OUT = 5
 """About this number of blocks validate where the images cover their surroundings; one place alone shows little."""
-_NICE = (1.0, 2.0, 5.0)
+_NICE = (1.0, 2.0, 5.0, 10.0)
 MAX_BLOCKS = 100_000
 """More of them would be narrower than training crops, and slow."""
 _SAMPLES = 32
@@ -153,25 +153,39 @@ def blocks_of(
     order: Callable[[str], float],
     edge: float | None = None,
     margin: float | None = None,
+    *,
+    usual: bool = False,
 ) -> Blocks | None:
-    """Blocks of which about `share` of the pixels is held out; `order` of their names says which come first.
+    """Blocks of which about `share` of the pixels is held out; `order` gives the name of each a number from 0 to 1.
 
-    `edge` and `margin` are in the units of the coordinates, and follow from the ground and the edge by default. None
-    where all images lie in one block. Raises DataError for more than `MAX_BLOCKS` blocks.
+    `edge` and `margin` are in the units of the coordinates, and follow from the ground and the edge by default. Of an
+    edge that follows from the ground (`usual`), blocks are held out in order up to the share. Of a given one each is
+    held out whose number is below the share, whatever the others are, so that blocks stay where images are added.
+    At least one is held out and one is not. None where all images lie in one block. Raises DataError for more than
+    `MAX_BLOCKS` blocks.
     """
+    usual = usual or edge is None
     edge = usual_edge(places, share) if edge is None else edge
     pixels = _areas(places.values(), edge)
     if len(pixels) < 2:
         return None
-    held: set[Place] = set()
-    wanted, total = share * sum(pixels.values()), 0.0
-    for place in sorted(pixels, key=lambda place: order(f"{place[0]} {place[1]}"))[:-1]:
-        if held and total + pixels[place] / 2 > wanted:
-            break
-        held.add(place)
-        total += pixels[place]
+    numbers = {place: order(f"{place[0]} {place[1]}") for place in pixels}
+    ordered = sorted(pixels, key=lambda place: numbers[place])[:-1]
+    below = [place for place in ordered if numbers[place] < share] or ordered[:1]
+    held = _up_to(share * sum(pixels.values()), ordered, pixels) if usual else below
     relative = MARGIN if margin is None else margin / edge
     return Blocks(edge, frozenset(held), tuple(places.items()), len(pixels), relative)
+
+
+def _up_to(wanted: float, ordered: Sequence[Place], pixels: Mapping[Place, float]) -> list[Place]:
+    """The first blocks, at least one, that have about the wanted number of pixels."""
+    held, total = list(ordered[:1]), pixels[ordered[0]]
+    for place in ordered[1:]:
+        if total + pixels[place] / 2 > wanted:
+            break
+        held.append(place)
+        total += pixels[place]
+    return held
 
 
 def _areas(places: Iterable[Footprint], edge: float) -> dict[Place, float]:
@@ -195,14 +209,13 @@ def _too_many(edge: float) -> DataError:
     return DataError(f"blocks of {edge:g} divide the ground into more than {MAX_BLOCKS}: give a larger --val-block")
 
 
-def usual_edge(places: Mapping[Path, Footprint], share: float, least: float = 0.0) -> float:
-    """A round number near the edge of squares of which `_BLOCKS_HELD_OUT` are the share, or near `least`."""
+def usual_edge(places: Mapping[Path, Footprint], share: float) -> float:
+    """A round number near the edge of squares of which `_BLOCKS_HELD_OUT` are the share."""
     bounds = np.array([place.bounds for place in places.values()])
     width, height = bounds[:, 2:].max(axis=0) - bounds[:, :2].min(axis=0)
-    wanted = max(least, float(np.sqrt(width * height * share / _BLOCKS_HELD_OUT)))
+    wanted = float(np.sqrt(width * height * share / _BLOCKS_HELD_OUT))
     power = 10.0 ** np.floor(np.log10(wanted))
-    candidates = [power * number for number in (*_NICE, 10.0)]
-    return float(min(candidates, key=lambda edge: abs(np.log(edge / wanted))))
+    return float(min((power * number for number in _NICE), key=lambda edge: abs(np.log(edge / wanted))))
 
 
 def _in_edges(place: Footprint, edge: float) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """A validation split on request: a share of the training images, chosen by a hash of seed and name.
 
 The choice looks at nothing else, so images that are added later do not move any other image between the splits. Of
-images that lie somewhere on the Earth, blocks of the ground are chosen by a hash of seed and place instead; images of
-other ground that are added later can change their size, where none is given.
+images that lie somewhere on the Earth, blocks of the ground are chosen by a hash of seed and place instead: they stay
+where they are if their edge is given; otherwise it follows from the ground of all images, and so do the blocks.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from cyclemlp.data.common_ground import Footprint, footprints
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitDataset
-from cyclemlp.data.ground_blocks import Blocks, GroundPart, blocks_of
+from cyclemlp.data.ground_blocks import Blocks, GroundPart, blocks_of, usual_edge
 from cyclemlp.data.held_out_ground import on_its_ground, split_whole_images, whole_image_edge
 from cyclemlp.data.masks import MaskSplit
 from cyclemlp.data.objects import DetectionSplit
@@ -135,13 +135,8 @@ def _by_place(dataset: DatasetT, how: HoldOut) -> DatasetT | None:
         _LOG.warning("note: %s: %s, so images are held out by name and not by place", dataset.root, what)
     if silent or not places:
         return None
-    edge = how.block
-    if edge is None and isinstance(dataset, ClassifiedDataset):
-        edge = whole_image_edge(places, how.share)
-    if how.margin is not None and how.block is not None and how.margin > MAX_MARGIN * how.block:
-        what = f"--val-margin {how.margin:g} is more than {MAX_MARGIN} blocks of {how.block:g}"
-        raise DataError(f"{dataset.root}: {what}: give a smaller one, or a larger --val-block")
-    blocks = blocks_of(places, how.share, how.holds, edge, how.margin)
+    edge = _edge_of_blocks(dataset, how, places)
+    blocks = blocks_of(places, how.share, how.holds, edge, how.margin, usual=how.block is None)
     splits = {} if blocks is None else _parts(train, blocks, places)
     if blocks is None or not all(split.images for split in splits.values()):
         if how.by_place:
@@ -151,6 +146,16 @@ def _by_place(dataset: DatasetT, how: HoldOut) -> DatasetT | None:
     rule = "%s validate, by a hash of their places and seed %d; training ignores %.2g of an edge around them"
     _LOG.info(f"%s: --val-share %g: {rule}", dataset.root, how.share, blocks.describe(), how.seed, blocks.margin)
     return _with_splits(dataset, splits)
+
+
+def _edge_of_blocks(dataset: SplitDataset[Any], how: HoldOut, places: Mapping[Path, Footprint]) -> float:
+    """The edge that is asked for, or follows from the images. Raises DataError for a margin of many blocks."""
+    find = whole_image_edge if isinstance(dataset, ClassifiedDataset) else usual_edge
+    edge = find(places, how.share) if how.block is None else how.block
+    if how.margin is not None and how.margin > MAX_MARGIN * edge:
+        what = f"--val-margin {how.margin:g} is more than {MAX_MARGIN} blocks of {edge:g}"
+        raise DataError(f"{dataset.root}: {what}: give a smaller one, or a larger --val-block")
+    return edge
 
 
 def _parts(train: AnySplit, blocks: Blocks, places: Mapping[Path, Footprint]) -> dict[str, AnySplit]:

@@ -21,14 +21,21 @@ from cyclemlp.data.outlines import Polygons
 
 _WHOLE_IMAGES = 4.0
 """Edge of a block in those of the images that it holds whole: in smaller ones nearly all would lie next to others."""
+_ALMOST = 1 - 1e-6
+_HALF = 0.5
+"""Smallest overlap by which COCO matches a box with an object."""
 _TOLERANCE = 0.5
 """Pixels that images may overlap, or be nearer than the margin: tools round coordinates."""
 
 
 def whole_image_edge(places: Mapping[Path, Footprint], share: float) -> float:
-    """The usual edge of blocks for images that are not divided."""
+    """The usual edge of blocks for images that are not divided; where few would fit in, the next round number."""
     edges = [max(place.bounds[2] - place.bounds[0], place.bounds[3] - place.bounds[1]) for place in places.values()]
-    return usual_edge(places, share, _WHOLE_IMAGES * float(np.median(edges)))
+    least, usual = _WHOLE_IMAGES * float(np.median(edges)), usual_edge(places, share)
+    if usual >= least:
+        return usual
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * number for number in range(1, 11) if power * number >= least * _ALMOST)
 
 
 def split_whole_images(blocks: Blocks, places: Mapping[Path, Footprint]) -> dict[str, set[Path]]:
@@ -59,10 +66,7 @@ def on_its_ground(record: Record, image: Path, part: GroundPart) -> Record:
     """The record of an image in which what is not on the ground of its split is ignored."""
     held_out = _held_out_boxes(part, image, record.size)
     regions = _without(held_out, record.size) if part.validates else held_out
-    middles = (record.boxes_xyxy[:, :2] + record.boxes_xyxy[:, 2:]) / 2
-    within: npt.NDArray[np.bool_] = (middles[:, None] >= held_out[:, :2]) & (middles[:, None] < held_out[:, 2:])
-    inside = np.any(np.all(within, axis=2), axis=1)
-    others = inside != part.validates
+    others = _centres_in(held_out, record.boxes_xyxy) != part.validates
     count = len(regions)
     return replace(
         record,
@@ -72,6 +76,28 @@ def on_its_ground(record: Record, image: Path, part: GroundPart) -> Record:
         areas=np.concatenate([record.areas, (regions[:, 2:] - regions[:, :2]).prod(axis=1)]),
         segmentations=(*record.segmentations, *(_outline(box) if record.has_masks else None for box in regions)),
     )
+
+
+def counts_on_its_ground(boxes: Boxes, record: Record, image: Path, part: GroundPart) -> npt.NDArray[np.bool_]:
+    """(N,) which boxes that were found in an image are compared with the labels of `on_its_ground`.
+
+    Those whose centres lie on the ground of the split, and those that overlap one of its objects by half. Evaluators
+    compare a box with one region to ignore at a time, and would count one that lies across two of them as a mistake.
+    """
+    own = record.boxes_xyxy[~record.crowd]
+    shared = np.clip(
+        np.minimum(boxes[:, None, 2:], own[:, 2:]) - np.maximum(boxes[:, None, :2], own[:, :2]), 0, None
+    ).prod(axis=2)
+    areas, theirs = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (boxes, own))
+    overlaps: npt.NDArray[np.bool_] = (shared >= _HALF * (areas[:, None] + theirs - shared)).any(axis=1)
+    return overlaps | (_centres_in(_held_out_boxes(part, image, record.size), boxes) == part.validates)
+
+
+def _centres_in(held_out: Boxes, boxes: Boxes) -> npt.NDArray[np.bool_]:
+    """(N,) whether the centre of each box lies in a held-out block."""
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    within: npt.NDArray[np.bool_] = (middles[:, None] >= held_out[:, :2]) & (middles[:, None] < held_out[:, 2:])
+    return np.any(np.all(within, axis=2), axis=1)
 
 
 def _held_out_boxes(part: GroundPart, image: Path, size: tuple[int, int]) -> Boxes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cyclemlp.data.drawing import side_by_side
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.held_out_ground import counts_on_its_ground
 from cyclemlp.data.objects import DetectionDataset, as_coco, check_size, where_seen
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.files import JsonMapping, JsonObject, json_list, write_csv, write_lines, write_text
@@ -102,7 +103,10 @@ class ObjectTask(Task[DetectorConfigT, DetectionDataset, DetectionResult, "Detec
         part = dataset.splits[split]
         record, (height, width) = part.records[index], result.image.shape[:2]
         check_size(part.images[index], (height, width), record.size)
-        counts.add(where_seen(record, result.valid), result.detections, len(dataset.classes))
+        found = result.detections
+        if part.part is not None:
+            found = found.select(counts_on_its_ground(found.boxes_xyxy, record, part.images[index], part.part))
+        counts.add(where_seen(record, result.valid), found, len(dataset.classes))
 
     def constant_score(self, counts: "DetectionCounts") -> float:
         """Of finding nothing."""
