@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
-PYTEST_PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
+PYTEST_PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0 --durations 20
 
 # An environment with the oldest packages that pyproject.toml allows. Those that it does not name are the newest of a
 # day, so that the same commit gets the same packages. The extras for programs of others are left out: these ask for

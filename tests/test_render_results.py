@@ -194,15 +194,15 @@ def test_a_first_hour_has_a_line_for_each_command(script: ModuleType) -> None:
             "data": "d",
             "budget": "15m",
             "images_seen": 7,
+            "sessions": [{"foreign_load": 0.28}],
             "metrics": metrics,
         }
         for task, metrics in (("segmentation", masks), ("detection", boxes))
     ]
     text = script.first_hour({**SOURCE, "note": "So.", "runs": runs})
-    assert (
-        "| `cyclemlp train segmentation --max-time 15m` | d | 15m | 7 | mIoU 0.80, background 0.90, cell 0.70 |" in text
-    )
-    assert "| `cyclemlp train detection --max-time 15m` | d | 15m | 7 | AP50 0.60 |" in text
+    shares = "mIoU 0.80, background 0.90, cell 0.70"
+    assert f"| `cyclemlp train segmentation --max-time 15m` | d | 15m | 7 | 0.3 cores | {shares} |" in text
+    assert "| `cyclemlp train detection --max-time 15m` | d | 15m | 7 | 0.3 cores | AP50 0.60 |" in text
 
 
 def test_counts_of_objects_stand_below_the_published_ones(script: ModuleType) -> None:

@@ -102,6 +102,7 @@ RESUMABLE = [
         "resume",
         "overwrite",
         "init",
+        "logger",
         "epochs",
         "steps",
         "max-time",

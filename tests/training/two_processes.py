@@ -77,7 +77,9 @@ def train_numbers(out: Path, **optimisation: Any) -> dict[str, Tensor]:
     evaluator = Evaluator(parts.card, MaskDataset(out, parts.card.classes, {"val": MaskSplit((), ())}))
     if fabric.is_global_zero:
         open_run(config)
-    state, _ = fabric.launch(lambda fabric: fit(fabric, config, parts, evaluator, time.monotonic()))
+    state, evaluations = fabric.launch(lambda fabric: fit(fabric, config, parts, evaluator, time.monotonic()))
+    if evaluations.recorder is not None:
+        evaluations.recorder.close()
     return dict(state.model.state_dict())
 
 
