@@ -165,7 +165,8 @@ def test_the_old_run_stays_until_the_new_one_is_checked(
 
 
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "predicted/a.png", "checkpoints/mine.ckpt", "tensorboard/a/b", ".hidden"]
+    "name",
+    ["notes.txt", "predicted/a.png", "checkpoints/mine.ckpt", "tensorboard/a/b", ".hidden", "wandb/a", "mlflow/a"],
 )
 def test_other_files_are_never_deleted(name: str, made: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path("runs/segmentation")
@@ -175,8 +176,8 @@ def test_other_files_are_never_deleted(name: str, made: Path, here: Path, capsys
     words = refused(capsys, "train", "segmentation", "--data", made / "data", "--out", run, "--overwrite")
     named = name if name.startswith("checkpoints") else name.rpartition("/")[0] or name
     assert words == (
-        f"cyclemlp: --overwrite: {run} also holds {named}, which no run writes: move that away, or choose another"
-        " --out\n"
+        f"cyclemlp: --overwrite: {run} also holds {named}, which this run did not write: move that away, or choose"
+        " another --out\n"
     )
     assert content(run) == before
 
@@ -210,7 +211,7 @@ def test_links_are_not_followed(made: Path, here: Path, capsys: pytest.CaptureFi
     (run / "checkpoints").symlink_to(archive)
     before = content(archive)
     words = refused(capsys, "train", "segmentation", "--data", made / "data", "--out", run, "--overwrite")
-    assert "also holds checkpoints, which no run writes" in words
+    assert "also holds checkpoints, which this run did not write" in words
     assert content(archive) == before
 
 

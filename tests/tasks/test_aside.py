@@ -16,7 +16,9 @@ OLD = {
     "checkpoints/last.ckpt": "old",
     "checkpoints/best.ckpt": "old",
     "mlflow/mlflow.db": "old",
+    "mlflow/.cyclemlp": "",
     "wandb/a/b": "old",
+    "wandb/.cyclemlp": "",
 }
 NEW = {"config.yaml": OPTIONS + "lr: 1\n", "metrics.csv": "new", "tensorboard/events.out.tfevents.1": "new"}
 SAVED = {**NEW, "checkpoints/last.ckpt": "new"}

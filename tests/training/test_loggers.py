@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from benchmarks.failing_disk import FailingDisk
 from cyclemlp.errors import ConfigError, MissingExtraError
 from cyclemlp.tasks import early_checks
 from cyclemlp.tasks.options import Length, LoggerName, Recording
+from cyclemlp.tasks.replacing import check_replaceable, remove_run
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training import loggers, loop
 from cyclemlp.training.loggers import MlflowLogger, RunLoggers, mlflow_names
@@ -252,3 +254,19 @@ def test_nothing_goes_to_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:9"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert loggers.PROJECT == "cyclemlp"
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_only_the_folders_that_the_run_has_made_go_with_it(configured: Configured) -> None:
+    recording = Recording(evaluations=1, log_every=1, logger=("mlflow", "wandb"))
+    config = configured(steps=1, recording=recording)
+    run_dir = train_segmentation(config)
+    check_replaceable(run_dir)
+    shutil.rmtree(run_dir / "wandb")
+    (run_dir / "wandb").mkdir()
+    train_segmentation(replace(config, resume=True, length=Length(steps=2)))
+    with pytest.raises(ConfigError, match=f"{run_dir} also holds wandb, which this run did not write"):
+        check_replaceable(run_dir)
+    remove_run(run_dir)
+    assert wandb_files(run_dir)
+    assert not (run_dir / "mlflow").exists()

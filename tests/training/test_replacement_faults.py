@@ -19,7 +19,9 @@ OLD = {
     "checkpoints/best.ckpt": "old",
     "tensorboard/events.out.tfevents.1": "old",
     "mlflow/mlflow.db": "old",
+    "mlflow/.cyclemlp": "",
     "wandb/a/b": "old",
+    "wandb/.cyclemlp": "",
 }
 NEW = {"metrics.csv": "new", "checkpoints/last.ckpt": "new"}
 
@@ -124,7 +126,7 @@ def test_a_run_that_cannot_come_back_at_once_does_with_the_next_command(
 ) -> None:
     """And the reason why the new one ended is what is raised."""
     run_dir, config = tmp_path / "run", replacing(tmp_path / "run")
-    fault = Fault(3, PermissionError(13, "Permission denied"))  # after two folders that are not there
+    fault = Fault(5, PermissionError(13, "Permission denied"))  # after four folders that are not there
     with pytest.raises(MemoryError), ExitStack() as stack, begun("segmentation", config):  # noqa: PT012
         stack.enter_context(fault.watching())
         write(run_dir, {"metrics.csv": "new"})

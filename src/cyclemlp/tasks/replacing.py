@@ -20,7 +20,9 @@ _FOLDERS = {
 }
 """What a run writes, by patterns; torch is not imported for their names. A test compares them with a run."""
 _FOLDERS_OF_LIBRARIES = ("mlflow", "wandb")
-"""What is in these is written by the loggers of these names, and goes as a whole."""
+"""What is in these is written by the loggers of these names, and goes as a whole where the run has made the folder."""
+_MADE_BY_RUN = ".cyclemlp"
+"""A file in such a folder that says so: a folder of that name may also be one of the user's own."""
 ASIDE, UNFINISHED, DROPPED = ".replaced", ".replacing", ".dropping"
 """Folders in a run folder: the run that a new one replaces, the part of it that has been moved so far, and the run
 while it is deleted."""
@@ -38,8 +40,8 @@ def check_replaceable(run_dir: Path) -> None:
     if others := sorted(_others(run_dir)):
         more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
         raise ConfigError(
-            f"--overwrite: {run_dir} also holds {', '.join(others[:_MAX_NAMED])}{more}, which no run writes: move that"
-            " away, or choose another --out"
+            f"--overwrite: {run_dir} also holds {', '.join(others[:_MAX_NAMED])}{more}, which this run did not write:"
+            " move that away, or choose another --out"
         )
 
 
@@ -54,17 +56,38 @@ def remove_run(run_dir: Path) -> None:
                 path.unlink()
     remove_folders(run_dir)
     for name in _FOLDERS_OF_LIBRARIES:
-        if (run_dir / name).is_dir() and not (run_dir / name).is_symlink():
-            shutil.rmtree(run_dir / name)
+        if _is_made_by_run(run_dir / name):
+            _remove_marked(run_dir / name)
     for path in _inside(run_dir):
         if _matches(path, _written()):
             path.unlink()
     (run_dir / CONFIG_NAME).unlink(missing_ok=True)
 
 
+def make_library_folder(folder: Path) -> None:
+    """Make the folder of a logger's library, and mark it as one that goes with the run; one that is there stays."""
+    if not folder.exists():
+        folder.mkdir()
+        (folder / _MADE_BY_RUN).touch()
+
+
+def _is_made_by_run(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and (folder / _MADE_BY_RUN).is_file()
+
+
+def _remove_marked(folder: Path) -> None:
+    for path in _inside(folder):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _MADE_BY_RUN:
+            path.unlink()
+    (folder / _MADE_BY_RUN).unlink()  # last: what is left where the process is killed is still the run's
+    folder.rmdir()
+
+
 def remove_folders(run_dir: Path) -> None:
     """Remove the folders of a run that are empty."""
-    for name in _FOLDERS:
+    for name in (*_FOLDERS, *_FOLDERS_OF_LIBRARIES):
         with suppress(OSError):  # there is none, or a file of the user in it
             (run_dir / name).rmdir()
 
@@ -93,7 +116,9 @@ def _others(run_dir: Path) -> Iterator[str]:
     """What is in the folder and was not written by a run: links as well, wherever they lead."""
     for path in _inside(run_dir):
         is_folder = path.is_dir() and not path.is_symlink()
-        if is_folder and path.name in (*_FOLDERS_OF_LIBRARIES, ASIDE, UNFINISHED, DROPPED):
+        if is_folder and path.name in (ASIDE, UNFINISHED, DROPPED):
+            continue
+        if path.name in _FOLDERS_OF_LIBRARIES and _is_made_by_run(path):
             continue
         if is_folder and path.name in _FOLDERS:
             inside = _FOLDERS[path.name]

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 
 from cyclemlp.errors import UserError, reason_of
 from cyclemlp.files import JsonObject
+from cyclemlp.tasks.replacing import make_library_folder
 from cyclemlp.training.event_file import EventFile
 
 Ending = Literal["finished", "stopped", "failed"]
@@ -111,7 +112,7 @@ class MlflowLogger:
         for name in ("mlflow", "alembic"):  # which say that they create tables
             logging.getLogger(name).setLevel(logging.WARNING)
         folder = run_dir.resolve() / "mlflow"
-        folder.mkdir(exist_ok=True)
+        make_library_folder(folder)
         self._client = MlflowClient(f"sqlite:///{(folder / 'mlflow.db').as_posix()}")
         self._names = mlflow_names(columns)
         self._run_id = self._continued() or self._begun(folder, run_dir.resolve().name)
@@ -161,6 +162,7 @@ class WandbLogger:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at the first import
         import wandb
 
+        make_library_folder(run_dir / "wandb")
         earlier = sorted((run_dir / "wandb").glob("offline-run-*-*"))
         self._run = wandb.init(
             project=PROJECT,
