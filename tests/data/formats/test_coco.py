@@ -163,7 +163,7 @@ def test_the_evaluator_gets_what_was_read(tmp_path: Path, write_coco: WriteCoco)
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     assert not is_coco_dataset(tmp_path)
     (tmp_path / "photos").mkdir()
-    with pytest.raises(DataError, match=r"is not a data set with boxes; expected COCO, PASCAL VOC or YOLO \(see"):
+    with pytest.raises(DataError, match=r"is not a data set with boxes; expected COCO, PASCAL VOC or YOLO \(cycle"):
         find_dataset(tmp_path, DetectionDataset)
     with pytest.raises(DataError, match=r"none is missing; give a folder with COCO"):
         find_dataset(tmp_path / "none", DetectionDataset)
