@@ -17,9 +17,9 @@ class TrainingStopped(Exception):  # noqa: N818  (an outcome, not an error)
     """A run was stopped by a signal. Its checkpoint is written, unless `replaced_run_is_back`."""
 
     def __init__(self, signum: int, step: int, run_dir: Path, *, replaced_run_is_back: bool = False) -> None:
-        told = f"before the first checkpoint: {run_dir} has the run again that was to be replaced"
+        note = f"before the first checkpoint: {run_dir} has the run again that was to be replaced"
         super().__init__(
-            f"stopped at step {step}{f', {told}' if replaced_run_is_back else f': continue with --resume {run_dir}'}"
+            f"stopped at step {step}{f', {note}' if replaced_run_is_back else f': continue with --resume {run_dir}'}"
         )
         self.signum = signum
         self.step = step
