@@ -4,14 +4,16 @@ A scene is a TIFF or JPEG 2000 file with a georeference, or with more pixels tha
 once. rasterio reads it (extra `geo`). Pixels follow the rule of the model card, as those of any image do.
 """
 
+import errno
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -264,12 +266,13 @@ def write_geotiff(
 ) -> None:
     """Strips (bands, rows, width) from top to bottom as a tiled, compressed TIFF where the scene lies.
 
-    `described` may have `colours` (for a single band of uint8), `tags`, `scale` and `names` of the bands.
+    `described` may have `colours` (for a single band of uint8), `tags`, `scale` and `names` of the bands. Raises
+    OSError where the file does not hold the strips in the end: GDAL closes it without a word where the disk is full.
     """
     import rasterio
     from rasterio.windows import Window
 
-    rows, source = 0, iter(strips)
+    rows, source, written = 0, iter(strips), list[tuple[Any, int]]()
     first = next(source)
     profile = {"driver": "GTiff", "height": place.height, "width": place.width, "count": bands, "dtype": first.dtype}
     profile |= {"crs": place.crs, "transform": place.transform, "nodata": nodata, **_LAYOUT}
@@ -283,5 +286,23 @@ def write_geotiff(
         if scale := described.get("scale"):
             target.scales = (scale,) * bands
         for strip in chain([first], source):
-            target.write(strip, window=Window(0, rows, place.width, strip.shape[1]))
+            window = Window(0, rows, place.width, strip.shape[1])
+            target.write(strip, window=window)
+            written.append((window, crc32(np.ascontiguousarray(strip))))
             rows += strip.shape[1]
+    with quiet():
+        _check_written(path, written)
+
+
+def _check_written(path: Path, written: Sequence[tuple[Any, int]]) -> None:
+    """Raise OSError where the windows of a raster have other checksums."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(path) as source:
+            same = all(crc32(source.read(window=window)) == digest for window, digest in written)
+    except RasterioError:
+        same = False
+    if not same:
+        raise OSError(errno.ENOSPC, "the disk does not hold what was written to it", str(path))

@@ -1,0 +1,83 @@
+"""Scenes as people have them: in JPEG, turned, in feet, on other planets, with names of any kind."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio import Affine
+from torch import Tensor, nn
+
+from cyclemlp.data.gdal import quiet
+from cyclemlp.data.scenes import Place, write_geotiff
+from cyclemlp.errors import ConfigError
+from cyclemlp.files import JsonObject, atomic_write
+from cyclemlp.inference.predict_files import predict_files
+from cyclemlp.inference.predictor import Predictor
+from cyclemlp.tasks.card import ModelCard
+from cyclemlp.tasks.options import PredictionOptions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CARD = ModelCard(
+    "segmentation", "cyclemlp_nano", "semantic-fpn", ("background", "green", "blue"), window=64, overlap=16
+)
+UTM, ORIGIN = "EPSG:32633", (500_000.0, 5_400_000.0)
+NORTH_UP = Affine(10, 0, ORIGIN[0], 0, -10, ORIGIN[1])
+
+
+class BrightestChannel(nn.Module):
+    """Says the band that is brightest."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (CARD.mean, CARD.std))
+        return images * std + mean
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor.of_model(BrightestChannel(), CARD, device="cpu")
+
+
+def stripes(height: int = 90, width: int = 100) -> np.ndarray:
+    """Red, green and blue, each over a third of the height; (height, width, 3)."""
+    numbers = np.repeat(np.arange(3), height // 3)[:, None].repeat(width, axis=1)
+    return (np.eye(3, dtype=np.uint8) * 255)[numbers]
+
+
+def scene(path: Path, values: np.ndarray | None = None, **profile: Any) -> Path:
+    values = stripes() if values is None else values
+    size = {"height": values.shape[0], "width": values.shape[1], "count": values.shape[2], "dtype": "uint8"}
+    with quiet(), rasterio.open(path, "w", **{"driver": "GTiff", "transform": NORTH_UP, **size, **profile}) as target:
+        target.write(np.moveaxis(values, -1, 0))
+    return path
+
+
+def predicted(predictor: Predictor, path: Path, out: Path, **options: Any) -> JsonObject:
+    (entry,) = predict_files(predictor, [path], out, PredictionOptions(**options)).images
+    return entry
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limits there")
+def test_a_raster_that_the_disk_does_not_hold_is_an_error(tmp_path: Path) -> None:
+    """GDAL closes it without a word."""
+    import resource
+
+    noise = np.random.default_rng(0).integers(0, 255, (1, 400, 500), dtype=np.uint8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with (
+            pytest.raises(OSError, match="the disk does not hold what was written to it"),
+            atomic_write(tmp_path / "a.tif") as file,
+        ):
+            write_geotiff(file, Place(400, 500, None, NORTH_UP), [noise[:, :300], noise[:, 300:]], 1, 255)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
