@@ -18,7 +18,7 @@ from cyclemlp.data.images import exif_orientation, image_size
 from cyclemlp.data.masks import MaskSplit
 from cyclemlp.data.measured_images import decode_measured, read_measured
 from cyclemlp.data.pixel_measurement import measure_pixels, parse_value_range
-from cyclemlp.data.pixel_rule import PixelRule
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule
 from cyclemlp.data.rasters import is_photo, read_raster
 from cyclemlp.errors import ConfigError, DataError, MissingExtraError
 

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from cyclemlp.data.images import decode_image, read_image
+from cyclemlp.data.rasters import read_raster
 from cyclemlp.errors import DataError
 
 
@@ -91,12 +92,23 @@ def test_values_with_a_sign(tmp_path: Path) -> None:
         read_image(path)
 
 
+def test_further_pages_of_a_palette(tmp_path: Path) -> None:
+    page = Image.fromarray(noise(1)[..., 0]).convert("P")
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
+    for read in (read_image, read_raster):
+        with pytest.raises(DataError, match="has 2 pages or frames, and an image has one; save each as a file of its"):
+            read(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp"])
 def test_further_pages_and_frames(tmp_path: Path, name: str) -> None:
     pages = [Image.fromarray(noise(3)), Image.new("RGB", (16, 12)), Image.new("RGB", (16, 12), "red")]
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
     with pytest.raises(DataError, match="has 3 pages or frames, and an image has one; save each as a file of its own"):
         read_image(tmp_path / name)
+    if name != "a.tif":
+        with pytest.raises(DataError, match="has 3 pages or frames, and an image has one; save each as a file of its"):
+            read_raster(tmp_path / name)
 
 
 def test_smaller_copies_of_an_image_are_no_further_pages(tmp_path: Path) -> None:

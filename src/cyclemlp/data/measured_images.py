@@ -10,10 +10,36 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cyclemlp.data.image_errors import ImageError
-from cyclemlp.data.images import JPEG2000_SUFFIXES, ImageInput, Pixels, decode_image, opened, read_image, upright
-from cyclemlp.data.pixel_rule import PHOTO, PixelRule, pixels_of, range_doubt, select_bands, selected_bands
-from cyclemlp.data.rasters import Measured, Raster, as_bands, checked, is_photo, may_lack_pixels, read_raster
+from cyclemlp.data.image_errors import ImageError, check_pixels, named_errors
+from cyclemlp.data.images import (
+    JPEG2000_SUFFIXES,
+    ImageInput,
+    Pixels,
+    decode_image,
+    is_tiff,
+    opened,
+    read_image,
+    upright,
+)
+from cyclemlp.data.pixel_rule import (
+    PHOTO,
+    PixelRule,
+    measured_by,
+    pixels_of,
+    range_doubt,
+    select_bands,
+    selected_bands,
+)
+from cyclemlp.data.rasters import (
+    Measured,
+    Raster,
+    as_bands,
+    checked,
+    is_photo,
+    may_lack_pixels,
+    raster_of_pillow,
+    read_raster,
+)
 
 _EIGHT_BITS = PixelRule("fixed", ranges=((0.0, 255.0),))
 _LOG = logging.getLogger(__name__)
@@ -90,10 +116,19 @@ def _decoded_photo(image: ImageInput, channels: int) -> MeasuredImage:
         if path.suffix.lower() in JPEG2000_SUFFIXES and channels == 3:
             return MeasuredImage(_photo_of_raster(path), valid_pixels(path))
         return MeasuredImage(decode_image(path, channels), valid_pixels(path))
-    pixels = decode_image(image, channels)
+    hidden = _hidden(image)
+    pixels = decode_image(image if hidden is None else np.asarray(image), channels)
     if isinstance(image, Image.Image) and image.has_transparency_data:
         return MeasuredImage(pixels, _opaque(upright(image)))
-    return MeasuredImage(pixels)
+    return MeasuredImage(pixels, None if hidden is None or not hidden.any() else ~hidden)
+
+
+def _hidden(image: ImageInput) -> Measured | None:
+    """Where a masked array hides all bands of a pixel, as rasterio reads nodata; None for anything else."""
+    if not isinstance(image, np.ma.MaskedArray):
+        return None
+    hidden: Measured = np.ma.getmaskarray(image)
+    return hidden if hidden.ndim < 3 else hidden.all(axis=2)
 
 
 def _opaque(image: Image.Image) -> Measured | None:
@@ -106,7 +141,10 @@ def _raster_of(image: ImageInput) -> Raster:
     if isinstance(image, str | Path):
         return read_raster(Path(image))
     if isinstance(image, Image.Image):
-        return checked(Raster(as_bands(np.asarray(image))), Path("the image"))
+        path = Path(getattr(image, "filename", "") or "the image")
+        with named_errors(path):
+            check_pixels(path, image.width * image.height)
+            return checked(raster_of_pillow(image, path), path)
     if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or not image.size:
         raise TypeError(f"an image is a path, a Pillow image or an array (height, width, bands), not {type(image)}")
-    return checked(Raster(as_bands(image)), Path("the image"))
+    return checked(Raster(as_bands(np.asarray(image)), masked=_hidden(image)), Path("the image"))

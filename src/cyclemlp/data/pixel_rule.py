@@ -4,7 +4,7 @@ A rule is chosen from the training images and kept in the model card, so that tr
 exported files see an image alike. Pixels are uint8: between the two ends of its range a band has 256 steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,6 +159,16 @@ def selected_bands(raster: Raster, rule: PixelRule, name: str) -> Values:
 
 def _plain(name: str) -> str:
     return " ".join(name.split()).casefold()
+
+def measured_by(raster: Raster, rule: PixelRule) -> Measured | None:
+    """Whether each pixel is measured in the bands that the rule uses; None where all are.
+
+    A last band that is marked as transparency hides nothing where the rule counts it among the bands: near infrared is
+    0 on water.
+    """
+    counted = raster.alpha is not None and raster.values.shape[2] == rule.file_bands
+    return (replace(raster, alpha=None) if counted else raster).valid(rule.bands)
+
 
 
 def _scaled(band: npt.NDArray[Any], ends: Range) -> Pixels:

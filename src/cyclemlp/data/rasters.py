@@ -21,6 +21,7 @@ from cyclemlp.data.image_errors import MAX_BANDS, ImageError, check_pixels, name
 from cyclemlp.data.images import (
     ARRAY_SUFFIXES,
     JPEG2000_SUFFIXES,
+    check_frames,
     is_tiff,
     looks_transparent,
     opened,
@@ -92,7 +93,8 @@ class Raster:
         colours = self.values if len(places) == self.values.shape[2] else self.values[..., places]
         kept = np.ones(colours.shape[:2], np.bool_)
         if self.nodata is not None:
-            missing = np.isnan(colours) if np.isnan(self.nodata) else colours == self.nodata
+            with np.errstate(over="ignore"):  # a value beyond the type of the bands
+                missing = np.isnan(colours) if np.isnan(self.nodata) else colours == self.nodata
             kept &= ~missing.all(axis=2)
         if self.alpha is not None and self.alpha not in places:
             kept &= self.values[..., self.alpha] > 0
@@ -150,17 +152,23 @@ def as_bands(values: Values) -> Values:
 
 def _by_pillow(path: Path) -> Raster:
     with opened(path) as image:
-        if ";16" in rawmode(image) and image.mode in ("RGB", "RGBA"):
-            what = "is a PNG of 16 bits in each of several bands, of which Pillow reads the upper 8"
-            raise ImageError(path, what, "save it as TIFF, or as .npy")
-        turned = upright(image)
-        if turned.mode == "I":
-            raise ImageError(path, "has 32-bit pixels", "save it with 8 or 16 bits per channel, or as float32")
-        if turned.mode in ("L", "RGB", "F") or turned.mode.startswith("I;16"):
-            return Raster(as_bands(np.array(turned)))
-        if turned.has_transparency_data:
-            return Raster(np.array(turned.convert("RGBA")), alpha=3)
-        return Raster(as_bands(np.array(turned.convert("L" if turned.mode == "1" else "RGB"))))
+        check_frames(image, path)
+        return raster_of_pillow(image, path)
+
+
+def raster_of_pillow(image: Image.Image, path: Path) -> Raster:
+    """The values of an image that Pillow has opened, as those of its file. Raises ImageError about `path`."""
+    if ";16" in rawmode(image) and image.mode in ("RGB", "RGBA"):
+        what = "is a PNG of 16 bits in each of several bands, of which Pillow reads the upper 8"
+        raise ImageError(path, what, "save it as TIFF, or as .npy")
+    turned = upright(image)
+    if turned.mode == "I":
+        raise ImageError(path, "has 32-bit pixels", "save it with 8 or 16 bits per channel, or as float32")
+    if turned.mode in ("L", "RGB", "F") or turned.mode.startswith("I;16"):
+        return Raster(as_bands(np.array(turned)))
+    if turned.has_transparency_data:
+        return Raster(np.array(turned.convert("RGBA")), alpha=3)
+    return Raster(as_bands(np.array(turned.convert("L" if turned.mode == "1" else "RGB"))))
 
 
 def read_window(path: Path, window: Window) -> Raster:
