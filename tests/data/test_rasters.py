@@ -195,6 +195,39 @@ def test_other_bands_and_other_ranges_are_named_at_prediction(tmp_path: Path, ca
     caplog.clear()
     decode_measured(noise(4), rule, 2)
     assert not caplog.text
+    decode_measured(noise(4, "uint8"), PixelRule("fixed", (4, 1), 4, (), ((0.0, 1023.0),)), 2)
+    assert "the image has values of 8 bits, of which 255 is white: the range of the model is 0 to 1023" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_a_pillow_image_has_the_values_of_its_file(tmp_path: Path, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(noise(3, "uint8")).convert(mode)
+    if mode.endswith("A"):
+        image.putalpha(Image.fromarray(np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE) // 100))
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path, exif=exif)
+    rule = PixelRule("fixed", ranges=((0.0, 200.0),))
+    expected = decode_measured(path, rule, 3)
+    with Image.open(path) as opened:
+        found = decode_measured(opened, rule, 3)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    assert (found.valid is None) == (expected.valid is None) == (not mode.endswith("A"))
+    if found.valid is not None:
+        np.testing.assert_array_equal(found.valid, expected.valid)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_masked_array_hides_its_pixels(dtype: str) -> None:
+    hidden = np.zeros((*SIZE, 3), np.bool_)
+    hidden[:4] = True
+    hidden[4, :, 0] = True  # of one band alone
+    image = np.ma.masked_array(noise(3, dtype), hidden)
+    for rule in (PHOTO, PixelRule("fixed", ranges=((0.0, 65535.0),))):
+        found = decode_measured(image, rule, 3)
+        np.testing.assert_array_equal(found.pixels, decode_measured(noise(3, dtype), rule, 3).pixels)
+        np.testing.assert_array_equal(found.valid, ~hidden.all(axis=2))
 
 
 def test_ranges_of_other_types(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _SLIVER = 1 / 16
 _MANY_OUTSIDE = 0.05
 """Share of the values outside of the range that is worth a warning; measured ranges leave some out."""
 _MAX_MEASURED = 2**16
+_WHITE_OF_8_BITS = 255
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def range_doubt(values: Values, valid: Measured | None, rule: PixelRule) -> str:
     if outside > _MANY_OUTSIDE:
         lowest, highest = measured.min(), measured.max()
         return f"has values from {lowest:g} to {highest:g}, {outside:.0%} of them outside of it and cut off: {text}"
+    if values.dtype == np.uint8 and high.max() > _WHITE_OF_8_BITS:
+        return f"has values of 8 bits, of which {_WHITE_OF_8_BITS} is white: {text}"
     used = float((np.ptp(measured, axis=0) / (high - low)).max())
     if used < _SLIVER:
         return f"uses only {used:.1%} of the range of values ({measured.min():g} to {measured.max():g}): {text}"
@@ -157,9 +160,6 @@ def selected_bands(raster: Raster, rule: PixelRule, name: str) -> Values:
     return selected
 
 
-def _plain(name: str) -> str:
-    return " ".join(name.split()).casefold()
-
 def measured_by(raster: Raster, rule: PixelRule) -> Measured | None:
     """Whether each pixel is measured in the bands that the rule uses; None where all are.
 
@@ -169,6 +169,9 @@ def measured_by(raster: Raster, rule: PixelRule) -> Measured | None:
     counted = raster.alpha is not None and raster.values.shape[2] == rule.file_bands
     return (replace(raster, alpha=None) if counted else raster).valid(rule.bands)
 
+
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
 
 
 def _scaled(band: npt.NDArray[Any], ends: Range) -> Pixels:
