@@ -246,7 +246,8 @@ def test_ranges_of_other_types(tmp_path: Path) -> None:
     for wrong in (("4095", "0"), ("0",), ("maximum",), ("0", "nan")):
         with pytest.raises(ConfigError, match=r"--value-range .* is not allowed: give two numbers"):
             parse_value_range(wrong)
-    assert parse_value_range(("0 4095",)) == (0, 4095)
+    assert parse_value_range(("0 4095",)) == parse_value_range("0 4095") == parse_value_range((0, 4095)) == (0, 4095)
+    assert parse_value_range("per-image") == "per-image"
 
 
 def test_nodata_and_transparency_are_no_measurements(tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ class MeasuredPixels:
     """Its standard deviation."""
 
 
-def parse_value_range(words: Sequence[str] | None) -> str | tuple[float, ...] | None:
-    """One of `WORDS`, or pairs of numbers. Raises ConfigError for anything else."""
-    given = " ".join(words or ()).split()
+def parse_value_range(words: Sequence[str | float] | str | None) -> str | tuple[float, ...] | None:
+    """One of `WORDS`, or pairs of numbers, in one text or several. Raises ConfigError for anything else."""
+    given = (words if isinstance(words, str) else " ".join(map(str, words or ()))).split()
     if not given:
         return None
     if len(given) == 1 and given[0] in WORDS:

@@ -96,8 +96,8 @@ class Predictor:
             raise ConfigError("--exact is for images in one piece: leave out --window and --overlap")
         return predictor.with_exact()
 
-    def with_value_range(self, words: Sequence[str] | None) -> "Predictor":
-        """The same network for images with other values than it was trained on: ("0", "4095") or ("per-image",).
+    def with_value_range(self, words: Sequence[str | float] | str | None) -> "Predictor":
+        """The same network for images with other values than it was trained on: (0, 4095), "0 4095" or "per-image".
 
         None leaves them as the card has them. Raises ConfigError.
         """

@@ -207,7 +207,7 @@ class ModelCard:
         ranges = tuple(zip(self.value_range[::2], self.value_range[1::2], strict=True))
         return PixelRule(self.values, self.bands, self.file_bands, self.band_names, ranges)
 
-    def with_value_range(self, words: Sequence[str] | None) -> "ModelCard":
+    def with_value_range(self, words: Sequence[str | float] | str | None) -> "ModelCard":
         """The card for images with other values, as --value-range gives them. Raises ConfigError."""
         asked = parse_value_range(words)
         if asked is None:
