@@ -21,6 +21,7 @@ from cyclemlp.data.measured_images import read_measured, valid_pixels
 from cyclemlp.data.pixel_measurement import measure_pixels
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule
 from cyclemlp.data.rasters import decoded_size, read_raster
+from cyclemlp.data.scenes import stored_scene
 from cyclemlp.errors import DataError
 
 Values = np.ndarray[Any, Any]
@@ -237,6 +238,24 @@ def test_band_names_are_compared(tmp_path: Path) -> None:
 
 def complex_values(path: Path) -> Path:
     return geotiff(path, np.zeros((4, 4, 1), np.complex64))
+def test_a_fourth_band_of_values_hides_nothing(tmp_path: Path) -> None:
+    """Near infrared is 0 on water, and many programs mark it as transparency."""
+    values = noise(4, "uint8")
+    values[:20, :, 3] = 0
+    path = geotiff(tmp_path / "a.tif", values, alpha="yes", photometric="rgb")
+    rule = measure_pixels((path,), (3, 2, 1), None).rule
+    assert (rule.bands, rule.file_bands) == ((3, 2, 1), 4)
+    values[:40, :, 3] = 0  # of most pixels, as if it were transparency
+    water = geotiff(tmp_path / "b.tif", values, alpha="yes", photometric="rgb")
+    everywhere = slice(0, HEIGHT), slice(0, WIDTH)
+    for each in (path, water):
+        assert read_measured(each, rule).valid is None
+        assert valid_pixels(each, rule) is None
+        with stored_scene(each, rule) as scene:
+            assert scene.valid(everywhere[0]) is None
+            assert scene.measured(everywhere)[1] is None
+
+
 
 
 def depth_stack(path: Path) -> Path:

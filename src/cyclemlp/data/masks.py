@@ -19,7 +19,7 @@ from cyclemlp.data.images import SIDEWAYS, Pixels, exif_orientation
 from cyclemlp.data.mask_tiffs import mask_size
 from cyclemlp.data.measured_images import read_measured, valid_pixels
 from cyclemlp.data.palettes import IGNORED, Palette
-from cyclemlp.data.pixel_rule import PHOTO, PixelRule
+from cyclemlp.data.pixel_rule import PHOTO, PixelRule, measured_by
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.data.rasters import may_lack_pixels, read_window
 from cyclemlp.data.scenes import rule_of_windows, stored_scene
@@ -117,7 +117,8 @@ class MaskSplit:
         """The class of each pixel of a window of an image; what is nodata or transparent is ignored. Raises so, too."""
         image = self.images[index]
         numbers = self._numbers(index, window)
-        return _ignoring(numbers, read_window(image, window).valid(self.rule.bands) if may_lack_pixels(image) else None)
+        valid = measured_by(read_window(image, window), self.rule) if may_lack_pixels(image) else None
+        return _ignoring(numbers, valid)
 
     def _read_window(self, index: int, window: Window) -> tuple[Pixels, Pixels]:
         image = self.images[index]

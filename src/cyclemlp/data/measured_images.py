@@ -60,7 +60,7 @@ def read_measured(path: Path, rule: PixelRule) -> MeasuredImage:
     if rule.values == "photo":
         return MeasuredImage(_photo(path), valid_pixels(path))
     raster = read_raster(path)
-    selected, valid = selected_bands(raster, rule, str(path)), raster.valid(rule.bands)
+    selected, valid = selected_bands(raster, rule, str(path)), measured_by(raster, rule)
     return MeasuredImage(pixels_of(selected, rule, valid), valid)
 
 
@@ -73,7 +73,7 @@ def decode_measured(image: ImageInput, rule: PixelRule, channels: int) -> Measur
         return _decoded_photo(image, channels)
     name = str(image) if isinstance(image, str | Path) else "the image"
     raster = _raster_of(image)
-    selected, valid = selected_bands(raster, rule, name), raster.valid(rule.bands)
+    selected, valid = selected_bands(raster, rule, name), measured_by(raster, rule)
     if rule.values == "fixed" and (doubt := range_doubt(selected, valid, rule)):
         _LOG.warning("warning: %s %s", name, doubt)
     return MeasuredImage(pixels_of(selected, rule, valid), valid)
@@ -90,7 +90,7 @@ def valid_pixels(path: Path, rule: PixelRule = PHOTO) -> Measured | None:
         raster = read_raster(path)
         if rule.values != "photo":
             selected_bands(raster, rule, str(path))
-        return raster.valid(rule.bands)
+        return measured_by(raster, rule)
     with opened(path) as image:
         return _opaque(upright(image))
 

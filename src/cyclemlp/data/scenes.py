@@ -21,7 +21,16 @@ import numpy.typing as npt
 from cyclemlp.data.gdal import JPEG2000, TIFF, described_bands, masked_by_file, quiet
 from cyclemlp.data.image_errors import MAX_PIXELS, ImageError, named_errors
 from cyclemlp.data.images import JPEG2000_SUFFIXES, Pixels, check_transparency, is_tiff
-from cyclemlp.data.pixel_rule import PHOTO, PixelRule, Range, measured_ranges, pixels_of, range_doubt, selected_bands
+from cyclemlp.data.pixel_rule import (
+    PHOTO,
+    PixelRule,
+    Range,
+    measured_by,
+    measured_ranges,
+    pixels_of,
+    range_doubt,
+    selected_bands,
+)
 from cyclemlp.data.rasters import Raster, as_bands, check_bands, checked
 from cyclemlp.data.tiff_tags import (
     alpha_band,
@@ -113,12 +122,12 @@ class Scene:
 
     def valid(self, rows: slice) -> npt.NDArray[np.bool_] | None:
         """Whether each pixel of whole rows is measured and not transparent; None where all are."""
-        return self._raster((rows, slice(0, self.place.width))).valid(self.rule.bands)
+        return measured_by(self._raster((rows, slice(0, self.place.width))), self.rule)
 
     def measured(self, window: Window) -> tuple[Pixels, npt.NDArray[np.bool_] | None]:
         """The pixels (height, width, channels) of a window, by the rule, and as `valid` which of them are measured."""
         raster = self._raster(window)
-        valid = raster.valid(self.rule.bands)
+        valid = measured_by(raster, self.rule)
         return pixels_of(selected_bands(raster, self.rule, str(self.path)), self.rule, valid), valid
 
     def _raster(self, window: Window) -> Raster:
@@ -235,7 +244,7 @@ def _rule_of(scene: Scene) -> PixelRule:
             check_transparency(sample.values[..., sample.alpha], scene.path)
         return PixelRule("fixed", ranges=((0.0, 255.0),))
     chosen = selected_bands(sample, rule, str(scene.path))
-    valid = sample.valid(rule.bands)
+    valid = measured_by(sample, rule)
     if rule.values == "fixed":
         if doubt := range_doubt(chosen, valid, rule):
             _LOG.warning("warning: %s %s", scene.path, doubt)
