@@ -124,6 +124,10 @@ def photo_with_nodata(path: Path) -> Path:
     return geotiff(path, values, nodata=0, photometric="rgb")
 
 
+def tiff_with_another_name(path: Path) -> Path:
+    return photo_with_nodata(path).rename(path.with_suffix(".png"))
+
+
 def with_numbers_missing(path: Path) -> Path:
     values = noise(4, "float32")
     values[:5, :, 2] = np.nan
@@ -135,6 +139,26 @@ def with_mask_page(path: Path) -> Path:
         geotiff(path, noise(4, "uint16"))
         with rasterio.open(path, "r+") as file:
             file.write_mask(np.arange(HEIGHT)[:, None].repeat(WIDTH, axis=1) >= 5)
+    return path
+
+
+def jpeg_with_mask_page(path: Path) -> Path:
+    """As GDAL stores aerial images: luminance and colour differences."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        geotiff(path, noise(3, "uint8"), compress="jpeg", photometric="ycbcr")
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(np.arange(HEIGHT)[:, None].repeat(WIDTH, axis=1) >= 5)
+    return path
+
+
+def turned_palette_with_mask_file(path: Path) -> Path:
+    """The file and its mask have the first row at the bottom."""
+    exif = Image.Exif()
+    exif[0x0112] = 4
+    Image.fromarray(noise(1, "uint8")[..., 0]).convert("P").save(path, exif=exif)
+    with quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+        file.write_mask(np.arange(HEIGHT)[::-1, None].repeat(WIDTH, axis=1) >= 5)
+    assert path.with_name(f"{path.name}.msk").exists()
     return path
 
 
@@ -175,6 +199,7 @@ def jpeg2000_with_alpha(path: Path) -> Path:
     [
         *(with_nodata, photo_with_nodata, with_numbers_missing, with_mask_page, with_alpha, photo_with_alpha),
         *(tiff_photo_with_alpha, jpeg2000_with_alpha),
+        *(jpeg_with_mask_page, turned_palette_with_mask_file, tiff_with_another_name),
     ],
 )
 def test_pixels_that_are_not_measured_are_known(tmp_path: Path, write: Callable[[Path], Path]) -> None:
@@ -185,6 +210,13 @@ def test_pixels_that_are_not_measured_are_known(tmp_path: Path, write: Callable[
     read = read_measured(path, rule)
     np.testing.assert_array_equal(read.valid, wanted)
     assert read.pixels.shape[:2] == wanted.shape
+
+
+def test_nodata_in_jpeg(tmp_path: Path) -> None:
+    values = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    values[:16] = 0  # a row of the blocks that JPEG compresses
+    path = geotiff(tmp_path / "a.tif", values, compress="jpeg", photometric="ycbcr", blockysize=16, nodata=0)
+    np.testing.assert_array_equal(valid_pixels(path), values[..., 0] > 0)
 
 
 def test_a_fourth_band_that_gdal_marks_as_transparency_is_a_band(tmp_path: Path) -> None:
@@ -204,6 +236,24 @@ def test_a_fourth_band_that_gdal_marks_as_transparency_is_a_band(tmp_path: Path)
     assert measure_pixels((bright, path), None, None).rule == rule
     with pytest.raises(DataError, match="holds values like those of an image"):
         read_measured(path, PHOTO)
+
+
+def test_a_fourth_band_of_values_hides_nothing(tmp_path: Path) -> None:
+    """Near infrared is 0 on water, and many programs mark it as transparency."""
+    values = noise(4, "uint8")
+    values[:20, :, 3] = 0
+    path = geotiff(tmp_path / "a.tif", values, alpha="yes", photometric="rgb")
+    rule = measure_pixels((path,), (3, 2, 1), None).rule
+    assert (rule.bands, rule.file_bands) == ((3, 2, 1), 4)
+    values[:40, :, 3] = 0  # of most pixels, as if it were transparency
+    water = geotiff(tmp_path / "b.tif", values, alpha="yes", photometric="rgb")
+    everywhere = slice(0, HEIGHT), slice(0, WIDTH)
+    for each in (path, water):
+        assert read_measured(each, rule).valid is None
+        assert valid_pixels(each, rule) is None
+        with stored_scene(each, rule) as scene:
+            assert scene.valid(everywhere[0]) is None
+            assert scene.measured(everywhere)[1] is None
 
 
 def test_ranges_of_single_images_leave_out_what_is_not_measured(tmp_path: Path) -> None:
@@ -238,24 +288,6 @@ def test_band_names_are_compared(tmp_path: Path) -> None:
 
 def complex_values(path: Path) -> Path:
     return geotiff(path, np.zeros((4, 4, 1), np.complex64))
-def test_a_fourth_band_of_values_hides_nothing(tmp_path: Path) -> None:
-    """Near infrared is 0 on water, and many programs mark it as transparency."""
-    values = noise(4, "uint8")
-    values[:20, :, 3] = 0
-    path = geotiff(tmp_path / "a.tif", values, alpha="yes", photometric="rgb")
-    rule = measure_pixels((path,), (3, 2, 1), None).rule
-    assert (rule.bands, rule.file_bands) == ((3, 2, 1), 4)
-    values[:40, :, 3] = 0  # of most pixels, as if it were transparency
-    water = geotiff(tmp_path / "b.tif", values, alpha="yes", photometric="rgb")
-    everywhere = slice(0, HEIGHT), slice(0, WIDTH)
-    for each in (path, water):
-        assert read_measured(each, rule).valid is None
-        assert valid_pixels(each, rule) is None
-        with stored_scene(each, rule) as scene:
-            assert scene.valid(everywhere[0]) is None
-            assert scene.measured(everywhere)[1] is None
-
-
 
 
 def depth_stack(path: Path) -> Path:

@@ -64,6 +64,21 @@ def predicted(predictor: Predictor, path: Path, out: Path, **options: Any) -> Js
     return entry
 
 
+def test_rgb_in_jpeg_is_a_scene_and_its_mask_counts(predictor: Predictor, tmp_path: Path) -> None:
+    """As GDAL stores aerial images: luminance and colour differences, and a mask in the file."""
+    form = {"compress": "jpeg", "jpeg_quality": 95, "photometric": "ycbcr"}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = scene(tmp_path / "scene.tif", crs=UTM, tiled=True, blockxsize=64, blockysize=64, **form)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(np.arange(90)[:, None].repeat(100, axis=1) >= 40)
+    entry = predicted(predictor, path, tmp_path / "out", vector="gpkg")
+    with rasterio.open(path) as given, rasterio.open(entry["mask"]) as mask:
+        assert (mask.crs, mask.transform, mask.shape) == (given.crs, given.transform, given.shape)
+        found = mask.read(1)
+    assert (found[:40] == 255).all()
+    assert (found[40:] == stripes()[40:].argmax(2)).mean() > 0.97
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no limits there")
 def test_a_raster_that_the_disk_does_not_hold_is_an_error(tmp_path: Path) -> None:
     """GDAL closes it without a word."""

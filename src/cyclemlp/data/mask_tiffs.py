@@ -14,10 +14,18 @@ from cyclemlp.data.images import image_size, is_tiff, opened, upright
 from cyclemlp.data.mask_content import MaskContent
 from cyclemlp.data.palettes import Colour
 from cyclemlp.data.rasters import Raster, read_tiff
-from cyclemlp.data.tiff_tags import BITS, PHOTOMETRIC, Tags, first_page, further_pages, nodata_value, number_of
+from cyclemlp.data.tiff_tags import (
+    BITS,
+    COMPRESSION,
+    PHOTOMETRIC,
+    Tags,
+    first_page,
+    further_pages,
+    nodata_value,
+    number_of,
+)
 from cyclemlp.data.windows import Window, windowed_size
 
-_COMPRESSION = 259
 _BLURRED = {6: "JPEG", 7: "JPEG", 34712: "JPEG 2000", 34892: "JPEG", 50001: "WebP", 50002: "JPEG XL"}
 """Compressions that may change values, by the number of the tag."""
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE = 0, 1, 2, 3
@@ -64,7 +72,7 @@ def tiff_content(path: Path, window: Window | None = None) -> MaskContent:
 
 
 def _check(path: Path, tags: Tags, pages: int) -> None:
-    if (blurred := _BLURRED.get(number_of(tags, _COMPRESSION, 1))) is not None:
+    if (blurred := _BLURRED.get(number_of(tags, COMPRESSION, 1))) is not None:
         what = f"is compressed as {blurred}, which changes class numbers and colours"
         raise ImageError(
             path, what, "make it again with LZW, Deflate or no compression; converting keeps blurred values"

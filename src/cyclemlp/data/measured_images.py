@@ -86,7 +86,7 @@ def valid_pixels(path: Path, rule: PixelRule = PHOTO) -> Measured | None:
     """
     if not may_lack_pixels(path):
         return None
-    if not is_photo(path) or path.suffix.lower() in (".tif", ".tiff"):
+    if not is_photo(path) or is_tiff(path):
         raster = read_raster(path)
         if rule.values != "photo":
             selected_bands(raster, rule, str(path))

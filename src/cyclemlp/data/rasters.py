@@ -40,6 +40,7 @@ from cyclemlp.data.tiff_tags import (
     first_page,
     further_pages,
     has_mask_page,
+    is_rgb_in_jpeg,
     nodata_value,
     unsupported,
 )
@@ -186,7 +187,8 @@ def read_tiff(path: Path, window: Window | None = None) -> Raster:
         pages, has_mask = 1 + further_pages(file), has_mask_page(file)
     check_bands(tags, path)
     if _number(tags, PHOTOMETRIC) in _TO_RGB and window is None:
-        return _by_pillow(path)
+        hidden = _hidden(path, tags) if has_mask or _mask_file(path).exists() else None
+        return replace(_by_pillow(path), nodata=nodata_value(tags) if is_rgb_in_jpeg(tags) else None, masked=hidden)
     if pages > 1 and has_mask:
         raise ImageError(path, f"has {pages} pages, some of which are masks", "save each as a file of its own")
     values, masked = (
@@ -194,13 +196,28 @@ def read_tiff(path: Path, window: Window | None = None) -> Raster:
     )
     if _number(tags, PHOTOMETRIC) == 0 and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    turn = _TURNED.get(_number(tags, ORIENTATION) or 1)
-    if turn is not None:
-        values, masked = turn(values), None if masked is None else turn(masked[..., None])[..., 0]
+    values, masked = _upright(values, tags), None if masked is None else _upright(masked[..., None], tags)[..., 0]
     alpha = alpha_band(tags) if EXTRA_SAMPLES in tags else None
     names = band_names(tags)
     names = names if len(names) == values.shape[2] else ()
     return Raster(np.ascontiguousarray(values), names, nodata_value(tags), alpha, masked)
+
+
+def _upright(values: Values, tags: Tags) -> Values:
+    turn = _TURNED.get(_number(tags, ORIENTATION) or 1)
+    return values if turn is None else turn(values)
+
+
+def _hidden(path: Path, tags: Tags) -> Measured | None:
+    """Where a mask of the file hides pixels of an image that Pillow reads. Raises MissingExtraError."""
+    with named_errors(path), opened_raster(path, TIFF) as source:
+        masked = masked_by_file(source)
+    return None if masked is None else _upright(masked[..., None], tags)[..., 0]
+
+
+def _mask_file(path: Path) -> Path:
+    """Where GDAL looks for the mask of a TIFF that has none in it."""
+    return path.with_name(f"{path.name}.msk")
 
 
 def _one_page(path: Path, tags: Tags, window: Window | None, *, has_mask: bool) -> tuple[Values, Measured | None]:
@@ -327,5 +344,5 @@ def may_lack_pixels(path: Path) -> bool:
             return image.has_transparency_data
     with named_errors(path), path.open("rb") as file:
         tags, masked = first_page(file), has_mask_page(file)
-    masked |= path.with_name(f"{path.name}.msk").exists()
+    masked |= _mask_file(path).exists()
     return masked or alpha_band(tags) is not None or nodata_value(tags) is not None or _number(tags, 339) == 3

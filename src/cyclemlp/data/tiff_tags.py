@@ -13,13 +13,14 @@ from typing import IO, Any
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
-BITS, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 338, 339
+BITS, COMPRESSION, PHOTOMETRIC, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 259, 262, 338, 339
 ORIENTATION, SAMPLES = 274, 277
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
 _REDUCED, _MASK = 1, 4
 """Bits of the subfile type: a smaller copy of another page, as pyramids and thumbnails are; a mask of another page."""
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 """Bands by photometric interpretation: grey, RGB, palette, CMYK, YCbCr, CIELab."""
+_YCBCR, _JPEG = 6, 7
 _ALPHA = (1, 2)
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113
 _DESCRIPTION = re.compile(r'<Item name="DESCRIPTION" sample="(\d+)"[^>]*>([^<]*)</Item>')
@@ -115,6 +116,11 @@ def band_names(tags: Tags) -> tuple[str, ...]:
     found = {int(place): unescape(name).strip() for place, name in _DESCRIPTION.findall(_text(tags, _GDAL_METADATA))}
     names = tuple(found.get(place, "") for place in range(number_of(tags, SAMPLES, 1)))
     return names if all(names) else ()
+
+
+def is_rgb_in_jpeg(tags: Tags) -> bool:
+    """Whether a page is RGB that JPEG stores as luminance and colour differences: every reader returns RGB."""
+    return number_of(tags, PHOTOMETRIC, 1) == _YCBCR and number_of(tags, COMPRESSION, 1) == _JPEG
 
 
 def nodata_value(tags: Tags) -> float | None:

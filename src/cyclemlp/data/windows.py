@@ -17,6 +17,7 @@ from cyclemlp.data.tiff_tags import (
     Tags,
     first_page,
     further_pages,
+    is_rgb_in_jpeg,
     number_of,
 )
 
@@ -75,5 +76,5 @@ def middle_of(size: tuple[int, int]) -> Window:
 def _plain_tags(path: Path, photometric: tuple[int, ...]) -> Tags | None:
     with named_errors(path), path.open("rb") as file:
         tags, more = first_page(file), further_pages(file)
-    plain = number_of(tags, PHOTOMETRIC, 1) in photometric and number_of(tags, ORIENTATION, 1) == 1
-    return tags if plain and not more else None
+    plain = number_of(tags, PHOTOMETRIC, 1) in photometric or is_rgb_in_jpeg(tags)
+    return tags if plain and number_of(tags, ORIENTATION, 1) == 1 and not more else None
