@@ -79,6 +79,30 @@ def test_rgb_in_jpeg_is_a_scene_and_its_mask_counts(predictor: Predictor, tmp_pa
     assert (found[40:] == stripes()[40:].argmax(2)).mean() > 0.97
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform", "wanted"),
+    [
+        (UTM, NORTH_UP, 100),
+        (UTM, Affine(10, 0, ORIGIN[0], 0, 10, ORIGIN[1]), 100),  # the first row is the southernmost
+        (UTM, Affine(6, 8, ORIGIN[0], -8, 6, ORIGIN[1]), 100),
+        ("EPSG:32633+5773", NORTH_UP, 100),  # with heights
+        ("EPSG:2227", Affine(30, 0, 6_000_000, 0, -30, 2_000_000), (30 * 1200 / 3937) ** 2),  # feet
+        ("EPSG:3857", NORTH_UP, None),
+        ("EPSG:4087", NORTH_UP, None),  # plate carree, which stretches the parallels
+        (UTM, Affine(10, 0, 2_000_000, 0, -10, ORIGIN[1]), None),  # far from its zone
+        ("+proj=geos +h=35785831 +lon_0=0 +sweep=y", Affine(100_000, 0, -5e6, 0, -100_000, 4.5e6), None),
+    ],
+)
+def test_square_metres_are_those_of_the_ground(
+    crs: str, transform: Affine, wanted: float | None, predictor: Predictor, tmp_path: Path
+) -> None:
+    entry = predicted(predictor, scene(tmp_path / "scene.tif", crs=crs, transform=transform), tmp_path / "out")
+    if wanted is None:
+        assert "areas_m2" not in entry
+    else:
+        assert entry["areas_m2"]["blue"] == pytest.approx(30 * 100 * wanted)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no limits there")
 def test_a_raster_that_the_disk_does_not_hold_is_an_error(tmp_path: Path) -> None:
     """GDAL closes it without a word."""

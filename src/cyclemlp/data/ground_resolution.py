@@ -28,17 +28,21 @@ _WGS84_AXIS, _WGS84_SQUARED_ECCENTRICITY = 6378137.0, 0.00669437999014
 _LOG = logging.getLogger(__name__)
 
 
-def metres_per_pixel(crs: Any, transform: Any, size: Sequence[int]) -> float | None:
+def metres_per_pixel(
+    crs: Any, transform: Any, size: Sequence[int], at: tuple[float, float] = (0.5, 0.5)
+) -> float | None:
     """The edge of a square with the area of a pixel at the centre of a raster of `size` (height, width).
 
-    `crs` and `transform` are rasterio's. None where there is no coordinate reference system on the Earth.
+    Or of one `at` these shares of its height and width. `crs` and `transform` are rasterio's. None where there is no
+    coordinate reference system on the Earth, and for a pixel beyond its horizon.
     """
+    from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
     from rasterio.warp import transform as converted
 
     if crs is None or not (crs.is_geographic or crs.is_projected):
         return None  # others are not on the Earth
-    row, column = size[0] / 2, size[1] / 2
+    row, column = (edge * share for edge, share in zip(size, at, strict=True))
     half = _STEP / 2
     columns = column + np.array([-half, half, 0, 0])
     rows = row + np.array([0, 0, -half, half])
@@ -46,9 +50,10 @@ def metres_per_pixel(crs: Any, transform: Any, size: Sequence[int]) -> float | N
     y = transform.d * columns + transform.e * rows + transform.f
     try:
         longitudes, latitudes = converted(crs, "EPSG:4326", x, y)
-    except RasterioError:
+    except (CPLE_BaseError, RasterioError):
         return None
-    return _edge(np.array(longitudes), np.array(latitudes))
+    with np.errstate(invalid="ignore"):  # of what is not on the Earth
+        return _edge(np.array(longitudes), np.array(latitudes))
 
 
 def _edge(longitudes: npt.NDArray[np.float64], latitudes: npt.NDArray[np.float64]) -> float | None:

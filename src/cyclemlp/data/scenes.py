@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.gdal import JPEG2000, TIFF, described_bands, masked_by_file, quiet
+from cyclemlp.data.ground_resolution import metres_per_pixel
 from cyclemlp.data.image_errors import MAX_PIXELS, ImageError, named_errors
 from cyclemlp.data.images import JPEG2000_SUFFIXES, Pixels, check_transparency, is_tiff
 from cyclemlp.data.pixel_rule import (
@@ -48,8 +49,10 @@ _LARGE_BLOCK = 2**20
 _MEASURED_PIXELS = 2**22
 """Pixels, evenly spread, from which the range of a scene's values is measured."""
 
-_STRETCHED = frozenset({"merc", "webmerc"})
-"""Projections in which lengths depend on the latitude by far more than a few per mille."""
+_MAX_STRETCH = 0.02
+"""Share by which the area of a pixel on the ground may differ from that in its coordinates: UTM has 0.2 % at most."""
+_PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+"""Where that is measured, in shares of height and width."""
 _LAYOUT = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
 
 _LOG = logging.getLogger(__name__)
@@ -96,13 +99,14 @@ class Place:
     transform: Any
     """Affine transform from (column, row) to coordinates."""
 
-    @property
+    @cached_property
     def pixel_area(self) -> float | None:
         """Square metres of a pixel; None where coordinates are no lengths, or stretch them as Mercator's do."""
-        if self.crs is None or not self.crs.is_projected or self.crs.to_dict().get("proj") in _STRETCHED:
+        if self.crs is None or not self.crs.is_projected:
             return None
-        metres = float(self.crs.linear_units_factor[1])
-        return abs(float(self.transform.determinant)) * metres**2
+        area = abs(float(self.transform.determinant)) * float(self.crs.linear_units_factor[1]) ** 2
+        edges = (metres_per_pixel(self.crs, self.transform, (self.height, self.width), at) for at in _PLACES)
+        return area if all(edge and abs(edge**2 / area - 1) <= _MAX_STRETCH for edge in edges) else None
 
 
 @dataclass(frozen=True, eq=False)
