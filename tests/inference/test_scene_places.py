@@ -103,6 +103,39 @@ def test_square_metres_are_those_of_the_ground(
         assert entry["areas_m2"]["blue"] == pytest.approx(30 * 100 * wanted)
 
 
+@pytest.mark.parametrize("crs", ['LOCAL_CS["Local (m)",UNIT["metre",1]]', "+proj=longlat +R=1737400 +no_defs"])
+def test_geojson_is_refused_where_there_are_no_degrees_on_the_earth(
+    crs: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    path = scene(tmp_path / "scene.tif", crs=crs, transform=Affine(0.01, 0, 5, 0, -0.01, 5))
+    (failed,) = predict_files(predictor, [path], tmp_path / "out", PredictionOptions(vector="geojson")).failed
+    assert "not on the Earth, and GeoJSON is in longitude and latitude; give --vector gpkg" in failed["error"]
+    assert not list((tmp_path / "out").glob("*"))
+    assert Path(predicted(predictor, path, tmp_path / "other", vector="gpkg")["polygons"]).is_file()
+
+
+def test_polygons_of_a_scene_without_coordinate_system(predictor: Predictor, tmp_path: Path) -> None:
+    entry = predicted(predictor, scene(tmp_path / "scene.tif"), tmp_path / "out", vector="geojson")
+    features = json.loads(Path(entry["polygons"]).read_text(encoding="utf-8"))["features"]
+    assert {feature["properties"]["area"] for feature in features} == {30 * 100 * 100.0}
+
+
+def test_names_that_gdal_would_take_apart(predictor: Predictor, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a;b!c.tif", crs=UTM)
+    with pytest.raises(ConfigError, match=r"--vector gpkg cannot be written to a path with ! or ; \(.*choose another"):
+        predicted(predictor, path, tmp_path / "out", vector="gpkg")
+    entry = predicted(predictor, path, tmp_path / "out!", vector="geojson")
+    assert sorted(path.name for path in (tmp_path / "out!").iterdir()) == ["a;b!c_mask.tif", "a;b!c_polygons.geojson"]
+    assert '"green"' in Path(entry["polygons"]).read_text(encoding="utf-8")
+
+
+def test_a_layer_that_gdal_refuses_is_one_line(predictor: Predictor, tmp_path: Path) -> None:
+    path = scene(tmp_path / "gpkg_1.tif", crs=UTM)
+    (failed,) = predict_files(predictor, [path], tmp_path / "out", PredictionOptions(vector="gpkg")).failed
+    assert "gpkg_1_mask cannot be written as GPKG" in failed["error"]
+    assert not (tmp_path / "out" / "gpkg_1_polygons.gpkg").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no limits there")
 def test_a_raster_that_the_disk_does_not_hold_is_an_error(tmp_path: Path) -> None:
     """GDAL closes it without a word."""

@@ -1,11 +1,13 @@
 """Areas with attributes, written as GeoPackage or GeoJSON in batches, so that memory does not grow with their number.
 
 GDAL writes each batch (pyogrio, extra `geo`). It appends to a GeoPackage; of GeoJSON, which it would read whole for
-that, the features of each batch are copied. GeoJSON is in longitude and latitude, as RFC 7946 has it, wherever there is
-a coordinate reference system.
+that, each batch is written in memory, and its features are copied. GeoJSON is in longitude and latitude, as RFC 7946
+has it, wherever there is a coordinate reference system.
 """
 
+import io
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.scenes import Place
-from cyclemlp.errors import MissingExtraError
+from cyclemlp.errors import DataError, MissingExtraError, reason_of
 from cyclemlp.files import atomic_write
 
 DRIVERS = {".geojson": "GeoJSON", ".gpkg": "GPKG"}
@@ -72,44 +74,49 @@ class FeatureFile:
         if self._text is None:
             self._write(self._file, self._shapes, self._rows, append=True)
         else:
-            batch = self._file.with_name(f"{self._file.name}.batch")
+            batch = io.BytesIO()
             self._write(batch, self._shapes, self._rows, append=False)
-            try:
-                features = json.loads(batch.read_text(encoding="utf-8"))["features"]
-            finally:
-                batch.unlink()
-            for feature in features:
+            for feature in json.loads(batch.getvalue())["features"]:
                 self._text.write(("," if self._features else "") + "\n" + json.dumps(feature, ensure_ascii=False))
                 self._features += 1
         self._shapes.clear()
         self._rows.clear()
 
-    def _write(self, path: Path, shapes: list[bytes], rows: list[tuple[Any, ...]], *, append: bool) -> None:
+    def _write(
+        self, file: Path | io.BytesIO, shapes: list[bytes], rows: list[tuple[Any, ...]], *, append: bool
+    ) -> None:
         import pyogrio
+        from pyogrio.errors import DataLayerError, DataSourceError
 
         columns: list[npt.NDArray[Any]] = [
             np.array([row[place] for row in rows], dtype=kind) for place, kind in enumerate(self._types.values())
         ]
         as_rfc = {"RFC7946": "YES"} if self._driver == "GeoJSON" and self._crs is not None else {}
-        pyogrio.raw.write(
-            path,
-            np.array(shapes, dtype=object) if shapes else _NULL,
-            columns,
-            np.array(list(self._types), dtype=object),
-            layer=self._layer,
-            driver=self._driver,
-            geometry_type="Unknown",
-            crs=self._crs,
-            append=append,
-            layer_options=as_rfc,
-        )
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="'crs' was not provided")
+                pyogrio.raw.write(
+                    file,
+                    np.array(shapes, dtype=object) if shapes else _NULL,
+                    columns,
+                    np.array(list(self._types), dtype=object),
+                    layer=self._layer,
+                    driver=self._driver,
+                    geometry_type="Unknown",
+                    crs=self._crs,
+                    append=append,
+                    layer_options=as_rfc,
+                )
+        except (DataSourceError, DataLayerError) as error:
+            what = f"{self._layer} cannot be written as {self._driver} ({reason_of(error)})"
+            raise DataError(f"{what}: rename the image, or choose another --vector or --out") from error
 
 
 @contextmanager
 def feature_file(out: Path, layer: str, place: Place, types: Mapping[str, Any]) -> Iterator[FeatureFile]:
     """A file of polygons with fields of these types (of numpy), whole at the end or not there.
 
-    Raises MissingExtraError.
+    Raises MissingExtraError, and DataError where GDAL cannot write it.
     """
     try:
         import pyogrio  # noqa: F401

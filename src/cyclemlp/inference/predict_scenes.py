@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cyclemlp.data.ground_resolution import metres_per_pixel
+from cyclemlp.data.image_errors import ImageError
 from cyclemlp.data.scenes import Place, Scene, open_scene
 from cyclemlp.files import JsonObject, atomic_write
 from cyclemlp.inference.inputs import Job
@@ -78,6 +79,7 @@ def predict_scene(
     with open_scene(job.source, trained.pixel_rule) as scene:
         place = scene.place
         metres = metres_per_pixel(place.crs, place.transform, (place.height, place.width))
+        _check_degrees(place, metres, job)
         card = _card_for(trained, metres, job.source)
         _warn_of_size(card, place, job.source)
         seen = _seen(predictor.described_as(card), scene, output, options)
@@ -117,6 +119,13 @@ def _warn_of_size(card: ModelCard, place: Place, source: Path) -> None:
             " cut it into tiles of the size of the training images, or train with --input-scale",
             *(source, name, place.width, place.height, factor * 100),
         )
+
+
+def _check_degrees(place: Place, metres: float | None, job: Job) -> None:
+    """Raise ImageError where GeoJSON cannot be written, since coordinates have no longitude and latitude."""
+    if place.crs is not None and metres is None and any(path.suffix == ".geojson" for path in job.files.values()):
+        what = "has coordinates that are not on the Earth, and GeoJSON is in longitude and latitude"
+        raise ImageError(job.source, what, "give --vector gpkg")
 
 
 def _card_for(card: ModelCard, metres: float | None, source: Path) -> ModelCard:
