@@ -153,3 +153,28 @@ def test_a_raster_that_the_disk_does_not_hold_is_an_error(tmp_path: Path) -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+def palette(folder: Path) -> Path:
+    path = folder / "palette.tif"
+    size = {"height": 90, "width": 100, "count": 1, "dtype": "uint8", "crs": UTM, "transform": NORTH_UP}
+    with rasterio.open(path, "w", driver="GTiff", photometric="palette", **size) as target:
+        target.write_colormap(1, {0: (255, 0, 0), 1: (0, 255, 0), 2: (0, 0, 255)})
+        target.write(stripes().argmax(2).astype(np.uint8), 1)
+    return path
+
+
+def no_utf8(folder: Path) -> Path:
+    return scene(folder / "scene.tif", crs=UTM).rename(folder / os.fsdecode(b"caf\xe9.tif"))
+
+
+@pytest.mark.parametrize("write", [palette, no_utf8])
+def test_it_is_said_where_results_have_no_place(
+    write: Callable[[Path], Path], predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = predicted(predictor, write(tmp_path), tmp_path / "out")
+    assert entry["mask"].endswith("_mask.png")
+    assert "results of 1 georeferenced file have no place on the map" in caplog.text
+    caplog.clear()
+    predicted(predictor, scene(tmp_path / "plain.tif", crs=UTM), tmp_path / "out")
+    assert not caplog.text

@@ -44,6 +44,8 @@ def opened_raster(path: Path, driver: str) -> "Iterator[DatasetReader]":
         try:
             with rasterio.open(path, driver=driver) as source:
                 yield source
+        except UnicodeEncodeError as error:
+            raise OSError("GDAL opens no file whose name is not UTF-8") from error
         except RasterioError as error:
             raise OSError(str(error)) from error
 

@@ -81,7 +81,7 @@ def ground_resolution(path: Path) -> float | None:
     try:
         with rasterio.open(path) as source:
             return metres_per_pixel(source.crs, source.transform, source.shape)
-    except RasterioError:
+    except (RasterioError, UnicodeEncodeError):  # the latter of a name that is not UTF-8
         return None
 
 

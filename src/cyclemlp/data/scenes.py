@@ -72,7 +72,7 @@ def is_scene(path: Path) -> bool:
         with quiet(), rasterio.open(path, driver=driver) as source:
             placed = source.crs is not None or not source.transform.is_identity
             return bool(placed or source.width * source.height > MAX_PIXELS)
-    except (RasterioError, ImageError):
+    except (RasterioError, ImageError, UnicodeEncodeError):  # the last of a name that is not UTF-8
         return False  # reading the image says what is wrong
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclemlp.data.georeference import georeference
+from cyclemlp.data.image_errors import ImageError
 from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.problems import listed
 from cyclemlp.data.scenes import is_scene
@@ -101,10 +103,28 @@ def plan(
         own = of_videos if source.suffix.lower() in VIDEO_SUFFIXES else of_images
         own = of_scenes() if scene and of_scenes is not None else own
         jobs.append(Job(source, {kind: out / f"{name}{suffix}" for kind, suffix in own.items()}, scene))
+    if of_scenes is not None:
+        _note_places([job.source for job in jobs if not job.is_scene])
     for path in (path for job in jobs for path in job.files.values()):
         if _identity(path) in given:
             raise ConfigError(f"--out {out}: {path.name} would replace an input; choose another folder")
     return jobs
+
+
+def _note_places(sources: Sequence[Path]) -> None:
+    """Say that results of these have no place on the Earth, although the files have one."""
+    lost = [str(path) for path in sources if _has_place(path)]
+    if lost:
+        why = "scenes are upright, grey or RGB, of one page, with a name in UTF-8, and read by rasterio (extra geo)"
+        what = "note: results of %d georeferenced file%s have no place on the map (%s): %s"
+        _logger.warning(what, len(lost), "s" * (len(lost) > 1), listed(lost, 1), why)
+
+
+def _has_place(path: Path) -> bool:
+    try:
+        return georeference(path) is not None
+    except ImageError:
+        return False  # reading the image says what is wrong with it
 
 
 def _identity(path: Path) -> str:
