@@ -62,6 +62,17 @@ def test_blending_weights_add_up_for_every_overlap(overlap: int) -> None:
     torch.testing.assert_close(predict_logits(Pointwise(), images, 40, overlap), Pointwise()(images))
 
 
+@pytest.mark.parametrize("overlap", [0, 1, 10, 20])
+def test_later_strips_are_the_same_without_the_first_ones(overlap: int) -> None:
+    """As an interrupted command resumes; three windows meet where they share half."""
+    images, tiling = random_image(101, 67).numpy(), Tiling(40, overlap)
+    whole = list(map_strips(lambda windows: on_arrays(Pointwise(), windows), images, tiling))
+    for first in range(len(whole)):
+        later = map_strips(lambda windows: on_arrays(Pointwise(), windows), images, tiling, first=first)
+        for ours, theirs in zip(later, whole[first:], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_one_window_is_bit_equal_to_the_plain_pass() -> None:
     network = nn.Conv2d(3, 4, 5, padding=2).eval()
     images = random_image(50, 70)

@@ -88,11 +88,13 @@ def map_strips(
 ) -> Iterator[FloatArray]:
     """The network's maps at the size of `images` (N, C, H, W), from top to bottom, as strips (N, K, rows, W).
 
-    There is a strip for each row of windows; `first` is the number of those that are left out at the top.
+    There is a strip for each row of windows; `first`, less than all, is the number of those that are left out at
+    the top.
     """
     height, width = images.shape[-2:]
     rows, columns = tiling.cuts(height), tiling.cuts(width)
-    begin = max(0, first - 1)  # the row before reaches into the first one that is wanted
+    # The rows before reach into the first one that is wanted: two of them where windows share half or more.
+    begin = next(number for number, row in enumerate(rows) if row.stop > rows[first].start)
     rows = rows[begin:]
     total = len(rows) * len(columns)
     unfinished: FloatArray | None = None
