@@ -11,6 +11,7 @@ from PIL import Image
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import is_folder_dataset
 from cyclemlp.data.formats.registry import find_dataset
+from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.problems import DataRequest
@@ -146,6 +147,30 @@ def test_other_names_of_the_folders(tmp_path: Path, names: tuple[str, str], by_s
     report = inspect_dataset(tmp_path)
     assert (report.format, report.problems) == ("masks", ())
     assert {name: split.images for name, split in report.splits.items()} == {"train": 1, "val": 1}
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "Test"), ("TRAIN", "VALID", "TEST"), ("training", "Validation", "testing")]
+)
+@pytest.mark.parametrize("by_split", [False, True])
+def test_other_names_of_the_splits(tmp_path: Path, names: tuple[str, ...], by_split: bool) -> None:
+    for name in names:
+        image, mask = (f"{name}/{kind}" if by_split else f"{kind}/{name}" for kind in ("images", "masks"))
+        pair(tmp_path / image / "a.jpg", tmp_path / mask / "a.png")
+    report = inspect_dataset(tmp_path)
+    assert (report.problems, report.notes) == ((), ())
+    assert {name: split.images for name, split in report.splits.items()} == {"train": 1, "val": 1, "test": 1}
+    with pytest.raises(DataError, match="has a validation split already: leave --val-share out"):
+        find_dataset(tmp_path, MaskDataset, DataRequest(hold_out=HoldOut(0.5)))
+
+
+def test_a_test_split_never_trains(tmp_path: Path) -> None:
+    for name in ("training", "testing"):
+        for number in range(4):
+            pair(tmp_path / f"images/{name}/{number}.jpg", tmp_path / f"masks/{name}/{number}.png")
+    splits = find_dataset(tmp_path, MaskDataset, DataRequest(hold_out=HoldOut(0.5))).splits
+    assert {name: len(split.images) for name, split in splits.items()} == {"train": 2, "val": 2, "test": 4}
+    assert {path.parent.name for name in ("train", "val") for path in splits[name].images} == {"training"}
 
 
 def test_folders_of_labels_for_boxes_hold_no_masks(tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ def test_described_folders(tmp_path: Path, names: str, images: str, labels: str,
     assert dataset.splits["val"].records[0].labels.tolist() == [1]
 
 
+@pytest.mark.parametrize("pattern", ["{}/{}", "{1}/{0}"])
+def test_other_names_of_the_splits(tmp_path: Path, pattern: str) -> None:
+    for split in ("Train", "Validation", "TEST"):
+        write_split(tmp_path, pattern.format("images", split), pattern.format("labels", split))
+    write(tmp_path / "classes.txt", "buoy\nboat\n")
+    splits = find_dataset(tmp_path, DetectionDataset).splits
+    assert {name: len(split.records[0].labels) for name, split in splits.items()} == {"train": 1, "val": 1, "test": 1}
+
+
 def test_lists_of_images_and_a_path(tmp_path: Path) -> None:
     write_split(tmp_path, "set/images", "set/labels")
     write(tmp_path / "set/train.txt", "./images/a.jpg\n")

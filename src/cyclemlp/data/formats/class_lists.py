@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cyclemlp.data.folders import entries_of
-from cyclemlp.data.formats.layout import CLASSES_NAME, read_class_names
+from cyclemlp.data.formats.layout import CLASSES_NAME, SPLIT_OF, read_class_names
 from cyclemlp.data.formats.mask_pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from cyclemlp.data.palettes import MAX_CLASSES, Palette, parse_palette, read_palette
 from cyclemlp.data.problems import FileError, Findings
 
 COLOUR_LISTS = ("class_dict.csv", "label_colors.txt")
 """Usual names of lists with colours."""
-_PARENTS = frozenset({*IMAGE_FOLDERS, *MASK_FOLDERS, "train", "val", "valid", "validation", "test"})
-"""Folders that may have a copy of the list."""
+_PARENTS = frozenset({*IMAGE_FOLDERS, *MASK_FOLDERS, *SPLIT_OF})
+"""Folders that may have a copy of the list, in lower case."""
 
 
 class ClassList(NamedTuple):
@@ -56,8 +56,8 @@ def _paths(root: Path) -> list[Path]:
     """The list in `root`, or else those in folders of images, masks and splits."""
     if (own := list(_in(root))) or not root.is_dir():
         return own[:1]
-    parents = sorted(path for path in entries_of(root) if path.name in _PARENTS and path.is_dir())
-    inner = [path for parent in parents for path in sorted(entries_of(parent)) if path.name in _PARENTS]
+    parents = sorted(path for path in entries_of(root) if path.name.casefold() in _PARENTS and path.is_dir())
+    inner = [path for parent in parents for path in sorted(entries_of(parent)) if path.name.casefold() in _PARENTS]
     return [path for parent in (*parents, *inner) for path in _in(parent)]
 
 

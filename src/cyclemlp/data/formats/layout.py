@@ -13,12 +13,20 @@ CLASSES_NAME = "classes.txt"
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 """Usual names of a file that describes folders and classes."""
 _TEXT_SUFFIXES = frozenset({".txt", ".xml"})
+_NAMES_OF = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+SPLIT_OF = {name: split for split, names in _NAMES_OF.items() for name in names}
+"""The split that each usual name of one means, in lower case."""
 
 
 def folder_of_split(parent: Path, split: str) -> Path:
-    """The folder of a split, under whichever usual name it has there; by default under the split's own."""
-    names = {"val": ("val", "valid", "validation")}.get(split, (split,))
-    return next((parent / name for name in names if (parent / name).is_dir()), parent / split)
+    """The folder of a split, under whichever usual name it has there, in any case; by default under the split's own."""
+    spellings = ((name, name.capitalize(), name.upper()) for name in _NAMES_OF.get(split, (split,)))
+    folders = (parent / each for spelt in spellings for each in spelt)
+    return next((folder for folder in folders if folder.is_dir()), parent / split)
 
 
 def paired(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.formats.class_lists import ClassList, class_list
-from cyclemlp.data.formats.layout import folder_of_split
+from cyclemlp.data.formats.layout import SPLIT_OF, folder_of_split
 from cyclemlp.data.formats.mask_pairs import SplitFolders, find_pairs, has_labels, is_mask_file, mask_folders
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.formats.vector_classes import mask_dataset
@@ -22,9 +22,6 @@ from cyclemlp.data.unused_files import unused_files
 from cyclemlp.data.vector_labels import is_vector
 
 _LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
-_OTHER_NAMES = frozenset({"valid", "validation"})
-"""Usual names of the folders of val."""
-_SPLIT_NAMES = frozenset({*SPLITS, *_OTHER_NAMES})
 
 
 def is_mask_dataset(root: Path) -> bool:
@@ -35,11 +32,8 @@ def is_mask_dataset(root: Path) -> bool:
 def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
     """The data set in `root`: train, val, and every further split that both the images and the masks have."""
     parents = mask_folders(root) or (root / "images", root / "masks")
-    names = {path.name for path in entries_of(parents[0]) if (parents[1] / path.name).is_dir()}
-    names = {name for name in names if not name.startswith(".") and not is_system(name)}
-    if "val" not in names and (names & _OTHER_NAMES):
-        names -= {folder_of_split(parents[0], "val").name}
-    inside = names and not names & _SPLIT_NAMES  # folders of places or days, not of splits
+    names = _splits_in(parents[0]) & _splits_in(parents[1])
+    inside = names and names.isdisjoint(SPLITS)  # folders of places or days, not of splits
     if inside or (not names and list_images(parents[0]) and has_labels(parents[1])):
         return read_masks(root, unsplit(root, parents, findings), class_list(root, findings), findings)
     required = findings.request.splits if findings.request.hold_out else REQUIRED_SPLITS
@@ -48,6 +42,12 @@ def read_mask_dataset(root: Path, findings: Findings) -> MaskDataset:
         images, masks = (folder_of_split(parent, split) for parent in parents)
         folders[split] = (images, masks)
     return read_masks(root, folders, class_list(root, findings), findings)
+
+
+def _splits_in(parent: Path) -> set[str]:
+    """The folders in a folder by the splits that they mean, and others by their names."""
+    folders = (path.name for path in entries_of(parent) if path.is_dir())
+    return {SPLIT_OF.get(name.casefold(), name) for name in folders if not name.startswith(".") and not is_system(name)}
 
 
 def unsplit(root: Path, folders: SplitFolders, findings: Findings) -> dict[str, SplitFolders]:

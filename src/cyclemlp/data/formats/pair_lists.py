@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cyclemlp.data.folders import Folders, entries_of
 from cyclemlp.data.formats.class_lists import class_list
-from cyclemlp.data.formats.layout import read_lines
+from cyclemlp.data.formats.layout import SPLIT_OF, read_lines
 from cyclemlp.data.formats.mask_pairs import headers_fit, is_mask_file
 from cyclemlp.data.formats.masks import no_validation
 from cyclemlp.data.formats.registry import DatasetFormat, register
@@ -27,11 +27,6 @@ IMAGE_COLUMNS = ("image", "img", "image_path", "img_path", "image_file", "image_
 MASK_COLUMNS = ("mask", "label", "mask_path", "label_path", "mask_file", "label_file", "mask_name", "gt", "target")
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase")
 """Names of columns, in any case; a plural means the same. The first of these that a list has counts."""
-_SPLIT_OF = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _MAX_TITLES = 2**12
 """Characters of the first line of a table that are looked at."""
 _LAYOUT = "a list of pairs (CSV or YAML with image, mask, split)"
@@ -64,7 +59,7 @@ def is_pair_list(root: Path) -> bool:
 def read_pair_lists(root: Path, findings: Findings) -> MaskDataset:
     """The data set that the lists in `root` describe."""
     lists = list(_lists(root))
-    of_splits = [each for each in lists if each.path.stem.casefold() in _SPLIT_OF]
+    of_splits = [each for each in lists if each.path.stem.casefold() in SPLIT_OF]
     if len(lists) > 1 and len(of_splits) < len(lists):
         names = listed([each.path.name for each in lists])
         findings.add(root, f"has several lists of pairs ({names})", "keep one, or call them train.csv and val.csv")
@@ -155,7 +150,7 @@ def _of_yaml(path: Path) -> list[Row]:
         return []
     lists: dict[str, Any] = {"": content.get("pairs") if isinstance(content, dict) else content}
     if isinstance(content, dict):
-        lists |= {str(name): value for name, value in content.items() if str(name).casefold() in _SPLIT_OF}
+        lists |= {str(name): value for name, value in content.items() if str(name).casefold() in SPLIT_OF}
     rows = []
     for split, entries in lists.items():
         for number, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
@@ -176,13 +171,13 @@ def _yaml_row(entry: dict[Any, Any], split: str, number: int) -> Row | None:
 
 def _split_names(rows: Sequence[tuple[Path, Row]], findings: Findings) -> list[str] | None:
     """The split of each row; None, and a problem, where a list does not say it."""
-    by_list = [row.split or path.stem * (path.stem.casefold() in _SPLIT_OF) for path, row in rows]
+    by_list = [row.split or path.stem * (path.stem.casefold() in SPLIT_OF) for path, row in rows]
     if not any(by_list):
         by_list = [_split_in(row.image) for _, row in rows]
         if not all(by_list):
             return ["train"] * len(rows)
         _LOG.info("%s: the splits are those in the names of the images", rows[0][0])
-    names = [_SPLIT_OF.get(name.casefold(), "") for name in by_list]
+    names = [SPLIT_OF.get(name.casefold(), "") for name in by_list]
     if "" in names:
         (path, row), given = rows[names.index("")], by_list[names.index("")]
         what = f"has the split {shown(given)} in {row.where}" if given else f"has no split in {row.where}, others have"
@@ -193,7 +188,7 @@ def _split_names(rows: Sequence[tuple[Path, Row]], findings: Findings) -> list[s
 
 def _split_in(image: str) -> str:
     """The folder in a path that is named as a split is; empty without one."""
-    return next((part for part in Path(image).parts[:-1] if part.casefold() in _SPLIT_OF), "")
+    return next((part for part in Path(image).parts[:-1] if part.casefold() in SPLIT_OF), "")
 
 
 def _resolved(root: Path, path: Path, row: Row, folders: Folders, findings: Findings) -> tuple[Path, Path] | None:
