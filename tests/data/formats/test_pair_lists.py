@@ -104,14 +104,19 @@ def test_a_list_for_each_split(root: Path) -> None:
     assert [len(splits[name].images) for name in ("train", "val")] == [3, 1]
 
 
-def test_splits_in_the_names_of_the_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_splits_in_the_names_of_the_images(tmp_path: Path, slash: str) -> None:
     for split in ("training", "valid"):
         save(tmp_path / split / "a.png")
         save(tmp_path / "m" / split / "b.png", 1)
     rows = [(f"{split}/a.png", f"m/{split}/b.png") for split in ("training", "valid")]
-    (tmp_path / "pairs.csv").write_text(table("image,mask", rows=list(rows)))
+    (tmp_path / "pairs.csv").write_text(table("image,mask", rows=list(rows)).replace("/", slash))
     splits = find_dataset(tmp_path, MaskDataset).splits
     assert splits["val"].images == (tmp_path / "valid/a.png",)
+    save(tmp_path / "more/a.png")
+    (tmp_path / "pairs.csv").write_text(table("image,mask", rows=[*rows, ("more/a.png", rows[0][1])]).replace("/", slash))
+    message = "has no split in line 4, others have by the folders of their images; write train, val or test in a column"
+    assert message in refusal(tmp_path)
 
 
 def test_without_splits_some_are_held_out_on_request(root: Path) -> None:
@@ -168,6 +173,12 @@ def test_several_lists(root: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (root / name).write_text(table())
     assert "has several lists of pairs (a.csv, b.csv); keep one, or call them train.csv and val.csv" in refusal(root)
+
+
+@pytest.mark.parametrize("entry", ["{picture: a.png, drawn: m.png, split: train}", "photos/0.jpg"])
+def test_an_entry_that_names_no_pair_is_no_silent_one(root: Path, entry: str) -> None:
+    (root / "pairs.yaml").write_text(f"pairs:\n{YAML}- {entry}\n")
+    assert re.search(r"has no (image|split) in entry 5", refusal(root))
 
 
 @pytest.mark.parametrize("text", ["filename,label\nphotos/0.jpg,cat\n", "image,mask\na.jpg,1 3 10 5\n", "\x00,\n", ""])

@@ -154,17 +154,14 @@ def _of_yaml(path: Path) -> list[Row]:
     rows = []
     for split, entries in lists.items():
         for number, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
-            if isinstance(entry, dict) and (row := _yaml_row(entry, split, number)) is not None:
-                rows.append(row)
+            rows.append(_yaml_row(entry if isinstance(entry, dict) else {}, split, number))
     return rows if _is_paired(rows) else []
 
 
-def _yaml_row(entry: dict[Any, Any], split: str, number: int) -> Row | None:
+def _yaml_row(entry: dict[Any, Any], split: str, number: int) -> Row:
     titles = [str(key).casefold() for key in entry]
     values = [str(value) for value in entry.values()]
     places = [_column(titles, names) for names in (IMAGE_COLUMNS, MASK_COLUMNS, SPLIT_COLUMNS)]
-    if places[0] is None and places[1] is None:
-        return None
     image, mask, own = ("" if place is None else values[place] for place in places)
     return Row(image, mask, own or split, f"entry {number}{f' of {split}' if split else ''}")
 
@@ -172,30 +169,37 @@ def _yaml_row(entry: dict[Any, Any], split: str, number: int) -> Row | None:
 def _split_names(rows: Sequence[tuple[Path, Row]], findings: Findings) -> list[str] | None:
     """The split of each row; None, and a problem, where a list does not say it."""
     by_list = [row.split or path.stem * (path.stem.casefold() in SPLIT_OF) for path, row in rows]
-    if not any(by_list):
+    listed_splits = any(by_list)
+    if not listed_splits:
         by_list = [_split_in(row.image) for _, row in rows]
-        if not all(by_list):
+        if not any(by_list):
             return ["train"] * len(rows)
         _LOG.info("%s: the splits are those in the names of the images", rows[0][0])
     names = [SPLIT_OF.get(name.casefold(), "") for name in by_list]
     if "" in names:
         (path, row), given = rows[names.index("")], by_list[names.index("")]
         what = f"has the split {shown(given)} in {row.where}" if given else f"has no split in {row.where}, others have"
-        findings.add(path, what, "write train, val or test")
+        what += "" if listed_splits else " by the folders of their images"
+        findings.add(path, what, f"write train, val or test{'' if listed_splits else ' in a column split'}")
         return None
     return names
 
 
 def _split_in(image: str) -> str:
     """The folder in a path that is named as a split is; empty without one."""
-    return next((part for part in Path(image).parts[:-1] if part.casefold() in SPLIT_OF), "")
+    return next((part for part in Path(_slashed(image)).parts[:-1] if part.casefold() in SPLIT_OF), "")
+
+
+def _slashed(name: str) -> str:
+    """A name that Windows may have written."""
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def _resolved(root: Path, path: Path, row: Row, folders: Folders, findings: Findings) -> tuple[Path, Path] | None:
     """The two files of a pair; None, and a problem, where one is missing or no mask."""
     found = []
     for given, usual, what in ((row.image, "images", "image"), (row.mask, "masks", "mask")):
-        name = given if "/" in given else given.replace("\\", "/")  # as Windows writes it
+        name = _slashed(given)
         if not name:
             findings.add(path, f"has no {what} in {row.where}", "name its file there, or remove the row")
             return None
