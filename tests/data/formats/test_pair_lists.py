@@ -114,7 +114,9 @@ def test_splits_in_the_names_of_the_images(tmp_path: Path, slash: str) -> None:
     splits = find_dataset(tmp_path, MaskDataset).splits
     assert splits["val"].images == (tmp_path / "valid/a.png",)
     save(tmp_path / "more/a.png")
-    (tmp_path / "pairs.csv").write_text(table("image,mask", rows=[*rows, ("more/a.png", rows[0][1])]).replace("/", slash))
+    (tmp_path / "pairs.csv").write_text(
+        table("image,mask", rows=[*rows, ("more/a.png", rows[0][1])]).replace("/", slash)
+    )
     message = "has no split in line 4, others have by the folders of their images; write train, val or test in a column"
     assert message in refusal(tmp_path)
 
@@ -153,6 +155,13 @@ def test_names_alone_are_looked_for_in_images_and_masks(tmp_path: Path) -> None:
 def test_lists_that_cannot_be_meant(root: Path, rows: list[tuple[str, ...]], message: str) -> None:
     (root / "pairs.csv").write_text(table(rows=rows))
     assert message in refusal(root)
+
+
+def test_a_mask_of_several_images_is_noted(root: Path) -> None:
+    (root / "pairs.csv").write_text(table(rows=[*ROWS[:3], (ROWS[3][0], ROWS[0][1], "test")]))
+    report = inspect_dataset(root)
+    assert report.problems == ()
+    assert f"{root / ROWS[0][1]} is the mask of 2 images; correct the list, unless" in "\n".join(map(str, report.notes))
 
 
 def test_a_mask_of_a_blurring_kind_in_a_list(root: Path) -> None:

@@ -7,6 +7,7 @@ splits in the list the folders in the names say them, such as `images/train/a.pn
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,9 @@ from cyclemlp.data.formats.masks import no_validation
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.formats.vector_classes import mask_dataset
 from cyclemlp.data.masks import MaskDataset, MaskSplit, count_classes
-from cyclemlp.data.problems import FileError, Findings, listed
+from cyclemlp.data.problems import FileError, Findings, Problem, listed
 from cyclemlp.data.unused_files import unused_files
+from cyclemlp.data.vector_labels import is_vector
 from cyclemlp.documents import DocumentError, read_yaml, shown
 
 IMAGE_COLUMNS = ("image", "img", "image_path", "img_path", "image_file", "image_name", "filename", "file_name", "file")
@@ -80,6 +82,7 @@ def read_pair_lists(root: Path, findings: Findings) -> MaskDataset:
         elif headers_fit(*pair, findings.of(split)):
             pairs[split][pair[0]] = pair[1]
     _check_required(root, pairs, findings)
+    _note_shared_masks(pairs, findings)
     classes = class_list(root, findings)
     made = {name: MaskSplit(tuple(each), tuple(each.values()), palette=classes.palette) for name, each in pairs.items()}
     findings.notes += unused_files(root, (path for row in pairs.values() for pair in row.items() for path in pair))
@@ -95,6 +98,15 @@ def _check_required(root: Path, pairs: dict[str, dict[Path, Path]], findings: Fi
         elif split not in pairs:
             others = listed(sorted(pairs))
             findings.of(split).add(root, f"lists no pairs of the {split} split, only {others}", "add some to its list")
+
+
+def _note_shared_masks(pairs: dict[str, dict[Path, Path]], findings: Findings) -> None:
+    """A note where several images have one mask of pixels: a row that was copied, and not changed to its end."""
+    counts = Counter(mask for each in pairs.values() for mask in each.values() if not is_vector(mask))
+    if shared := [mask for mask, count in counts.items() if count > 1]:
+        further = f", as {len(shared) - 1} further masks are of several" if shared[1:] else ""
+        what = f"is the mask of {counts[shared[0]]} images{further}"
+        findings.notes.append(Problem(shared[0], "", what, "correct the list, unless these images show the same"))
 
 
 def _lists(root: Path) -> Iterator[PairList]:
