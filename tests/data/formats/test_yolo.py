@@ -123,6 +123,17 @@ def test_class_names_next_to_the_labels(plain: Path, place: str) -> None:
     assert find_dataset(plain, DetectionDataset).classes == ("buoy", "boat")
 
 
+def test_lists_of_classes_that_contradict_each_other(plain: Path) -> None:
+    write(plain / "labels/train/classes.txt", "Buoy\nboat\nship\n")
+    assert problems_of(plain) == ""
+    other = write(plain / "labels/val/classes.txt", "boat\nbuoy\n")
+    fix = "make the two equal, and correct the labels of the one that is wrong"
+    assert problems_of(plain) == f"{other} calls class 0 'boat', {plain / 'classes.txt'} calls it 'buoy'; {fix}"
+    other.unlink()
+    write(plain / "data.yaml", "train: images/train\nval: images/val\nnames: [boat, buoy]\n")
+    assert f"{plain / 'classes.txt'} calls class 0 'buoy', {plain / 'data.yaml'} calls it 'boat'" in problems_of(plain)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

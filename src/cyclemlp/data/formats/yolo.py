@@ -8,14 +8,14 @@ Oriented boxes are read as outlines of four corners.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyclemlp.data.folders import Folders, exists, files_below, may_read, other_files, walk
+from cyclemlp.data.folders import Folders, exists, files_below, may_read, name_key, other_files, walk
 from cyclemlp.data.formats.layout import (
     CLASSES_NAME,
     YAML_NAMES,
@@ -82,15 +82,31 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
         findings.add_error(error)
         return DetectionDataset(root, (), {})
     parse = partial(_parse, num_classes=len(names), names_file=path.name, keypoint_values=keypoints)
-    splits = {}
+    splits, label_folders = {}, [root, root / "labels"]
     for about in map(findings.of, SPLITS):
         listing = _described(description, root, about) if description else _plain(root, about)
         if listing is not None:
+            label_folders += [_labels_folder(folder, root) for folder in listing.folders]
             splits[about.split] = read_objects(_labelled(listing, root, about), parse, about, misread=_BOX_FORMS)
+    _refuse_other_names(path, names, label_folders, findings)
     if all(map(_is_oriented, splits.values())) and splits:
         what = "has oriented boxes: the upright box around each is used, and for instance segmentation their corners"
         findings.notes.append(Problem(path, "", what, "no network here predicts angles"))
     return DetectionDataset(root, names, splits)
+
+
+def _refuse_other_names(path: Path, names: Sequence[str], folders: Iterable[Path], findings: Findings) -> None:
+    """Add a problem for a classes.txt next to labels by which their numbers are other classes than in `path`.
+
+    labelImg writes one into each folder, in an order of its own. A longer list of the same order is no contradiction.
+    """
+    for other in dict.fromkeys(folder / CLASSES_NAME for folder in folders):
+        listed = findings.attempt(read_class_names, other) if other != path and other.is_file() else None
+        for number, pair in enumerate(zip(names, listed or (), strict=False)):
+            if name_key(pair[0]).casefold() != name_key(pair[1]).casefold():
+                what = f"calls class {number} {pair[1]!r}, {path} calls it {pair[0]!r}"
+                findings.add(other, what, "make the two equal, and correct the labels of the one that is wrong")
+                break
 
 
 def _is_oriented(split: DetectionSplit) -> bool:
@@ -136,7 +152,8 @@ def _description(root: Path) -> _Description | None:
 
 def _classes_path(root: Path) -> Path:
     """Labelling tools put it next to the labels. Raises FileError if there is none."""
-    candidates = [root / CLASSES_NAME, root / "labels" / CLASSES_NAME, root / "labels" / "train" / CLASSES_NAME]
+    folders = (root, root / "labels", folder_of_split(root / "labels", "train"))
+    candidates = [folder / CLASSES_NAME for folder in folders]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         raise FileError(candidates[0], "is missing", "name the classes there, one a line, from class 0 on")
