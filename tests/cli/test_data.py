@@ -108,3 +108,16 @@ def test_wrong_options_of_the_sheet(
     status, _, err = run(capsys, str(lakes), *options)
     assert (status, err.count("\n")) == (2, 1)
     assert message in err
+
+
+def test_images_without_objects_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for name in "ab":
+            Image.new("RGB", (30, 20), (len(split), 0, ord(name))).save(tmp_path / f"images/{split}/{name}.png")
+        (tmp_path / f"labels/{split}/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "classes.txt").write_text("boat\n")
+    status, out, _ = run(capsys, str(tmp_path))
+    assert status == 0
+    assert "train: 2 images, 1,200 pixels, 1 images without objects\n" in out

@@ -127,7 +127,8 @@ def _as_text(report: "DatasetReport", files: Mapping[str, str]) -> str:
     lines = [f"{report.dataset.root}: format {report.format}, {len(report.dataset.classes)} classes"]
     lines += [f"{what}: {how}" for what, how in report.read_as.items()]
     for name, split in report.splits.items():
-        lines += ["", f"{name}: {split.images:,} images, {split.pixels:,} pixels", *_class_lines(split)]
+        empty = f", {split.images_without_objects:,} images without objects" if split.images_without_objects else ""
+        lines += ["", f"{name}: {split.images:,} images, {split.pixels:,} pixels{empty}", *_class_lines(split)]
     if report.notes:
         lines += ["", "notes:", *(f"  {note}" for note in report.notes)]
     lines += ["", "problems:" if report.problems else "no problems found"]

@@ -62,6 +62,10 @@ def test_boxes_become_pixels(plain: Path) -> None:
     assert not dataset.has_masks
     assert inspect_dataset(plain).format == "yolo"
     assert inspect_dataset(plain).problems == ()
+    notes = "\n".join(map(str, inspect_dataset(plain).notes))
+    assert "images/train has 1 of 2 images without a label file (such as empty.jpg), which counts as no objects" in notes
+    write(plain / "labels/train/empty.txt", "")
+    assert "without a label file" not in "\n".join(map(str, inspect_dataset(plain).notes))
 
 
 def test_outlines_have_masks_boxes_and_areas(plain: Path) -> None:

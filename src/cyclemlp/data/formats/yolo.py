@@ -265,9 +265,18 @@ def _labelled(listing: _Listing, root: Path, findings: Findings) -> Iterator[Lab
         written = [path for folder in folders for path in files_below(folder, (".txt",))]
         _note_unused(folders, findings)
     pairs = paired(label_of, [path for path in written if path.name != CLASSES_NAME], findings)
+    _note_unlabelled([image for image, labels in pairs.items() if not labels.is_file()], len(pairs), findings)
     for image, labels in pairs.items():
         lines = findings.attempt(lambda path: list(_filled_lines(path)), labels) if labels.is_file() else None
         yield LabelledImage(image, labels, [(f"line {number}", line) for number, line in lines or ()])
+
+
+def _note_unlabelled(images: Sequence[Path], total: int, findings: Findings) -> None:
+    """Empty images have no label file in this format, and neither have those whose labels were lost."""
+    if 0 < len(images) < total:
+        some = f"{len(images)} of {total} images without a label file (such as {images[0].name})"
+        fix = "add what is missing; an empty label file says that there is nothing to find"
+        findings.notes.append(Problem(images[0].parent, findings.split, f"has {some}, which counts as no objects", fix))
 
 
 def _note_unused(folders: Iterable[Path], findings: Findings) -> None:
