@@ -17,7 +17,7 @@ from cyclemlp.data.folders import entries_of, is_system
 from cyclemlp.data.formats.registry import FOR_TRAINING, AnyDataset, all_formats, find_format
 from cyclemlp.data.ground_neighbours import neighbours_on_the_ground
 from cyclemlp.data.held_out import hold_out
-from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE
+from cyclemlp.data.images import IMAGE_SUFFIXES, SAME_SIZE, SIDEWAYS
 from cyclemlp.data.inspect_masks import inspect_masks
 from cyclemlp.data.mask_values import turned_within_size
 from cyclemlp.data.masks import MaskDataset
@@ -163,11 +163,15 @@ def _inspect_objects(dataset: DetectionDataset, findings: Findings, limit: TimeL
     pixels = 0
     record_of = dict(zip(split.images, split.records, strict=True))
     turned: list[Path] = []
+    degrees = "180"
     for path, (size, orientation) in read_all(size_and_orientation, split.images, findings, limit):
         pixels += size[0] * size[1]
-        turned += [path] if orientation in SAME_SIZE else []
-        findings.attempt(partial(check_size, pixels_hw=size, annotated_hw=record_of[path].size), path)
-    findings.notes += turned_within_size(turned, findings.split, "objects are taken to be annotated")
+        record = record_of[path]
+        sideways = orientation in SIDEWAYS and (size[0] == size[1] or not record.size_noted)
+        turned += [path] if sideways or orientation in SAME_SIZE else []
+        degrees = "90 or 180" if sideways else degrees
+        findings.attempt(partial(check_size, pixels_hw=size, annotated_hw=record.size), path)
+    findings.notes += turned_within_size(turned, findings.split, "objects are taken to be annotated", degrees)
     labels = [label for record in split.records for label in record.labels[~record.crowd].tolist()]
     counts = dict(zip(classes, np.bincount(np.array(labels, np.intp), minlength=len(classes)).tolist(), strict=True))
     ignored = sum(int(record.crowd.sum()) for record in split.records)

@@ -44,6 +44,8 @@ class Record:
     """(N,) in pixels, as annotated (of the outline, if there is one)."""
     segmentations: tuple[Outline | None, ...]
     """Outlines, not yet decoded; see `masks_of`."""
+    size_noted: bool = True
+    """Whether the annotations say the size; otherwise it is that of the file, and nothing compares the two."""
 
     def select(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Record":
         """The record of some of its objects, chosen by a mask or by indices."""

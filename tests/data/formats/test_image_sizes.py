@@ -100,3 +100,24 @@ def test_a_split_that_is_evaluated_alone_is_compared(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"val/a.jpg is 30x20"):
         check_files(dataset, ("val",))
     assert np.array_equal(dataset.splits["train"].read(0)[0].shape, (20, 30, 3))
+
+
+def yolo(root: Path, orientation: int) -> Path:
+    for split in ("train", "val"):
+        write_image(root / f"images/{split}/a.jpg", orientation)
+        (root / f"labels/{split}").mkdir(parents=True)
+        (root / f"labels/{split}/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (root / "classes.txt").write_text("boat\n")
+    return root
+
+
+def test_a_quarter_turn_that_no_size_confirms_is_noted(tmp_path: Path) -> None:
+    square = coco(tmp_path / "square", (20, 20), 6)
+    for split in ("train", "val"):
+        write_image(square / split / "a.jpg", 6, (20, 20))
+    for root in (yolo(tmp_path / "yolo", 6), coco(tmp_path / "coco", (0, 0), 8), square):
+        report = inspect_dataset(root)
+        notes = "\n".join(str(note) for note in report.notes if note.split == "train")
+        assert "a.jpg is turned by 90 or 180 degrees or mirrored by the EXIF orientation; objects are taken to" in notes
+        assert not report.problems
+    assert "EXIF" not in "\n".join(map(str, inspect_dataset(yolo(tmp_path / "upright", 1)).notes))

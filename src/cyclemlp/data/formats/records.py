@@ -1,7 +1,7 @@
 """What the formats of object annotations share: how the objects that a file lists become the record of an image."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -55,7 +55,8 @@ def read_objects(
             objects = list(_parsed(labelled, size, parse, findings))
             for _, item in objects:
                 misreading.add(item, size)
-            records.append(_record(image_id, size, _sound_objects(labelled.file, objects, size, findings)))
+            record = _record(image_id, size, _sound_objects(labelled.file, objects, size, findings))
+            records.append(replace(record, size_noted=labelled.size is not None))
     split = DetectionSplit(tuple(paths), tuple(records), annotations)
     if files:
         _check_split(split, annotations or files[0], misreading.what(*misread), findings, before)
