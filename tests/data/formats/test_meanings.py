@@ -194,6 +194,35 @@ def test_keypoints_that_do_not_fit(tmp_path: Path, shape: str, row: str, message
     assert message in read(yolo(tmp_path, row, f"kpt_shape: {shape}\n"))[1]
 
 
+CENTRES = [(0.2, 0.3), (0.5, 0.5), (0.8, 0.7), (0.3, 0.8)]
+OFFSETS = [(-0.09, -0.09), (0.09, -0.08), (0.0, 0.01), (0.08, 0.09)]
+
+
+@pytest.mark.parametrize("visible", ["", " 1"])
+def test_keypoints_whose_number_nothing_says(tmp_path: Path, visible: str) -> None:
+    rows = [
+        f"0 {x} {y} 0.2 0.2 " + " ".join(f"{x + dx:.3f} {y + dy:.3f}{visible}" for dx, dy in OFFSETS)
+        for x, y in CENTRES
+    ]
+    rows[1] = rows[1].replace(f"0.410 0.410{visible}", f"0 0{visible.replace('1', '0')}")  # one that is not labelled
+    shape = [4, 2 + len(visible.split())]
+    _, problems, _ = read(yolo(tmp_path, "\n".join(rows)))
+    what = "data.yaml has no kpt_shape, but the rows of train are boxes with 4 keypoints each, and no outlines"
+    assert f"{what}; add kpt_shape: {shape} to data.yaml" in problems
+    record, problems, _ = read(yolo(tmp_path, "\n".join(rows), f"kpt_shape: {shape}\n"))
+    assert (problems, record.segmentations) == ("", (None,) * 4)
+
+
+@pytest.mark.parametrize("corners", [6, 7, 16])
+@pytest.mark.parametrize("radius", [0.02, 0.18])
+def test_outlines_of_as_many_points_are_outlines(tmp_path: Path, corners: int, radius: float) -> None:
+    angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    circle = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rows = ["0 " + " ".join(f"{value:.3f}" for value in (circle + centre).ravel()) for centre in CENTRES]
+    record, problems, _ = read(yolo(tmp_path, "\n".join(rows)))
+    assert (problems, len(record.labels)) == ("", 4)
+
+
 def test_lines_that_repeat_and_corners_in_yolo(tmp_path: Path) -> None:
     record, problems, notes = read(yolo(tmp_path, "0 0.5 0.5 0.2 0.2\n" * 2))
     assert (len(record.labels), problems) == (1, "")

@@ -26,6 +26,7 @@ from cyclemlp.data.formats.layout import (
     read_lines,
 )
 from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError
+from cyclemlp.data.formats.point_rows import are_oriented, keypoint_shape
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
@@ -89,7 +90,11 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
             label_folders += [_labels_folder(folder, root) for folder in listing.folders]
             splits[about.split] = read_objects(_labelled(listing, root, about), parse, about, misread=_BOX_FORMS)
     _refuse_other_names(path, names, label_folders, findings)
-    if all(map(_is_oriented, splits.values())) and splits:
+    for name, split in splits.items() if not keypoints else ():
+        if (shape := keypoint_shape(split)) is not None:
+            what = f"has no kpt_shape, but the rows of {name} are boxes with {shape[0]} keypoints each, and no outlines"
+            findings.of(name).add(path, what, f"add kpt_shape: {list(shape)} to data.yaml; the keypoints are not used")
+    if all(map(are_oriented, splits.values())) and splits:
         what = "has oriented boxes: the upright box around each is used, and for instance segmentation their corners"
         findings.notes.append(Problem(path, "", what, "no network here predicts angles"))
     return DetectionDataset(root, names, splits)
@@ -107,20 +112,6 @@ def _refuse_other_names(path: Path, names: Sequence[str], folders: Iterable[Path
                 what = f"calls class {number} {pair[1]!r}, {path} calls it {pair[0]!r}"
                 findings.add(other, what, "make the two equal, and correct the labels of the one that is wrong")
                 break
-
-
-def _is_oriented(split: DetectionSplit) -> bool:
-    """Whether all its objects are rectangles by their corners, some of them turned."""
-    outlines = [outline for record in split.records for outline in record.segmentations]
-    if not outlines or not all(isinstance(outline, Polygons) and outline.rings[0].size == 8 for outline in outlines):
-        return False
-    corners = np.stack([outline.rings[0].reshape(4, 2) for outline in outlines if isinstance(outline, Polygons)])
-    diagonals, middles = corners[:, :2] - corners[:, 2:], corners[:, :2] + corners[:, 2:]
-    lengths = np.linalg.norm(diagonals, axis=-1)
-    slack = 1 + 0.02 * lengths.max(axis=1)
-    rectangles = (np.abs(lengths[:, 0] - lengths[:, 1]) <= slack) & (np.ptp(middles, axis=1).max(axis=-1) <= 2 * slack)
-    edges = np.abs(corners[:, 1] - corners[:, 0])
-    return bool(rectangles.all() and (edges.min(axis=1) > slack).any())
 
 
 def _keypoint_values(description: _Description) -> int:
@@ -325,6 +316,7 @@ def _numbers(line: str, keypoint_values: int) -> list[float]:
         and (len(fields) < _MIN_OUTLINE_VALUES or len(fields) % 2 == 0)
     ):
         fix = "write class cx cy width height, or class and three or more points x y"
+        fix += "; for keypoints give kpt_shape in data.yaml" if len(fields) > _MIN_OUTLINE_VALUES else ""
         raise WrongObjectError(f"has {values}", fix)
     numbers = []
     for text in fields:
