@@ -198,3 +198,20 @@ def test_numbers_without_a_class_are_noted(write_dataset: WriteDataset) -> None:
         f"{root}/masks hold no 1, 2, 3, 4, 5, ..., but 9, which makes 10 classes;"
         " number the classes 0, 1, 2, ... or name all in classes.txt"
     ]
+
+
+def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
+    root = tmp_path / "nuclei"
+    for number, objects in enumerate((3, 12, 7, 5)):
+        mask = np.zeros((40, 40), np.uint8)
+        for row in range(objects):
+            mask[3 * row : 3 * row + 2, 5:20] = row + 1
+        for kind, pixels in (("images", np.full((40, 40, 3), 20 * number, np.uint8)), ("masks", mask)):
+            folder = root / kind / ("val" if number == 3 else "train")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    (problem,) = inspect_dataset(root).problems
+    what = f"{root}/masks hold the numbers from 1 to an end of their own, up to 12, as masks do that number their objects"
+    assert str(problem).startswith(f"{what}; write 1 for every object, or train instance-segmentation on outlines")
+    (root / "classes.txt").write_text("\n".join(f"c{number}" for number in range(13)))
+    assert inspect_dataset(root).problems == ()

@@ -21,6 +21,7 @@ from cyclemlp.data.mask_values import (
     MaskValues,
     grey_levels,
     nodata_pixels,
+    numbers_of_objects,
     objects_off_their_images,
     odd_values,
     other_palettes,
@@ -75,6 +76,7 @@ def inspect_masks(
     if all(split.by_number for split in dataset.splits.values()):
         findings.problems += white_in_one_split({name: files.values_in for name, files in counted.items()})
         findings.notes += white_in_some_masks(values_in)
+        findings.problems += numbers_of_objects(dataset, values_in)
     stored: Counts = np.sum([np.zeros(256, np.int64), *(values.counts for values in values_in.values())], axis=0)
     stored[IGNORE_INDEX] -= sum(values.nodata for values in values_in.values())
     findings.problems += grey_levels(dataset, stored)

@@ -18,6 +18,8 @@ RARE = 1e-4
 """Share of the pixels below which a mask value may be an accident."""
 _GREY_GAP = 17
 """Class numbers up to 255 that are all this far from each other are grey levels: 4 bits, scaled, have this step."""
+_MANY_OBJECTS, _ENDS, _GAPLESS = 8, 3, 0.9
+"""Masks number objects where one has more, their numbers have as many ends, and most of them hold all from 1 on."""
 _SMOOTHED_VALUES, _SMOOTHED_SHARE = 8, 0.8
 """With this number of values between 0 and 255 on most of its pixels, a mask is a smoothed drawing."""
 
@@ -166,6 +168,20 @@ def grey_levels(dataset: MaskDataset, totals: Counts) -> list[Problem]:
         fix = "write every pixel as 0 or 1, without smoothing, resampling or JPEG"
         return [Problem(masks_folder(dataset), "", what, fix)]
     return []
+
+
+def numbers_of_objects(dataset: MaskDataset, values_in: ValuesIn) -> list[Problem]:
+    """The problem that masks without named classes number their objects: each holds all from 1 to an end of its own."""
+    held = [[each for each in values.present if each not in (0, IGNORE_INDEX)] for values in values_in.values()]
+    held = [numbers for numbers in held if numbers]
+    ends = {numbers[-1] for numbers in held}
+    gapless = sum(len(numbers) == numbers[-1] for numbers in held)
+    if dataset.named or len(ends) < _ENDS or max(ends) <= _MANY_OBJECTS or gapless < _GAPLESS * len(held):
+        return []
+    what = f"hold the numbers from 1 to an end of their own, up to {max(ends)}, as masks do that number their objects"
+    fix = "write 1 for every object, or train instance-segmentation on outlines"
+    fix += "; if they are classes, name all in classes.txt"
+    return [Problem(masks_folder(dataset), "", what, fix)]
 
 
 def white_in_one_split(values_of_split: Mapping[str, ValuesIn]) -> list[Problem]:

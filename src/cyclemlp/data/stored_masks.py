@@ -173,7 +173,10 @@ def _class_numbers(values: npt.NDArray[Any], nodata: npt.NDArray[np.bool_] | Non
     for value in (kept.min(initial=0), kept.max(initial=0)):
         if not 0 <= value <= IGNORED:
             what = f"holds the value {value:g}, but masks hold class numbers 0-254 and 255 for ignore"
-            raise ImageError(path, what, fix)
+            objects = (
+                "; where it numbers objects, train instance-segmentation on their outlines" if value > IGNORED else ""
+            )
+            raise ImageError(path, what, fix + objects)
     return np.where(True if nodata is None else ~nodata, values, 0).astype(np.uint8)
 
 
