@@ -54,6 +54,13 @@ def test_iscrowd_however_it_is_written(write_coco: WriteCoco, given: object, cro
     assert problems == ""
 
 
+@pytest.mark.parametrize(("given", "ignored"), [(1, True), (True, True), (0, False), (None, False)])
+def test_objects_marked_as_ignored_are_regions_to_ignore(write_coco: WriteCoco, given: object, ignored: bool) -> None:
+    root = write_coco([annotation(1, [2, 3, 10, 5], ignore=given), annotation(2, [2, 3, 9, 5], iscrowd=0)])
+    record, problems, _ = read(root)
+    assert (record.crowd.tolist(), problems) == ([ignored, False], "")
+
+
 def test_whole_numbers_however_they_are_written(write_coco: WriteCoco) -> None:
     images = [{"id": "1", "file_name": "a.png", "width": 30.0, "height": "20"}]
     categories = [{"id": "7", "name": "boat"}, {"id": 3.0, "name": "buoy"}]

@@ -244,7 +244,8 @@ def _parse(item: _Json, size: Size, label_of: dict[int, int]) -> ParsedObject:
         raise WrongObjectError(f"has a segmentation {error}", "correct or remove it") from error
     left, top, width, height = box
     xyxy = (left, top, left + width, top + height)
-    crowd = flag(item.get("iscrowd"), "iscrowd")
+    # mmdetection and others write "ignore", of which pycocotools takes no notice.
+    crowd = flag(item.get("iscrowd"), "iscrowd") | flag(item.get("ignore"), "ignore")
     return ParsedObject(xyxy, label, crowd, _area(item), outline, box_misread=(left, top, width, height))
 
 
