@@ -126,6 +126,14 @@ def extent_of(outline: Outline, size: tuple[int, int]) -> tuple[float, float, fl
     return float(left), float(tops.min()), float(right), float(bottoms.max() + 1)
 
 
+def area_of(outline: Outline) -> float:
+    """Its area in pixels, wherever it lies, without drawing it; polygons that overlap count twice."""
+    if isinstance(outline, Rle):
+        return float(runs_of(outline)[1::2].sum())
+    corners = ((ring[0::2], ring[1::2]) for ring in outline.rings)
+    return sum(float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2) for x, y in corners)  # the shoelace formula
+
+
 def rle_of_patch(patch: Patch, size: tuple[int, int]) -> Rle:
     """The RLE of a mask of `size` (height, width) with ones in `patch` alone, which is never made as a whole."""
     framed = np.zeros((patch.bitmap.shape[0] + 2, patch.bitmap.shape[1]), np.int8)

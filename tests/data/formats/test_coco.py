@@ -56,6 +56,19 @@ def test_boxes_labels_and_ids(tmp_path: Path, write_coco: WriteCoco) -> None:
     assert not dataset.has_masks
 
 
+@pytest.mark.parametrize("noted", [{}, {"area": 0}, {"area": None}])
+def test_an_area_that_is_not_annotated_is_that_of_the_outline(write_coco: WriteCoco, noted: dict[str, Any]) -> None:
+    run = {"size": [20, 30], "counts": [42, 7, 551]}
+    objects = [
+        annotation(1, [4, 2, 10, 7], segmentation=[[4, 2, 14, 2, 14, 9]]) | noted,
+        annotation(2, [2, 2, 1, 7], segmentation=run) | noted,
+        annotation(3, [4, 2, 10, 7]) | noted,
+        annotation(4, [4, 2, 10, 8], area=9.5),
+    ]
+    record = find_dataset(write_coco(objects), DetectionDataset).splits["train"].records[0]
+    assert record.areas.tolist() == [35, 7, 70, 9.5]
+
+
 def test_the_layout_of_the_archives(write_coco: WriteCoco) -> None:
     root = write_coco([annotation(1, [2, 3, 10, 5])])
     (root / "annotations").mkdir()

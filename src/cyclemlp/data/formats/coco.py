@@ -250,13 +250,13 @@ def _parse(item: _Json, size: Size, label_of: dict[int, int]) -> ParsedObject:
 
 
 def _area(item: _Json) -> float | None:
-    """None where the file does not say it. Raises WrongObjectError."""
+    """None where the file does not say it, or writes 0. Raises WrongObjectError."""
     if (given := item.get("area")) is None:
         return None
     area = finite_number(given)
     if area is None or area < 0:
         raise WrongObjectError(f"has the area {shown(given)}", "write the pixels of the object, or remove it")
-    return area
+    return area or None
 
 
 register(DatasetFormat("coco", DetectionDataset, _LAYOUT, is_coco_dataset, read_coco))

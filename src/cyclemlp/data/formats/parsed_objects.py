@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class ParsedObject:
-    """One annotated object; the area follows from the box if the file does not have it."""
+    """One annotated object; the area is that of the outline, or else of the box, if the file does not have it."""
 
     box_xyxy: Box
     label: int

@@ -11,7 +11,7 @@ from cyclemlp.data.formats.misreadings import Misreading, check_outline
 from cyclemlp.data.formats.parsed_objects import SLACK, Box, ParsedObject, Size, WrongObjectError, cut_box, show_box
 from cyclemlp.data.images import image_size
 from cyclemlp.data.objects import DetectionSplit, Record
-from cyclemlp.data.outlines import Rle
+from cyclemlp.data.outlines import Rle, area_of
 from cyclemlp.data.problems import Findings, Problem
 
 Raw = TypeVar("Raw")
@@ -137,7 +137,7 @@ def _record(image_id: int, size: Size, objects: Sequence[tuple[ParsedObject, Box
     items = [item for item, _ in objects]
     boxes_xyxy = np.array([box for _, box in objects], np.float32).reshape(-1, 4)
     of_boxes = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).astype(np.float64).prod(axis=1)
-    areas = [area if item.area is None else item.area for item, area in zip(items, of_boxes, strict=True)]
+    areas = [_area(item, of_box) for item, of_box in zip(items, of_boxes, strict=True)]
     return Record(
         image_id=image_id,
         size=size,
@@ -147,3 +147,10 @@ def _record(image_id: int, size: Size, objects: Sequence[tuple[ParsedObject, Box
         areas=np.array(areas, np.float64),
         segmentations=tuple(item.outline for item in items),
     )
+
+
+def _area(item: ParsedObject, of_box: float) -> float:
+    """As annotated; otherwise that of the outline, or of the box where there is none."""
+    if item.area is not None:
+        return item.area
+    return of_box if item.outline is None else area_of(item.outline)

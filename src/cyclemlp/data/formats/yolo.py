@@ -298,9 +298,7 @@ def _parse(line: str, size: Size, num_classes: int, names_file: str, keypoint_va
         return ParsedObject(box, int(label), box_misread=as_corners)
     points = np.array(values).reshape(-1, 2) * (width, height)
     (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    x, y = points.T
-    area = float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)  # the shoelace formula
-    return ParsedObject((left, top, right, bottom), int(label), area=area, outline=Polygons((points.ravel(),)))
+    return ParsedObject((left, top, right, bottom), int(label), outline=Polygons((points.ravel(),)))
 
 
 def _numbers(line: str, keypoint_values: int) -> list[float]:
