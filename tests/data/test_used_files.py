@@ -1,5 +1,6 @@
 """Every file in a data folder is used or counted with its reason; names are the same text in either Unicode form."""
 
+import json
 import logging
 import unicodedata
 from collections.abc import Callable
@@ -169,3 +170,40 @@ def test_all_that_failed_are_named() -> None:
     failed = [{"image": f"in/i{number}.jpg", "error": f"in/i{number}.jpg is damaged"} for number in range(5)]
     with pytest.raises(Exception, match=r"is damaged; and 2 more: i3\.jpg, i4\.jpg"):
         Predictions("segmentation", images=Entries([{}]), failed=failed).raise_failures()
+
+
+def yolo(root: Path) -> None:
+    for split in ("train", "val"):
+        save(root / f"images/{split}/a.png", len(split))
+        (root / f"labels/{split}").mkdir(parents=True)
+        (root / f"labels/{split}/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (root / "set").mkdir()
+    (root / "set/val.txt").write_text("../images/val/a.png\n")
+    (root / "data.yaml").write_text("train: images/train\nval: set/val.txt\nnames: [boat]\n")
+
+
+def voc(root: Path) -> None:
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>4</ymax></bndbox>"
+    for split in ("train", "val"):
+        save(root / split / "a.png", len(split))
+        (root / split / "a.xml").write_text(f"<annotation><object><name>boat</name>{box}</object></annotation>")
+
+
+def coco(root: Path) -> None:
+    item = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 3]}
+    for split in ("train", "val"):
+        save(root / split / "a.png", len(split))
+        content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [item]}
+        (root / f"{split}.json").write_text(json.dumps(content | {"categories": [{"id": 1, "name": "boat"}]}))
+
+
+@pytest.mark.parametrize("write", [yolo, voc, coco])
+def test_images_out_of_place_among_boxes(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path)
+    assert remarks(tmp_path) == ""
+    save(tmp_path / "images/holdout/b.png", 9)
+    save(tmp_path / "more/c.png", 8)
+    note = remarks(tmp_path)
+    assert (
+        "has 2 files that are not used: 2 in places where no images are looked for (such as images/holdout/b." in note
+    )

@@ -19,14 +19,20 @@ def unused_files(folder: Path, used: Iterable[Path], split: str = "") -> list[Pr
 
     Files next to used ones that are no images by their suffix have a note of their own (`cyclemlp.data.inspect`).
     """
-    known = frozenset(used)
-    reasons = by_reason((path for path in _files_below(folder) if path not in known), {path.parent for path in known})
+    used = frozenset(used)
+    known = frozenset(map(_plain, used))
+    reasons = by_reason((path for path in _files_below(folder) if _plain(path) not in known), {p.parent for p in used})
     if not reasons:
         return []
     total = sum(map(len, reasons.values()))
     counted = "1 file that is" if total == 1 else f"{total} files that are"
     what = f"has {counted} not used: {summary(reasons, folder)}"
     return [Problem(folder, split, what, "move, mend or remove them, if they belong to the data")]
+
+
+def _plain(path: Path) -> str:
+    """The same for all names of a file with `..` in them; Path.resolve would follow links."""
+    return os.path.abspath(path)  # noqa: PTH100
 
 
 def by_reason(paths: Iterable[Path], folders: Collection[Path] = ()) -> dict[str, list[Path]]:

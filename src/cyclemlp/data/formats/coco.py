@@ -18,6 +18,7 @@ from cyclemlp.data.images import IMAGE_SUFFIXES
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import parse_outline
 from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem, listed
+from cyclemlp.data.unused_files import unused_files
 from cyclemlp.documents import (
     MAX_ANNOTATION_BYTES,
     MAX_SHOWN,
@@ -71,6 +72,8 @@ def read_coco(root: Path, findings: Findings) -> DetectionDataset:
     names = _class_names(list(found.values()))
     splits = {name: _read_split(split, list(names), root) for name, split in found.items()}
     _note_unlisted(list(found.values()), {image for split in splits.values() for image in split.images})
+    in_folders = (path for part in found.values() for path in files_below(part.folder, IMAGE_SUFFIXES))
+    findings.notes += unused_files(root, (*in_folders, *(image for split in splits.values() for image in split.images)))
     return DetectionDataset(root, tuple(names.values()), splits, tuple(names))
 
 

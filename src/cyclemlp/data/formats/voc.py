@@ -19,6 +19,7 @@ from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset
 from cyclemlp.data.problems import SPLITS, Findings, Problem
+from cyclemlp.data.unused_files import unused_files
 from cyclemlp.documents import DocumentError, read_xml, shown
 from cyclemlp.errors import did_you_mean
 
@@ -141,12 +142,14 @@ def _xml_files(folder: Path) -> list[Path]:
 
 
 def _note_unused(root: Path, pairs: Mapping[str, Mapping[Path, Path]], findings: Findings) -> None:
-    """What the archives' layout has in its folders, and no list of images names."""
+    """What the archives' layout has in its folders, and no list of images names; and images in other places."""
+    listed = list_images(root / "JPEGImages") if _has_lists(root) else []
+    findings.notes += unused_files(root, {*listed, *(image for pair in pairs.values() for image in pair)})
     if not _has_lists(root) or not pairs:
         return
     used = {path for pair in pairs.values() for path in (*pair, *pair.values())}
     for folder, files in (
-        ("JPEGImages", list_images(root / "JPEGImages")),
+        ("JPEGImages", listed),
         ("Annotations", _xml_files(root / "Annotations")),
     ):
         unused = [path for path in files if path not in used]

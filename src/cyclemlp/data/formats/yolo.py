@@ -33,6 +33,7 @@ from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import Polygons
 from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem
+from cyclemlp.data.unused_files import unused_files
 from cyclemlp.documents import DocumentError, read_yaml, shown, whole_number
 
 _LAYOUT = (
@@ -83,12 +84,14 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
         findings.add_error(error)
         return DetectionDataset(root, (), {})
     parse = partial(_parse, num_classes=len(names), names_file=path.name, keypoint_values=keypoints)
-    splits, label_folders = {}, [root, root / "labels"]
+    splits, images, label_folders = {}, set[Path](), [root, root / "labels"]
     for about in map(findings.of, SPLITS):
         listing = _described(description, root, about) if description else _plain(root, about)
         if listing is not None:
+            images.update(listing.images)
             label_folders += [_labels_folder(folder, root) for folder in listing.folders]
             splits[about.split] = read_objects(_labelled(listing, root, about), parse, about, misread=_BOX_FORMS)
+    findings.notes += unused_files(root, images)
     _refuse_other_names(path, names, label_folders, findings)
     for name, split in splits.items() if not keypoints else ():
         if (shape := keypoint_shape(split)) is not None:
