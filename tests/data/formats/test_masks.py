@@ -206,6 +206,23 @@ def test_class_names_with_byte_order_mark_and_windows_lines(tmp_path: Path) -> N
     assert class_list(tmp_path, Findings()).names == ("sea", "land")
 
 
+@pytest.mark.parametrize("lines", ["1: wall|2: floor", "0 wall|2: floor", "1\twall|0\tfloor", "1 wall|0 floor", "1=a|2=b|3=c"])
+def test_numbers_of_classes_that_are_not_those_of_their_lines(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "classes.txt").write_text(lines.replace("|", "\n"))
+    findings = Findings()
+    assert class_list(tmp_path, findings).names == ()
+    assert "classes.txt numbers its classes " in str(findings.problems[0])
+    assert ", but the first line is class 0, the second class 1, ...; write the names alone" in str(findings.problems[0])
+
+
+@pytest.mark.parametrize("lines", ["0: wall|1: floor", "1 cent|2 cent|5 cent", "0,5 l|1,5 l", "1990s|1980s", "wall|1: floor"])
+def test_numbers_that_may_be_a_part_of_the_name(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "classes.txt").write_text(lines.replace("|", "\n"))
+    findings = Findings()
+    assert class_list(tmp_path, findings).names == tuple(lines.split("|"))
+    assert not findings.problems
+
+
 def test_samples_are_images_with_masks(write_dataset: WriteDataset) -> None:
     split = find_dataset(write_dataset(), MaskDataset).splits["train"]
     samples = SplitSamples(replace(split, num_classes=2), lambda image, mask: (image, mask))

@@ -127,6 +127,11 @@ def test_class_names_next_to_the_labels(plain: Path, place: str) -> None:
     assert find_dataset(plain, DetectionDataset).classes == ("buoy", "boat")
 
 
+def test_numbers_in_the_list_of_classes(plain: Path) -> None:
+    write(plain / "classes.txt", "1: buoy\n2: boat\n")
+    assert "classes.txt numbers its classes 1, 2, but the first line is class 0" in problems_of(plain)
+
+
 def test_lists_of_classes_that_contradict_each_other(plain: Path) -> None:
     write(plain / "labels/train/classes.txt", "Buoy\nboat\nship\n")
     assert problems_of(plain) == ""

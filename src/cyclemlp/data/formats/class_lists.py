@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cyclemlp.data.folders import entries_of
-from cyclemlp.data.formats.layout import CLASSES_NAME, SPLIT_OF, read_class_names
+from cyclemlp.data.formats.layout import CLASSES_NAME, SPLIT_OF, read_class_names, refuse_other_numbers
 from cyclemlp.data.formats.mask_pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from cyclemlp.data.palettes import MAX_CLASSES, Palette, parse_palette, read_palette
 from cyclemlp.data.problems import FileError, Findings
@@ -73,6 +73,7 @@ def _read(path: Path) -> ClassList:
         names = read_class_names(path)
         palette = parse_palette(path, names)
         if palette is None:
+            refuse_other_numbers(path, names)
             return ClassList(check_number(path, names))
     assert palette is not None
     return ClassList(palette.classes, palette)

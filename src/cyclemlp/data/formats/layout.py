@@ -1,5 +1,6 @@
 """Where formats have their files: folders of splits, lists of classes, images with the label files of their names."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ CLASSES_NAME = "classes.txt"
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 """Usual names of a file that describes folders and classes."""
 _TEXT_SUFFIXES = frozenset({".txt", ".xml"})
+_NUMBERED = re.compile(r"(\d{1,9})(\s*[:=,;)\t]\s*| +)[^\W\d]")
+"""A name that a number precedes: `3: road`."""
 _NAMES_OF = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -74,6 +77,19 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         raise FileError(path, "has an empty line between classes", "remove it or name the class")
     refuse_repeated(path, names)
     return names
+
+
+def refuse_other_numbers(path: Path, names: Sequence[str]) -> None:
+    """Raise FileError where all lines of a list begin with numbers, and those are not the numbers of the lines.
+
+    Numbers before a blank may be a part of the name, as in `2 euro`, unless they are those from 0 on in another order.
+    """
+    found = [match for match in map(_NUMBERED.match, names) if match]
+    numbers, lines = [int(match[1]) for match in found], list(range(len(names)))
+    meant = any(match[2].strip(" ") for match in found) or sorted(numbers) == lines
+    if len(found) == len(names) and meant and numbers != lines:
+        what = f"numbers its classes {listed(numbers)}, but the first line is class 0, the second class 1, ..."
+        raise FileError(path, what, "write the names alone, each in the line of its number, from 0 on")
 
 
 def described_names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:

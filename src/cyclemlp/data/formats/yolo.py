@@ -24,6 +24,7 @@ from cyclemlp.data.formats.layout import (
     paired,
     read_class_names,
     read_lines,
+    refuse_other_numbers,
 )
 from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError
 from cyclemlp.data.formats.point_rows import are_oriented, keypoint_shape
@@ -79,6 +80,8 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
         description = _description(root)
         path = description.path if description else _classes_path(root)
         names = described_names(*description) if description else read_class_names(path)
+        if description is None:
+            refuse_other_numbers(path, names)
         keypoints = _keypoint_values(description) if description else 0
     except FileError as error:
         findings.add_error(error)
