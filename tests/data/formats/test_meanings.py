@@ -145,6 +145,36 @@ def test_boxes_written_as_corners_are_refused(write_coco: WriteCoco) -> None:
     assert "fit their images only as [left, top, right, bottom]" in read(write_coco([outlined]))[1]
 
 
+PLACES = [(left, top) for left in (0, 8, 15, 22) for top in (0, 7, 14)]
+
+
+@pytest.mark.parametrize(
+    ("form", "boxes"),
+    [
+        ("[centre x, centre y, width, height]", [[left + 4, top + 3, 8, 6] for left, top in PLACES]),
+        ("[top, left, height, width]", [[top, left, 6, 8] for left, top in PLACES]),
+        ("[top, left, bottom, right]", [[top, left, top + 6, left + 8] for left, top in PLACES]),
+    ],
+)
+def test_boxes_that_are_moved_or_turned_are_refused(write_coco: WriteCoco, form: str, boxes: list[list[int]]) -> None:
+    _, problems, _ = read(write_coco([annotation(i, box) for i, box in enumerate(boxes)]))
+    assert f"train.json has boxes that fit their images only as {form}; write [left, top, width, height]" in problems
+
+
+def test_a_few_boxes_beyond_their_images_are_cut(write_coco: WriteCoco) -> None:
+    beyond = [annotation(i, [20 + i / 2, 10, 12, 6]) for i in range(4)]  # which would fit by their centres
+    _, problems, flaws = read(write_coco(beyond))
+    assert problems == ""
+    assert "partly outside the image of 30x20; the box is cut to the image" in flaws
+
+
+def test_corners_in_place_of_centres_are_refused(tmp_path: Path) -> None:
+    rows = [f"0 {left} {top} 0.3 0.3" for left in (0, 0.35, 0.7) for top in (0, 0.35, 0.7)]
+    _, problems, _ = read(yolo(tmp_path, "\n".join(rows)))
+    form = "class left top width height; write class cx cy width height"
+    assert f"has boxes that fit their images only as {form}" in problems
+
+
 def test_boxes_in_shares_are_refused(write_coco: WriteCoco) -> None:
     root = write_coco([annotation(1, [0.1, 0.2, 0.5, 0.3]), annotation(2, [0.4, 0.2, 0.55, 0.7])])
     assert "has no box beyond the first pixel of an image, as if they were shares" in read(root)[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclemlp.data.folders import Folders, files_below
-from cyclemlp.data.formats.parsed_objects import ParsedObject, Size, WrongObjectError, flag, noted_size
+from cyclemlp.data.formats.parsed_objects import Box, ParsedObject, Size, WrongObjectError, flag, noted_size
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES
@@ -35,7 +35,13 @@ _LAYOUT = (
 )
 _IN_IMAGE_FOLDER = "_annotations.coco.json"
 """Roboflow's exports have it in each split's folder; theirs of validation is called valid."""
-_BOX_FORMS = ("[left, top, width, height]", "[left, top, right, bottom]")
+_BOX_FORMS = (
+    "[left, top, width, height]",
+    "[left, top, right, bottom]",
+    "[centre x, centre y, width, height]",
+    "[top, left, height, width]",
+    "[top, left, bottom, right]",
+)
 """What a bbox is, and what some tools write instead."""
 _Json = dict[str, Any]
 
@@ -249,7 +255,17 @@ def _parse(item: _Json, size: Size, label_of: dict[int, int]) -> ParsedObject:
     xyxy = (left, top, left + width, top + height)
     # mmdetection and others write "ignore", of which pycocotools takes no notice.
     crowd = flag(item.get("iscrowd"), "iscrowd") | flag(item.get("ignore"), "ignore")
-    return ParsedObject(xyxy, label, crowd, _area(item), outline, box_misread=(left, top, width, height))
+    return ParsedObject(xyxy, label, crowd, _area(item), outline, boxes_misread=_other_readings(*box))
+
+
+def _other_readings(first: float, second: float, third: float, fourth: float) -> tuple[Box, ...]:
+    """The box if its numbers meant the others of `_BOX_FORMS`, in that order."""
+    return (
+        (first, second, third, fourth),
+        (first - third / 2, second - fourth / 2, first + third / 2, second + fourth / 2),
+        (second, first, second + fourth, first + third),
+        (second, first, fourth, third),
+    )
 
 
 def _area(item: _Json) -> float | None:

@@ -1,6 +1,6 @@
 """Boxes that cannot mean what their format says: far from their outlines, or in other numbers than the format has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cyclemlp.data.formats.parsed_objects import (
     SLACK,
@@ -20,6 +20,8 @@ NEAR = 0.9
 """Overlap from which on a box is that of its outline."""
 MANY = 0.3
 """Share of the boxes of a split that have to be impossible as they are read."""
+_SOME, _FEWEST = 0.05, 5
+"""The same, and their number, for readings by which boxes are only moved or turned: some then stay possible."""
 _FEW_PIXELS = 8
 """Images with larger edges have objects beyond their first pixel."""
 
@@ -43,8 +45,8 @@ class Misreading:
     objects: int = 0
     impossible: int = 0
     """Boxes that reach beyond their image, have no area, or contradict their outline or area, as they are read."""
-    fit_otherwise: bool = True
-    """Whether the other reading has all boxes within their images, in agreement with outlines and areas."""
+    fit_otherwise: list[bool] = field(default_factory=list)
+    """Whether each other reading has all boxes within their images, in agreement with outlines and areas."""
     in_first_pixel: bool = True
     """Whether all boxes lie in the first pixel of their images, as shares of the width and height would."""
 
@@ -54,18 +56,23 @@ class Misreading:
         right, bottom = item.box_xyxy[2:]
         self.in_first_pixel &= max(right, bottom) <= 1.0 + 1e-3 and min(size) > _FEW_PIXELS
         self.in_first_pixel &= not all(value.is_integer() for value in item.box_xyxy)
-        other = item.box_misread
-        self.fit_otherwise = self.fit_otherwise and other is not None and _fits(other, item, size)
-        if self.fit_otherwise:
+        others = item.boxes_misread
+        self.fit_otherwise = [
+            fits and place < len(others) and _fits(others[place], item, size)
+            for place, fits in enumerate(self.fit_otherwise)
+        ]
+        if any(self.fit_otherwise):
             self.impossible += not _fits(item.box_xyxy, item, size, slack=SLACK + 0.02 * max(size))
 
-    def what(self, right: str, wrong: str) -> tuple[str, str] | None:
-        """What is wrong with the boxes and how to correct it; `right` and `wrong` name the two ways to read them."""
+    def what(self, right: str, *wrong: str) -> tuple[str, str] | None:
+        """What is wrong with the boxes and how to correct it; `right` and `wrong` name the ways to read them."""
         if self.objects and self.in_first_pixel:
             what = "has no box beyond the first pixel of an image, as if they were shares of its width and height"
             return what, "write pixels"
-        if wrong and self.objects and self.fit_otherwise and self.impossible >= MANY * self.objects:
-            return f"has boxes that fit their images only as {wrong}", f"write {right}"
+        for place, name in enumerate(wrong):
+            enough = max(_FEWEST, _SOME * self.objects) if place else MANY * self.objects
+            if self.objects and self.fit_otherwise[place] and self.impossible >= enough:
+                return f"has boxes that fit their images only as {name}", f"write {right}"
         return None
 
 

@@ -23,8 +23,8 @@ class ParsedObject:
     crowd: bool = False
     area: float | None = None
     outline: Outline | None = None
-    box_misread: Box | None = None
-    """The box if its four numbers meant what others take them for; see `Misreading`."""
+    boxes_misread: tuple[Box, ...] = ()
+    """The box if its four numbers meant what others take them for, in each other way; see `Misreading`."""
 
 
 class WrongObjectError(DataError):

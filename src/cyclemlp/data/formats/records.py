@@ -36,16 +36,17 @@ def read_objects(
     parse: Callable[[Raw, Size], ParsedObject],
     findings: Findings,
     annotations: Path | None = None,
-    misread: tuple[str, str] = ("", ""),
+    misread: Sequence[str] = ("",),
 ) -> DetectionSplit:
     """The split of these images; `parse` makes an object of an image of that size, or raises WrongObjectError.
 
     Boxes are cut to their image, and objects without area and repeated ones are left out; these are flaws. Images whose
     size cannot be read are problems, as are objects that cannot be parsed, outlines far from their boxes, boxes that
-    only make sense as the second form of `misread` (names of two ways to write them), and no objects at all.
+    only make sense as another form of `misread` (names of ways to write them, the right
+    one first), and no objects at all.
     """
     paths, records, files = [], [], []
-    misreading, before = Misreading(), len(findings.problems)
+    misreading, before = Misreading(fit_otherwise=[True] * (len(misread) - 1)), len(findings.problems)
     for number, labelled in enumerate(images, start=1):
         size = labelled.size or findings.attempt(image_size, labelled.image)
         if size is not None:

@@ -212,7 +212,7 @@ def _parse(item: ET.Element, _size: Size, label_of: dict[str, int]) -> ParsedObj
     left, top, right, bottom = _corners(item)
     difficult = flag(item.findtext("difficult"), "difficult")
     as_edges = (left, top, left + right, top + bottom)
-    return ParsedObject((left - 1, top - 1, right, bottom), label, difficult, box_misread=as_edges)
+    return ParsedObject((left - 1, top - 1, right, bottom), label, difficult, boxes_misread=(as_edges,))
 
 
 def _label(name: str, label_of: dict[str, int]) -> int:

@@ -44,7 +44,7 @@ _LAYOUT = (
 _NOT_LABELS = frozenset({".txt", ".cache", ".npy", *IMAGE_SUFFIXES})
 """Suffixes of labels, of what training tools keep next to them, and of images, which may be in the same folder."""
 _BOX_VALUES = 5
-_BOX_FORMS = ("class cx cy width height", "class x1 y1 x2 y2")
+_BOX_FORMS = ("class cx cy width height", "class x1 y1 x2 y2", "class left top width height")
 """What a line of five values is, and what some tools write instead."""
 _MIN_OUTLINE_VALUES = 7
 # Shares written with few digits may lie a little beyond the edge; the box is then cut to the image.
@@ -301,7 +301,8 @@ def _parse(line: str, size: Size, num_classes: int, names_file: str, keypoint_va
         cx, cy, w, h = values
         box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
         as_corners = (cx * width, cy * height, w * width, h * height)
-        return ParsedObject(box, int(label), box_misread=as_corners)
+        from_corner = (cx * width, cy * height, (cx + w) * width, (cy + h) * height)
+        return ParsedObject(box, int(label), boxes_misread=(as_corners, from_corner))
     points = np.array(values).reshape(-1, 2) * (width, height)
     (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     return ParsedObject((left, top, right, bottom), int(label), outline=Polygons((points.ravel(),)))
