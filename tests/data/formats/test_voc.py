@@ -210,3 +210,14 @@ def test_a_folder_above_is_distinguished_from_a_folder_of_anything(archive: Path
     archive.rename(year / "VOCdevkit/VOC2007")
     with pytest.raises(DataError, match=r"is not a data set with boxes, but .*VOCdevkit/VOC2007 is: give that folder"):
         find_dataset(year, DetectionDataset)
+
+
+def test_an_annotation_of_another_image_by_its_filename(folders: Path) -> None:
+    for name in "cd":
+        write_image(folders / f"train/{name}.jpg")
+        write(folders / f"train/{name}.xml", annotation(BOAT, f"<filename>{name}.png</filename>{SIZE}"))
+    assert read(folders).notes == []
+    write(folders / "train/d.xml", annotation(BOAT, f"<filename>C:\\photos\\c.jpg</filename>{SIZE}"))
+    (note,) = read(folders).notes
+    what = "d.xml has another image of the data as its filename (C:\\\\photos\\\\c.jpg); it is read for the image"
+    assert what in str(note)

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from cyclemlp.data.folders import files_below, has_file, name_key
 from cyclemlp.data.formats.layout import CLASSES_NAME, folder_of_split, paired, read_class_names, read_lines
@@ -162,10 +162,28 @@ def _note_unused(root: Path, pairs: Mapping[str, Mapping[Path, Path]], findings:
 
 
 def _read_all(pairs: dict[Path, Path], findings: Findings) -> list[_Labelled]:
-    return [found for image, path in pairs.items() if (found := _read(image, path, findings))]
+    read = [found for image, path in pairs.items() if (found := _read(image, path, findings))]
+    _note_other_images(read, findings)
+    return [labelled for labelled, _ in read]
 
 
-def _read(image: Path, path: Path, findings: Findings) -> _Labelled | None:
+def _note_other_images(read: Sequence[tuple[_Labelled, str]], findings: Findings) -> None:
+    """A note on annotations whose <filename> is another image of the split: one of the two was renamed, or copied."""
+    stems = {name_key(labelled.image.stem) for labelled, _ in read}
+    others = []
+    for labelled, name in read:
+        stem = name_key(PureWindowsPath(name).stem)  # which knows both slashes
+        others += [(labelled.file, name)] if stem in stems and stem != name_key(labelled.image.stem) else []
+    if others:
+        path, name = others[0]
+        further = f", as do {len(others) - 1} further files" if others[1:] else ""
+        what = f"has another image of the data as its filename ({_unquoted(name)}){further}"
+        fix = "it is read for the image of its own name; if that is right, correct <filename>"
+        findings.notes.append(Problem(path, findings.split, what, fix))
+
+
+def _read(image: Path, path: Path, findings: Findings) -> tuple[_Labelled, str] | None:
+    """What an XML file says, and the image that it names."""
     if not path.is_file():
         fix = "add it (without <object>, if there is nothing to find) or remove the image"
         findings.add(path, f"is missing, so {image.name} has no annotation", fix)
@@ -180,7 +198,8 @@ def _read(image: Path, path: Path, findings: Findings) -> _Labelled | None:
         return None
     items = enumerate(tree.findall("object"), start=1)
     named = [(f"object {i} ({name})" if (name := _name_of(item)) else f"object {i}", item) for i, item in items]
-    return LabelledImage(image, path, named, _noted_size(tree, path, findings))
+    labelled = LabelledImage(image, path, named, _noted_size(tree, path, findings))
+    return labelled, tree.findtext("filename", "").strip()
 
 
 def _noted_size(tree: ET.Element, path: Path, findings: Findings) -> Size | None:
