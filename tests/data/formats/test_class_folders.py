@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cyclemlp.data.datasets import ClassifiedDataset, SplitSamples
-from cyclemlp.data.formats.class_folders import is_folder_dataset
+from cyclemlp.data.formats.class_folders import is_folder_dataset, read_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
 from cyclemlp.errors import DataError
@@ -77,7 +77,6 @@ def test_without_splits_a_hash_of_the_names_decides(tmp_path: Path, caplog: pyte
     ("break_it", "problem"),
     [
         ("rm -r val", "val is missing; move about every fifth image of train/CLASS to val/CLASS, or give"),
-        ("mv val valid", "val is missing; rename"),
         ("mv val/dog val/wolf", "val/wolf is a class that train does not have; correct its name"),
         ("rm train/dog/*", "train/dog has no images directly in it; put some there, or remove the folder"),
         ("mkdir train/dog/in; mv train/dog/*.jpg train/dog/in", "has no images directly in it; move them up"),
@@ -95,6 +94,17 @@ def test_problems_are_found_by_data_and_refused_by_training(pets: Path, break_it
         find_dataset(pets, ClassifiedDataset)
     assert problem in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("names", [("train", "valid"), ("Train", "Val"), ("training", "validation")])
+def test_other_names_of_the_splits(pets: Path, names: tuple[str, str]) -> None:
+    for split, name in zip(("train", "val"), names, strict=True):
+        (pets / split).rename(pets / "other")
+        (pets / "other").rename(pets / name)
+    splits = find_dataset(pets, ClassifiedDataset).splits
+    assert {name: len(split.images) for name, split in splits.items()} == {"train": 3, "val": 2}
+    assert inspect_dataset(pets).problems == ()
+    assert read_split(pets, "val", ("cat", "dog")).labels == (0, 1)
 
 
 def test_files_that_are_not_images_and_files_in_two_places(pets: Path) -> None:

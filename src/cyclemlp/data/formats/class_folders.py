@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit
 from cyclemlp.data.folders import entries_of, is_system, name_key
+from cyclemlp.data.formats.layout import SPLIT_OF, folder_of_split
 from cyclemlp.data.formats.registry import DatasetFormat, find_dataset, register
 from cyclemlp.data.held_out import HoldOut
 from cyclemlp.data.images import list_images
@@ -26,8 +27,7 @@ EVERYTHING = "all"
 
 _LAYOUT = "class folders (train/CLASS/*.jpg with val/CLASS/*.jpg, or CLASS/*.jpg alone)"
 _SPLIT_FOLDERS = (("train", "val"), ("train2017", "val2017"))
-_OTHER_NAMES = ("validation", "valid")
-_SPLIT_NAMES = frozenset({"train", "training", "val", "test", "testing", *_OTHER_NAMES})
+_SPLIT_NAMES = frozenset(SPLIT_OF)
 _PARTS = frozenset(
     ("image", "images", "img", "imgs", "mask", "masks", "label", "labels", "annotation", "annotations", "gt")
 )
@@ -39,7 +39,7 @@ def is_folder_dataset(root: Path) -> bool:
     """Whether `root` looks like this format, with splits or without."""
     names = _with_images(root)
     are_splits = any(set(pair) <= set(names) for pair in _SPLIT_FOLDERS)  # images without classes, as in COCO
-    if in_train := _with_images(root / "train"):
+    if in_train := _with_images(folder_of_split(root, "train")):
         return not _are_all(in_train, _PARTS)
     return len(names) > 1 and not are_splits and not _are_all(names, _PARTS) and not _are_all(names, _SPLIT_NAMES)
 
@@ -50,11 +50,13 @@ def _are_all(names: Sequence[str], of: frozenset[str]) -> bool:
 
 def read_class_folders(root: Path, findings: Findings) -> ClassifiedDataset:
     """The data set in `root`; the files are listed, not opened. The classes are sorted by name."""
-    if not _with_images(root / "train"):
+    train = folder_of_split(root, "train")
+    if not _with_images(train):
         return _read_unsplit(root, findings)
-    classes = tuple(_class_folders(root / "train"))
-    names = with_required((path.name for path in entries_of(root) if _with_images(path)), findings.request.splits)
-    splits = {name: _read_split(root / name, classes, findings.of(name)) for name in names}
+    classes = tuple(_class_folders(train))
+    present = (SPLIT_OF.get(path.name.casefold(), path.name) for path in entries_of(root) if _with_images(path))
+    names = with_required(present, findings.request.splits)
+    splits = {name: _read_split(folder_of_split(root, name), classes, findings.of(name)) for name in names}
     _check_number(root, classes, findings)
     _note_unused(root, splits.values(), findings)
     return ClassifiedDataset(root, classes, splits)
@@ -67,7 +69,7 @@ def read_split(root: Path, name: str, classes: Sequence[str], how: HoldOut | Non
     one of those which are made by holding images out. Raises DataError, also for a
     class that is not in `classes`.
     """
-    folder = root / name
+    folder = folder_of_split(root, name)
     if name == EVERYTHING and not folder.is_dir():
         folder = root
     if how is None and _with_images(folder):
@@ -111,7 +113,7 @@ def _read_split(folder: Path, classes: Sequence[str], findings: Findings) -> Cla
         if (label := number_of.get(name_key(name))) is not None:
             labelled += [(path, label) for path in _images_of_class(folder / name, findings)]
         else:
-            fix = f"correct its name, or put training images into {folder.parent / 'train' / name}"
+            fix = f"correct its name, or put training images into {folder_of_split(folder.parent, 'train') / name}"
             findings.add(folder / name, "is a class that train does not have", fix)
     if not labelled and len(findings.problems) == before:
         findings.add(folder, "has no class folders", f"put images into {folder}/CLASS")
@@ -208,9 +210,8 @@ def _add_loose_images(folder: Path, findings: Findings) -> None:
 
 def _add_missing(folder: Path, findings: Findings) -> None:
     root, split = folder.parent, findings.split
-    near = next((name for name in _OTHER_NAMES if (root / name).is_dir()), None)
     fix = f"move about every fifth image of train/CLASS to {split}/CLASS, or give {root / 'train'} alone"
-    findings.add_missing(folder, f"rename {root / near} to {split}" if near else fix)
+    findings.add_missing(folder, fix)
 
 
 def _check_number(root: Path, classes: Sequence[str], findings: Findings) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cyclemlp.data.chosen_classes import with_classes
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.class_folders import EVERYTHING, read_split
+from cyclemlp.data.formats.layout import folder_of_split
 from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.data.resizing import SQUARE_RULES
@@ -73,7 +74,7 @@ class ClassificationTask(Task[ClassificationConfig, ClassifiedDataset, Classific
         """One split, labelled by the network's classes; no other split has to exist."""
         # Also the name of a merge, for data whose folders have it.
         names = tuple(dict.fromkeys((*card.data_classes, *card.classes)))
-        if not (folder / split).is_dir():
+        if not folder_of_split(folder, split).is_dir():
             refuse_other_data(card, folder, split, EVERYTHING)
         images = read_split(folder, split, names, hold_out_of_run(card, folder, split))
         dataset = ClassifiedDataset(folder, names, {split: images})
