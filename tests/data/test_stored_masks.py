@@ -106,6 +106,8 @@ def ade20k(tmp_path: Path) -> Path:
 def test_255_in_the_layout_of_ade20k(ade20k: Path) -> None:
     train = inspect_dataset(ade20k).splits["train"]
     assert (train.of_class, train.ignored) == ({"wall": 2, "sky": 1}, 3)
+    note = f"{ade20k} has the folders of ADE20K, but no objectInfo150.txt: 0 in a mask is ignored, and 1 is wall"
+    assert note in "\n".join(map(str, inspect_dataset(ade20k).notes))
     (ade20k / "classes.txt").unlink()
     assert inspect_dataset(ade20k).dataset.classes == ("class0", "class1")
 

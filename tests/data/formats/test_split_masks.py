@@ -153,9 +153,10 @@ def test_other_names_of_the_folders(tmp_path: Path, names: tuple[str, str], by_s
     "names", [("Train", "Val", "Test"), ("TRAIN", "VALID", "TEST"), ("training", "Validation", "testing")]
 )
 @pytest.mark.parametrize("by_split", [False, True])
-def test_other_names_of_the_splits(tmp_path: Path, names: tuple[str, ...], by_split: bool) -> None:
+@pytest.mark.parametrize("masks", ["masks", "labels"])
+def test_other_names_of_the_splits(tmp_path: Path, names: tuple[str, ...], by_split: bool, masks: str) -> None:
     for name in names:
-        image, mask = (f"{name}/{kind}" if by_split else f"{kind}/{name}" for kind in ("images", "masks"))
+        image, mask = (f"{name}/{kind}" if by_split else f"{kind}/{name}" for kind in ("images", masks))
         pair(tmp_path / image / "a.jpg", tmp_path / mask / "a.png")
     report = inspect_dataset(tmp_path)
     assert (report.problems, report.notes) == ((), ())

@@ -9,7 +9,7 @@ from cyclemlp.data.formats.class_lists import ClassList, class_list
 from cyclemlp.data.formats.masks import is_mask_dataset, read_masks
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, count_classes
-from cyclemlp.data.problems import Findings
+from cyclemlp.data.problems import Findings, Problem
 
 _NAMES = "objectInfo150.txt"
 _FOLDER_OF = {"train": "training", "val": "validation"}
@@ -27,8 +27,18 @@ def read_ade20k(root: Path, findings: Findings) -> MaskDataset:
     classes = class_list(root, findings)
     if not classes.names:
         classes = ClassList(_listed_classes(root / _NAMES, findings))
+    _note_zero(root, classes, findings)
     folders = {split: (root / "images" / name, root / "annotations" / name) for split, name in _FOLDER_OF.items()}
     return read_masks(root, folders, classes, findings, zero_ignored=classes.palette is None)
+
+
+def _note_zero(root: Path, classes: ClassList, findings: Findings) -> None:
+    """A note where the folders alone say that 0 is ignored: others call theirs so, and count classes from 0."""
+    if not (root / _NAMES).is_file() and classes.palette is None:
+        first = next(iter(classes.names), "class0")
+        what = f"has the folders of ADE20K, but no {_NAMES}: 0 in a mask is ignored, and 1 is {first}"
+        fix = "where 0 is a class, call the folders train and val"
+        findings.notes.append(Problem(root, "", what, fix))
 
 
 def _listed_classes(path: Path, findings: Findings) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def mask_folders(root: Path) -> SplitFolders | None:
 
 def _holds_masks(folder: Path) -> bool:
     """Whether it or a folder in it has masks; not those of ADE20K's archive, whose 0 means something else."""
-    if any((folder / name).is_dir() for name in ("training", "validation")):
+    if folder.name == "annotations" and any((folder / name).is_dir() for name in ("training", "validation")):
         return False
     places = (folder, *(folder / place for place in _folders_below(folder)))
     return any(path.suffix.lower() in _TOLD_BY_SUFFIX for place in places for path in entries_of(place))
