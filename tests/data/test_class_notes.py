@@ -39,3 +39,17 @@ def test_names_that_may_be_one_are_named(tmp_path: Path, names: tuple[str, ...],
 
 def test_names_without_letters_are_themselves(tmp_path: Path) -> None:
     assert inspect_dataset(class_folders(tmp_path, train=("+", "-"), val=("+", "-"))).notes == ()
+
+
+def test_classes_of_masks_without_names_that_are_never_learnt_or_scored(tmp_path: Path) -> None:
+    for split, values in (("train", (0, 1, 2)), ("val", (0, 1, 3))):
+        mask = np.zeros((9, 12), np.uint8)
+        for column, value in enumerate(values):
+            mask[:, 4 * column : 4 * column + 4] = value
+        for kind, pixels in (("images", np.full((9, 12, 3), len(split), np.uint8)), ("masks", mask)):
+            (tmp_path / kind / split).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / kind / split / "a.png")
+    assert [note.what for note in inspect_dataset(tmp_path).notes] == [
+        "has no pixels of class3 in train, so it cannot be learnt",
+        "has no pixels of class2 in val, so it is not scored",
+    ]

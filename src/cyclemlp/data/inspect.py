@@ -119,9 +119,8 @@ def inspect_files(dataset: AnyDataset, limit: TimeLimit | None = None) -> FilesR
         splits = {name: _inspect_objects(dataset, findings.of(name), limit) for name in dataset.splits}
     else:
         splits, notes = _inspect_classified(dataset, findings, limit)
-    named = not isinstance(dataset, MaskDataset) or dataset.named
-    if named and (limit is None or not limit.unread):
-        notes += _absent_classes(dataset.root, splits)
+    if limit is None or not limit.unread:
+        notes += _absent_classes(dataset.root, splits, counted=isinstance(dataset, MaskDataset) and not dataset.named)
     notes += _similar_names(dataset.root, dataset.classes)
     if not any(split.part for split in dataset.splits.values()):
         images = {name: split.images for name, split in dataset.splits.items()}
@@ -183,10 +182,14 @@ def _size_and_digest(path: Path) -> tuple[tuple[int, int], bytes]:
     return decoded_size(path), hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
-def _absent_classes(root: Path, splits: Reports) -> list[Problem]:
-    """The classes that training never meets, and those it learns that are never scored, as a note each."""
+def _absent_classes(root: Path, splits: Reports, *, counted: bool) -> list[Problem]:
+    """The classes that training never meets, and those it learns that are never scored, as a note each.
+
+    Classes that are `counted`, and have no names, are those that occur; numbers between them have a note of their own.
+    """
     train, val = splits.get("train"), splits.get("val")
-    unlearnt = [] if train is None else [name for name, count in train.of_class.items() if not count]
+    known = {name for split in splits.values() for name, count in split.of_class.items() if count or not counted}
+    unlearnt = [] if train is None else [name for name, count in train.of_class.items() if not count and name in known]
     if train is None or len(unlearnt) == len(train.of_class):
         return []
     notes = []
@@ -195,7 +198,7 @@ def _absent_classes(root: Path, splits: Reports) -> list[Problem]:
         what = f"has no {train.unit} of {listed(unlearnt)} in train, so {they} cannot be learnt"
         notes.append(Problem(root, "train", what, "label some, or remove what is not needed from the classes"))
     unscored = [] if val is None else [name for name, count in val.of_class.items() if not count]
-    unscored = [name for name in unscored if name not in unlearnt]
+    unscored = [name for name in unscored if name in known and name not in unlearnt]
     if val is not None and unscored and len(unscored) < len(val.of_class):
         they = "it is" if len(unscored) == 1 else "they are"
         what = f"has no {val.unit} of {listed(unscored)} in val, so {they} not scored"
