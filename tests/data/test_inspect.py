@@ -200,6 +200,14 @@ def test_numbers_without_a_class_are_noted(write_dataset: WriteDataset) -> None:
     ]
 
 
+def test_a_class_whose_name_says_that_it_is_none(write_dataset: WriteDataset) -> None:
+    root = write_dataset(classes=("ground", "water", "Void"))
+    note = f"{root} has a class called Void, which is learnt and scored as any other; --ignore-classes Void ignores it"
+    assert note in "\n".join(map(str, inspect_dataset(root).notes))
+    (root / "classes.txt").write_text("ground 0 0 0\nwater 1 1 1\nVoid 255 255 255\n")
+    assert "Void" not in "\n".join(map(str, inspect_dataset(root).notes))
+
+
 def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
     root = tmp_path / "nuclei"
     for number, objects in enumerate((3, 12, 7, 5)):

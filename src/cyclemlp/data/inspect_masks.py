@@ -20,6 +20,7 @@ from cyclemlp.data.mask_values import (
     Counts,
     MaskValues,
     grey_levels,
+    ignored_by_name,
     nodata_pixels,
     numbers_of_objects,
     objects_off_their_images,
@@ -71,7 +72,7 @@ def inspect_masks(
         lost, notes = objects_off_their_images(dataset.splits[name], name, files.values_in)
         findings.problems += lost
         findings.notes += notes
-    findings.notes += palettes_by_number(dataset, values_in)
+    findings.notes += palettes_by_number(dataset, values_in) + ignored_by_name(dataset)
     findings.problems += other_palettes(values_in)
     if all(split.by_number for split in dataset.splits.values()):
         findings.problems += white_in_one_split({name: files.values_in for name, files in counted.items()})

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, masks_folder
-from cyclemlp.data.palettes import Colour
+from cyclemlp.data.palettes import Colour, is_ignored
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.data.vector_labels import VectorCounts
 
@@ -209,6 +209,15 @@ def white_in_some_masks(values_in: ValuesIn) -> list[Problem]:
     subject = f"and {len(white) - 1} further masks hold" if white[1:] else "holds"
     what = f"{subject} 0 and {IGNORE_INDEX} alone where others hold 1, and {IGNORE_INDEX} is ignored in all"
     return [Problem(white[0], "", what, f"where {IGNORE_INDEX} stands for the class, write it as 1")]
+
+
+def ignored_by_name(dataset: MaskDataset) -> list[Problem]:
+    """A note that a class called `void` or the like is one, where no colours say that its pixels are ignored."""
+    names = [name for name in dataset.classes if is_ignored(name)]
+    if not names or any(split.palette or split.vectors for split in dataset.splits.values()):
+        return []
+    what = f"has a class called {names[0]}, which is learnt and scored as any other"
+    return [Problem(dataset.root, "", what, f"--ignore-classes {names[0]} ignores it, and so does 255 in masks")]
 
 
 def odd_values(root: Path, totals: Counts, values_in: ValuesIn) -> list[Problem]:
