@@ -30,6 +30,11 @@ def name_key(stem: str) -> str:
     return unicodedata.normalize("NFC", stem)
 
 
+def slashed(name: str) -> str:
+    """A name in an annotation file, which Windows may have written."""
+    return name if "/" in name else name.replace("\\", "/")
+
+
 def is_system(name: str) -> bool:
     """Whether an operating system keeps a file or folder of this name for itself; ._NAME is such a file."""
     return name.casefold() in _SYSTEM_NAMES or name.startswith("._") or name == ".DS_Store"

@@ -166,7 +166,7 @@ def test_masks_need_an_outline_for_every_object(write_coco: WriteCoco) -> None:
 def test_the_evaluator_gets_what_was_read(tmp_path: Path, write_coco: WriteCoco) -> None:
     crowd, plain = annotation(0, [2, 3, 20, 12], segmentation=[TRIANGLE], iscrowd=1), annotation(3, [2, 3, 10, 5])
     given = as_coco(find_dataset(write_coco([crowd, plain]), DetectionDataset), "val")
-    assert given["annotations"] == [crowd | {"id": 1, "area": 240.0}, plain | {"id": 2, "area": 50.0}]
+    assert given["annotations"] == [crowd | {"id": 1, "area": 162.625}, plain | {"id": 2, "area": 50.0}]
     assert given["images"] == [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}]
     assert given["categories"] == [{"id": 3, "name": "buoy"}, {"id": 7, "name": "boat"}]
     write_coco(given["annotations"], root=tmp_path / "again", categories=given["categories"])
@@ -244,6 +244,22 @@ def test_wrong_images(write_coco: WriteCoco) -> None:
     assert "train.json has the image file name a.png more than once; keep one of them" in found
     assert """has the image {'id': 'x'}; give it a whole number "id" and a text "file_name\"""" in found
     assert "val.json lists no images; add them, or use another split" in found
+
+
+@pytest.mark.parametrize("name", ["more\\a.png", "train\\more\\a.png", "train/more/a.png"])
+def test_names_with_back_slashes_and_with_the_folder_of_the_split(write_coco: WriteCoco, name: str) -> None:
+    root = write_coco([annotation(1, [2, 3, 10, 5])])
+    (root / "train/more").mkdir()
+    (root / "train/a.png").rename(root / "train/more/a.png")
+    change(root, "train", images=[{"id": 1, "file_name": name}])
+    assert find_dataset(root, DetectionDataset).splits["train"].images == (root / "train/more/a.png",)
+
+
+def test_an_image_under_two_names(write_coco: WriteCoco) -> None:
+    root = write_coco([annotation(1, [2, 3, 10, 5])])
+    change(root, "train", images=[{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.PNG"}])
+    message = "train.json lists 'a.png' and 'a.PNG', which are one image; keep one, with all its objects"
+    assert message in problems_of(root)
 
 
 def test_a_size_that_is_not_listed_is_read_from_the_image(write_coco: WriteCoco) -> None:

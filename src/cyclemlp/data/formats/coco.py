@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.folders import Folders, files_below
+from cyclemlp.data.folders import Folders, files_below, slashed
 from cyclemlp.data.formats.parsed_objects import Box, ParsedObject, Size, WrongObjectError, flag, noted_size
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
@@ -179,12 +179,19 @@ def _images(split: _Split, root: Path) -> Iterator[LabelledImage[_Json]]:
         split.add("lists no images", "add them, or use another split")
     listed = _images_by_id(split)
     objects, folders = _objects_by_image(split, set(listed)), Folders()
+    seen: dict[Path, str] = {}
     for image_id, image in listed.items():
-        name = image["file_name"]
+        name = slashed(image["file_name"])
         path = split.folder / name
         if not split.findings.inside(path, root, name, split.path):
             continue
-        if (found := folders.find(path)) is not None:
+        found = folders.find(path)
+        if found is None and "/" in name and ".." not in name:
+            found = folders.find(root / name)  # some write the folder of the split as well
+        if found is not None:
+            if (first := seen.setdefault(found, name)) != name:
+                what = f"lists {shown(first)} and {shown(name)}, which are one image"
+                split.add(what, "keep one, with all its objects")
             yield LabelledImage(found, split.path, objects[image_id], _size(image, split), image_id)
         elif len(name) > MAX_SHOWN:
             split.add(f"lists {shown(name)}, which is missing", "add the image or remove its entry")

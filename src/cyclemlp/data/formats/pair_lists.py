@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.folders import Folders, entries_of
+from cyclemlp.data.folders import Folders, entries_of, slashed
 from cyclemlp.data.formats.class_lists import class_list
 from cyclemlp.data.formats.layout import SPLIT_OF, read_lines
 from cyclemlp.data.formats.mask_pairs import headers_fit, is_mask_file
@@ -199,19 +199,14 @@ def _split_names(rows: Sequence[tuple[Path, Row]], findings: Findings) -> list[s
 
 def _split_in(image: str) -> str:
     """The folder in a path that is named as a split is; empty without one."""
-    return next((part for part in Path(_slashed(image)).parts[:-1] if part.casefold() in SPLIT_OF), "")
-
-
-def _slashed(name: str) -> str:
-    """A name that Windows may have written."""
-    return name if "/" in name else name.replace("\\", "/")
+    return next((part for part in Path(slashed(image)).parts[:-1] if part.casefold() in SPLIT_OF), "")
 
 
 def _resolved(root: Path, path: Path, row: Row, folders: Folders, findings: Findings) -> tuple[Path, Path] | None:
     """The two files of a pair; None, and a problem, where one is missing or no mask."""
     found = []
     for given, usual, what in ((row.image, "images", "image"), (row.mask, "masks", "mask")):
-        name = _slashed(given)
+        name = slashed(given)
         if not name:
             findings.add(path, f"has no {what} in {row.where}", "name its file there, or remove the row")
             return None
