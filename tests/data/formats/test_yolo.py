@@ -63,7 +63,9 @@ def test_boxes_become_pixels(plain: Path) -> None:
     assert inspect_dataset(plain).format == "yolo"
     assert inspect_dataset(plain).problems == ()
     notes = "\n".join(map(str, inspect_dataset(plain).notes))
-    assert "images/train has 1 of 2 images without a label file (such as empty.jpg), which counts as no objects" in notes
+    assert (
+        "images/train has 1 of 2 images without a label file (such as empty.jpg), which counts as no objects" in notes
+    )
     write(plain / "labels/train/empty.txt", "")
     assert "without a label file" not in "\n".join(map(str, inspect_dataset(plain).notes))
 
@@ -125,6 +127,18 @@ def test_lists_of_images_and_a_path(tmp_path: Path) -> None:
 def test_class_names_next_to_the_labels(plain: Path, place: str) -> None:
     (plain / "classes.txt").rename(plain / place / "classes.txt")
     assert find_dataset(plain, DetectionDataset).classes == ("buoy", "boat")
+
+
+def test_a_second_description_is_noted(plain: Path) -> None:
+    write(plain / "data.yaml", "train: images/train\nval: images/val\nnames: [buoy, boat]\n")
+    other = write(
+        plain / "lakes.yaml",
+        "path: /of/another/machine\ntrain: images/train\nval: images/val\nnames: {0: buoy, 1: boat}\n",
+    )
+    assert read(plain).notes == []
+    write(other, "train: images/train\nval: images/train\nnames: [boat, buoy]\n")
+    what = f"{other} is not read, and has other names, val than data.yaml, which is; remove the one that is not meant"
+    assert [str(note) for note in read(plain).notes] == [what]
 
 
 def test_numbers_in_the_list_of_classes(plain: Path) -> None:

@@ -9,6 +9,7 @@ Oriented boxes are read as outlines of four corners.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset, DetectionSplit
 from cyclemlp.data.outlines import Polygons
-from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem
+from cyclemlp.data.problems import SPLITS, FileError, Findings, Problem, listed
 from cyclemlp.data.unused_files import unused_files
 from cyclemlp.documents import DocumentError, read_yaml, shown, whole_number
 
@@ -47,6 +48,8 @@ _BOX_VALUES = 5
 _BOX_FORMS = ("class cx cy width height", "class x1 y1 x2 y2", "class left top width height")
 """What a line of five values is, and what some tools write instead."""
 _MIN_OUTLINE_VALUES = 7
+_MEANT = ("names", *SPLITS, "valid")
+"""What data.yaml says of classes and images."""
 # Shares written with few digits may lie a little beyond the edge; the box is then cut to the image.
 _SLACK = 0.01
 
@@ -86,6 +89,8 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
     except FileError as error:
         findings.add_error(error)
         return DetectionDataset(root, (), {})
+    if description is not None:
+        _note_other_descriptions(description, root, findings)
     parse = partial(_parse, num_classes=len(names), names_file=path.name, keypoint_values=keypoints)
     splits, images, label_folders = {}, set[Path](), [root, root / "labels"]
     for about in map(findings.of, SPLITS):
@@ -106,14 +111,28 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
     return DetectionDataset(root, names, splits)
 
 
+def _note_other_descriptions(description: _Description, root: Path, findings: Findings) -> None:
+    """A note on a second file that describes other classes or other images, since one of them is not what is meant."""
+    with suppress(FileError):  # a damaged file next to a sound one
+        for path, content in _descriptions(root):
+            if keys := [key for key in _MEANT if _as_list(content.get(key)) != _as_list(description.content.get(key))]:
+                what = f"is not read, and has other {listed(keys)} than {description.path.name}, which is"
+                findings.notes.append(Problem(path, "", what, "remove the one that is not meant"))
+
+
+def _as_list(value: object) -> object:
+    """The same for names with their numbers and without."""
+    return list(value.values()) if isinstance(value, dict) else value
+
+
 def _refuse_other_names(path: Path, names: Sequence[str], folders: Iterable[Path], findings: Findings) -> None:
     """Add a problem for a classes.txt next to labels by which their numbers are other classes than in `path`.
 
     labelImg writes one into each folder, in an order of its own. A longer list of the same order is no contradiction.
     """
     for other in dict.fromkeys(folder / CLASSES_NAME for folder in folders):
-        listed = findings.attempt(read_class_names, other) if other != path and other.is_file() else None
-        for number, pair in enumerate(zip(names, listed or (), strict=False)):
+        others = findings.attempt(read_class_names, other) if other != path and other.is_file() else None
+        for number, pair in enumerate(zip(names, others or (), strict=False)):
             if name_key(pair[0]).casefold() != name_key(pair[1]).casefold():
                 what = f"calls class {number} {pair[1]!r}, {path} calls it {pair[0]!r}"
                 findings.add(other, what, "make the two equal, and correct the labels of the one that is wrong")
@@ -134,6 +153,11 @@ def _keypoint_values(description: _Description) -> int:
 
 def _description(root: Path) -> _Description | None:
     """The file that names the classes and the training images. Raises FileError for a usual name that is no YAML."""
+    return next(_descriptions(root), None)
+
+
+def _descriptions(root: Path) -> Iterator[_Description]:
+    """All such files, usual names first. Raises as `_description`."""
     known = [root / name for name in YAML_NAMES if (root / name).is_file()]
     for path in (*known, *sorted({*root.glob("*.yaml"), *root.glob("*.yml")} - set(known))):
         try:
@@ -143,8 +167,7 @@ def _description(root: Path) -> _Description | None:
                 raise FileError(path, str(error), "correct it") from error
             continue
         if isinstance(content, dict) and "names" in content and not content.keys().isdisjoint((*SPLITS, "valid")):
-            return _Description(path, content)
-    return None
+            yield _Description(path, content)
 
 
 def _classes_path(root: Path) -> Path:
