@@ -181,6 +181,14 @@ def test_boxes_in_shares_are_refused(write_coco: WriteCoco) -> None:
     assert read(write_coco([annotation(1, [0, 0, 1, 1])]))[1] == ""
 
 
+@pytest.mark.parametrize(("count", "beyond", "noted"), [(30, 0, True), (30, 1, False), (29, 0, False)])
+def test_boxes_that_never_leave_a_quarter_are_noted(tmp_path: Path, count: int, beyond: int, noted: bool) -> None:
+    rows = [f"0 {0.05 + 0.01 * i:.3f} 0.3 0.1 0.2" for i in range(count - beyond)] + ["0 0.3 0.7 0.1 0.1"] * beyond
+    _, problems, notes = read(yolo(tmp_path, "\n".join(rows)))
+    what = f"labels/train has {count} boxes, none of which reaches beyond the upper left quarter of its image; if they"
+    assert (problems, what in notes) == ("", noted)
+
+
 def test_repeated_objects_count_once_and_are_noted(write_coco: WriteCoco) -> None:
     objects = [annotation(1, [2, 3, 10, 5]), annotation(2, [2, 3, 10, 5]), annotation(3, [2, 3, 10, 5], category_id=3)]
     record, problems, notes = read(write_coco(objects))

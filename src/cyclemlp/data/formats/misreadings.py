@@ -22,6 +22,8 @@ MANY = 0.3
 """Share of the boxes of a split that have to be impossible as they are read."""
 _SOME, _FEWEST = 0.05, 5
 """The same, and their number, for readings by which boxes are only moved or turned: some then stay possible."""
+_ENOUGH, _QUARTER = 30, 0.5
+"""So many boxes lie in the upper left quarters of their images, half as wide and high, if they are in other units."""
 _FEW_PIXELS = 8
 """Images with larger edges have objects beyond their first pixel."""
 
@@ -49,6 +51,8 @@ class Misreading:
     """Whether each other reading has all boxes within their images, in agreement with outlines and areas."""
     in_first_pixel: bool = True
     """Whether all boxes lie in the first pixel of their images, as shares of the width and height would."""
+    reach: float = 0.0
+    """The most that a right or lower edge lies from the upper left corner, in widths and heights of its image."""
 
     def add(self, item: ParsedObject, size: Size) -> None:
         """Count one object."""
@@ -56,6 +60,7 @@ class Misreading:
         right, bottom = item.box_xyxy[2:]
         self.in_first_pixel &= max(right, bottom) <= 1.0 + 1e-3 and min(size) > _FEW_PIXELS
         self.in_first_pixel &= not all(value.is_integer() for value in item.box_xyxy)
+        self.reach = max(self.reach, right / size[1], bottom / size[0])
         others = item.boxes_misread
         self.fit_otherwise = [
             fits and place < len(others) and _fits(others[place], item, size)
@@ -74,6 +79,13 @@ class Misreading:
             if self.objects and self.fit_otherwise[place] and self.impossible >= enough:
                 return f"has boxes that fit their images only as {name}", f"write {right}"
         return None
+
+    def note(self) -> tuple[str, str] | None:
+        """What makes the boxes doubtful, though each of them is possible, and what to do about it."""
+        if self.objects < _ENOUGH or self.reach > _QUARTER:
+            return None
+        what = f"has {self.objects} boxes, none of which reaches beyond the upper left quarter of its image"
+        return what, "if they are percent, or pixels of smaller images, correct them; --sheet draws them"
 
 
 def _fits(box: Box, item: ParsedObject, size: Size, slack: float = SLACK) -> bool:
