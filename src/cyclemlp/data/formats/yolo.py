@@ -8,7 +8,7 @@ Oriented boxes are read as outlines of four corners.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,9 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
     if description is not None:
         _note_other_descriptions(description, root, findings)
     parse = partial(_parse, num_classes=len(names), names_file=path.name, keypoint_values=keypoints)
-    splits, images, label_folders = {}, set[Path](), [root, root / "labels"]
+    splits = {}
+    images: set[Path] = set()
+    label_folders = [root, root / "labels"]
     for about in map(findings.of, SPLITS):
         listing = _described(description, root, about) if description else _plain(root, about)
         if listing is not None:
@@ -101,14 +103,21 @@ def read_yolo(root: Path, findings: Findings) -> DetectionDataset:
             splits[about.split] = read_objects(_labelled(listing, root, about), parse, about, misread=_BOX_FORMS)
     findings.notes += unused_files(root, images)
     _refuse_other_names(path, names, label_folders, findings)
-    for name, split in splits.items() if not keypoints else ():
+    _check_points(path, splits, findings, with_keypoints=keypoints > 0)
+    return DetectionDataset(root, names, splits)
+
+
+def _check_points(
+    path: Path, splits: Mapping[str, DetectionSplit], findings: Findings, *, with_keypoints: bool
+) -> None:
+    """Add what is wrong with rows of points that are no outlines."""
+    for name, split in splits.items() if not with_keypoints else ():
         if (shape := keypoint_shape(split)) is not None:
             what = f"has no kpt_shape, but the rows of {name} are boxes with {shape[0]} keypoints each, and no outlines"
             findings.of(name).add(path, what, f"add kpt_shape: {list(shape)} to data.yaml; the keypoints are not used")
     if all(map(are_oriented, splits.values())) and splits:
         what = "has oriented boxes: the upright box around each is used, and for instance segmentation their corners"
         findings.notes.append(Problem(path, "", what, "no network here predicts angles"))
-    return DetectionDataset(root, names, splits)
 
 
 def _note_other_descriptions(description: _Description, root: Path, findings: Findings) -> None:
