@@ -208,6 +208,18 @@ def test_a_class_whose_name_says_that_it_is_none(write_dataset: WriteDataset) ->
     assert "Void" not in "\n".join(map(str, inspect_dataset(root).notes))
 
 
+@pytest.mark.parametrize(("drawn", "values"), [((0, 128), "0, 128"), ((50, 200), "50, 200"), ((0, 16), None)])
+def test_levels_of_grey_are_no_classes(write_dataset: WriteDataset, drawn: tuple[int, int], values: str | None) -> None:
+    root = write_dataset(classes=None)
+    for path in root.glob("masks/*/*.png"):
+        Image.fromarray(np.where(np.asarray(Image.open(path)) == 1, *drawn[::-1]).astype(np.uint8)).save(path)
+    found = [str(problem) for problem in inspect_dataset(root).problems]
+    what = (
+        f"{root}/masks hold the values {values}, which are levels of grey and not class numbers; write the classes as"
+    )
+    assert [text.startswith(what) for text in found] == ([True] if values else [])
+
+
 def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
     root = tmp_path / "nuclei"
     for number, objects in enumerate((3, 12, 7, 5)):
@@ -219,7 +231,9 @@ def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / f"{number}.png")
     (problem,) = inspect_dataset(root).problems
-    what = f"{root}/masks hold the numbers from 1 to an end of their own, up to 12, as masks do that number their objects"
+    what = (
+        f"{root}/masks hold the numbers from 1 to an end of their own, up to 12, as masks do that number their objects"
+    )
     assert str(problem).startswith(f"{what}; write 1 for every object, or train instance-segmentation on outlines")
     (root / "classes.txt").write_text("\n".join(f"c{number}" for number in range(13)))
     assert inspect_dataset(root).problems == ()

@@ -152,10 +152,10 @@ def palettes_by_number(dataset: MaskDataset, values_in: ValuesIn) -> list[Proble
 
 
 def grey_levels(dataset: MaskDataset, totals: Counts) -> list[Problem]:
-    """The problem that masks without named classes hold levels of grey, up to white, if they do."""
+    """The problem that masks without named classes hold levels of grey, if they do."""
     present = np.flatnonzero(totals)
     between = present[(present > 0) & (present < IGNORE_INDEX)]
-    if dataset.named or IGNORE_INDEX not in present or not len(between):
+    if dataset.named or not len(between) or len(present) < 2:
         return []
     values = listed(present.tolist(), 6)
     if np.diff(present).min() >= _GREY_GAP:
@@ -163,7 +163,8 @@ def grey_levels(dataset: MaskDataset, totals: Counts) -> list[Problem]:
         fix = "write the classes as 0, 1, 2, ... (255 means ignore), or name all in classes.txt"
         return [Problem(masks_folder(dataset), "", what, fix)]
     ends = totals[0] + totals[IGNORE_INDEX]
-    if totals[0] and len(between) >= _SMOOTHED_VALUES and between[-1] > 128 and ends > _SMOOTHED_SHARE * totals.sum():
+    smoothed = len(between) >= _SMOOTHED_VALUES and between[-1] > 128 and ends > _SMOOTHED_SHARE * totals.sum()
+    if smoothed and totals[0] and totals[IGNORE_INDEX]:
         what = f"hold the values {values} between 0 and 255, as black-and-white drawings do that were smoothed"
         fix = "write every pixel as 0 or 1, without smoothing, resampling or JPEG"
         return [Problem(masks_folder(dataset), "", what, fix)]
