@@ -110,6 +110,19 @@ def test_a_validation_split_is_made_on_request(tmp_path: Path, beside: bool, cap
     assert not report.problems
 
 
+@pytest.mark.parametrize("place", ["val.txt", "splits/test.txt"])
+def test_lists_of_names_that_are_not_read_are_named(tmp_path: Path, place: str) -> None:
+    path = flat(tmp_path / "d") / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("1\n2\n")
+    fix = f"write {path.name} as a CSV with the columns image and mask"
+    assert f"has no validation split; {fix}, or give --val-share 0.2" in refusal(tmp_path / "d")
+    notes = "\n".join(map(str, inspect_dataset(tmp_path / "d", DataRequest(hold_out=HoldOut(0.2))).notes))
+    assert (
+        f"{path} is not read, so that --val-share chooses among all images, those of a test split too; {fix}" in notes
+    )
+
+
 def test_a_validation_split_is_not_made_twice(write_dataset: WriteDataset) -> None:
     root = write_dataset()
     with pytest.raises(DataError, match="has a validation split already: leave --val-share out"):
@@ -206,16 +219,22 @@ def test_class_names_with_byte_order_mark_and_windows_lines(tmp_path: Path) -> N
     assert class_list(tmp_path, Findings()).names == ("sea", "land")
 
 
-@pytest.mark.parametrize("lines", ["1: wall|2: floor", "0 wall|2: floor", "1\twall|0\tfloor", "1 wall|0 floor", "1=a|2=b|3=c"])
+@pytest.mark.parametrize(
+    "lines", ["1: wall|2: floor", "0 wall|2: floor", "1\twall|0\tfloor", "1 wall|0 floor", "1=a|2=b|3=c"]
+)
 def test_numbers_of_classes_that_are_not_those_of_their_lines(tmp_path: Path, lines: str) -> None:
     (tmp_path / "classes.txt").write_text(lines.replace("|", "\n"))
     findings = Findings()
     assert class_list(tmp_path, findings).names == ()
     assert "classes.txt numbers its classes " in str(findings.problems[0])
-    assert ", but the first line is class 0, the second class 1, ...; write the names alone" in str(findings.problems[0])
+    assert ", but the first line is class 0, the second class 1, ...; write the names alone" in str(
+        findings.problems[0]
+    )
 
 
-@pytest.mark.parametrize("lines", ["0: wall|1: floor", "1 cent|2 cent|5 cent", "0,5 l|1,5 l", "1990s|1980s", "wall|1: floor"])
+@pytest.mark.parametrize(
+    "lines", ["0: wall|1: floor", "1 cent|2 cent|5 cent", "0,5 l|1,5 l", "1990s|1980s", "wall|1: floor"]
+)
 def test_numbers_that_may_be_a_part_of_the_name(tmp_path: Path, lines: str) -> None:
     (tmp_path / "classes.txt").write_text(lines.replace("|", "\n"))
     findings = Findings()

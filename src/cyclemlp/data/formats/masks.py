@@ -17,11 +17,13 @@ from cyclemlp.data.formats.vector_classes import mask_dataset
 from cyclemlp.data.images import list_images
 from cyclemlp.data.masks import MaskDataset, MaskSplit, count_classes
 from cyclemlp.data.palettes import Palette
-from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, Findings, with_required
+from cyclemlp.data.problems import REQUIRED_SPLITS, SPLITS, Findings, Problem, with_required
 from cyclemlp.data.unused_files import unused_files
 from cyclemlp.data.vector_labels import is_vector
 
 _LAYOUT = "images/{train,val} with masks/{train,val} (PNG, value = class, 255 = ignore, optional classes.txt)"
+_FOLDERS_OF_LISTS = ("splits", "split", "lists", "ImageSets/Segmentation")
+_AS_PAIRS = "write {} as a CSV with the columns image and mask"
 
 
 def is_mask_dataset(root: Path) -> bool:
@@ -54,13 +56,25 @@ def unsplit(root: Path, folders: SplitFolders, findings: Findings) -> dict[str, 
     """Where all images train and some are held out; a problem where that is not asked for."""
     if findings.request.hold_out is None:
         no_validation(root, findings)
+    elif lists := _lists_of_splits(root):
+        what = "is not read, so that --val-share chooses among all images, those of a test split too"
+        findings.notes.append(Problem(lists[0], "", what, _AS_PAIRS.format(lists[0].name)))
     return {"train": folders}
 
 
 def no_validation(root: Path, findings: Findings) -> None:
     """Add the problem that nothing says which images validate."""
     fix = "give --val-share 0.2 to hold out a fifth of the images, or make images/{train,val} and masks/{train,val}"
+    if lists := _lists_of_splits(root):
+        fix = f"{_AS_PAIRS.format(lists[0].name)}, or {fix}"
     findings.of("val").add(root, "has no validation split", fix)
+
+
+def _lists_of_splits(root: Path) -> list[Path]:
+    """Files that are called as lists of splits are: names of images, without those of masks."""
+    folders = (root, *(root / name for name in _FOLDERS_OF_LISTS))
+    files = (path for folder in folders for path in sorted(entries_of(folder)))
+    return [path for path in files if path.suffix.lower() in (".txt", ".csv") and path.stem.casefold() in SPLIT_OF]
 
 
 def read_masks(
