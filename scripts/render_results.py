@@ -226,6 +226,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "window-objects": window_objects,
     "window-statistics": window_statistics,
     "scene-memory": scene_memory,
+    "scene-memory-exact": scene_memory,
     "bench-scale": bench_scale,
     "bench-loader": bench_loader,
     "fuzz": fuzz,

@@ -31,7 +31,7 @@ def labels_digest(dataset: AnyDataset, splits: Sequence[str]) -> str:
             digest.update("\0".join(texts).encode())
         if isinstance(split, MaskSplit) and split.part is not None:
             blocks = split.part.blocks
-            digest.update(f"{blocks.edge} {sorted(blocks.held_out)}".encode())
+            digest.update(f"{blocks.edge} {blocks.margin} {sorted(blocks.held_out)}".encode())
         if isinstance(split, MaskSplit) and split.class_numbers is not None:
             digest.update(bytes(split.class_numbers))
         for path, label in zip(split.images, _labels(split), strict=True):

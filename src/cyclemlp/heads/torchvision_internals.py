@@ -27,6 +27,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.poolers import LevelMapper
 
 from cyclemlp.heads.overlaps import box_overlaps
+from cyclemlp.heads.region_pooling import SAMPLES, pooled_regions
 
 BACKGROUND, NEITHER = Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS
 """What `match_anchors` says of anchors without a box: teach them nothing is there, or nothing at all."""
@@ -142,9 +143,19 @@ class RegionPooling(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision ha
     """
 
     def __init__(self, strides: Sequence[int], edge: int) -> None:
-        super().__init__([str(level) for level in range(len(strides))], edge, sampling_ratio=2)
+        super().__init__([str(level) for level in range(len(strides))], edge, sampling_ratio=SAMPLES)
         self.scales = [1 / stride for stride in strides]
         self.map_levels = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        """The features (R, C, edge, edge) of the regions `boxes` of all images; on a CPU by `pooled_regions`."""
+        maps = [x[name] for name in self.featmap_names]
+        if maps[0].device.type != "cpu" or torch.compiler.is_compiling():
+            found: Tensor = super().forward(x, boxes, image_shapes)
+            return found
+        images = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(each) for each in boxes]))
+        levels = self.map_levels(boxes)
+        return pooled_regions(maps, self.scales, torch.cat(boxes), levels, images, self.output_size[0])
 
     def of(self, maps: dict[str, Tensor], regions: Tensor) -> Tensor:
         """The features (R, C, edge, edge) of regions (R, 4) of one image, as `forward` has them.

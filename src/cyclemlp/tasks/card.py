@@ -310,8 +310,7 @@ def classifier_card(model: str, image_size: int, classes: int) -> ModelCard:
 def save_model(folder: Path, model: "nn.Module", card: ModelCard) -> None:
     """Write the weights as safetensors and the card as JSON into `folder`, each whole or not at all.
 
-    Parts that the network names in `training_only` are left out. The versions of cyclemlp, torch and timm are
-    recorded in the written card.
+    Parts that the network names in `training_only` are left out.
     """
     import safetensors.torch
 
@@ -395,7 +394,7 @@ def _find(path: Path) -> tuple[Path, Path]:
     if not path.is_dir() and path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is not a model: {advice}")
     weights = path / WEIGHTS_NAME if path.is_dir() else path
-    found = weights, weights.with_name(CARD_NAME)
-    if missing := " and no ".join(file.name for file in found if not file.is_file()):
+    card = weights.with_name(CARD_NAME)
+    if missing := " and no ".join(file.name for file in (weights, card) if not file.is_file()):
         raise CheckpointError(f"{weights.parent} is not a run folder: it has no {missing}; {advice}")
-    return found
+    return weights, card

@@ -95,7 +95,8 @@ def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
     parts = with_frozen(task.training_parts(config, used), config.optimisation.freeze)
     if config.optimisation.freeze and config.init is None:
         _logger.warning("--freeze keeps random weights as they are: give trained ones with --init")
-    if config.init is not None and not (config.resume and checkpoint_path(config.run_dir).is_file()):
+    continued = config.resume and checkpoint_path(config.run_dir).is_file()
+    if config.init is not None and fabric.is_global_zero and not continued:  # it hands them on as training begins
         load_initial_weights(parts.model, parts.card, config.init)
     accelerate(parts.model, config)
     allow_single_values(parts.model)

@@ -146,3 +146,10 @@ def test_teachers_that_are_none(name: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load_teacher(name, card_of())
     assert str(refused.value).startswith(message)
+
+
+def test_a_teacher_is_not_replaced_by_its_student(tmp_path: Path) -> None:
+    loss = LabelLoss(teacher=str(tmp_path / "run" / "model.safetensors"))
+    with pytest.raises(ConfigError, match="is the run that --overwrite replaces"):
+        ClassificationConfig(data=tmp_path, out=tmp_path / "other" / ".." / "run", overwrite=True, loss=loss)
+    ClassificationConfig(data=tmp_path, out=tmp_path / "run2", overwrite=True, loss=loss)

@@ -102,7 +102,9 @@ class Sheet(Map):
         for line, place in self._lines(lines, rows, columns):
             self._file.seek(place)
             data = line.data.cast("B")
-            while len(data) and (count := self._file.readinto(data)):
+            while len(data):
+                if not (count := self._file.readinto(data)):
+                    raise EOFError(f"{self.size} map: read before it was written")
                 data = data[count:]
         return torch.from_numpy(lines).to(self._device)[None].permute(0, 3, 1, 2)
 

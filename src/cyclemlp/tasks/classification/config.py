@@ -133,9 +133,18 @@ class ClassificationConfig(RunConfig):
         choice(self, "resize", SQUARE_RULES)
         positive(self, "crop")
         within(self, "crop", 0.0, 1.0)
+        if self.overwrite and self.out is not None and _is_inside(self.loss.teacher, self.out):
+            raise ConfigError(
+                f"--teacher {self.loss.teacher} is the run that --overwrite replaces, and --resume would need it:"
+                " choose another --out"
+            )
         mixes = self.augmentation.mixup or self.augmentation.cutmix
         if mixes and self.optimisation.batch_size % 2:
             raise ConfigError(
                 f"--batch-size {self.optimisation.batch_size}: --mixup and --cutmix pair the images of a batch; give"
                 " an even number"
             )
+
+
+def _is_inside(name: str | None, folder: Path) -> bool:
+    return name is not None and Path(name).resolve().is_relative_to(folder.resolve())
