@@ -66,7 +66,7 @@ def predicted(predictor: Predictor, path: Path, out: Path, **options: Any) -> Js
 
 def test_rgb_in_jpeg_is_a_scene_and_its_mask_counts(predictor: Predictor, tmp_path: Path) -> None:
     """As GDAL stores aerial images: luminance and colour differences, and a mask in the file."""
-    form = {"compress": "jpeg", "jpeg_quality": 95, "photometric": "ycbcr"}
+    form: dict[str, Any] = {"compress": "jpeg", "jpeg_quality": 95, "photometric": "ycbcr"}
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         path = scene(tmp_path / "scene.tif", crs=UTM, tiled=True, blockxsize=64, blockysize=64, **form)
         with rasterio.open(path, "r+") as file:

@@ -127,8 +127,9 @@ def _hidden(image: ImageInput) -> Measured | None:
     """Where a masked array hides all bands of a pixel, as rasterio reads nodata; None for anything else."""
     if not isinstance(image, np.ma.MaskedArray):
         return None
-    hidden: Measured = np.ma.getmaskarray(image)
-    return hidden if hidden.ndim < 3 else hidden.all(axis=2)
+    mask = np.ma.getmaskarray(image)
+    hidden: Measured = mask if mask.ndim < 3 else np.logical_and.reduce(mask, axis=2)
+    return hidden
 
 
 def _opaque(image: Image.Image) -> Measured | None:

@@ -301,7 +301,7 @@ def write_geotiff(
         for strip in chain([first], source):
             window = Window(0, rows, place.width, strip.shape[1])
             target.write(strip, window=window)
-            written.append((window, crc32(np.ascontiguousarray(strip))))
+            written.append((window, crc32(np.ascontiguousarray(strip).data)))
             rows += strip.shape[1]
     with quiet():
         _check_written(path, written)
