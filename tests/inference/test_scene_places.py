@@ -129,6 +129,12 @@ def test_names_that_gdal_would_take_apart(predictor: Predictor, tmp_path: Path) 
     assert '"green"' in Path(entry["polygons"]).read_text(encoding="utf-8")
 
 
+def test_a_folder_whose_name_is_not_utf8_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(ConfigError, match="GDAL writes to no path that is not UTF-8: choose another"):
+        predicted(predictor, scene(tmp_path / "scene.tif", crs=UTM), out)
+
+
 def test_a_layer_that_gdal_refuses_is_one_line(predictor: Predictor, tmp_path: Path) -> None:
     path = scene(tmp_path / "gpkg_1.tif", crs=UTM)
     (failed,) = predict_files(predictor, [path], tmp_path / "out", PredictionOptions(vector="gpkg")).failed

@@ -130,12 +130,21 @@ def _refuse_scene_options(jobs: Sequence[Job], options: PredictionOptions) -> No
     names = [name for name in SCENE_OPTIONS if getattr(options, name) not in (None, False)]
     if names and not any(job.is_scene for job in jobs):
         raise ConfigError(f"--{names[0]} is for scenes, and no input is one: give a GeoTIFF (rasterio reads it)")
-    paths = [path for job in jobs for path in job.files.values() if path.suffix == ".gpkg"]
-    odd = [path for path in paths if any(mark in str(path) for mark in "!;")]
-    if odd:  # pyogrio would take a part of the path for an archive or a parameter
-        raise ConfigError(f"--vector gpkg cannot be written to a path with ! or ; ({odd[0]}): choose another --out")
+    for path in (path for job in jobs if job.is_scene for path in job.files.values()):
+        _check_path(path)
     if options.simplify is not None and not (options.simplify >= 0 and options.vector):
         raise ConfigError(f"--simplify {options.simplify:g}: 0 or more pixels, together with --vector")
+
+
+def _check_path(path: Path) -> None:
+    """Raise ConfigError for a place at which the result of a scene cannot be written."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"--out {path.parent}: GDAL writes to no path that is not UTF-8: choose another") from None
+    if path.suffix == ".gpkg" and any(mark in str(path) for mark in "!;"):
+        # pyogrio would take a part of the path for an archive or a parameter
+        raise ConfigError(f"--vector gpkg cannot be written to a path with ! or ; ({path}): choose another --out")
 
 
 def _predict(
