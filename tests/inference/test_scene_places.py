@@ -1,5 +1,6 @@
 """Scenes as people have them: in JPEG, turned, in feet, on other planets, with names of any kind."""
 
+import errno
 import json
 import os
 import sys
@@ -159,6 +160,13 @@ def test_a_raster_that_the_disk_does_not_hold_is_an_error(tmp_path: Path) -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_gdal_says_of_a_write_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    """Without a number the command line would take it for a fault of its own."""
+    with pytest.raises(OSError, match="the disk does not hold what was written to it") as caught:
+        write_geotiff(tmp_path / "gone" / "a.tif", Place(4, 4, None, NORTH_UP), [np.zeros((1, 4, 4), np.uint8)], 1, 255)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def palette(folder: Path) -> Path:

@@ -6,7 +6,7 @@ once. rasterio reads it (extra `geo`). Pixels follow the rule of the model card,
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -53,6 +53,7 @@ _MAX_STRETCH = 0.02
 """Share by which the area of a pixel on the ground may differ from that in its coordinates: UTM has 0.2 % at most."""
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 """Where that is measured, in shares of height and width."""
+_NOT_HELD = "the disk does not hold what was written to it"
 _LAYOUT = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "if_safer"}
 
 _LOG = logging.getLogger(__name__)
@@ -289,7 +290,7 @@ def write_geotiff(
     first = next(source)
     profile = {"driver": "GTiff", "height": place.height, "width": place.width, "count": bands, "dtype": first.dtype}
     profile |= {"crs": place.crs, "transform": place.transform, "nodata": nodata, **_LAYOUT}
-    with quiet(), rasterio.open(path, "w", **profile) as target:
+    with quiet(), _on_disk(path), rasterio.open(path, "w", **profile) as target:
         # Before any values: once there are some, GDAL says that it cannot change the kind of file.
         target.update_tags(**described.get("tags", {}))
         if colours := described.get("colours"):
@@ -303,19 +304,18 @@ def write_geotiff(
             target.write(strip, window=window)
             written.append((window, crc32(np.ascontiguousarray(strip).data)))
             rows += strip.shape[1]
-    with quiet():
-        _check_written(path, written)
+    with quiet(), _on_disk(path), rasterio.open(path) as source:
+        for window, digest in written:
+            if crc32(source.read(window=window)) != digest:
+                raise OSError(errno.ENOSPC, _NOT_HELD, str(path))
 
 
-def _check_written(path: Path, written: Sequence[tuple[Any, int]]) -> None:
-    """Raise OSError where the windows of a raster have other checksums."""
-    import rasterio
+@contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    """What GDAL says of a file that is being written becomes an OSError with a number, as those of the disk have."""
     from rasterio.errors import RasterioError
 
     try:
-        with rasterio.open(path) as source:
-            same = all(crc32(source.read(window=window)) == digest for window, digest in written)
-    except RasterioError:
-        same = False
-    if not same:
-        raise OSError(errno.ENOSPC, "the disk does not hold what was written to it", str(path))
+        yield
+    except RasterioError as error:
+        raise OSError(errno.ENOSPC, _NOT_HELD, str(path)) from error
