@@ -200,7 +200,7 @@ def export(
         limit: largest difference from the network's values, as a share of the largest value.
         for_size: height and width in network pixels, as `480x640`, at which the file is fastest; it is right at every
             size. By default that of the training crops.
-        raw: leave decoding and non-maximum suppression out of RetinaNet's file.
+        raw: leave decoding and non-maximum suppression out of a detector's file.
         opset: version of ONNX's operator set, 18 to 23; None for the exporter's own.
         no_verify: load weights although they differ from the digest written with them.
 

@@ -95,7 +95,7 @@ def build(cls: type[nn.Module], name: str, pretrained: bool, options: Mapping[st
         name,
         pretrained and by_timm,
         pretrained_filter_fn=adapt_pretrained,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures},
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures, "output_fmt": "NCHW"},
         **options,
     )
     if pretrained and not by_timm:
