@@ -16,6 +16,7 @@ from cyclemlp.tasks.card import ModelCard
 
 HAS_PT2 = Version(torch.__version__) >= Version(OLDEST_TORCH)
 needs_pt2 = pytest.mark.skipif(not HAS_PT2, reason=f".pt2 files without pickles need torch {OLDEST_TORCH}")
+follows_every_size = pytest.mark.skipif(not HAS_PT2, reason=f"torch.export does so from torch {OLDEST_TORCH} on")
 EVERY_FORMAT = [pytest.param(name, marks=needs_pt2) if name == "pt2" else name for name in FORMATS]
 """For tests with one case for each format."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from every_format import follows_every_size
 from predictions import classified, detected
 from torch.export import ExportedProgram
 
@@ -186,6 +187,7 @@ def test_each_output_is_judged_by_its_own_largest_value() -> None:
         check([large, small], 1e-4, "onnx")
 
 
+@follows_every_size
 def test_a_network_that_cannot_be_followed_is_refused_with_the_names_of_some_that_can() -> None:
     card = replace(SEGMENTATION, model="resnet10t")  # average pooling in its shortcuts
     with pytest.raises(ConfigError, match=r"does not follow it .* resnet18, resnet50 and resnet101 export") as caught:

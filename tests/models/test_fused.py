@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 import timm
 import torch
+from every_format import follows_every_size
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
@@ -248,6 +249,7 @@ def test_half_precision_weights() -> None:
         assert_near(found.float(), model(images), tolerance=0.05)
 
 
+@follows_every_size
 def test_export_takes_any_batch_and_size() -> None:
     model = make_shallow()
     fused = reparameterize_model(model)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, get_args
 import pytest
 import timm
 import torch
+from every_format import follows_every_size
 from torch import Tensor, nn
 
 from cyclemlp.models import CycleMixer, CycleMLP
@@ -125,6 +126,7 @@ def test_the_model_itself_stays_as_it_was() -> None:
         assert torch.equal(value, before[key])
 
 
+@follows_every_size
 def test_export_takes_any_batch_and_size() -> None:
     torch.manual_seed(0)
     model = draw(CycleMLP(CycleMLPSizes((16, 32, 48, 64), (1, 1, 1, 1), (1, 1, 1, 1)), num_classes=5))
