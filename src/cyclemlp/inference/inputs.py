@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def plan(
 
 def _note_places(sources: Sequence[Path]) -> None:
     """Say that results of these have no place on the Earth, although the files have one."""
-    lost = [str(path) for path in sources if _has_place(path)]
+    lost = [os.fsencode(path).decode(errors="backslashreplace") for path in sources if _has_place(path)]
     if lost:
         why = "scenes are upright, grey or RGB, of one page, with a name in UTF-8, and read by rasterio (extra geo)"
         what = "note: results of %d georeferenced file%s have no place on the map (%s): %s"
