@@ -142,6 +142,18 @@ def first_hour(result: dict[str, Any]) -> str:
     return f"{rendered}\n\n{result['note']} {source(result)}"
 
 
+def head_widths(result: dict[str, Any]) -> str:
+    """Runs of the same time that differ in the width of their head."""
+    rows = []
+    for run in result["runs"]:
+        words = run["command"].split()
+        width = words[words.index("--head-width") + 1]
+        shown = SHOWN[run["task"]][0]
+        score = f"{shown} {get_task(run['task']).scores.columns(run['metrics'])[shown]:.3f}"
+        rows.append([run["data"], width, run["budget"], str(run["steps"]), score])
+    return f"{table(['data', 'width of the head', 'time', 'steps', 'score'], rows)}\n\n{result['note']} {source(result)}"
+
+
 STARDIST = ("StarDist, published", "its own split of DSB2018, 67 images", {"accuracy": 0.835, "F1": 0.910, "PQ": 0.771})
 """On images of the same kind: examples/2D/2_training of its repository at 650d3a1."""
 
@@ -213,6 +225,7 @@ def _accuracies(metrics: dict[str, Any], classes: list[str]) -> list[str]:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo,
     "first-hour": first_hour,
+    "head-widths": head_widths,
     "learned-offsets": over_seeds,
     "demo-detection": demo_objects,
     "demo-instance-segmentation": demo_objects,

@@ -184,6 +184,14 @@ def test_demos_of_detectors(script: ModuleType) -> None:
     )
 
 
+def test_widths_of_heads_are_those_of_the_commands(script: ModuleType) -> None:
+    scores = {"mIoU": 0.6414, "pixel_accuracy": 0.9, "IoU": {"background": 0.9, "cell": 0.4}}
+    run = {"task": "segmentation", "data": "nuclei", "budget": "9m", "steps": 23, "metrics": scores}
+    run |= {"command": "cyclemlp train segmentation --data DATA --head-width 256 --rotate90 0.0"}
+    text = script.head_widths({**SOURCE, "note": "So.", "runs": [run]})
+    assert "| nuclei | 256 | 9m | 23 | mIoU 0.641 |" in text
+
+
 def test_a_first_hour_has_a_line_for_each_command(script: ModuleType) -> None:
     masks = {"mIoU": 0.8, "pixel_accuracy": 0.9, "IoU": {"background": 0.9, "cell": 0.7}}
     boxes = {"mAP": 0.3, "AP50": 0.6, "AP75": 0.3, "APs": None, "APm": None, "APl": 0.3, "AP": {"cell": 0.3}}
