@@ -37,7 +37,7 @@ def trained(data: Path, folder: Path, *options: object) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=900,
         check=False,
         cwd=folder,
     )
