@@ -151,7 +151,9 @@ def head_widths(result: dict[str, Any]) -> str:
         shown = SHOWN[run["task"]][0]
         score = f"{shown} {get_task(run['task']).scores.columns(run['metrics'])[shown]:.3f}"
         rows.append([run["data"], width, run["budget"], str(run["steps"]), score])
-    return f"{table(['data', 'width of the head', 'time', 'steps', 'score'], rows)}\n\n{result['note']} {source(result)}"
+    return (
+        f"{table(['data', 'width of the head', 'time', 'steps', 'score'], rows)}\n\n{result['note']} {source(result)}"
+    )
 
 
 STARDIST = ("StarDist, published", "its own split of DSB2018, 67 images", {"accuracy": 0.835, "F1": 0.910, "PQ": 0.771})
