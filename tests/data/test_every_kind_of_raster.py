@@ -21,7 +21,7 @@ from cyclemlp.data.measured_images import read_measured, valid_pixels
 from cyclemlp.data.pixel_measurement import measure_pixels
 from cyclemlp.data.pixel_rule import PHOTO, PixelRule
 from cyclemlp.data.rasters import decoded_size, read_raster
-from cyclemlp.data.scenes import stored_scene
+from cyclemlp.data.scenes import open_scene, stored_scene
 from cyclemlp.errors import DataError
 
 Values = np.ndarray[Any, Any]
@@ -210,6 +210,17 @@ def test_pixels_that_are_not_measured_are_known(tmp_path: Path, write: Callable[
     read = read_measured(path, rule)
     np.testing.assert_array_equal(read.valid, wanted)
     assert read.pixels.shape[:2] == wanted.shape
+
+
+@pytest.mark.parametrize("bits", (1, 2, 4, 8))
+def test_few_bits_are_as_bright_in_windows_as_in_the_whole_image(tmp_path: Path, bits: int) -> None:
+    values = noise(1, "uint8") >> (8 - bits)
+    path = geotiff(tmp_path / "few.tif", values, nbits=bits)
+    with open_scene(path, PHOTO) as scene:
+        pixels = scene.pixels(slice(0, HEIGHT), slice(0, WIDTH))
+    whole = read_measured(path, PHOTO).pixels
+    assert whole.max() == 255
+    np.testing.assert_array_equal(np.broadcast_to(pixels, whole.shape), whole)
 
 
 def test_nodata_in_jpeg(tmp_path: Path) -> None:

@@ -236,6 +236,11 @@ def _remembered_rule(path: Path, rule: PixelRule, changed: int, size: int) -> Pi
         return _rule_of(scene)
 
 
+def _bits(source: "DatasetReader") -> int:
+    """Of each value of 8 bits or fewer: GDAL leaves those of 1, 2 and 4 bits as they are, Pillow makes white 255."""
+    return int(source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+
+
 def _rule_of(scene: Scene) -> PixelRule:
     """The rule for all windows alike: per-image ranges are those of the scene."""
     rule, sample = scene.rule, scene.sampled()
@@ -247,7 +252,7 @@ def _rule_of(scene: Scene) -> PixelRule:
             raise ImageError(scene.path, what, "train on such images, or save it as those were")
         if sample.alpha is not None:
             check_transparency(sample.values[..., sample.alpha], scene.path)
-        return PixelRule("fixed", ranges=((0.0, 255.0),))
+        return PixelRule("fixed", ranges=((0.0, 2.0**_bits(scene.source) - 1),))
     chosen = selected_bands(sample, rule, str(scene.path))
     valid = measured_by(sample, rule)
     if rule.values == "fixed":
