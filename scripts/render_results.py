@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import yaml
@@ -71,9 +71,10 @@ def classification(result: dict[str, Any]) -> str:
     """Top-1 of runs of one length on one data set, and of the baseline."""
     classes = result["classes"]
     rows = [
-        [run["model"], f"{run['parameters'] / 1e6:.1f} M", str(run["steps"]), *_accuracies(run["metrics"], classes)]
+        [_flagged(run, result["images"]["train"]), f"{run['parameters'] / 1e6:.1f} M", str(run["steps"]),
+         *_accuracies(run["metrics"], classes)]
         for run in sorted(result["runs"], key=lambda run: -run["metrics"]["top1"])
-    ]
+    ]  # fmt: skip
     rows.append([result["baseline"]["model"], "", "", *_accuracies(result["baseline"]["metrics"], classes)])
     head = ["model", "parameters", f"steps in {result['runs'][0]['budget']}", "top-1", *classes]
     return f"{table(head, rows)}\n\n{source(result)}"
@@ -115,9 +116,11 @@ def over_seeds(result: dict[str, Any]) -> str:
         scores = [get_task(task).scores.columns(run["metrics"])[name] or 0.0 for run in found]
         steps = [run["steps"] for run in found]
         size, each_seed = f"{found[0]['parameters'] / 1e6:.1f} M", ", ".join(_score(each) for each in scores)
-        row = [data, model, size, found[0]["budget"], f"{mean(steps):.0f}", name, f"**{mean(scores):.3f}**", each_seed]
+        spread = f" ± {stdev(scores):.3f}" if len(scores) > 1 else ""
+        mean_score = f"**{mean(scores):.3f}**{spread}"
+        row = [data, model, size, found[0]["budget"], f"{mean(steps):.0f}", name, mean_score, each_seed]
         rows.append(row)
-    head = ["data", "model", "parameters", "time in all", "steps, mean", "score", "mean", "each seed"]
+    head = ["data", "model", "parameters", "time in all", "steps, mean", "score", "mean ± deviation", "each seed"]
     return f"{table(head, rows)}\n\n{result['note']} {source(result)}"
 
 
@@ -220,6 +223,11 @@ def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _flagged(run: dict[str, Any], images: int) -> str:
+    """The model's name, and where the time was too short for a pass over the training images, that it was."""
+    return run["model"] if run["images_seen"] >= images else f"{run['model']} (too little time for one pass)"
+
+
 def _accuracies(metrics: dict[str, Any], classes: list[str]) -> list[str]:
     return [f"{metrics['top1']:.3f}", *(f"{metrics['accuracy'][name]:.3f}" for name in classes)]
 
@@ -229,6 +237,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "first-hour": first_hour,
     "head-widths": head_widths,
     "learned-offsets": over_seeds,
+    "comparison": over_seeds,
     "demo-detection": demo_objects,
     "demo-instance-segmentation": demo_objects,
     "bench-op": bench_op,

@@ -71,8 +71,17 @@ def test_runs_of_several_seeds_have_a_row_for_each_model(script: ModuleType) -> 
         for model, steps, score in scores
     ]
     text = script.over_seeds({**SOURCE, "note": "A note.", "runs": runs})
-    assert "| cells | a | 4.0 M | 9m | 150 | mIoU | **0.750** | 0.700, 0.800 |" in text
+    assert "| cells | a | 4.0 M | 9m | 150 | mIoU | **0.750** ± 0.071 | 0.700, 0.800 |" in text
     assert "| cells | b | 4.0 M | 9m | 90 | mIoU | **0.900** | 0.900 |\n\nA note. *Measured by us" in text
+
+
+def test_a_run_that_was_too_short_for_its_images_is_flagged(script: ModuleType) -> None:
+    run = {"model": "a", "parameters": 4_000_000, "budget": "9m", "steps": 10, "images_seen": 80}
+    runs = [{**run, "metrics": {"top1": 0.5, "accuracy": {"x": 0.5}}}]
+    baseline = {"model": "colours", "metrics": {"top1": 0.6, "accuracy": {"x": 0.6}}}
+    record = {**SOURCE, "classes": ["x"], "runs": runs, "baseline": baseline}
+    assert "| a (too little time for one pass) |" in script.classification({**record, "images": {"train": 81}})
+    assert "| a | 4.0 M |" in script.classification({**record, "images": {"train": 80}})
 
 
 def test_damaged_files_and_failing_disks(script: ModuleType) -> None:
