@@ -254,11 +254,11 @@ class ViewOptions:
     flip: bool = False
     """Segmentation, detection: look at each image mirrored left to right as well."""
     window: int | None = None
-    """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only at large images."""  # noqa: E501
+    """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only large images."""  # noqa: E501
     overlap: int | None = None
     """Network pixels that windows share; larger objects may be found in pieces."""
     exact: bool = False
-    """Segmentation: at large images, compute block after block over the whole image, in temporary files, instead of windows: slower, and the result is that of the image in one piece, up to rounding."""  # noqa: E501
+    """Segmentation: for large images, compute block after block over the whole image, in temporary files, instead of windows: slower, and the result is that of the image in one piece, up to rounding."""  # noqa: E501
     value_range: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None
     """Values of these images that are black and white, such as 0 4095, or per-image; by default as trained."""
     ground_resolution: str | None = None
