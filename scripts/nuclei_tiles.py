@@ -1,7 +1,7 @@
 """Cut tiles with no, one and several nuclei out of an instance segmentation data set, as class folders.
 
-Made for DSB2018 in COCO form: its images differ so much in staining and brightness that colour says little about how
-many nuclei there are, so a classifier has to see shapes.
+Made for DSB2018 in COCO form: its images differ much in staining and brightness, so that colours alone do not tell how
+many nuclei there are, and a classifier has to see shapes.
 
     python scripts/nuclei_tiles.py DSB2018_FOLDER --out nuclei-tiles
     cyclemlp train classification --data nuclei-tiles

@@ -1,5 +1,6 @@
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,24 @@ def test_limits_hold_for_pillow_images(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.undo()
     with Image.open(tmp_path / "cut.bmp") as cut, pytest.raises(ImageError, match=r"cut\.bmp is damaged or incomplete"):
         decode_image(cut)
+
+
+@pytest.mark.parametrize(("bits", "greys"), [(8, (0, 255)), (4, (0, 255)), (4, range(16))])
+def test_a_bmp_that_pillow_unpacks_by_other_bits_is_refused(tmp_path: Path, bits: int, greys: Iterable[int]) -> None:
+    """Of two colours in 8 bits it made noise, of the mask and of the image."""
+    palette = b"".join(bytes([grey, grey, grey, 0]) for grey in greys)
+    header = struct.pack("<IiiHHIIiiII", 40, 32, 16, 1, bits, 0, 0, 0, 0, len(palette) // 4, 0)
+    start = 14 + len(header) + len(palette)
+    pixels = bytes(np.eye(16, 4 * bits, dtype=np.uint8))
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 0, 0, 0, start) + header + palette + pixels)
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(ImageError, match=rf"has a palette of grey and {bits} bits .* wrongly; save it as PNG"):
+            read(tmp_path / "a.bmp")
+
+
+def test_a_bmp_of_one_bit_is_read(tmp_path: Path) -> None:
+    scene().convert("1").save(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp")[..., 0], np.asarray(scene().convert("1")) * 255)
 
 
 def test_what_is_not_an_image_is_refused_with_what_is_accepted() -> None:

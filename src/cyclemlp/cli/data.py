@@ -42,9 +42,9 @@ def data(
     Parameters
     ----------
     directory
-        Folder with images/{train,val} and masks/{train,val}, with a CSV or YAML of pairs of images and masks, with
-        data.yaml, with train/CLASS and val/CLASS, of class folders, with COCO's train.json, val.json, train/ and val/,
-        with boxes as PASCAL VOC or YOLO have them, or ADE20K, COCO or ImageNet as their archives are.
+        Folder with masks (images/{train,val} and masks/{train,val}, a CSV or YAML of pairs, or data.yaml), with boxes
+        or outlines (COCO's train.json, val.json, train/ and val/, PASCAL VOC or YOLO), or with class folders
+        (train/CLASS and val/CLASS, or CLASS alone); or an archive of ADE20K, COCO or ImageNet.
     sheet
         Image to write (.png or .jpg): a contact sheet of some images with their labels.
     sheet_images
@@ -60,7 +60,8 @@ def data(
     class_choice
         Which classes are counted, and written by --prepare.
     prepare
-        Folder to write masks and images to in the ordinary layout: images/train, masks/train as PNG, ..., classes.txt.
+        Folder to write masks and images to in the ordinary layout: images/train, masks/train, ..., classes.txt. Masks
+        are PNG, those of georeferenced images GeoTIFF.
     allow_outside
         Read images outside of the folder where its annotations name them.
     json

@@ -21,7 +21,7 @@ def models(
 ) -> None:
     """List the models: parameters, FLOPs of one image by the paper's rule, source and licence of the weights.
 
-    Without options these are the models of this package. Rivals from timm work in every command under timm's names:
+    Without options these are the models of this package. timm's other models work in every command under their names:
     give names such as resnet50, or --filter 'swin_*' for those that match.
 
     Parameters

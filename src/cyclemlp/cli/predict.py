@@ -31,10 +31,11 @@ def predict(
 ) -> None:
     """Predict on images and videos, with the results in a folder.
 
-    Segmentation: NAME_mask.png (class ids) and NAME_overlay.png for each image. Classification: predictions.csv and
-    predictions.json with the most probable classes of all images, and NAME_label.png for each. Detection and instance
-    segmentation: NAME_overlay.png for each image, and objects.json, objects.csv and coco_results.json for all. For each
-    video NAME_overlay.mp4, and NAME_frames.json and NAME_frames.csv with the results of each frame.
+    Segmentation: NAME_mask.png (class ids), NAME_overlay.png and NAME_legend.png for each image. Classification:
+    predictions.csv and predictions.json with the most probable classes of all images, and NAME_label.png for each.
+    Detection and instance segmentation: NAME_overlay.png for each image, and objects.json, objects.csv and
+    coco_results.json for all. For each GeoTIFF NAME_mask.tif or NAME_objects.geojson, where it lies. For each video
+    NAME_overlay.mp4, and NAME_frames.json and NAME_frames.csv with the results of each frame.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def predict(
     out
         Folder for the results; created where it does not exist.
     recursive
-        Read the folders in folders, too; results go into folders of the same names.
+        Read folders within folders, too; results go into folders of the same names.
     every
         Of videos, use the first frame and every N-th frame after it.
     options

@@ -161,6 +161,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
             check_pixels(path, image.width * image.height)
             if image.format == "PNG":
                 _check_chunks(path)
+            elif image.format == "BMP":
+                _check_bits(image, path)
             yield image
 
 
@@ -174,6 +176,20 @@ def _check_chunks(path: Path) -> None:
                 what = f"is damaged or incomplete (a chunk of {chunk} bytes)"
                 raise ImageError(path, what, "replace or remove it")
             place += 12 + chunk
+
+
+def _check_bits(image: Image.Image, path: Path) -> None:
+    """Raise ImageError where Pillow would unpack a BMP by other bits than it has.
+
+    It does so where the palette is black and white, or 16 levels of grey, and pixels have more bits than that needs.
+    """
+    with path.open("rb") as file:
+        header = file.read(30)
+    place = 24 if int.from_bytes(header[14:18], "little") == 12 else 28  # OS/2 had a shorter header
+    bits = int.from_bytes(header[place : place + 2], "little")
+    if {"1": 1, "L": 8}.get(image.mode, bits) != bits:
+        what = f"has a palette of grey and {bits} bits for each pixel, which is read wrongly"
+        raise ImageError(path, what, "save it as PNG")
 
 
 def _identified(path: Path) -> Image.Image:

@@ -46,7 +46,7 @@ class Length:
     """Time for the whole command, such as 5m, 90s or 1h30m. Time for the evaluation at the end is kept, up to half of it, and the learning rate reaches its final value before that; evaluations during training take at most 8 %. The run stops at whichever limit comes first."""  # noqa: E501
 
     fit: bool = field(default=False, metadata=RESUMABLE)
-    """With --max-time: reduce --batch-size and --crop-size as far as it takes to have 1000 steps and a pass over the images in that time."""  # noqa: E501
+    """With --max-time: reduce --batch-size and --crop-size as far as needed for 1000 steps and a pass over the images in that time."""  # noqa: E501
 
     def __post_init__(self) -> None:
         if self.fit and self.max_time is None:
@@ -84,7 +84,7 @@ class Optimisation:
     lr: float = 1e-3
     """Peak learning rate."""
     lr_batch: int | None = None
-    """Number of images per step that --lr is meant for; it is scaled in proportion to the actual number. By default --lr is used as given."""  # noqa: E501
+    """Images per step that --lr is meant for; --lr is scaled in proportion to the actual number. By default it is used as given."""  # noqa: E501
     weight_decay: float = 0.05
     """AdamW weight decay."""
     warmup: float = 0.05
@@ -104,7 +104,7 @@ class Optimisation:
     drop_path: float = 0.0
     """Stochastic depth rate of the backbone."""
     freeze: tuple[str, ...] = ()
-    """Parts that stay as they are, with --init: `backbone` for all that a pretrained backbone has, or names such as stem, stages.0 or stages.*.norm1. Their norms keep their statistics."""  # noqa: E501
+    """Parts that keep the weights of --init: `backbone` for all that a pretrained backbone has, or names such as stem, stages.0 or stages.*.norm1. Their norms keep their statistics."""  # noqa: E501
     precision: Precision = field(default="auto", metadata=RESUMABLE)
     """Number format; auto is bf16-mixed on a CUDA GPU that computes with bfloat16, 16-mixed on other CUDA GPUs, 32-true elsewhere."""  # noqa: E501
 
@@ -141,7 +141,7 @@ class Recording:
     log_every: int = field(default=10, metadata=RESUMABLE)
     """Steps between the rows of metrics.csv."""
     logger: tuple[LoggerName, ...] = field(default=("tensorboard",), metadata=RESUMABLE)
-    """Where losses, scores, learning rate and options go, one or several; all write into the run folder and send nothing. csv is metrics.csv, which every run has, and no other."""  # noqa: E501
+    """Where losses, scores, learning rate and options go, one or several; all write into the run folder and send nothing. csv is metrics.csv alone, which every run has."""  # noqa: E501
 
     def __post_init__(self) -> None:
         positive(self, "evaluations", "evaluation_images", "patience", "checkpoint_every", "log_every")
@@ -250,15 +250,15 @@ class ViewOptions:
     """How a network looks at each image; for tasks whose results are about places in it."""
 
     scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None
-    """Segmentation, detection: look at each image at several factors of its usual size, such as 0.75 1 1.5, which is better and slower; masks are averaged, of overlapping boxes the top-scoring one is kept. The benchmarks' "multi-scale" of segmentation is 0.5 0.75 1 1.25 1.5 1.75 with --flip."""  # noqa: E501
+    """Segmentation, detection: look at each image at several factors of its usual size, such as 0.75 1 1.5, which is slower and usually better; masks are averaged, of overlapping boxes the top-scoring one is kept. The benchmarks' "multi-scale" of segmentation is 0.5 0.75 1 1.25 1.5 1.75 with --flip."""  # noqa: E501
     flip: bool = False
     """Segmentation, detection: look at each image mirrored left to right as well."""
     window: int | None = None
-    """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only at large images."""  # noqa: E501
+    """Segmentation, detection: look at each image in windows of this edge, in network pixels; by default only large images."""  # noqa: E501
     overlap: int | None = None
     """Network pixels that windows share; larger objects may be found in pieces."""
     exact: bool = False
-    """Segmentation: at large images, compute block after block over the whole image, in temporary files, instead of windows: slower, and the result is that of the image in one piece, up to rounding."""  # noqa: E501
+    """Segmentation: for large images, compute block after block over the whole image, in temporary files, instead of windows: slower, and the result is that of the image in one piece, up to rounding."""  # noqa: E501
     value_range: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True)] = None
     """Values of these images that are black and white, such as 0 4095, or per-image; by default as trained."""
     ground_resolution: str | None = None
@@ -292,9 +292,9 @@ class PredictionOptions(ViewOptions):
     vector: Literal["geojson", "gpkg"] | None = None
     """Scenes (GeoTIFF): the format of vectors, GeoJSON in longitude and latitude or GeoPackage. Of masks it writes the connected pixels of each class but the background as polygons, NAME_polygons; objects are always written, to NAME_objects.geojson by default."""  # noqa: E501
     simplify: float | None = None
-    """Most pixels by which an outline of --vector may move where it is simplified; by default none."""
+    """Maximum number of pixels by which outlines of --vector may move when simplified; by default they are not."""
     score_threshold: float | None = None
-    """Detection: objects with lower scores are left out; 0.3 by default."""
+    """Detection: objects with lower scores are left out; by default 0.3, or for outlines what training chose."""
     nms: float | None = None
     """Detection: of two objects of a class whose boxes overlap (IoU) by more than this, the one with the higher score is kept; by default as trained, and for masks no more than that."""  # noqa: E501
 

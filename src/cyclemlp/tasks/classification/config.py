@@ -19,7 +19,7 @@ class ClassificationOptimisation(Optimisation):
     """The optimiser is AdamW; norms and biases are not decayed."""
 
     batch_size: int = 32
-    """Images per step and device."""
+    """Images per batch and device."""
     schedule: ScheduleName = "cosine"
     """How the learning rate falls afterwards."""
     layer_decay: float = 1.0
@@ -52,7 +52,7 @@ class LabelAugmentation:
     mixup: float = 0.0
     """Strength (alpha) of Mixup, which blends pairs of images and their labels; 0 for none."""
     cutmix: float = 0.0
-    """Strength (alpha) of CutMix, which pastes a part of one image into another; with both, one is drawn a batch."""
+    """Strength (alpha) of CutMix, which pastes a part of one image into another; with both, each batch draws one."""
     repeated: int = 1
     """How often a pass takes each image it meets, changed differently: repeated augmentation; the authors' is 3."""
 
@@ -78,7 +78,7 @@ class LabelLoss:
     teacher_weight: float = 0.5
     """Share of the loss that is the distance from the teacher, the rest is cross entropy."""
     temperature: float = 3.0
-    """How much the class shares of teacher and student are softened before they are compared."""
+    """How much the class probabilities of teacher and student are softened before they are compared."""
 
     def __post_init__(self) -> None:
         within(self, "label_smoothing", 0.0, 1.0, upper_open=True)

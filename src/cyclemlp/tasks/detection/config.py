@@ -20,7 +20,7 @@ class DetectionOptimisation(Optimisation):
     """The optimiser is AdamW; norms and biases are not decayed."""
 
     batch_size: int = 4
-    """Images per step and device."""
+    """Images per batch and device."""
     schedule: ScheduleName = "cosine"
     """How the learning rate falls afterwards."""
     frozen_batch_norm: bool = False
@@ -71,7 +71,7 @@ class DetectionConfig(RunConfig):
     short_side: int | None = None
     """Length of an image's shorter side before the network, in place of --input-scale; 800 in the papers."""
     long_side: int | None = None
-    """Most pixels of its longer side; 1333 in the papers."""
+    """Maximum length of its longer side in pixels; 1333 in the papers."""
     optimisation: Annotated[DetectionOptimisation, group("Optimisation", 2)] = field(
         default_factory=DetectionOptimisation
     )

@@ -30,7 +30,7 @@ class SegmentationConfig(RunConfig):
     """A whole segmentation run; only `data` has to be given."""
 
     data: Path
-    """Folder with images/train, images/val, masks/train, masks/val and, optionally, classes.txt."""
+    """Folder with images/train, images/val, masks/train, masks/val and, optionally, classes.txt, or in another layout that `cyclemlp data` understands."""  # noqa: E501
     palette: Path | None = None
     """File with the colours of the classes in the masks, one class a line such as `building 255 0 0` or `building #ff0000`, where --data has none in its classes.txt; the colours of `ignore` or `void` are ignored."""  # noqa: E501
     label_field: str | None = None
@@ -46,7 +46,7 @@ class SegmentationConfig(RunConfig):
     long_side: int | None = None
     """Maximum pixels of the longer edge after that; larger images are downscaled to it."""
     window: int | None = field(default=None, metadata=RESUMABLE)
-    """Edge of the sliding window in evaluation and prediction, in network pixels; by default whole images."""
+    """Edge of the sliding window in evaluation and prediction, in network pixels; by default only images of more than 8 million pixels are cut."""  # noqa: E501
     augmentation: Annotated[MaskAugmentation, group("Augmentation", 3)] = field(default_factory=MaskAugmentation)
     loss: Annotated[Loss, group("Loss", 4)] = field(default_factory=Loss)
 
