@@ -242,6 +242,16 @@ def test_files_that_are_no_vector_files(root: Path) -> None:
     assert re.search(r"a\.geojson is damaged or incomplete \(", refusal(root))
 
 
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".shp"])
+def test_a_text_that_names_another_file_opens_nothing(root: Path, suffix: str) -> None:
+    write(root / "elsewhere.geojson")
+    source = f"<SrcDataSource>{root / 'elsewhere.geojson'}</SrcDataSource><SrcLayer>elsewhere</SrcLayer>"
+    text = f'<OGRVRTDataSource><OGRVRTLayer name="a">{source}</OGRVRTLayer></OGRVRTDataSource>'
+    (root / "masks/val/a.geojson").unlink()
+    (root / f"masks/val/a{suffix}").write_text(text)
+    assert re.search(rf"a\{suffix} does not begin as a \w+ file does; save it as one", refusal(root))
+
+
 @pytest.mark.parametrize(
     ("points", "message"),
     [

@@ -24,7 +24,8 @@ from cyclemlp.data.windows import Window
 from cyclemlp.documents import shown
 from cyclemlp.errors import MissingExtraError, did_you_mean
 
-VECTOR_SUFFIXES = frozenset({".geojson", ".gpkg", ".shp"})
+_FORMATS = {".geojson": "GeoJSON", ".gpkg": "GeoPackage", ".shp": "Shapefile"}
+VECTOR_SUFFIXES = frozenset(_FORMATS)
 BACKGROUND, OBJECT = "background", "object"
 """The class of pixels in no area, and that of all areas where no property says theirs."""
 USUAL_FIELDS = ("class", "label", "category", "class_name", "classname")
@@ -228,6 +229,7 @@ def _read(path: Path, changed: int, size: int) -> _Areas:
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "geo") from None
     with named_errors(path):
+        _check_format(path)
         warnings.filterwarnings("ignore", message="Non closed ring")  # such a ring is refused below
         try:
             layers = [name for name, kind in pyogrio.list_layers(path).tolist() if kind is not None]
@@ -249,6 +251,23 @@ def _read(path: Path, changed: int, size: int) -> _Areas:
         )
     properties = {name: values[kept] for name, values in zip(meta["fields"].tolist(), columns, strict=True)}
     return _Areas(shapes[kept], properties, meta["crs"])
+
+
+def _check_format(path: Path) -> None:
+    """Raise ImageError for a file of another format than its suffix says.
+
+    GDAL tries all that it has, by content, and some of them are texts that name other files or addresses to open.
+    """
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        start = file.read(4096)
+    begins = {
+        ".geojson": start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b""),
+        ".gpkg": start.startswith(b"SQLite format 3\0") and start[68:72] in (b"GPKG", b"GP10", b"GP11"),
+        ".shp": start.startswith(b"\0\0\x27\x0a"),
+    }
+    if not begins[suffix]:
+        raise ImageError(path, f"does not begin as a {_FORMATS[suffix]} file does", "save it as one")
 
 
 @lru_cache(maxsize=64)
