@@ -28,6 +28,8 @@ _LONGEST = 1000
 """Characters of what is wrong."""
 MAX_NOTES = 5
 """Of a data set, that are logged in full."""
+HOLD_OUT = "give --val-share 0.2 to validate on a fifth of the training images"
+"""What to do where there is no validation split."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -128,7 +130,7 @@ class Findings:
         if self.request.split is not None:
             usual += ", or evaluate another with --split"
         elif self.split == "val":
-            usual = "move about every fifth training image and its annotations there"
+            usual = HOLD_OUT
         self.add(path, "is missing", fix or usual)
 
     def inside(self, path: Path, root: Path, name: str, file: Path) -> bool:

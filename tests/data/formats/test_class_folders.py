@@ -76,7 +76,7 @@ def test_without_splits_a_hash_of_the_names_decides(tmp_path: Path, caplog: pyte
 @pytest.mark.parametrize(
     ("break_it", "problem"),
     [
-        ("rm -r val", "val is missing; move about every fifth image of train/CLASS to val/CLASS, or give"),
+        ("rm -r val", "val is missing; give --val-share 0.2 to validate on a fifth of the training images"),
         ("mv val/dog val/wolf", "val/wolf is a class that train does not have; correct its name"),
         ("rm train/dog/*", "train/dog has no images directly in it; put some there, or remove the folder"),
         ("mkdir train/dog/in; mv train/dog/*.jpg train/dog/in", "has no images directly in it; move them up"),

@@ -196,7 +196,9 @@ def test_missing_parts(write_coco: WriteCoco) -> None:
     (root / "train/a.png").unlink()
     (root / "val.json").unlink()
     assert "train/a.png is listed but missing; add the image or remove its entry" in problems_of(root)
-    assert "val.json is missing; move about every fifth training image and its annotations" in problems_of(root)
+    assert "val.json is missing; give --val-share 0.2 to validate on a fifth of the training images" in problems_of(
+        root
+    )
     (root / "train").rename(root / "photos")
     assert f"{root / 'train'} is missing; put the images of the train split there" in problems_of(root)
 

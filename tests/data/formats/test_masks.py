@@ -147,7 +147,9 @@ def test_missing_validation_says_how_to_make_it(write_dataset: WriteDataset) -> 
         (root / kind / "val" / "c.png").unlink()
         (root / kind / "val").rmdir()
     message = refusal(root)
-    assert f"{root}/images/val is missing; move about every fifth image of images/train to images/val" in message
+    assert (
+        f"{root}/images/val is missing; give --val-share 0.2 to validate on a fifth of the training images" in message
+    )
     assert message.endswith(f"(and 1 more: cyclemlp data {root})")
 
 

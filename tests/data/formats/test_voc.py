@@ -188,14 +188,17 @@ def test_missing_lists_and_folders(archive: Path, tmp_path: Path) -> None:
     (lists / "val.txt").rename(lists / "test.txt")
     found = problems_of(archive)
     assert "train.txt is missing; take the lines of trainval.txt that val.txt does not have" in found
-    assert "val.txt is missing; move about every fifth line of train.txt there, or copy test.txt" in found
+    assert (
+        "val.txt is missing; give --val-share 0.2 to validate on a fifth of the training images, or copy test.txt"
+        in found
+    )
     (lists / "trainval.txt").unlink()
     assert "train.txt is missing; write the names of its images there, one a line" in problems_of(archive)
 
 
 def test_a_missing_folder(folders: Path) -> None:
     (folders / "val").rename(folders / "other")
-    assert f"{folders / 'val'} is missing; move about every fifth training image" in problems_of(folders)
+    assert f"{folders / 'val'} is missing; give --val-share 0.2 to validate" in problems_of(folders)
 
 
 def test_a_damaged_image_without_a_noted_size(folders: Path) -> None:

@@ -212,7 +212,10 @@ def test_a_split_without_labels_or_images(plain: Path) -> None:
 
 def test_missing_parts_of_the_plain_layout(plain: Path) -> None:
     (plain / "labels/val").rename(plain / "labels/other")
-    assert f"{plain / 'labels/val'} is missing; move about every fifth training image" in problems_of(plain)
+    assert (
+        f"{plain / 'labels/val'} is missing; give --val-share 0.2 to validate on a fifth of the training images"
+        in problems_of(plain)
+    )
     (plain / "classes.txt").unlink()
     assert "classes.txt is missing; name the classes there, one a line, from class 0 on" in problems_of(plain)
 

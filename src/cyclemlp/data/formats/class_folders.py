@@ -102,7 +102,7 @@ def _check_known(folder: Path, names: Sequence[str], classes: Sequence[str]) -> 
 
 def _read_split(folder: Path, classes: Sequence[str], findings: Findings) -> ClassifiedSplit:
     if not folder.is_dir():
-        _add_missing(folder, findings)
+        findings.add_missing(folder)
         return ClassifiedSplit((), ())
     before = len(findings.problems)
     _add_loose_images(folder, findings)
@@ -206,12 +206,6 @@ def _add_loose_images(folder: Path, findings: Findings) -> None:
     if loose[0].name.startswith("ILSVRC2012_val_"):
         fix = f"sort them into {folder}/nXXXXXXXX by the archive's ILSVRC2012_validation_ground_truth.txt"
     findings.add(folder, f"has {count} outside of class folders (such as {loose[0].name})", fix)
-
-
-def _add_missing(folder: Path, findings: Findings) -> None:
-    root, split = folder.parent, findings.split
-    fix = f"move about every fifth image of train/CLASS to {split}/CLASS, or give {root / 'train'} alone"
-    findings.add_missing(folder, fix)
 
 
 def _check_number(root: Path, classes: Sequence[str], findings: Findings) -> None:

@@ -16,7 +16,7 @@ from cyclemlp.data.image_errors import ImageError
 from cyclemlp.data.images import ARRAY_SUFFIXES, IMAGE_SUFFIXES, list_images
 from cyclemlp.data.mask_tiffs import size_of_mask
 from cyclemlp.data.masks import wrong_mask_size
-from cyclemlp.data.problems import Findings
+from cyclemlp.data.problems import HOLD_OUT, Findings
 from cyclemlp.data.stored_masks import MASK_SUFFIXES
 from cyclemlp.data.vector_labels import VECTOR_SUFFIXES, is_vector
 from cyclemlp.data.windows import size_of
@@ -207,8 +207,7 @@ def _add_missing(folder: Path, findings: Findings) -> None:
     if folder.name in ("images", "masks"):
         fix = f"put the {folder.name} of the {findings.split} split there"
     elif findings.split == "val":
-        fix = "move about every fifth image of images/train to images/val, and its mask to masks/val"
-        fix += ", or give --val-share 0.2"
+        fix = HOLD_OUT
     findings.add_missing(folder, fix)
 
 

@@ -18,7 +18,7 @@ from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
 from cyclemlp.data.images import IMAGE_SUFFIXES, list_images
 from cyclemlp.data.objects import DetectionDataset
-from cyclemlp.data.problems import SPLITS, Findings, Problem
+from cyclemlp.data.problems import HOLD_OUT, SPLITS, Findings, Problem
 from cyclemlp.data.unused_files import unused_files
 from cyclemlp.documents import DocumentError, read_xml, shown
 from cyclemlp.errors import did_you_mean
@@ -110,7 +110,7 @@ def _fix_of_missing_list(path: Path) -> str:
     if path.stem == "train" and (path.parent / "trainval.txt").is_file():
         return "take the lines of trainval.txt that val.txt does not have"
     if path.stem == "val" and (path.parent / "test.txt").is_file():
-        return "move about every fifth line of train.txt there, or copy test.txt to validate on the test images"
+        return f"{HOLD_OUT}, or copy test.txt there to validate on the test images"
     return "write the names of its images there, one a line without suffix"
 
 
