@@ -127,7 +127,7 @@ def over_seeds(result: dict[str, Any]) -> str:
 def first_hour(result: dict[str, Any]) -> str:
     """What the defaults come to in a time; the results file has the options that the runs chose by themselves."""
     rows = []
-    for run in result["runs"]:
+    for run in sorted(result["runs"], key=lambda run: run["task"]):
         scores = get_task(run["task"]).scores.columns(run["metrics"])
         names = [SHOWN[run["task"]][0], *(name for name in scores if name.startswith("IoU/"))]
         shown = ", ".join(f"{name.rpartition('/')[2].replace('_', ' ')} {scores[name]:.2f}" for name in names)
