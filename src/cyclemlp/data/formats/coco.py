@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.folders import Folders, files_below, slashed
+from cyclemlp.data.folders import Folders, files_below, name_key, slashed
 from cyclemlp.data.formats.parsed_objects import Box, ParsedObject, Size, WrongObjectError, flag, noted_size
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
@@ -160,7 +160,7 @@ def _own_names(split: _Split) -> dict[int, str]:
             split.add(f"has the category id {number} more than once", "give each category a number of its own")
         else:
             names[number] = name
-    if repeated := [name for name, count in Counter(names.values()).items() if count > 1]:
+    if repeated := [name for name, count in Counter(map(name_key, names.values())).items() if count > 1]:
         split.add(f"has the category name {repeated[0]!r} more than once", "give each category a name of its own")
     return names
 
