@@ -1,12 +1,17 @@
 """What of the classes makes scores say less than they seem to."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.data.inspect import inspect_dataset
+from cyclemlp.data.masks import MaskDataset
+
+WriteDataset = Callable[..., Path]
 
 
 def class_folders(root: Path, **splits: tuple[str, ...]) -> Path:
@@ -53,3 +58,32 @@ def test_classes_of_masks_without_names_that_are_never_learnt_or_scored(tmp_path
         "has no pixels of class3 in train, so it cannot be learnt",
         "has no pixels of class2 in val, so it is not scored",
     ]
+
+
+def test_pixels_that_images_hide_are_not_counted(write_dataset: WriteDataset) -> None:
+    """Objects that are cut out leave their background transparent: one class is learnt, and scored 100 %."""
+    root = write_dataset()
+    for path in root.glob("images/*/*.png"):
+        pixels = np.full((32, 48, 4), 120, np.uint8)
+        pixels[8:, :, 3] = 0
+        Image.fromarray(pixels).save(path)
+    report = inspect_dataset(root)
+    assert "hold no class but 0" not in str(report.problems[0])
+    assert "hold the class 1 alone, and pixels that are ignored" in str(report.problems[0])
+    note = str(report.notes[0])
+    assert "train/a.png gives classes to pixels that are transparent in its image, as do 1 further masks" in note
+    assert "which are ignored: 68.8% of all; save the images without transparency if these pixels count" in note
+    assert report.splits["train"].of_class == {"ground": 0, "water": 2 * 8 * 48}
+    assert report.splits["train"].ignored == 2 * 24 * 48
+
+
+def test_a_class_that_only_hidden_pixels_have_is_none(write_dataset: WriteDataset) -> None:
+    root = write_dataset(classes=None)
+    mask = np.asarray(Image.open(root / "masks/train/a.png")).copy()
+    mask[20], pixels = 2, np.full((32, 48, 4), 120, np.uint8)
+    pixels[20, :, 3] = 0
+    Image.fromarray(mask).save(root / "masks/train/a.png")
+    Image.fromarray(pixels).save(root / "images/train/a.png")
+    report = inspect_dataset(root)
+    assert report.problems == ()
+    assert report.dataset.classes == ("class0", "class1") == find_dataset(root, MaskDataset).classes

@@ -1,6 +1,8 @@
 """`eval` takes the images that a run held out, whatever link names their folder, and says where it cannot."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from command_line import command, refused
 import cyclemlp
 from cyclemlp.data.datasets import ClassifiedDataset
 from cyclemlp.data.formats.registry import find_dataset
-from cyclemlp.data.held_out import HoldOut
+from cyclemlp.data.held_out import HoldOut, held_limits
+from cyclemlp.data.masks import MaskDataset
 from cyclemlp.data.problems import DataRequest
+from cyclemlp.errors import DataError
 from cyclemlp.tasks.card import ModelCard, build_model, save_model
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.tasks.split_of_run import trained_on
@@ -60,6 +64,29 @@ def write_model(folder: Path, task: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(("write", "kind"), [(write_tiles, ClassifiedDataset), (write_masks, MaskDataset)])
+def test_images_that_are_added_or_removed_move_no_other(
+    tmp_path: Path, write: Callable[[Path], Path], kind: type[ClassifiedDataset] | type[MaskDataset]
+) -> None:
+    """With twice the images, and one that validated gone, images that trained would validate: 30 % are others."""
+    root, how = write(tmp_path), HoldOut(0.3, seed=44)
+    first = find_dataset(root, kind, DataRequest(hold_out=how))
+    trained, (gone, *held) = set(first.splits["train"].images), first.splits["val"].images
+    for path in root.rglob(gone.name):
+        path.unlink()
+        trained.discard(path)
+    for path in sorted(root.rglob("*.npy")):
+        np.save(path.with_name(f"new-{path.name}"), np.load(path))
+    again = find_dataset(root, kind, DataRequest(hold_out=how)).splits["val"].images
+    assert trained.intersection(again)
+    limits = held_limits(first, how)
+    now = find_dataset(root, kind, DataRequest(hold_out=replace(how, limits=limits))).splits["val"].images
+    assert not trained.intersection(now)
+    assert {path for path in held if path.exists()} <= set(now)
+    with pytest.raises(DataError, match="has none of the images that the run held out: restore them"):
+        find_dataset(root, kind, DataRequest(hold_out=replace(how, limits={"": -1.0})))
+
+
 def test_a_run_through_a_link_is_evaluated_on_the_images_that_it_held_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +103,7 @@ def test_a_run_through_a_link_is_evaluated_on_the_images_that_it_held_out(
         assert report["metrics"] == {**run.metrics}
         assert report["images"] == len(val)
     card = ModelCard.from_dict(json.loads(Path("run/model.json").read_text()))
+    assert card.val_limits.keys() == set(CLASSES)
     monkeypatch.chdir(root)
     found = get_task("classification").find_evaluation_data(Path(), "val", card)
     assert [path.resolve() for path in found.splits["val"].images] == list(val)

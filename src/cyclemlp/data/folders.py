@@ -100,7 +100,10 @@ def exists(path: Path) -> bool:
 
 
 def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """The files with one of these suffixes, in any case, in a folder and those in it, sorted, without hidden ones."""
+    """The files with one of these suffixes, in any case, in a folder and those in it, sorted.
+
+    Hidden ones are left out, and folders of operating systems, such as that of thumbnails.
+    """
     wanted = frozenset(suffixes)
     return sorted(path for path in _walk(folder) if path.suffix.lower() in wanted)
 
@@ -153,7 +156,7 @@ def _unlisted(folder: Path | str, error: OSError) -> DataError:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for place, inner, names in walk(folder):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        inner[:] = [name for name in inner if not name.startswith(".") and not is_system(name)]
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 

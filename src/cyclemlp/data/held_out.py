@@ -1,20 +1,22 @@
 """A validation split on request: a share of the training images, chosen by a hash of seed and name.
 
-The choice looks at nothing else, so images that are added later do not move any other image between the splits. Of
-images that lie somewhere on the Earth, blocks of the ground are chosen by a hash of seed and place instead: they stay
-where they are if their edge is given; otherwise it follows from the ground of all images, and so do the blocks.
+Those of the smallest numbers validate. The largest of these is kept with the model: it says which they were where
+images have been added or removed since. Of images that lie somewhere on the Earth, blocks of the ground are chosen by a
+hash of seed and place instead: they stay where they are if their edge is given; otherwise it follows from the ground of
+all images, and so do the blocks.
 """
 
 import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cyclemlp.data.common_ground import Footprint, footprints
 from cyclemlp.data.datasets import ClassifiedDataset, ClassifiedSplit, SplitDataset
+from cyclemlp.data.folders import name_key
 from cyclemlp.data.ground_blocks import Blocks, GroundPart, blocks_of, usual_edge
 from cyclemlp.data.held_out_ground import on_its_ground, split_whole_images, whole_image_edge
 from cyclemlp.data.masks import MaskSplit
@@ -41,6 +43,8 @@ class HoldOut:
     """Edge of the blocks of the ground in the units of the coordinates; by default it follows from the images."""
     margin: float | None = None
     """Around held-out blocks, in the same units: what lies in it neither trains nor validates. By default a tenth."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """What `held_limits` returned for a run: images by name are those that it held out, whatever the share is now."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= MAX_SHARE:
@@ -107,17 +111,42 @@ def hold_out(dataset: DatasetT, how: HoldOut) -> DatasetT:
 
 
 def _held_by_name(root: Path, train: AnySplit, how: HoldOut) -> set[int]:
-    """Numbers of the images that validate; of images with one class each, the share of each class."""
-    names = [path.relative_to(_common(root, path)).as_posix() for path in train.images]
+    """Numbers of the images that validate; of images with one class each, the share of each class. Raises DataError."""
+    if how.limits:
+        limits = [how.limits.get(_group(train, path), -1.0) for path in train.images]
+        held = {i for i, path in enumerate(train.images) if how.holds(_name(root, path)) <= limits[i]}
+        if held:
+            return held
+        raise DataError(f"{root} has none of the images that the run held out: restore them, or give other --data")
+    names = [_name(root, path) for path in train.images]
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index in range(len(names)):
         groups[train.labels[index] if isinstance(train, ClassifiedSplit) else 0].append(index)
-    held: set[int] = set()
+    held = set()
     for group in groups.values():
         order = sorted(group, key=lambda index: how.holds(names[index]))
         held |= set(order[: min(len(group) - 1, round(how.share * len(group)))])
     largest = max(groups.values(), key=lambda group: len(group))
     return held or {min(largest, key=lambda index: how.holds(names[index]))}
+
+
+def held_limits(dataset: SplitDataset[Any], how: HoldOut) -> dict[str, float]:
+    """The highest number of an image that validates, of each group that is divided on its own; none by place."""
+    val: AnySplit = dataset.splits["val"]
+    limits: dict[str, float] = {}
+    for path in val.images if val.part is None else ():
+        group = _group(val, path)
+        limits[group] = max(limits.get(group, 0.0), how.holds(_name(dataset.root, path)))
+    return limits
+
+
+def _group(split: AnySplit, path: Path) -> str:
+    """The images of each class folder are divided on their own, whichever classes are merged."""
+    return name_key(path.parent.name) if isinstance(split, ClassifiedSplit) else ""
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(_common(root, path)).as_posix()
 
 
 def _by_place(dataset: DatasetT, how: HoldOut) -> DatasetT | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from cyclemlp.data.mask_values import (
     Counts,
     MaskValues,
     grey_levels,
+    hidden_pixels,
     ignored_by_name,
     nodata_pixels,
     numbers_of_objects,
@@ -69,6 +69,7 @@ def inspect_masks(
     for name, files in counted.items():
         findings.problems += _outside(dataset.splits[name], name, files, len(classes))
         findings.notes += transparent_numbers(name, files.values_in) + nodata_pixels(name, files.values_in)
+        findings.notes += hidden_pixels(name, files.values_in)
         lost, notes = objects_off_their_images(dataset.splits[name], name, files.values_in)
         findings.problems += lost
         findings.notes += notes
@@ -102,7 +103,7 @@ def inspect_masks(
 def _outside(split: MaskSplit, name: str, files: _Counted, num_classes: int) -> list[Problem]:
     ignored = split.zero_ignored
     found = (
-        outside_classes(path, name, values.present, num_classes, zero_ignored=ignored)
+        outside_classes(path, name, values.counted, num_classes, zero_ignored=ignored)
         for path, values in files.values_in.items()
     )
     return [problem for problem in found if problem]
@@ -120,10 +121,8 @@ def _count_masks(split: MaskSplit, findings: Findings, limit: TimeLimit | None) 
             mask = mask_of.get(path)
             turned += [path] if mask is not None and orientation_or_1(mask) != orientation else []
     findings.notes += turned_within_size(turned, findings.split, "masks are taken to be drawn", "90 or 180")
-    read: Callable[[Path], MaskValues] = partial(values_of, split)
-    if split.part is not None:
-        image_of = {mask: image for image, mask in mask_of.items()}
-        read = lambda mask: values_of(split, mask, image_of.get(mask))  # noqa: E731
+    image_of = {mask: image for image, mask in mask_of.items()}
+    read: Callable[[Path], MaskValues] = lambda mask: values_of(split, mask, image_of.get(mask))  # noqa: E731
     if split.vectors is not None:  # the values are then by image, since a file may have the areas of several
         masks, read = list(split.images), lambda image: values_of(split, mask_of[image], image)
     for path, values in read_all(read, masks, findings, limit, "masks"):

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.images import ARRAY_SUFFIXES
 from cyclemlp.data.masks import IGNORE_INDEX, MaskDataset, MaskSplit, masks_folder
+from cyclemlp.data.measured_images import valid_pixels
 from cyclemlp.data.palettes import Colour, is_ignored
 from cyclemlp.data.problems import Problem, listed
 from cyclemlp.data.vector_labels import VectorCounts
+from cyclemlp.data.windows import SCENE_SUFFIXES
 
 Counts = npt.NDArray[np.int64]  # pixels of each value 0 to 255
 
@@ -20,6 +23,8 @@ _GREY_GAP = 17
 """Class numbers up to 255 that are all this far from each other are grey levels: 4 bits, scaled, have this step."""
 _MANY_OBJECTS, _ENDS, _GAPLESS = 8, 3, 0.9
 """Masks number objects where one has more, their numbers have as many ends, and most of them hold all from 1 on."""
+_MEASURED = ARRAY_SUFFIXES | SCENE_SUFFIXES
+"""Of images of measurements: which of their bands are in use decides which pixels count."""
 _SMOOTHED_VALUES, _SMOOTHED_SHARE = 8, 0.8
 """With this number of values between 0 and 255 on most of its pixels, a mask is a smoothed drawing."""
 
@@ -36,12 +41,20 @@ class MaskValues:
     objects: VectorCounts | None = None
     """Of areas that were drawn: how they fit the image."""
     own: Counts | None = None
-    """Pixels of each class in the part of the ground that the split has, and ignored ones; None where that is all."""
+    """Pixels of each class, and ignored ones, without those of the ground of other splits and those that the image
+    hides; None where these are all."""
+    hidden: int = 0
+    """Pixels with a class that the image marks as transparent."""
 
     @property
     def present(self) -> list[int]:
         """The classes that occur, and 255."""
         return [int(value) for value in np.flatnonzero(self.counts)]
+
+    @property
+    def counted(self) -> list[int]:
+        """The same without what does not count in this split."""
+        return [int(value) for value in np.flatnonzero(self.counts if self.own is None else self.own)]
 
 
 ValuesIn = Mapping[Path, MaskValues]
@@ -49,16 +62,22 @@ ValuesIn = Mapping[Path, MaskValues]
 
 def values_of(split: MaskSplit, path: Path, image: Path | None = None) -> MaskValues:
     """The values of a mask; `counts` are by class, colours and transparency by stored number. Raises as `read_mask`."""
-    counts, nodata = np.zeros(256, np.int64), 0
+    counts, nodata, hidden = np.zeros(256, np.int64), 0, 0
+    valid = None if image is None or image.suffix.lower() in _MEASURED else valid_pixels(image)
     colours: dict[int, Colour] = {}
     transparent: dict[int, None] = {}
     objects: VectorCounts | None = None
-    own = None if split.part is None or image is None else np.zeros(256, np.int64)
+    own = None if image is None or (split.part is None and valid is None) else np.zeros(256, np.int64)
     top = 0
     for target, stored in split.stored_parts(path, image):
         if own is not None and image is not None:
             window = slice(top, top + target.shape[0]), slice(0, target.shape[1])
-            own += np.bincount(split.own(target, image, window).ravel(), minlength=256)
+            kept = split.own(target, image, window)
+            seen = None if valid is None else valid[window]
+            if seen is not None and seen.shape == kept.shape:
+                hidden += int((kept[~seen] != IGNORE_INDEX).sum())
+                kept = np.where(seen, kept, np.uint8(IGNORE_INDEX))
+            own += np.bincount(kept.ravel(), minlength=256)
             top += target.shape[0]
         counts += np.bincount(target.ravel(), minlength=256)
         nodata += 0 if stored.nodata is None else int(stored.nodata.sum())
@@ -69,7 +88,7 @@ def values_of(split: MaskSplit, path: Path, image: Path | None = None) -> MaskVa
             objects = stored.objects._replace(overlapping=stored.objects.overlapping + before)
     ignored = (0, IGNORE_INDEX) if split.zero_ignored else (IGNORE_INDEX,)
     marked = tuple(each for each in transparent if each not in ignored)
-    return MaskValues(counts, colours, marked, nodata, objects, own)
+    return MaskValues(counts, colours, marked, nodata, objects, own, hidden)
 
 
 def other_palettes(values_in: ValuesIn) -> list[Problem]:
@@ -110,6 +129,19 @@ def nodata_pixels(split: str, values_in: ValuesIn) -> list[Problem]:
     further = f", as do {len(marked) - 1} further masks" if len(marked) > 1 else ""
     what = f"marks pixels as nodata{further}, which are ignored: {sum(marked.values()) / total:.1%} of all"
     return [Problem(path, split, what, "remove the nodata value from the files if it is a class")]
+
+
+def hidden_pixels(split: str, values_in: ValuesIn) -> list[Problem]:
+    """A note on pixels with a class that images mark as transparent, such as the background of objects cut out."""
+    hidden = {path: values.hidden for path, values in values_in.items() if values.hidden}
+    if not hidden:
+        return []
+    total = sum(values.counts.sum() for values in values_in.values())
+    path = next(iter(hidden))
+    further = f", as do {len(hidden) - 1} further masks" if len(hidden) > 1 else ""
+    what = f"gives classes to pixels that are transparent in its image{further}"
+    what += f", which are ignored: {sum(hidden.values()) / total:.1%} of all"
+    return [Problem(path, split, what, "save the images without transparency if these pixels count")]
 
 
 def objects_off_their_images(split: MaskSplit, name: str, values_in: ValuesIn) -> tuple[list[Problem], list[Problem]]:

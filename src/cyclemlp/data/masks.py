@@ -296,7 +296,7 @@ def no_second_class(dataset: MaskDataset, number: int = 0) -> Problem:
     """The problem that all masks hold a single class (and perhaps 255), as black-and-white drawings do."""
     if number:
         what = f"hold the class {number} alone, and pixels that are ignored, so there is nothing to tell apart"
-        fix = "give the other pixels a class as well; where they are marked as nodata, remove that mark"
+        fix = "give the other pixels a class as well; where they are marked as nodata or transparent, remove that mark"
         return Problem(masks_folder(dataset), "train", what, fix)
     if any(split.zero_ignored for split in dataset.splits.values()):
         what = "hold at most one class (1) and the ignored values 0 and 255, so there is nothing to tell apart"

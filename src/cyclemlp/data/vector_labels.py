@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cyclemlp.data.folders import name_key
 from cyclemlp.data.image_errors import ImageError, check_pixels, named_errors
 from cyclemlp.data.images import Pixels
 from cyclemlp.data.palettes import IGNORED, is_ignored
@@ -49,9 +50,11 @@ class VectorRule:
     def number(self, name: str) -> int | None:
         """The number of a class, or 255 for `ignore` and `void`; None for another name."""
         name = BACKGROUND if _is_background(name) else name
-        if name in self.classes:
-            return self.classes.index(name)
-        return IGNORED if is_ignored(name) else None
+        return self._numbers.get(name_key(name), IGNORED if is_ignored(name) else None)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name_key(name): number for number, name in enumerate(self.classes)}
 
 
 class VectorCounts(NamedTuple):
@@ -193,7 +196,7 @@ def _text(value: object) -> str:
         return ""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    return str(value).strip()
+    return name_key(str(value).strip())
 
 
 def _numbers(path: Path, rule: VectorRule) -> npt.NDArray[np.uint8]:

@@ -31,7 +31,7 @@ from cyclemlp.tasks.card_json import from_json, numbers_in, require
 from cyclemlp.tasks.earlier_models import model_of_weights
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task, task_names
-from cyclemlp.tasks.split_of_run import trained_on
+from cyclemlp.tasks.split_of_run import held_out_by, trained_on
 
 if TYPE_CHECKING:  # cards are read where torch is not installed, too
     from torch import nn
@@ -116,6 +116,8 @@ class ModelCard:
     """Share of the images of its data that the run held out for validation; None where the data has such a split."""
     val_seed: int = 0
     """The seed of that choice."""
+    val_limits: dict[str, float] = field(default_factory=dict)
+    """The highest hash of an image that validated, of each class folder or of all images, by which it is told again."""
     val_block: float | None = None
     """Edge of the blocks of the ground that it held out, where it was given, in the units of the coordinates."""
     val_margin: float | None = None
@@ -159,6 +161,8 @@ class ModelCard:
         require(lengths == (self.in_chans, self.in_chans), f"mean and std must have in_chans={self.in_chans} numbers")
         numbered = len(set(self.category_ids)) == len(self.category_ids) and len(self.category_ids) in (0, count)
         require(numbered, f"category_ids {self.category_ids}: a different number for each class, or none")
+        limits = self.val_limits.values()
+        require(all(isinstance(each, int | float) for each in limits), "val_limits: a number for each group")
         require(len(self.bands) in (0, self.in_chans), f"bands {self.bands}: one for each of in_chans={self.in_chans}")
         require(all(band >= 1 for band in self.bands), f"bands {self.bands}: numbers from 1 on")
         _check_ranges(self)
@@ -187,7 +191,7 @@ class ModelCard:
         shared |= _of_pixels(measure_pixels(tuple(dataset.splits["train"].images), config.bands, config.value_range))
         if get_task(task).takes_views:
             shared |= _of_ground(config, tuple(dataset.splits["train"].images))
-        shared |= config.validation.for_card(config.machine.seed)
+        shared |= held_out_by(config, dataset)
         shared |= _of_choice(config.class_choice, dataset)
         source = trained_on(config.data)
         return cls(**{"task": task, "classes": dataset.classes, "source": source, **shared, **own})
@@ -235,10 +239,7 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, values: JsonMapping) -> "ModelCard":
-        """The card written by `to_dict`.
-
-        Raises CheckpointError for another format version, an unknown or missing key, or a wrong value.
-        """
+        """The card of `to_dict`. Raises CheckpointError for another format version, other keys, or a wrong value."""
         given = dict(values)
         form = given.pop("format", None)
         require(form == FORMAT, f"format {form!r}: this version of cyclemlp reads format {FORMAT}; update it")

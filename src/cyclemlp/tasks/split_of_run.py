@@ -10,9 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cyclemlp.data.held_out import HoldOut
+from cyclemlp.data.datasets import SplitDataset
+from cyclemlp.data.held_out import HoldOut, held_limits
 from cyclemlp.data.problems import DataRequest
 from cyclemlp.errors import DataError, did_you_mean
+from cyclemlp.files import JsonObject
+from cyclemlp.tasks.options import RunConfig
 
 if TYPE_CHECKING:
     from cyclemlp.tasks.base import Dataset
@@ -29,11 +32,19 @@ def trained_on(data: Path) -> str:
     return f"{_TRAINED_ON}{data.resolve().name}"
 
 
+def held_out_by(config: RunConfig, dataset: object) -> JsonObject:
+    """What the card says of the images that a run holds out."""
+    held = config.validation.for_card(config.machine.seed)
+    if config.hold_out is None or not isinstance(dataset, SplitDataset):
+        return held
+    return {**held, "val_limits": held_limits(dataset, config.hold_out)}
+
+
 def hold_out_of_run(card: "ModelCard", data: Path, split: str) -> HoldOut | None:
     """How the run of a card made `train` and `val`, where these are asked for of the data that it was trained on."""
     if card.val_share is None or split not in ("train", "val") or card.source != trained_on(data):
         return None
-    return HoldOut(card.val_share, card.val_seed, card.val_block, card.val_margin)
+    return HoldOut(card.val_share, card.val_seed, card.val_block, card.val_margin, card.val_limits)
 
 
 def find_split(

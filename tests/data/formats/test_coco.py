@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,15 @@ def test_an_image_under_two_names(write_coco: WriteCoco) -> None:
     change(root, "train", images=[{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "a.PNG"}])
     message = "train.json lists 'a.png' and 'a.PNG', which are one image; keep one, with all its objects"
     assert message in problems_of(root)
+
+
+def test_a_second_annotation_file_is_noted(write_coco: WriteCoco) -> None:
+    root = write_coco([annotation(1, [2, 2, 9, 9])])
+    assert not any("is not read" in str(note) for note in read(root).notes)
+    (root / "annotations").mkdir()
+    shutil.copy(root / "train.json", root / "annotations/instances_train2017.json")
+    note = f"instances_train2017.json is not read: the annotations of train are {root / 'train.json'}; remove the file"
+    assert note in "\n".join(map(str, read(root).notes))
 
 
 def test_a_size_that_is_not_listed_is_read_from_the_image(write_coco: WriteCoco) -> None:

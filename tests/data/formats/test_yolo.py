@@ -247,6 +247,14 @@ def test_wrong_descriptions(plain: Path, text: str, message: str) -> None:
     assert f"{path} {message}" in problems_of(plain)
 
 
+@pytest.mark.parametrize("place", ["@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/large/x.png"])
+def test_thumbnails_in_folders_of_systems_are_no_images(plain: Path, place: str) -> None:
+    """They had no label file, and trained as images without objects."""
+    write_image(plain / "images/train" / place)
+    write(plain / "labels/train/@eaDir/a.txt", BOX)
+    assert find_dataset(plain, DetectionDataset).splits["train"].images == (plain / "images/train/a.jpg",)
+
+
 def test_masks_are_no_labels_of_boxes(plain: Path) -> None:
     for split in ("train", "val"):
         (plain / f"labels/{split}/a.txt").unlink()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclemlp.data.folders import Folders, files_below, slashed
+from cyclemlp.data.folders import Folders, files_below, name_key, slashed
 from cyclemlp.data.formats.parsed_objects import Box, ParsedObject, Size, WrongObjectError, flag, noted_size
 from cyclemlp.data.formats.records import LabelledImage, read_objects
 from cyclemlp.data.formats.registry import DatasetFormat, register
@@ -98,6 +98,7 @@ def _note_unlisted(splits: Sequence[_Split], listed_images: set[Path]) -> None:
 def _find(root: Path, findings: Findings) -> _Split | None:
     paths = _paths(root, findings.split)
     if paths is not None:
+        _note_other_files(root, paths[0], findings)
         content = findings.attempt(_read, paths[0])
         return None if content is None else _Split(*paths, content, findings)
     if findings.required:
@@ -105,8 +106,21 @@ def _find(root: Path, findings: Findings) -> _Split | None:
     return None
 
 
+def _note_other_files(root: Path, read: Path, findings: Findings) -> None:
+    """A note on a second annotation file of a split, since one of them is not what is meant."""
+    if others := [path for path, _ in _present(root, findings.split) if path != read]:
+        what = f"is not read: the annotations of {findings.split} are {read}"
+        findings.notes.append(Problem(others[0], findings.split, what, "remove the file that is not meant"))
+
+
 def _paths(root: Path, split: str) -> tuple[Path, Path] | None:
-    """A split's annotation file and folder of images, of the layouts that COCO's data sets have."""
+    """A split's annotation file and folder of images: of several the first whose folder exists."""
+    present = _present(root, split)
+    return next((paths for paths in present if paths[1].is_dir()), present[0] if present else None)
+
+
+def _present(root: Path, split: str) -> list[tuple[Path, Path]]:
+    """Annotation files of a split that exist, with their folders, of the layouts that COCO's data sets have."""
     year = f"{split}2017"
     candidates = (
         (root / f"{split}.json", root / split),
@@ -116,8 +130,7 @@ def _paths(root: Path, split: str) -> tuple[Path, Path] | None:
         (root / "annotations" / f"instances_{split}.json", root / "images" / split),
         *((root / name / _IN_IMAGE_FOLDER, root / name) for name in {"val": ("val", "valid")}.get(split, (split,))),
     )
-    present = [paths for paths in candidates if paths[0].is_file()]
-    return next((paths for paths in present if paths[1].is_dir()), present[0] if present else None)
+    return [paths for paths in candidates if paths[0].is_file()]
 
 
 def _read(path: Path) -> _Content:
@@ -160,7 +173,7 @@ def _own_names(split: _Split) -> dict[int, str]:
             split.add(f"has the category id {number} more than once", "give each category a number of its own")
         else:
             names[number] = name
-    if repeated := [name for name, count in Counter(names.values()).items() if count > 1]:
+    if repeated := [name for name, count in Counter(map(name_key, names.values())).items() if count > 1]:
         split.add(f"has the category name {repeated[0]!r} more than once", "give each category a name of its own")
     return names
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cyclemlp.data.folders import Folders, pair_key
+from cyclemlp.data.folders import Folders, name_key, pair_key
 from cyclemlp.data.problems import FileError, Findings, listed
 from cyclemlp.documents import shown, whole_number
 
@@ -113,6 +113,6 @@ def described_names(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def refuse_repeated(path: Path, names: Sequence[str]) -> None:
-    """Raise FileError for a name that two classes have."""
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+    """Raise FileError for a name that two classes have, in whatever form its accents are."""
+    if repeated := [name for name, count in Counter(map(name_key, names)).items() if count > 1]:
         raise FileError(path, f"has {repeated[0]!r} more than once", "give each class a name of its own")

@@ -47,7 +47,7 @@ def read_voc(root: Path, findings: Findings) -> DetectionDataset:
     pairs = {split: found for split in SPLITS if (found := find(root, findings.of(split))) is not None}
     images = {split: _read_all(found, findings.of(split)) for split, found in pairs.items()}
     classes = _class_names(root, images.get("train"), findings)
-    parse = partial(_parse, label_of={name: label for label, name in enumerate(classes)})
+    parse = partial(_parse, label_of={name_key(name): label for label, name in enumerate(classes)})
     _note_unused(root, pairs, findings)
     splits = {
         split: read_objects(labelled, parse, findings.of(split), misread=_BOX_FORMS)
@@ -222,7 +222,7 @@ def _class_names(root: Path, training: Sequence[_Labelled] | None, findings: Fin
 
 
 def _name_of(item: ET.Element) -> str:
-    return item.findtext("name", "").strip()
+    return name_key(item.findtext("name", "").strip())
 
 
 def _parse(item: ET.Element, _size: Size, label_of: dict[str, int]) -> ParsedObject:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyclemlp.data.folders import Folders, exists, files_below, may_read, name_key, other_files, walk
+from cyclemlp.data.folders import Folders, exists, files_below, may_read, name_key, other_files
 from cyclemlp.data.formats.layout import (
     CLASSES_NAME,
     YAML_NAMES,
@@ -247,7 +247,7 @@ def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    folders = sorted(Path(place) for place, *_ in walk(folder) if not Path(place).name.startswith("."))
+    folders = sorted({path.parent for path in files_below(folder, IMAGE_SUFFIXES)})
     return [image for each in folders for image in list_images(each)]
 
 
