@@ -212,7 +212,7 @@ def test_pixels_that_are_not_measured_are_known(tmp_path: Path, write: Callable[
     assert read.pixels.shape[:2] == wanted.shape
 
 
-@pytest.mark.parametrize("bits", (1, 2, 4, 8))
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_few_bits_are_as_bright_in_windows_as_in_the_whole_image(tmp_path: Path, bits: int) -> None:
     values = noise(1, "uint8") >> (8 - bits)
     path = geotiff(tmp_path / "few.tif", values, nbits=bits)

@@ -252,7 +252,7 @@ def _rule_of(scene: Scene) -> PixelRule:
             raise ImageError(scene.path, what, "train on such images, or save it as those were")
         if sample.alpha is not None:
             check_transparency(sample.values[..., sample.alpha], scene.path)
-        return PixelRule("fixed", ranges=((0.0, 2.0**_bits(scene.source) - 1),))
+        return PixelRule("fixed", ranges=((0.0, 2.0 ** _bits(scene.source) - 1),))
     chosen = selected_bands(sample, rule, str(scene.path))
     valid = measured_by(sample, rule)
     if rule.values == "fixed":
