@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,11 @@ def test_the_option_is_for_areas_alone(root: Path) -> None:
     assert "has no areas on a map, which --label-field is for; leave it out" in refusal(
         root, DataRequest(label_field="x")
     )
+
+
+def test_a_name_in_two_unicode_forms_is_one_class(root: Path) -> None:
+    for split, name in (("train", "for\u00eat"), ("val", unicodedata.normalize("NFD", "for\u00eat"))):
+        write(root / f"masks/{split}/a.geojson", [(AREAS[0][0], name)])
+    report = inspect_dataset(root)
+    assert report.dataset.classes == ("background", "for\u00eat")
+    assert report.splits["val"].of_class["for\u00eat"] == 150
