@@ -23,6 +23,8 @@ Bitmap = npt.NDArray[np.uint8]
 
 MAX_COORDINATE = 1e12
 """Pixels from the corner of an image to a point of an outline."""
+_RINGS, _SAMPLED = 64, 16
+"""Polygons of an object, and points of one, that are looked at for whether it is a hole."""
 _GROUP_BITS, _MAX_GROUPS = 5, 8
 """Bits per character of a compressed number, and characters of the longest: runs have fewer than 2**39 pixels."""
 
@@ -92,6 +94,26 @@ def draw_patch(outline: Outline, size: tuple[int, int]) -> Patch:
 def whole_mask(outline: Outline | None, size: tuple[int, int]) -> Bitmap:
     """The mask (H, W) of 0 and 1; all 0 without an outline."""
     return np.zeros(size, np.uint8) if outline is None else draw_patch(outline, size).whole(size)
+
+
+def has_ring_inside(outline: Outline) -> bool:
+    """Whether one of its polygons lies inside another, as the hole of a ring does; the first `_RINGS` are compared."""
+    if not isinstance(outline, Polygons):
+        return False
+    points = [ring.reshape(-1, 2) for ring in outline.rings[:_RINGS]]
+    low, high = (np.stack([f(each, axis=0) for each in points]) for f in (np.min, np.max))
+    inside = (low[:, None] > low).all(-1) & (high[:, None] < high).all(-1)
+    return any(_contains(points[outer], points[inner][:_SAMPLED]) for inner, outer in np.argwhere(inside))
+
+
+def _contains(ring: npt.NDArray[np.float64], points: npt.NDArray[np.float64]) -> bool:
+    """Whether all points (N, 2) lie inside of a polygon (M, 2), by the even-odd rule."""
+    (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, axis=0).T
+    x, y = points[:, :1], points[:, 1:]
+    crosses = (y0 > y) != (y1 > y)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # level edges, which cross nothing
+        left = x < x0 + (y - y0) / (y1 - y0) * (x1 - x0)
+    return bool(((crosses & left).sum(1) % 2 == 1).all())
 
 
 def box_of(outline: Outline, size: tuple[int, int]) -> tuple[float, float, float, float]:

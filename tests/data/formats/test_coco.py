@@ -57,6 +57,29 @@ def test_boxes_labels_and_ids(tmp_path: Path, write_coco: WriteCoco) -> None:
     assert not dataset.has_masks
 
 
+SQUARE = [2.0, 2.0, 18.0, 2.0, 18.0, 18.0, 2.0, 18.0]
+
+
+@pytest.mark.parametrize(
+    ("rings", "noted"),
+    [
+        ([SQUARE, [6, 6, 14, 6, 14, 14, 6, 14]], True),
+        ([SQUARE, [6, 6, 24, 6, 24, 14, 6, 14]], False),
+        ([[2, 2, 18, 2, 18, 4, 4, 4, 4, 18, 2, 18], [6, 6, 14, 6, 14, 14, 6, 14]], False),  # in the corner of an L
+        ([SQUARE], False),
+    ],
+)
+def test_polygons_that_look_like_holes_are_noted(write_coco: WriteCoco, rings: list[list[float]], noted: bool) -> None:
+    left, top, right, bottom = box_of(parse_outline(rings, (20, 30)), (20, 30))  # type: ignore[arg-type]
+    bbox = [left, top, right - left, bottom - top]
+    found = read(write_coco([annotation(1, bbox, segmentation=rings)]))
+    assert not found.problems
+    what = (
+        "has 1 objects with an outline inside another of theirs, which does not make a hole; write objects with holes"
+    )
+    assert noted == any(what in str(note) for note in found.notes)
+
+
 @pytest.mark.parametrize("noted", [{}, {"area": 0}, {"area": None}])
 def test_an_area_that_is_not_annotated_is_that_of_the_outline(write_coco: WriteCoco, noted: dict[str, Any]) -> None:
     run = {"size": [20, 30], "counts": [42, 7, 551]}

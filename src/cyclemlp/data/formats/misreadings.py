@@ -1,5 +1,6 @@
 """Boxes that cannot mean what their format says: far from their outlines, or in other numbers than the format has."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cyclemlp.data.formats.parsed_objects import (
@@ -12,7 +13,7 @@ from cyclemlp.data.formats.parsed_objects import (
     overlap,
     show_box,
 )
-from cyclemlp.data.outlines import extent_of
+from cyclemlp.data.outlines import extent_of, has_ring_inside
 
 FAR = 0.2
 """Overlap (intersection over union) of a box and the extent of its outline below which they contradict each other."""
@@ -51,6 +52,8 @@ class Misreading:
     """Whether each other reading has all boxes within their images, in agreement with outlines and areas."""
     in_first_pixel: bool = True
     """Whether all boxes lie in the first pixel of their images, as shares of the width and height would."""
+    filled: int = 0
+    """Objects with an outline inside another of theirs."""
     reach: float = 0.0
     """The most that a right or lower edge lies from the upper left corner, in widths and heights of its image."""
 
@@ -61,6 +64,7 @@ class Misreading:
         self.in_first_pixel &= max(right, bottom) <= 1.0 + 1e-3 and min(size) > _FEW_PIXELS
         self.in_first_pixel &= not all(value.is_integer() for value in item.box_xyxy)
         self.reach = max(self.reach, right / size[1], bottom / size[0])
+        self.filled += item.outline is not None and has_ring_inside(item.outline)
         others = item.boxes_misread
         self.fit_otherwise = [
             fits and place < len(others) and _fits(others[place], item, size)
@@ -80,12 +84,14 @@ class Misreading:
                 return f"has boxes that fit their images only as {name}", f"write {right}"
         return None
 
-    def note(self) -> tuple[str, str] | None:
-        """What makes the boxes doubtful, though each of them is possible, and what to do about it."""
-        if self.objects < _ENOUGH or self.reach > _QUARTER:
-            return None
-        what = f"has {self.objects} boxes, none of which reaches beyond the upper left quarter of its image"
-        return what, "if they are percent, or pixels of smaller images, correct them; --sheet draws them"
+    def notes(self) -> Iterator[tuple[str, str]]:
+        """What makes the objects doubtful, though each of them is possible, and what to do about it."""
+        if self.objects >= _ENOUGH and self.reach <= _QUARTER:
+            what = f"has {self.objects} boxes, none of which reaches beyond the upper left quarter of its image"
+            yield what, "if they are percent, or pixels of smaller images, correct them; --sheet draws them"
+        if self.filled:
+            what = f"has {self.filled} objects with an outline inside another of theirs, which does not make a hole"
+            yield what, "write objects with holes as RLE"
 
 
 def _fits(box: Box, item: ParsedObject, size: Size, slack: float = SLACK) -> bool:

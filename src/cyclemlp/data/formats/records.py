@@ -61,8 +61,8 @@ def read_objects(
     split = DetectionSplit(tuple(paths), tuple(records), annotations)
     if files:
         _check_split(split, annotations or files[0], misreading.what(*misread), findings, before)
-        if (doubt := misreading.note()) is not None:
-            findings.notes.append(Problem(annotations or files[0].parent, findings.split, *doubt))
+        place = annotations or files[0].parent
+        findings.notes += [Problem(place, findings.split, *doubt) for doubt in misreading.notes()]
     return split
 
 
