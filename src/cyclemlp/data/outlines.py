@@ -23,7 +23,7 @@ Bitmap = npt.NDArray[np.uint8]
 
 MAX_COORDINATE = 1e12
 """Pixels from the corner of an image to a point of an outline."""
-_RINGS, _SAMPLED = 64, 16
+_RINGS, _SAMPLED = 16, 4
 """Polygons of an object, and points of one, that are looked at for whether it is a hole."""
 _GROUP_BITS, _MAX_GROUPS = 5, 8
 """Bits per character of a compressed number, and characters of the longest: runs have fewer than 2**39 pixels."""
