@@ -34,13 +34,10 @@ from benchmark_tables import (
 )
 
 from cyclemlp.documents import read_yaml
-from cyclemlp.tasks.earlier_models import WIDE_NANO
 from cyclemlp.tasks.recipes import FOLDER, packaged
 from cyclemlp.tasks.registry import get_task
 
 ROOT = Path(__file__).parents[1]
-NANO, NANO_CHANGED = "cyclemlp_nano", "2026-11-28T08:45"
-"""When its channel MLPs became narrower; what it was before is `cyclemlp_nano_mlp4`."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _PLACE = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
 
@@ -265,15 +262,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def named_as_today(text: str, result: dict[str, Any]) -> str:
-    """The table with `cyclemlp_nano` under its name of today, where it was measured before its sizes changed."""
-    if result["environment"]["date"] >= NANO_CHANGED:
-        return text
-    return re.sub(
-        r"(?<=\| )cyclemlp_nano(?![\w-])|`cyclemlp_nano`", lambda found: WIDE_NANO.join(found[0].split(NANO)), text
-    )
-
-
 def render(page: str) -> str:
     """The page with every marked place filled from its result file; places without a file stay as they are."""
 
@@ -282,8 +270,7 @@ def render(page: str) -> str:
         path = ROOT / "results" / f"{name}.json"
         if not path.is_file():
             return match[0]
-        result = json.loads(path.read_text(encoding="utf-8"))
-        return f"{begin}\n{named_as_today(TABLES[name](result), result)}\n\n{end}"
+        return f"{begin}\n{TABLES[name](json.loads(path.read_text(encoding='utf-8')))}\n\n{end}"
 
     return _PLACE.sub(fill, page)
 

@@ -14,7 +14,6 @@ from cyclemlp.data.formats.registry import find_dataset
 from cyclemlp.models.cyclemlp import SIZES
 from cyclemlp.tasks.classification.config import ClassificationConfig
 from cyclemlp.tasks.classification.train import classification_parts
-from cyclemlp.tasks.earlier_models import WIDE_NANO
 from cyclemlp.tasks.options import flat
 from cyclemlp.tasks.recipes import packaged, read_recipe
 
@@ -54,8 +53,7 @@ def config_of(recipe: str, data: Path, **options: Any) -> ClassificationConfig:
 
 
 def test_there_is_one_for_every_model() -> None:
-    names = {*SIZES} - {WIDE_NANO}
-    names |= {f"{family}_{size}" for family in ("cyclemlp", "asmlp") for size in ("tiny", "small", "base")}
+    names = {*SIZES, *(f"{family}_{size}" for family in ("cyclemlp", "asmlp") for size in ("tiny", "small", "base"))}
     names |= {f"activemlp_{size}" for size in ("xtiny", "tiny", "small", "base", "large")}
     assert {recipe.partition("/")[2].replace("-", "_") for recipe in RECIPES} == names
 

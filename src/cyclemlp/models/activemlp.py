@@ -45,7 +45,7 @@ class ActiveMLPSizes(PyramidSizes):
 
 
 SIZES = {
-    # This package's own, with the sizes of cyclemlp_nano_mlp4: for small data, small machines and tests.
+    # This package's own, with the widths and depths of cyclemlp_nano: for small data, small machines and tests.
     "activemlp_nano": ActiveMLPSizes((32, 64, 160, 256), (2, 2, 4, 2)),
     # Millions of parameters and billions of FLOPs as published: 15 and 2.2, 27 and 4.0, 39 and 6.9, 52 and 10.1, 76 and
     # 12.4. Widths, depths and ratios are those of CycleMLP B1 to B5.

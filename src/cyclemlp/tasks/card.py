@@ -28,7 +28,6 @@ from cyclemlp.heads.detection_options import DetectionHead
 from cyclemlp.tasks.aside import settle
 from cyclemlp.tasks.base import Dataset
 from cyclemlp.tasks.card_json import from_json, numbers_in, require
-from cyclemlp.tasks.earlier_models import model_of_weights
 from cyclemlp.tasks.options import RunConfig
 from cyclemlp.tasks.registry import get_task, task_names
 from cyclemlp.tasks.split_of_run import held_out_by, trained_on
@@ -117,7 +116,7 @@ class ModelCard:
     val_seed: int = 0
     """The seed of that choice."""
     val_limits: dict[str, float] = field(default_factory=dict)
-    """The highest hash of an image that validated, of each class folder or of all images, by which it is told again."""
+    """The highest hash of an image that was held out, of each class folder or of all: it tells them from others."""
     val_block: float | None = None
     """Edge of the blocks of the ground that it held out, where it was given, in the units of the coordinates."""
     val_margin: float | None = None
@@ -351,15 +350,13 @@ def load_model(path: Path) -> "tuple[nn.Module, ModelCard]":
 
     weights, card_path = _find(path)
     card = read_card(card_path)
-    check_digest(weights, set(card.weights_sha256.split()))
-    state = read_state_dict(weights)
-    model_name = model_of_weights(card.model, ((key, tuple(value.shape)) for key, value in state.items()))
-    card = dataclasses.replace(card, model=model_name)
     try:
         with torch.device("meta"):  # whatever sizes the card names, memory is that of the weights' file
             expected = build_model(card).state_dict()
     except ConfigError as error:
         raise CheckpointError(f"{card_path}: {error}") from error
+    check_digest(weights, set(card.weights_sha256.split()))
+    state = read_state_dict(weights)
     with naming(weights):
         check_fit(state, expected, f"; the network is that of its {CARD_NAME}")
     model = build_model(card)

@@ -7,7 +7,6 @@ from pathlib import Path
 from cyclemlp.documents import DocumentError, read_yaml, shown
 from cyclemlp.errors import ConfigError, did_you_mean
 from cyclemlp.files import JsonObject
-from cyclemlp.tasks.earlier_models import model_of_run
 from cyclemlp.tasks.option_names import own_spelling, unknown_option
 
 _TASK_NAME = re.compile(r"[a-z][a-z-]{0,40}")
@@ -15,8 +14,6 @@ _TASK_NAME = re.compile(r"[a-z][a-z-]{0,40}")
 FOLDER = Path(__file__).parents[1] / "recipes"
 CONFIG_NAME = "config.yaml"
 """The file in a run folder that holds the options of the run."""
-RECORD_NAME = "run.json"
-"""The one that says what was run."""
 MAX_TEXT = 1000
 """Characters of the name or the value of an option."""
 
@@ -57,8 +54,6 @@ def read_run_config(run_dir: Path) -> JsonObject:
         raise ConfigError(f"{path} is not readable: it {error}") from error
     if not isinstance(options, dict):
         raise ConfigError(f"{path} holds no options; it was not written by cyclemlp train")
-    if "model" in options:
-        options["model"] = model_of_run(options["model"], run_dir / RECORD_NAME)
     return options
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from cyclemlp.documents import DocumentError, read_json
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.aside import is_waiting, settle
-from cyclemlp.tasks.recipes import CONFIG_NAME, RECORD_NAME
+from cyclemlp.tasks.recipes import CONFIG_NAME
 
 RUNS = Path("runs")
+RECORD_NAME = "run.json"
+"""The file in a run folder that says what was run."""
 
 
 def default_folders(task: str) -> Iterator[Path]:

@@ -26,12 +26,11 @@ from cyclemlp.machine import ForeignLoad, environment, own_seconds
 from cyclemlp.tasks.base import Dataset
 from cyclemlp.tasks.card import CARD_NAME, WEIGHTS_NAME, read_card
 from cyclemlp.tasks.options import RunConfig, flat
-from cyclemlp.tasks.recipes import RECORD_NAME
 from cyclemlp.tasks.registry import AnyTask
+from cyclemlp.tasks.run_names import RECORD_NAME
 from cyclemlp.training.recorder import read_metrics
 
-FORMAT = 2
-"""Counted up when `cyclemlp_nano` changed its sizes; see `cyclemlp.tasks.earlier_models`."""
+FORMAT = 1
 
 
 class Session:
@@ -79,7 +78,7 @@ def read_record(run_dir: Path) -> JsonObject | None:
         return None
     try:
         record: JsonObject = read_json(path)
-        if record["format"] in (1, FORMAT) and isinstance(record["sessions"], list):
+        if record["format"] == FORMAT and isinstance(record["sessions"], list):
             return record
     except (DocumentError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not readable ({error}): restore it, or begin a new run") from error
