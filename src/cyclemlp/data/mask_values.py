@@ -122,26 +122,26 @@ def transparent_numbers(split: str, values_in: ValuesIn) -> list[Problem]:
 def nodata_pixels(split: str, values_in: ValuesIn) -> list[Problem]:
     """A note on pixels that masks mark as nodata, since tools do so with 0, which may have been a class."""
     marked = {path: values.nodata for path, values in values_in.items() if values.nodata}
-    if not marked:
-        return []
-    total = sum(values.counts.sum() for values in values_in.values())
-    path = next(iter(marked))
-    further = f", as do {len(marked) - 1} further masks" if len(marked) > 1 else ""
-    what = f"marks pixels as nodata{further}, which are ignored: {sum(marked.values()) / total:.1%} of all"
-    return [Problem(path, split, what, "remove the nodata value from the files if it is a class")]
+    fix = "remove the nodata value from the files if it is a class"
+    return _ignored_pixels(split, values_in, marked, "marks pixels as nodata", fix)
 
 
 def hidden_pixels(split: str, values_in: ValuesIn) -> list[Problem]:
     """A note on pixels with a class that images mark as transparent, such as the background of objects cut out."""
     hidden = {path: values.hidden for path, values in values_in.items() if values.hidden}
-    if not hidden:
+    what = "gives classes to pixels that are transparent in its image"
+    fix = "save the images without transparency if these pixels count"
+    return _ignored_pixels(split, values_in, hidden, what, fix)
+
+
+def _ignored_pixels(split: str, values_in: ValuesIn, ignored: Mapping[Path, int], what: str, fix: str) -> list[Problem]:
+    """A note on the masks with ignored pixels, if there are any, and the share of these pixels."""
+    if not ignored:
         return []
     total = sum(values.counts.sum() for values in values_in.values())
-    path = next(iter(hidden))
-    further = f", as do {len(hidden) - 1} further masks" if len(hidden) > 1 else ""
-    what = f"gives classes to pixels that are transparent in its image{further}"
-    what += f", which are ignored: {sum(hidden.values()) / total:.1%} of all"
-    return [Problem(path, split, what, "save the images without transparency if these pixels count")]
+    further = f", as do {len(ignored) - 1} further masks" if len(ignored) > 1 else ""
+    what += f"{further}, which are ignored: {sum(ignored.values()) / total:.1%} of all"
+    return [Problem(next(iter(ignored)), split, what, fix)]
 
 
 def objects_off_their_images(split: MaskSplit, name: str, values_in: ValuesIn) -> tuple[list[Problem], list[Problem]]:
