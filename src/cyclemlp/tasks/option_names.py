@@ -18,6 +18,7 @@ _NAMES_ELSEWHERE = {
     "clip-norm": ("clip-grad", "max-grad-norm", "grad-clip"),
     "accumulate": ("gradient-accumulation-steps", "accumulate-grad-batches", "grad-accum-steps"),
     "drop-path": ("drop-path-rate",),
+    "optimizer": ("optimiser", "opt", "optim"),
     "precision": ("amp", "fp16", "bf16", "half"),
     "warmup": ("warmup-epochs", "warmup-ratio"),
     "workers": ("num-workers",),
@@ -34,7 +35,6 @@ _NAMES_ELSEWHERE = {
 }
 """Options of other tools by their names here."""
 _FIXED = {
-    "the optimiser is AdamW, with --lr, --weight-decay and --clip-norm": ("optimizer", "optimiser", "opt", "optim"),
     "values are normalised as ImageNet's are, and those of other bit depths by --value-range": (
         *("normalization", "normalisation", "normalize", "normalise", "mean", "std"),
     ),

@@ -19,7 +19,9 @@ ScheduleName = Literal["poly", "cosine", "multistep"]
 FixedPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
+OptimizerName = Literal["auto", "muon", "adamw"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
+OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 RESUMABLE = {"resumable": True}
 """Metadata of the options that may differ between a run and its continuation: those change neither the batches nor the
 network."""
@@ -75,18 +77,20 @@ class Length:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """The optimiser is AdamW; norms and biases are not decayed."""
+    """How weights follow gradients; norms and biases are not decayed."""
 
     batch_size: int = 8
     """Crops per batch and device."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
+    optimizer: OptimizerName = "auto"
+    """How weights follow gradients: muon learns much faster from random weights, adamw costs less per step; auto is muon, and adamw with --init."""  # noqa: E501
     lr: float = 1e-3
     """Peak learning rate."""
     lr_batch: int | None = None
     """Images per step that --lr is meant for; --lr is scaled in proportion to the actual number. By default it is used as given."""  # noqa: E501
     weight_decay: float = 0.05
-    """AdamW weight decay."""
+    """Decay of weights towards zero, in proportion to the learning rate."""
     warmup: float = 0.05
     """Share of the run over which the learning rate rises to its peak."""
     schedule: ScheduleName = "poly"
@@ -112,6 +116,7 @@ class Optimisation:
         positive(self, "batch_size", "accumulate", "lr", "lr_batch", "poly_power")
         at_least_zero(self, "weight_decay", "clip_norm")
         choice(self, "schedule", SCHEDULES)
+        choice(self, "optimizer", OPTIMIZERS)
         choice(self, "precision", get_args(Precision))
         for name in ("warmup", "ema", "drop_path", "final_lr"):
             within(self, name, 0.0, 1.0, upper_open=True)

@@ -54,7 +54,7 @@ def read_run_config(run_dir: Path) -> JsonObject:
         raise ConfigError(f"{path} is not readable: it {error}") from error
     if not isinstance(options, dict):
         raise ConfigError(f"{path} holds no options; it was not written by cyclemlp train")
-    return options
+    return {"optimizer": "adamw"} | options  # the only one, before runs named theirs
 
 
 def _with_base(path: Path, above: tuple[Path, ...]) -> JsonObject:

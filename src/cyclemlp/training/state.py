@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cyclemlp.files import JsonObject
-from cyclemlp.tasks.base import Targets, TrainingParts
+from cyclemlp.tasks.base import ParameterGroups, Targets, TrainingParts
 from cyclemlp.tasks.loss import TaskLoss
 from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.parameter_groups import never_decayed
 from cyclemlp.training.loader import ResumableLoader
+from cyclemlp.training.muon import Muon
 from cyclemlp.training.schedule import Clock, rate_factor, share_done
 
 MAX_WORKERS = 8
@@ -72,7 +74,7 @@ class TrainingState:
         self.model = parts.model.to(fabric.device)
         self.eval_mode_modules = parts.eval_mode_modules
         self.averaged = MovingAverage(self.model, options.ema) if options.ema else None
-        optimizer = torch.optim.AdamW(parts.groups(self.model), lr=options.lr)
+        optimizer = _optimizer(config, self.model, parts.groups(self.model))
         self.objective, self.optimizer = fabric.setup(Objective(self.model, parts.loss).train(), optimizer)
         self.loader = _loader(fabric, config, parts)
         self.clock = Clock()
@@ -146,6 +148,14 @@ class TrainingState:
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
+
+
+def _optimizer(config: RunConfig, model: nn.Module, groups: ParameterGroups) -> torch.optim.Optimizer:
+    options = config.optimisation
+    if options.optimizer == "adamw" or (options.optimizer == "auto" and config.init is not None):
+        return torch.optim.AdamW(groups, lr=options.lr)
+    names = set(never_decayed(model))
+    return Muon(groups, options.lr, kept=(each for name, each in model.named_parameters() if name in names))
 
 
 def _loader(fabric: Fabric, config: RunConfig, parts: TrainingParts) -> ResumableLoader:

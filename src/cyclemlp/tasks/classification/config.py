@@ -16,7 +16,7 @@ from cyclemlp.tasks.options import RESUMABLE, Optimisation, RunConfig, ScheduleN
 
 @dataclass(frozen=True)
 class ClassificationOptimisation(Optimisation):
-    """The optimiser is AdamW; norms and biases are not decayed."""
+    """How weights follow gradients; norms and biases are not decayed."""
 
     batch_size: int = 32
     """Images per batch and device."""

@@ -17,7 +17,7 @@ from cyclemlp.tasks.options import Optimisation, RunConfig, ScheduleName, group
 
 @dataclass(frozen=True)
 class DetectionOptimisation(Optimisation):
-    """The optimiser is AdamW; norms and biases are not decayed."""
+    """How weights follow gradients; norms and biases are not decayed."""
 
     batch_size: int = 4
     """Images per batch and device."""

@@ -1,0 +1,105 @@
+"""The optimiser of runs from random weights: what it moves, how far, and which runs have it."""
+
+import copy
+
+import pytest
+import timm
+import timm.optim.muon as timms
+import torch
+from torch import nn
+
+import cyclemlp  # noqa: F401  # registers the models
+from cyclemlp.training.muon import BETAS, MOMENTUM, STEP_RMS, Muon, is_matrix, operations, orthogonalised
+
+
+def test_singular_values_become_alike() -> None:
+    torch.manual_seed(0)
+    for rows, columns in ((48, 64), (64, 16), (8, 400)):
+        u, _, v = torch.linalg.svd(torch.randn(rows, columns), full_matrices=False)
+        matrix = u @ torch.diag(torch.logspace(0, -1.5, len(v))) @ v
+        step = orthogonalised([matrix, 3 * matrix])
+        scaled = step[0] / (STEP_RMS * max(rows, columns) ** 0.5)
+        values = torch.linalg.svdvals(scaled)
+        assert 0.1 < values.min() < values.max() < 2.0
+        assert torch.nn.functional.cosine_similarity(scaled.flatten(), (u @ v).flatten(), dim=0) > 0.85
+        torch.testing.assert_close(step[0], step[1])  # the size of a gradient says nothing
+
+
+def test_a_step_is_as_large_as_one_of_adamw() -> None:
+    torch.manual_seed(0)
+    step = orthogonalised([torch.randn(64, 256)])[0]
+    assert step.square().mean().sqrt() == pytest.approx(STEP_RMS, rel=0.15)
+
+
+def gradients(model: nn.Module, seed: int) -> None:
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+
+
+def test_matrices_move_as_in_timm_and_all_else_as_in_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = timms.zeropower_via_newtonschulz
+    monkeypatch.setattr(
+        timms, "zeropower_via_newtonschulz", lambda *args, **kwargs: function(*args, **kwargs, dtype=torch.float32)
+    )
+    torch.manual_seed(0)
+    ours = timm.create_model("cyclemlp_nano", num_classes=3)
+    theirs, vectors = copy.deepcopy(ours), copy.deepcopy(ours)
+    optimisers = (
+        Muon([{"params": list(ours.parameters()), "weight_decay": 0.05}], lr=0.01),
+        timms.Muon(
+            theirs.parameters(),
+            lr=0.01,
+            weight_decay=0.05,
+            momentum=MOMENTUM,
+            nesterov=True,
+            betas=BETAS,
+            ns_steps=3,
+            ns_coefficients="polar_express",
+        ),
+        torch.optim.AdamW(vectors.parameters(), lr=0.01, weight_decay=0.05, betas=BETAS),
+    )
+    for seed in range(3):
+        for model, optimiser in zip((ours, theirs, vectors), optimisers, strict=True):
+            gradients(model, seed)
+            optimiser.step()
+            optimiser.zero_grad()
+    for name, parameter in ours.named_parameters():
+        moved_alike = theirs if is_matrix(parameter) else vectors
+        torch.testing.assert_close(parameter, moved_alike.get_parameter(name), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_matrix() -> None:
+    assert is_matrix(nn.Linear(8, 4).weight)
+    assert is_matrix(nn.Conv2d(3, 16, 7).weight)
+    assert not is_matrix(nn.Linear(8, 4).bias)
+    assert not is_matrix(nn.Linear(64, 3).weight)
+    assert not is_matrix(nn.Conv2d(16, 16, 3, groups=16).weight)  # depthwise
+
+
+def test_tables_are_kept_out() -> None:
+    table, matrix = nn.Parameter(torch.zeros(16, 16)), nn.Parameter(torch.zeros(16, 16))
+    optimiser = Muon([{"params": [table, matrix], "weight_decay": 0.0}], lr=0.1, kept=[table])
+    held = {id(each): group["orthogonal"] for group in optimiser.param_groups for each in group["params"]}
+    assert held == {id(table): False, id(matrix): True}
+
+
+def test_a_state_that_is_loaded_continues_the_same() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 8), nn.LayerNorm(8), nn.Linear(8, 4))
+    first = Muon([{"params": list(model.parameters()), "weight_decay": 0.1}], lr=0.1)
+    gradients(model, 1)
+    first.step()
+    other = copy.deepcopy(model)
+    second = Muon([{"params": list(other.parameters()), "weight_decay": 0.1}], lr=0.1)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for each, optimiser in ((model, first), (other, second)):
+        gradients(each, 2)
+        optimiser.step()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_operations_are_those_of_three_newton_schulz_steps() -> None:
+    # Of a 4 x 8 matrix: twice 4 x 8 times 8 x 4 or back, and 4 x 4 times 4 x 4; two operations each.
+    assert operations([nn.Linear(8, 4).weight, nn.Linear(8, 4).bias]) == 3 * 2 * (2 * 4 * 8 * 4 + 4 * 4 * 4)
