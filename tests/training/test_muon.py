@@ -1,14 +1,23 @@
 """The optimiser of runs from random weights: what it moves, how far, and which runs have it."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
 import timm.optim.muon as timms
 import torch
+import yaml
 from torch import nn
+from training_runs import train_segmentation
 
 import cyclemlp  # noqa: F401  # registers the models
+from cyclemlp import api
+from cyclemlp.errors import ConfigError
+from cyclemlp.tasks.options import Optimisation
+from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training.muon import BETAS, MOMENTUM, STEP_RMS, Muon, is_matrix, operations, orthogonalised
 
 
@@ -103,3 +112,34 @@ def test_a_state_that_is_loaded_continues_the_same() -> None:
 def test_operations_are_those_of_three_newton_schulz_steps() -> None:
     # Of a 4 x 8 matrix: twice 4 x 8 times 8 x 4 or back, and 4 x 4 times 4 x 4; two operations each.
     assert operations([nn.Linear(8, 4).weight, nn.Linear(8, 4).bias]) == 3 * 2 * (2 * 4 * 8 * 4 + 4 * 4 * 4)
+
+
+def has_muon(run_dir: Path) -> bool:
+    """Whether the run's last checkpoint holds momenta of matrices."""
+    saved = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["optimizer"]
+    return any("momentum" in state for state in saved["state"].values())
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_random_weights_have_it_and_others_not(configured: Callable[..., SegmentationConfig], tmp_path: Path) -> None:
+    config = configured(steps=1)
+    run_dir = train_segmentation(config)
+    assert has_muon(run_dir)
+    assert not has_muon(train_segmentation(replace(config, out=tmp_path / "tuned", init=run_dir)))
+    given = Optimisation(batch_size=2, optimizer="muon")
+    assert has_muon(train_segmentation(replace(config, out=tmp_path / "both", init=run_dir, optimisation=given)))
+    with pytest.raises(ConfigError, match="optimizer"):
+        Optimisation(optimizer="sgd")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_run_from_before_the_option_keeps_adamw(configured: Callable[..., SegmentationConfig]) -> None:
+    run_dir = train_segmentation(configured(steps=2, optimisation=Optimisation(batch_size=2, optimizer="adamw")))
+    path = run_dir / "config.yaml"
+    options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert options.pop("optimizer") == "adamw"
+    path.write_text(yaml.safe_dump(options), encoding="utf-8")
+    api.train("segmentation", resume=run_dir, steps=3)
+    assert not has_muon(run_dir)
+    with pytest.raises(ConfigError, match="--optimizer muon cannot be changed within a run"):
+        api.train("segmentation", resume=run_dir, steps=4, optimizer="muon")
