@@ -21,6 +21,7 @@ import yaml
 
 from cyclemlp.files import atomic_write, write_json
 from cyclemlp.tasks.card import load_model
+from cyclemlp.tasks.options import optimizer_of
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.run_record import read_record, training_command, training_sessions
 
@@ -117,10 +118,11 @@ def labels(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def command_of(task: str, model: str, config: dict[str, Any]) -> str:
-    """The run's command, from the options that are not the defaults."""
-    shown = training_command(get_task(task), config, (*NOT_SHOWN, *CHOSEN))
+    """The run's command, from the options that are not the defaults, and with its optimiser in any case."""
+    shown = training_command(get_task(task), config, (*NOT_SHOWN, *CHOSEN, "optimizer"))
     start = f"cyclemlp train {task}"
-    return f"{start} --data DATA --model {model}{shown.removeprefix(start)}"
+    optimizer = optimizer_of(config.get("optimizer", "adamw"), config["init"] is not None)
+    return f"{start} --data DATA --model {model}{shown.removeprefix(start)} --optimizer {optimizer}"
 
 
 def sessions(run: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ A page marks a place with `<!-- results:NAME -->` and `<!-- /results:NAME -->`; 
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -50,6 +50,18 @@ def demo(result: dict[str, Any]) -> str:
     rendered = table(["held-out IoU", *names], [["cyclemlp_nano, Semantic FPN", *(f"{value:.3f}" for value in values)]])
     length = f"{training['steps']} steps in {training['seconds'] / 60:.1f} minutes of training"
     return f"{rendered}\n\n{length}. {source(result)}"
+
+
+def demo_seeds(result: dict[str, Any]) -> str:
+    """Held-out IoU of the demo's recipe with several seeds."""
+    rows = []
+    for run in result["runs"]:
+        (session,) = run["sessions"]
+        found = [*run["metrics"]["IoU"].values(), run["metrics"]["mIoU"]]
+        scores = [f"{value:.3f}" for value in found]
+        rows.append([str(session["seed"]), str(run["steps"]), f"{run['seconds'] / 60:.1f} minutes", *scores])
+    head = ["seed", "steps", "training", *result["runs"][0]["metrics"]["IoU"], "mean"]
+    return f"{table(head, rows)}\n\n{result['note']} {source(result)}"
 
 
 def demo_objects(result: dict[str, Any]) -> str:
@@ -105,23 +117,31 @@ def runs(result: dict[str, Any]) -> str:
     return f"{table(head, rows)}\n\n{note} {source(result)}\n\n{_commands(result)}"
 
 
-def over_seeds(result: dict[str, Any]) -> str:
-    """Runs of several seeds, a row for each model and data set: the mean of its first score, and each run's."""
+def over_seeds(result: dict[str, Any], scores: dict[str, Sequence[str]] | None = None) -> str:
+    """Runs of several seeds, a row for each model, data set and score: the mean, and each run's.
+
+    `scores` are those of a task that are shown; without it the first one.
+    """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for run in result["runs"]:
         groups.setdefault((run["data"], run["task"], run["model"]), []).append(run)
     rows = []
     for (data, task, model), found in groups.items():
-        name = SHOWN[task][0]
-        scores = [get_task(task).scores.columns(run["metrics"])[name] or 0.0 for run in found]
         steps = [run["steps"] for run in found]
-        size, each_seed = f"{found[0]['parameters'] / 1e6:.1f} M", ", ".join(_score(each) for each in scores)
-        spread = f" ± {stdev(scores):.3f}" if len(scores) > 1 else ""
-        mean_score = f"**{mean(scores):.3f}**{spread}"
-        row = [data, model, size, found[0]["budget"], f"{mean(steps):.0f}", name, mean_score, each_seed]
-        rows.append(row)
+        size = f"{found[0]['parameters'] / 1e6:.1f} M"
+        for name in scores[task] if scores else SHOWN[task][:1]:
+            values = [get_task(task).scores.columns(run["metrics"])[name] or 0.0 for run in found]
+            spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+            each_seed = ", ".join(_score(each) for each in values)
+            row = [data, model, size, found[0]["budget"], f"{mean(steps):.0f}", name]
+            rows.append([*row, f"**{mean(values):.3f}**{spread}", each_seed])
     head = ["data", "model", "parameters", "time in all", "steps, mean", "score", "mean ± deviation", "each seed"]
     return f"{table(head, rows)}\n\n{result['note']} {source(result)}"
+
+
+def comparison(result: dict[str, Any]) -> str:
+    """Networks side by side at the same time in all."""
+    return over_seeds(result, COMPARED)
 
 
 def first_hour(result: dict[str, Any]) -> str:
@@ -182,7 +202,7 @@ def _commands(result: dict[str, Any]) -> str:
     """The commands of runs that a recipe of the package repeats; the others are left to the results file."""
     found = [command for run in result["runs"] if (command := by_recipe(run["command"], result["task"]))]
     if not found:
-        return "\n".join(f"    {run['command']}" for run in result["runs"])
+        return "\n".join(f"    {with_optimizer(run['command'])}" for run in result["runs"])
     lines = "\n".join(f"    {command}" for command in found)
     others = "\n\nThe commands of the other runs are in the results file." if len(found) < len(result["runs"]) else ""
     return lines + others
@@ -190,13 +210,18 @@ def _commands(result: dict[str, Any]) -> str:
 
 def by_recipe(command: str, task: str) -> str | None:
     """The same command with a recipe of the package, where one has the same options but for the model."""
-    options = command_options(command)
+    options = command_options(with_optimizer(command))
     for name in packaged():
         recipe = read_yaml(FOLDER / f"{name}.yaml")
         if recipe.pop("task", None) == task and recipe | {"model": options.get("model")} == options:
             model = "" if recipe["model"] == options["model"] else f" --model {options['model']}"
             return f"cyclemlp train {task} --config {name} --data DATA{model}"
     return None
+
+
+def with_optimizer(command: str) -> str:
+    """The command as it repeats the run today: AdamW was the only optimiser before commands named theirs."""
+    return command if " --optimizer " in command else f"{command} --optimizer adamw"
 
 
 def command_options(command: str) -> dict[str, Any]:
@@ -216,6 +241,12 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "classification": ("top1",),
 }
 """Scores of a task that are shown in addition to the targets."""
+COMPARED: dict[str, Sequence[str]] = {
+    "detection": ("AP50", "mAP"),
+    "instance-segmentation": ("mask_AP50", "mask_mAP"),
+    "segmentation": ("mIoU",),
+}
+"""Scores in the table of networks side by side."""
 SHOWN_BY_CLASS = ("detection", "segmentation")
 
 
@@ -237,7 +268,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "first-hour": first_hour,
     "head-widths": head_widths,
     "learned-offsets": over_seeds,
-    "comparison": over_seeds,
+    "comparison": comparison,
+    "demo-seeds": demo_seeds,
     "demo-detection": demo_objects,
     "demo-instance-segmentation": demo_objects,
     "bench-op": bench_op,

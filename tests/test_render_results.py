@@ -75,6 +75,21 @@ def test_runs_of_several_seeds_have_a_row_for_each_model(script: ModuleType) -> 
     assert "| cells | b | 4.0 M | 9m | 90 | mIoU | **0.900** | 0.900 |\n\nA note. *Measured by us" in text
 
 
+def test_networks_side_by_side_have_a_row_for_each_score(script: ModuleType) -> None:
+    run = {"task": "detection", "data": "cells", "parameters": 4_000_000, "budget": "15m", "model": "a", "steps": 10}
+    metrics = {"mAP": 0.5, "AP50": 0.8, "AP75": 0.6, "APs": None, "APm": None, "APl": None, "AP": {}}
+    text = script.comparison({**SOURCE, "note": "", "runs": [{**run, "metrics": metrics}]})
+    assert "| cells | a | 4.0 M | 15m | 10 | AP50 | **0.800** | 0.800 |" in text
+    assert "| cells | a | 4.0 M | 15m | 10 | mAP | **0.500** | 0.500 |" in text
+
+
+def test_the_demo_with_several_seeds(script: ModuleType) -> None:
+    run = {"steps": 500, "seconds": 330.0, "metrics": {"IoU": {"ocean": 0.9, "lake": 0.5}, "mIoU": 0.7}}
+    text = script.demo_seeds({**SOURCE, "note": "One thread.", "runs": [{**run, "sessions": [{"seed": 2}]}]})
+    assert "| seed | steps | training | ocean | lake | mean |" in text
+    assert "| 2 | 500 | 5.5 minutes | 0.900 | 0.500 | 0.700 |\n\nOne thread. *Measured" in text
+
+
 def test_a_run_that_was_too_short_for_its_images_is_flagged(script: ModuleType) -> None:
     run = {"model": "a", "parameters": 4_000_000, "budget": "9m", "steps": 10, "images_seen": 80}
     runs = [{**run, "metrics": {"top1": 0.5, "accuracy": {"x": 0.5}}}]
@@ -165,7 +180,7 @@ def test_recipes_repeat_the_runs_whose_scores_they_name(script: ModuleType, reci
     result = json.loads((ROOT / "results" / f"{file}.json").read_text(encoding="utf-8"))
     task, run = result["task"], result["runs"][0]
     assert script.by_recipe(run["command"], task) == f"cyclemlp train {task} --config {recipe} --data DATA"
-    options = script.command_options(run["command"])
+    options = script.command_options(script.with_optimizer(run["command"]))
     assert read_recipe(recipe, options, task) == options
     text = (FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
     scores = get_task(task).scores.columns(run["metrics"])

@@ -15,7 +15,20 @@ import cyclemlp
 from cyclemlp.errors import ConfigError
 from cyclemlp.tasks.registry import get_task, register_task
 
-OPTIONS = ("--batch-size", "4", "--lr", "0.003", "--ema", "0", "--workers", "0", "--device", "cpu")
+OPTIONS = (
+    "--batch-size",
+    "4",
+    "--optimizer",
+    "adamw",
+    "--lr",
+    "0.003",
+    "--ema",
+    "0",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+)
 FOLDERS = [str(Path(__file__).parents[1]), str(Path(cyclemlp.__file__).parents[1])]
 
 

@@ -231,6 +231,13 @@ class RunConfig:
         return self.out
 
 
+def optimizer_of(name: OptimizerName, starts_from_weights: bool) -> OptimizerName:
+    """What --optimizer `name` comes to: AdamW leaves more of the weights of --init as they are."""
+    if name != "auto":
+        return name
+    return "adamw" if starts_from_weights else "muon"
+
+
 def resumable_options(config: type[RunConfig]) -> frozenset[str]:
     """Options, by their names on the command line, that may differ between a run and its continuation."""
     return frozenset(

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import ParameterGroups, Targets, TrainingParts
 from cyclemlp.tasks.loss import TaskLoss
-from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.options import RunConfig, optimizer_of
 from cyclemlp.tasks.parameter_groups import never_decayed
 from cyclemlp.training.loader import ResumableLoader
 from cyclemlp.training.muon import Muon
@@ -152,7 +152,7 @@ class TrainingState:
 
 def _optimizer(config: RunConfig, model: nn.Module, groups: ParameterGroups) -> torch.optim.Optimizer:
     options = config.optimisation
-    if options.optimizer == "adamw" or (options.optimizer == "auto" and config.init is not None):
+    if optimizer_of(options.optimizer, config.init is not None) == "adamw":
         return torch.optim.AdamW(groups, lr=options.lr)
     names = set(never_decayed(model))
     return Muon(groups, options.lr, kept=(each for name, each in model.named_parameters() if name in names))
