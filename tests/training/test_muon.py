@@ -16,7 +16,7 @@ from training_runs import train_segmentation
 import cyclemlp  # noqa: F401  # registers the models
 from cyclemlp import api
 from cyclemlp.errors import ConfigError
-from cyclemlp.tasks.options import Optimisation
+from cyclemlp.tasks.options import Optimisation, optimizer_of
 from cyclemlp.tasks.segmentation.config import SegmentationConfig
 from cyclemlp.training.muon import BETAS, MOMENTUM, STEP_RMS, Muon, is_matrix, operations, orthogonalised
 
@@ -112,6 +112,14 @@ def test_a_state_that_is_loaded_continues_the_same() -> None:
 def test_operations_are_those_of_three_newton_schulz_steps() -> None:
     # Of a 4 x 8 matrix: twice 4 x 8 times 8 x 4 or back, and 4 x 4 times 4 x 4; two operations each.
     assert operations([nn.Linear(8, 4).weight, nn.Linear(8, 4).bias]) == 3 * 2 * (2 * 4 * 8 * 4 + 4 * 4 * 4)
+
+
+def test_small_networks_with_random_weights_have_it() -> None:
+    assert optimizer_of("auto", 8_000_000, starts_from_weights=False) == "muon"
+    assert optimizer_of("auto", 8_000_001, starts_from_weights=False) == "adamw"
+    assert optimizer_of("auto", 1, starts_from_weights=True) == "adamw"
+    assert optimizer_of("muon", 8_000_001, starts_from_weights=True) == "muon"
+    assert optimizer_of("adamw", 1, starts_from_weights=False) == "adamw"
 
 
 def has_muon(run_dir: Path) -> bool:

@@ -152,7 +152,8 @@ class TrainingState:
 
 def _optimizer(config: RunConfig, model: nn.Module, groups: ParameterGroups) -> torch.optim.Optimizer:
     options = config.optimisation
-    if optimizer_of(options.optimizer, config.init is not None) == "adamw":
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if optimizer_of(options.optimizer, parameters, starts_from_weights=config.init is not None) == "adamw":
         return torch.optim.AdamW(groups, lr=options.lr)
     names = set(never_decayed(model))
     return Muon(groups, options.lr, kept=(each for name, each in model.named_parameters() if name in names))
