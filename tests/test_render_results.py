@@ -77,7 +77,7 @@ def test_runs_of_several_seeds_have_a_row_for_each_model(script: ModuleType) -> 
 
 def test_networks_side_by_side_have_a_row_for_each_score(script: ModuleType) -> None:
     run = {"task": "detection", "data": "cells", "parameters": 4_000_000, "budget": "15m", "model": "a", "steps": 10}
-    metrics = {"mAP": 0.5, "AP50": 0.8, "AP75": 0.6, "APs": None, "APm": None, "APl": None, "AP": {}}
+    metrics: dict[str, Any] = {"mAP": 0.5, "AP50": 0.8, "AP75": 0.6, "APs": None, "APm": None, "APl": None, "AP": {}}
     text = script.comparison({**SOURCE, "note": "", "runs": [{**run, "metrics": metrics}]})
     assert "| cells | a | 4.0 M | 15m | 10 | AP50 | **0.800** | 0.800 |" in text
     assert "| cells | a | 4.0 M | 15m | 10 | mAP | **0.500** | 0.500 |" in text

@@ -23,8 +23,8 @@ OptimizerName = Literal["auto", "muon", "adamw"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 MOST_FOR_MUON = 8_000_000
-"""Parameters of a network that auto trains with Muon. With it a ResNet-18 of 11 million takes twice as long for a step, on
-one core with four crops of 256 pixels, and learns less in the same time."""
+"""Parameters of a network that auto trains with Muon. With it a ResNet-18 of 11 million takes twice as long for a step,
+on one core with four crops of 256 pixels, and learns less in the same time."""
 RESUMABLE = {"resumable": True}
 """Metadata of the options that may differ between a run and its continuation: those change neither the batches nor the
 network."""
