@@ -58,8 +58,8 @@ def test_matrices_move_as_in_timm_and_all_else_as_in_adamw(monkeypatch: pytest.M
         Muon([{"params": list(ours.parameters()), "weight_decay": 0.05}], lr=0.01),
         timms.Muon(
             theirs.parameters(),
-            lr=0.01,
-            weight_decay=0.05,
+            lr=0.01 * STEP_RMS / 0.2,  # timm's step is as long as Liu et al. have it
+            weight_decay=0.05 * 0.2 / STEP_RMS,
             momentum=MOMENTUM,
             nesterov=True,
             betas=BETAS,

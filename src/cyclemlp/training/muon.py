@@ -18,8 +18,8 @@ MOMENTUM = 0.95
 BETAS = (0.9, 0.95)
 """Of AdamW for all that is no matrix."""
 STEP_RMS = 0.4
-"""Root mean square of a matrix's step at learning rate 1. That of AdamW's steps is between 0.2 and 0.4 by Liu et al.; 0.4
-learns more than 0.2 on development parts of BCCD and DSB2018."""
+"""Root mean square of a matrix's step at learning rate 1. That of AdamW's steps is between 0.2 and 0.4 by Liu et al.;
+0.4 learns more than 0.2 on development parts of BCCD and DSB2018."""
 _SMALLEST_EDGE = 4
 # The first three Newton-Schulz steps of Amsel et al. 2025, "The Polar Express", arXiv 2505.16932; more of them make the
 # singular values more alike and teach no more.
