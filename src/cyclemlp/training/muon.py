@@ -92,15 +92,6 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim > 1 and parameter.shape[1] > 1 and min(_matrix_shape(parameter)) >= _SMALLEST_EDGE
 
 
-def operations(parameters: Iterable[Tensor]) -> int:
-    """Multiplications and additions of making the steps of these parameters orthogonal once."""
-    total = 0
-    for rows, columns in (_matrix_shape(parameter) for parameter in parameters if is_matrix(parameter)):
-        short, long = sorted((rows, columns))
-        total += len(_COEFFICIENTS) * (4 * short**2 * long + 2 * short**3)
-    return total
-
-
 def _matrix_shape(parameter: Tensor) -> tuple[int, int]:
     return parameter.shape[0], parameter.numel() // parameter.shape[0]
 
