@@ -21,7 +21,7 @@ RESULT, RUN = "result.json", "run"
 def demo(*, task: str | None = None, out: Path | None = None, max_time: str | None = None, json: bool = False) -> None:
     """Train on satellite images of the Earth, score where the network never trained, and draw its predictions.
 
-    Takes about seven minutes on two idle processor cores and at most twelve, detection and instance segmentation ten;
+    Takes about six minutes on an idle processor core and at most twelve, detection and instance segmentation ten;
     needs no download. Called again, it continues where it was stopped, or scores and draws the finished run again.
 
     Parameters
