@@ -95,6 +95,13 @@ def test_recipes_take_it(tmp_path: Path) -> None:
         read_recipe(str(recipe), ["colour-jitter"])
 
 
+def test_optimisers_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "train", "segmentation", "--data", "d", "--optimizer", "sgd")
+    assert "sgd" in message
+    assert all(name in message for name in ("auto", "muon", "adamw"))
+    assert "--optimizer" in refused(capsys, "train", "segmentation", "--data", "d", "--optimiser", "adamw")
+
+
 def test_what_is_the_same_in_every_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--normalization. There is none: values are normalised as ImageNet's are"):
         cyclemlp.train("detection", data="d", normalization="batch")

@@ -235,7 +235,7 @@ class RunConfig:
 
 
 def optimizer_of(name: OptimizerName, parameters: int, *, starts_from_weights: bool) -> OptimizerName:
-    """What --optimizer `name` comes to for a network with this number of parameters.
+    """The optimiser that --optimizer `name` chooses for a network with this number of parameters.
 
     AdamW leaves more of the weights of --init as they are, and takes less time on a large network's kernels.
     """
