@@ -21,7 +21,6 @@ import yaml
 
 from cyclemlp.files import atomic_write, write_json
 from cyclemlp.tasks.card import load_model
-from cyclemlp.tasks.options import optimizer_of
 from cyclemlp.tasks.registry import get_task
 from cyclemlp.training.run_record import read_record, training_command, training_sessions
 
@@ -81,18 +80,17 @@ def describe(run: Path) -> dict[str, Any]:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "task": card.task,
         "data": card.source.rpartition(" ")[2],
         "run": run.name,
         "model": card.model,
-        "parameters": parameters,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "budget": config["max-time"],
         "steps": max(int(line["step"]) for line in lines),
         "images_seen": max(int(line["step"]) for line in lines) * config["batch-size"],
         "seconds": max(float(line["seconds"] or 0) for line in lines),
-        "command": command_of(card.task, card.model, parameters, config),
+        "command": command_of(card.task, card.model, config),
         "versions": card.versions,
         "sessions": sessions(run),
         "metrics": card.metrics,
@@ -118,12 +116,11 @@ def labels(runs: Sequence[dict[str, Any]]) -> list[str]:
     return models if len(set(models)) == len(models) else [run["run"] for run in runs]
 
 
-def command_of(task: str, model: str, parameters: int, config: dict[str, Any]) -> str:
+def command_of(task: str, model: str, config: dict[str, Any]) -> str:
     """The run's command, from the options that are not the defaults, and with its optimiser in any case."""
     shown = training_command(get_task(task), config, (*NOT_SHOWN, *CHOSEN, "optimizer"))
     start = f"cyclemlp train {task}"
-    tuned = config["init"] is not None
-    optimizer = optimizer_of(config.get("optimizer", "adamw"), parameters, starts_from_weights=tuned)
+    optimizer = config.get("optimizer", "adamw")  # the only one, before runs named theirs
     return f"{start} --data DATA --model {model}{shown.removeprefix(start)} --optimizer {optimizer}"
 
 

@@ -146,3 +146,17 @@ def test_a_run_from_before_the_option_keeps_adamw(configured: Callable[..., Segm
     assert not has_muon(run_dir)
     with pytest.raises(ConfigError, match="--optimizer muon cannot be changed within a run"):
         api.train("segmentation", resume=run_dir, steps=4, optimizer="muon")
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_run_keeps_it_whatever_it_is_continued_with(
+    configured: Callable[..., SegmentationConfig], tmp_path: Path
+) -> None:
+    """Initial weights are allowed with --resume, where they change nothing."""
+    run_dir = train_segmentation(configured(steps=2))
+    assert yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))["optimizer"] == "muon"
+    other = train_segmentation(replace(configured(steps=1), out=tmp_path / "other"))
+    api.train("segmentation", resume=run_dir, steps=3, init=other)
+    assert has_muon(run_dir)
+    api.train("segmentation", resume=run_dir, steps=4)
+    assert has_muon(run_dir)

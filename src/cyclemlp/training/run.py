@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cyclemlp.data.checks import check_files
 from cyclemlp.data.folders import outside_allowed
@@ -19,7 +20,7 @@ from cyclemlp.inference.evaluate import Evaluator
 from cyclemlp.inference.predictor import Predictor
 from cyclemlp.tasks.base import DEVELOPMENT, Counts, Dataset, TrainingParts
 from cyclemlp.tasks.card import ModelCard, save_card, save_model
-from cyclemlp.tasks.options import RunConfig
+from cyclemlp.tasks.options import RunConfig, optimizer_of
 from cyclemlp.tasks.parameter_groups import with_frozen
 from cyclemlp.tasks.registry import AnyTask
 from cyclemlp.training.initial_weights import load_initial_weights
@@ -93,6 +94,7 @@ def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
         config = fitted(fabric, task, config, used)
     torch.manual_seed(config.machine.seed)
     parts = with_frozen(task.training_parts(config, used), config.optimisation.freeze)
+    config = _with_optimizer(config, parts.model)
     if config.optimisation.freeze and config.init is None:
         _logger.warning("--freeze keeps random weights as they are: give trained ones with --init")
     continued = config.resume and checkpoint_path(config.run_dir).is_file()
@@ -107,6 +109,13 @@ def _run(task: AnyTask, config: RunConfig, began: float) -> Run:
     if metrics is None:
         raise TrainingHelped
     return Run(config.run_dir, *metrics)
+
+
+def _with_optimizer(config: RunConfig, model: nn.Module) -> RunConfig:
+    """The config with --optimizer chosen, so that the run keeps it whatever it is continued with."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    name = optimizer_of(config.optimisation.optimizer, parameters, starts_from_weights=config.init is not None)
+    return replace(config, optimisation=replace(config.optimisation, optimizer=name))
 
 
 @contextmanager

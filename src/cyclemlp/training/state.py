@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cyclemlp.files import JsonObject
 from cyclemlp.tasks.base import ParameterGroups, Targets, TrainingParts
 from cyclemlp.tasks.loss import TaskLoss
-from cyclemlp.tasks.options import RunConfig, optimizer_of
+from cyclemlp.tasks.options import Optimisation, RunConfig
 from cyclemlp.tasks.parameter_groups import never_decayed
 from cyclemlp.training.loader import ResumableLoader
 from cyclemlp.training.muon import Muon
@@ -74,7 +74,7 @@ class TrainingState:
         self.model = parts.model.to(fabric.device)
         self.eval_mode_modules = parts.eval_mode_modules
         self.averaged = MovingAverage(self.model, options.ema) if options.ema else None
-        optimizer = _optimizer(config, self.model, parts.groups(self.model))
+        optimizer = _optimizer(options, self.model, parts.groups(self.model))
         self.objective, self.optimizer = fabric.setup(Objective(self.model, parts.loss).train(), optimizer)
         self.loader = _loader(fabric, config, parts)
         self.clock = Clock()
@@ -150,10 +150,8 @@ class TrainingState:
             self.averaged.load_state_dict(state["averaged"])
 
 
-def _optimizer(config: RunConfig, model: nn.Module, groups: ParameterGroups) -> torch.optim.Optimizer:
-    options = config.optimisation
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if optimizer_of(options.optimizer, parameters, starts_from_weights=config.init is not None) == "adamw":
+def _optimizer(options: Optimisation, model: nn.Module, groups: ParameterGroups) -> torch.optim.Optimizer:
+    if options.optimizer != "muon":  # a run has chosen by now
         return torch.optim.AdamW(groups, lr=options.lr)
     names = set(never_decayed(model))
     return Muon(groups, options.lr, kept=(each for name, each in model.named_parameters() if name in names))
